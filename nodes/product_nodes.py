@@ -1,0 +1,149 @@
+"""The product: its depth in front of the reference's, and its own pixels back in the ad."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pfv_core.composite import paste_back
+from ..pfv_core.depth import DepthFill, compose_depth
+from .convert import (
+    Selects,
+    check_image_range,
+    image_from_core,
+    image_to_core,
+    visible_mask,
+)
+from .convert import (
+    product_mask as product_mask_to_core,
+)
+from .types import CATEGORY
+
+MASK_SELECTS_TOOLTIP = (
+    "What the mask selects. product: you painted the product. background: the file is a cut-out with transparency, whose "
+    "mask is 1 on the transparent part."
+)
+
+
+class PFVDepthCompose(io.ComfyNode):
+    """Two depth maps -> the depth image for ControlNet."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="PFVDepthCompose",
+            display_name="PFV Depth Compose",
+            category=CATEGORY,
+            description="Puts the product's depth in front of the reference's depth, without the reference's hidden part. "
+            "Near is bright. Connect it to a depth ControlNet.",
+            inputs=[
+                io.Image.Input("foreground_depth", tooltip="Depth of the product photo. 1 = near."),
+                io.Mask.Input("product_mask", tooltip="Where the product stands in the ad."),
+                io.Combo.Input(
+                    "product_mask_selects", options=Selects, default=Selects.PRODUCT, tooltip=MASK_SELECTS_TOOLTIP
+                ),
+                io.Image.Input("reference_depth", tooltip="Depth of the reference, the same size. 1 = near."),
+                io.Combo.Input(
+                    "fill",
+                    options=DepthFill,
+                    default=DepthFill.SURROUNDINGS,
+                    tooltip="What stands where the reference is hidden. surroundings: its visible depth, carried inwards. "
+                    "far: 0.",
+                ),
+                io.Mask.Input(
+                    "hidden_mask",
+                    optional=True,
+                    tooltip="1 = hidden in the reference, as painted. Not connected: all of its depth is used.",
+                ),
+            ],
+            outputs=[io.Image.Output("depth", tooltip="For a depth ControlNet.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        foreground_depth: Tensor,
+        product_mask: Tensor,
+        product_mask_selects: str,
+        reference_depth: Tensor,
+        fill: str,
+        hidden_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Compose."""
+        foreground = image_to_core(foreground_depth, "foreground_depth")
+        reference = image_to_core(reference_depth, "reference_depth")
+        check_image_range(foreground, "foreground_depth")
+        product = product_mask_to_core(product_mask, product_mask_selects, foreground, "product_mask")
+        visible = visible_mask(hidden_mask, reference, "hidden_mask").expand(reference.shape[0], -1, -1)
+        check_image_range(reference.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")
+        return io.NodeOutput(image_from_core(compose_depth(foreground, product, reference, visible, _parse_fill(fill))))
+
+
+class StrictIDComposite(io.ComfyNode):
+    """Generated image and product photo -> the ad with the photo's own product."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="StrictIDComposite",
+            display_name="Strict-ID Composite",
+            category=CATEGORY,
+            description="Puts the product's own pixels back over the generated image: exact inside the eroded mask, blended "
+            "at its rim, untouched outside.",
+            inputs=[
+                io.Image.Input("generated", tooltip="The generated image."),
+                io.Image.Input("product", tooltip="The product photo, the same size."),
+                io.Mask.Input("product_mask", tooltip="Where the product is."),
+                io.Combo.Input(
+                    "product_mask_selects", options=Selects, default=Selects.PRODUCT, tooltip=MASK_SELECTS_TOOLTIP
+                ),
+                io.Int.Input(
+                    "erode",
+                    default=2,
+                    min=0,
+                    max=256,
+                    tooltip="Pixels taken off the mask's rim, which often carries the photo's old background. 0: none.",
+                ),
+                io.Int.Input(
+                    "feather",
+                    default=4,
+                    min=0,
+                    max=256,
+                    tooltip="Pixels over which the product fades out beyond the eroded mask, never beyond the mask itself. "
+                    "0: a hard edge.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", tooltip="The ad."),
+                io.Mask.Output("exact_mask", tooltip="1 where the ad is the photo's own pixels, bit for bit."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        generated: Tensor,
+        product: Tensor,
+        product_mask: Tensor,
+        product_mask_selects: str,
+        erode: int,
+        feather: int,
+    ) -> io.NodeOutput:
+        """Composite every generated image with its product; one product serves a whole batch."""
+        generated_image, product_image = image_to_core(generated, "generated"), image_to_core(product, "product")
+        check_image_range(product_image, "product")
+        mask = product_mask_to_core(product_mask, product_mask_selects, product_image, "product_mask")
+        if product_image.shape[0] == 1:
+            product_image = product_image.expand(generated_image.shape[0], -1, -1, -1)
+            mask = mask.expand(generated_image.shape[0], -1, -1)
+        image, exact_mask = paste_back(generated_image, product_image, mask, erode, feather)
+        return io.NodeOutput(image_from_core(image), exact_mask.float())
+
+
+def _parse_fill(fill: str) -> DepthFill:
+    try:
+        return DepthFill(fill)
+    except ValueError:
+        raise ValueError(f"fill is {fill!r}, expected one of {[choice.value for choice in DepthFill]}") from None
