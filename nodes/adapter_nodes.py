@@ -141,7 +141,7 @@ class MEPAApply(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the sampling where it begins. 0: at once.",
+                    tooltip="Share of the sampling where it begins. 0: at once. 1: at the very end.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -149,7 +149,7 @@ class MEPAApply(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the sampling where it ends. 1: never.",
+                    tooltip="Share of the sampling where it ends. 0: at once. 1: never.",
                 ),
                 io.Mask.Input(
                     "region",

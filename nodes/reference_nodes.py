@@ -70,10 +70,11 @@ class PFVMaskRebinarize(io.ComfyNode):
         image = image_to_core(reference, "reference")
         geometry = fit_geometry(image.shape[2], image.shape[3], spec.image_size, spec.patch_size, fit)
         patch_mask = rebinarize(visible_mask(mask, image, "mask"), geometry, threshold)
-        preview = image_from_core(patch_grid_preview(image, patch_mask))
+        hidden = patch_mask.hidden_pixels()
+        preview = image_from_core(patch_grid_preview(image, hidden, geometry))
         shown: dict[str, Any] = ui.PreviewImage(preview, cls=cls).as_dict()
         shown["kept_share"] = [round(share, 4) for share in patch_mask.kept_share.tolist()]
-        return io.NodeOutput(patch_mask, patch_mask.hidden_pixels().float(), ui=shown)
+        return io.NodeOutput(patch_mask, hidden.float(), ui=shown)
 
 
 class PFVImageEncode(io.ComfyNode):

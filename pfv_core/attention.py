@@ -15,6 +15,7 @@ need, and wherever regions are hard each row is attended once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -46,11 +47,20 @@ class BranchControl:
         image_scale: lambda of Eq. 4; 0 = no image, 1 = as trained.
         text_share: how much the text keeps inside the region; 0 = none (Eq. 6), 1 = all (IP-Adapter).
         gate: where the region is applied.
+
+    Raises:
+        ValueError: a text_share outside 0..1, a scale that is not finite.
     """
 
     image_scale: float = 1.0
     text_share: float = 1.0
     gate: Gate = Gate.OUTPUT
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.text_share <= 1.0:
+            raise ValueError(f"text_share is {self.text_share}, expected 0 (no text in the region) to 1 (all of it)")
+        if not math.isfinite(self.image_scale):
+            raise ValueError(f"image_scale is {self.image_scale}, expected a finite number")
 
 
 @dataclass(frozen=True)
@@ -117,13 +127,10 @@ def plan_rows(query_masks: Sequence[Tensor | None], controls: Sequence[BranchCon
         with any mask between fall into one soft group and there alone two branches may both be attended.
 
     Raises:
-        ValueError: counts or lengths that differ, a text_share outside 0..1.
+        ValueError: counts or lengths that differ.
     """
     if len(query_masks) != len(controls):
         raise ValueError(f"{len(query_masks)} query masks for {len(controls)} image prompts: give one each")
-    for control in controls:
-        if not 0.0 <= control.text_share <= 1.0:
-            raise ValueError(f"text_share is {control.text_share}, expected 0 (no text in the region) to 1 (all of it)")
     masks = torch.stack([_mask_rows(mask, num_queries) for mask in query_masks])
     text = _text_weight(masks, controls)
     images = [_image_weight(mask, control) for mask, control in zip(masks, controls, strict=True)]
@@ -289,4 +296,4 @@ def _set_rows(out: Tensor, rows: Tensor | None, value: Tensor | None) -> Tensor:
     value = value.expand(
         out.shape[0], out.shape[1] if rows is None else len(rows), -1 if value.shape[2] > 1 else out.shape[2]
     )
-    return value if rows is None else out.index_copy_(1, rows, value)
+    return value.contiguous() if rows is None else out.index_copy_(1, rows, value)

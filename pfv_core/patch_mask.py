@@ -43,12 +43,10 @@ class PatchMask:
 
     def hidden_pixels(self) -> Tensor:
         """D_p painted back: (B, H, W) bool, True = no kept patch sees this pixel (a crop's cut-off rim included)."""
-        geometry = self.geometry
-        seen = torch.zeros(self.keep_mask.shape, dtype=torch.bool)
-        for row, (top, bottom) in enumerate(geometry.row_cells):
-            for column, (left, right) in enumerate(geometry.column_cells):
-                seen[:, top:bottom, left:right] |= self.patch_keep_mask[:, row, column, None, None]
-        return ~seen
+        rows = _membership(self.geometry.row_cells, self.geometry.height)
+        columns = _membership(self.geometry.column_cells, self.geometry.width)
+        seen_by = rows @ self.patch_keep_mask.float() @ columns.T  # kept patches that see each pixel
+        return seen_by == 0
 
 
 def rebinarize(keep_mask: Tensor, geometry: FitGeometry, threshold: float = 0.0) -> PatchMask:
@@ -111,3 +109,10 @@ def _count_cells(hidden: np.ndarray, rows: list[tuple[int, int]], columns: list[
     """Integer sums of (B, H, W) bool over the cells: (B, len(rows), len(columns)) int64."""
     by_row = np.stack([hidden[:, start:end].sum(1, dtype=np.int32) for start, end in rows], 1)
     return np.stack([by_row[:, :, start:end].sum(2, dtype=np.int64) for start, end in columns], 2)
+
+
+def _membership(cells: list[tuple[int, int]], length: int) -> Tensor:
+    """(length, cells) float, 1 where a pixel belongs to a cell."""
+    pixels = torch.arange(length)[:, None]
+    start, end = torch.tensor(cells).T
+    return ((pixels >= start) & (pixels < end)).float()

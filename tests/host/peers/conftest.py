@@ -1,0 +1,49 @@
+"""Tests against other packs that the host has in its custom_nodes. Nothing of them is part of this repository."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+
+import pytest
+from pfv_mepa.headless.find_host import require_host
+
+CUSTOM_NODES = require_host().path / "custom_nodes"
+PEERS = {
+    "ip_adapter_plus": (CUSTOM_NODES / "ComfyUI_IPAdapter_plus", "https://github.com/cubiq/ComfyUI_IPAdapter_plus"),
+    "couple": (CUSTOM_NODES / "ComfyUI-ppm" / "src" / "attention_couple", "https://github.com/pamparamm/ComfyUI-ppm"),
+}
+MISSING = {name: source for name, (path, source) in PEERS.items() if not path.is_dir()}
+
+collect_ignore = [f"test_{name}.py" for name in MISSING]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which comparisons did not run."""
+    for name, source in MISSING.items():
+        terminalreporter.write_line(f"test_{name}.py was left out: clone {source} into the host's custom_nodes")
+
+
+def load_peer(path, name: str) -> ModuleType:
+    """Import a pack's folder as a package of its own name."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path / "__init__.py", submodule_search_locations=[str(path)])
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        if (path / "__init__.py").is_file():
+            spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def ip_adapter_plus() -> ModuleType:
+    """The pack's module with its nodes."""
+    load_peer(PEERS["ip_adapter_plus"][0], "peer_ip_adapter_plus")
+    return importlib.import_module("peer_ip_adapter_plus.IPAdapterPlus")
+
+
+@pytest.fixture(scope="session")
+def unet_couple() -> ModuleType:
+    """The attention patches of the couple pack; its nodes need a newer host than they themselves do."""
+    load_peer(PEERS["couple"][0], "peer_couple")
+    return importlib.import_module("peer_couple.unet_couple")
