@@ -1,7 +1,7 @@
 """The trained parts of an adapter: image projection and one key/value projection for each cross-attention.
 
 Module and parameter names are the keys of the public IP-Adapter files. `operations` is a namespace with Linear and
-LayerNorm, torch.nn or a host's own layers.
+LayerNorm that compute in their input's precision: `layers`, or a host's own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import layers
 from .resampler import Resampler
 from .token_compress import cluster_tokens, compress_eq3
 from .unet_layout import AttentionLayer
@@ -86,7 +87,7 @@ class AdapterConfig:
 class LinearProjection(nn.Module):
     """Pooled image embedding (B, E) -> (B, c, context_dim)."""
 
-    def __init__(self, config: AdapterConfig, operations: Any = nn) -> None:
+    def __init__(self, config: AdapterConfig, operations: Any = layers) -> None:
         super().__init__()
         self.num_tokens = config.num_tokens
         self.proj = operations.Linear(config.encoder_width, config.num_tokens * config.context_dim)
@@ -103,7 +104,7 @@ class Eq3Projection(nn.Module):
     The norms keep the product in range whatever the tokens and their number are.
     """
 
-    def __init__(self, config: AdapterConfig, operations: Any = nn) -> None:
+    def __init__(self, config: AdapterConfig, operations: Any = layers) -> None:
         super().__init__()
         width = config.latent_width
         self.latents = nn.Parameter(torch.zeros(1, config.num_tokens, width))
@@ -116,14 +117,14 @@ class Eq3Projection(nn.Module):
     def forward(self, tokens: Tensor, normalize: bool = True) -> Tensor:
         """(B, N, E) -> (B, c, context_dim)."""
         tokens = self.norm_in(self.proj_in(tokens))
-        compressed = compress_eq3(tokens, self.latents.to(tokens), normalize).to(tokens.dtype)
-        return self.norm_out(self.proj_out(self.norm_mid(compressed)))
+        compressed = self.norm_mid(compress_eq3(tokens, self.latents.to(tokens), normalize))  # before it leaves float32
+        return self.norm_out(self.proj_out(compressed.to(tokens.dtype)))
 
 
 class KeyValueProjections(nn.Module):
     """`to_k_ip` and `to_v_ip` of every cross-attention, in file order."""
 
-    def __init__(self, config: AdapterConfig, operations: Any = nn) -> None:
+    def __init__(self, config: AdapterConfig, operations: Any = layers) -> None:
         super().__init__()
         for name in ("to_k_ip", "to_v_ip"):
             layers = [operations.Linear(config.context_dim, width, bias=False) for width in config.widths]
@@ -137,7 +138,7 @@ class KeyValueProjections(nn.Module):
 class Adapter(nn.Module):
     """An image-prompt adapter: tokens of an encoder in, keys and values of every cross-attention out."""
 
-    def __init__(self, config: AdapterConfig, operations: Any = nn) -> None:
+    def __init__(self, config: AdapterConfig, operations: Any = layers) -> None:
         super().__init__()
         self.config = config
         projections = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from . import layers
 from .adapter import Adapter, AdapterConfig, AdapterKind
+from .resampler import HEAD_DIM
 from .unet_layout import LAYOUTS, AttentionLayer, Side
 
 FORMAT = "mepa"
 FORMAT_VERSION = "1"
 _KEY = re.compile(r"ip_adapter\.(\d+)\.(to_[kv]_ip)\.weight")
+# What torch.load raises for code in a pickle, for files cut short in either of its formats, and for other files.
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, struct.error)
 FITS = (
     "This loader takes ip-adapter_sdxl_vit-h, ip-adapter-plus_sdxl_vit-h, ip-adapter_sd15, ip-adapter-plus_sd15 and "
     "MEPA adapters"
@@ -38,12 +43,12 @@ class AdapterFileError(ValueError):
     """A file that is not an adapter this package can use; the message says what it is and what fits."""
 
 
-def load_adapter(path: Path, operations: Any = nn) -> Adapter:
+def load_adapter(path: Path, operations: Any = layers) -> Adapter:
     """Load an adapter from a file.
 
     Args:
         path: .safetensors, or a pickle that holds tensors and nothing else.
-        operations: namespace with Linear and LayerNorm, torch.nn or a host's own.
+        operations: namespace with Linear and LayerNorm, see `adapter`.
 
     Returns:
         The adapter in the file's dtype. Its weights are the file's mapped memory; nothing is initialised or copied.
@@ -96,12 +101,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"its size ({path.stat().st_size} bytes) and fetch it again"
             ) from error
     try:
-        return _flat(torch.load(path, map_location="cpu", weights_only=True)), {}
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
         raise AdapterFileError(
             f"{path.name} is a pickle that holds more than tensors, or is damaged: it was not opened, because a pickle "
             "can run code. Use the .safetensors version of this adapter"
         ) from error
+    return _flat(content), {}
 
 
 def read_config(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> AdapterConfig:
@@ -130,7 +136,7 @@ def read_config(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> A
         metadata=tuple(sorted(metadata.items())),
         **sizes,
     )
-    _refuse_other_encoders(config)
+    _refuse_what_does_not_fit(config)
     return config
 
 
@@ -168,7 +174,11 @@ def _refuse_others(tensors: Mapping[str, Tensor]) -> None:
         raise AdapterFileError(f"the file has no image_proj weights; its keys begin with {first}. {FITS}")
 
 
-def _refuse_other_encoders(config: AdapterConfig) -> None:
+def _refuse_what_does_not_fit(config: AdapterConfig) -> None:
+    if config.inner_width % HEAD_DIM:
+        raise AdapterFileError(
+            f"the resampler's attention has {config.inner_width} channels, expected whole heads of {HEAD_DIM}. {FITS}"
+        )
     if config.kind is AdapterKind.LINEAR and config.encoder_width == 1280:
         raise AdapterFileError(
             "the file is an adapter for the image encoder ViT-bigG/14 (its projection takes 1280 channels; ViT-H/14 "
@@ -181,9 +191,9 @@ def _refuse_other_encoders(config: AdapterConfig) -> None:
 def _layers(widths: tuple[int, ...], metadata: Mapping[str, str]) -> tuple[tuple[AttentionLayer, ...], str]:
     if metadata.get("format") == FORMAT:
         return _own_layers(widths, metadata)
-    for base, layers in LAYOUTS.items():
-        if len(layers) == len(widths) and _one_width_per_level(layers, widths):
-            return layers, base
+    for base, layout in LAYOUTS.items():
+        if len(layout) == len(widths) and _one_width_per_level(layout, widths):
+            return layout, base
     raise AdapterFileError(
         f"the file has {len(widths)} cross-attention layers; SDXL has {len(LAYOUTS['sdxl'])} and SD1.5 "
         f"{len(LAYOUTS['sd15'])}. {FITS}"

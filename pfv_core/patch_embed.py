@@ -19,7 +19,8 @@ def masked_pixel_values(
     """Fit a reference to the encoder so that no hidden pixel has any influence: the I_ref * D_p of Eq. 1.
 
     Args:
-        reference_image: (B, 3, H, W) float, 0..1 where visible; anything, NaN included, where hidden.
+        reference_image: (B, 3, H, W) float, 0..1 where visible; anything, NaN included, where hidden or under a
+            hidden patch.
         patch_mask: the visibility of this image on the encoder's grid; batch 1 serves every image.
         mean, std: the encoder's channel normalisation.
 
@@ -34,7 +35,7 @@ def masked_pixel_values(
     hidden pixel is what CLIP's bicubic gives, bit for bit; one that touches any is the average of its visible
     neighbours; one with none is its patch's visible average.
     """
-    keep_mask = _check_reference(reference_image, patch_mask)[:, None]
+    keep_mask = _visible_pixels(reference_image, patch_mask)[:, None]
     geometry = patch_mask.geometry
     image = torch.where(keep_mask, reference_image.float(), 0.0)
     pixels = place(resize(image, geometry, "bicubic"), geometry)
@@ -73,11 +74,11 @@ def zero_hidden_tokens(patch_embeddings: Tensor, token_keep_mask: Tensor) -> Ten
     return torch.where(token_keep_mask.to(patch_embeddings.device)[..., None], patch_embeddings, 0.0)
 
 
-def _check_reference(image: Tensor, patch_mask: PatchMask) -> Tensor:
-    """The keep mask for every image of the batch, (B, H, W) bool."""
+def _visible_pixels(image: Tensor, patch_mask: PatchMask) -> Tensor:
+    """What may have influence, for every image of the batch: (B, H, W) bool. Checks the image against it."""
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"reference_image is {tuple(image.shape)}, expected (B, 3, H, W): RGB without alpha")
-    geometry, keep_mask = patch_mask.geometry, patch_mask.keep_mask.to(image.device)
+    geometry, keep_mask = patch_mask.geometry, patch_mask.visible_pixels().to(image.device)
     if image.shape[2:] != keep_mask.shape[1:]:
         raise ValueError(
             f"reference_image is {image.shape[2]}x{image.shape[3]}, its patch mask was made for "

@@ -17,7 +17,7 @@ class PatchMask:
     """A visibility mask on an encoder's patch grid.
 
     Attributes:
-        keep_mask: (B, H, W) bool, True = visible (D). Hidden pixels never reach the encoder, kept patch or not.
+        keep_mask: (B, H, W) bool, True = visible (D).
         patch_keep_mask: (B, grid, grid) bool, True = the encoder sees this patch (D_p, one value per patch).
         padding_mask: (grid, grid) bool, True = the patch holds no pixel of the image at all.
         geometry: how the image is fitted to the encoder.
@@ -43,10 +43,21 @@ class PatchMask:
 
     def hidden_pixels(self) -> Tensor:
         """D_p painted back: (B, H, W) bool, True = no kept patch sees this pixel (a crop's cut-off rim included)."""
+        return ~self._seen_by(self.patch_keep_mask)
+
+    def visible_pixels(self) -> Tensor:
+        """(B, H, W) bool, True = may have influence: visible, and under no hidden patch.
+
+        A crop's cut-off rim is under no patch at all; the resize reaches into it as it would without a mask.
+        """
+        hidden = self._seen_by(~self.patch_keep_mask) & ~self._seen_by(self.patch_keep_mask)
+        return self.keep_mask & ~hidden
+
+    def _seen_by(self, patches: Tensor) -> Tensor:
+        """(B, grid, grid) bool -> (B, H, W) bool, True where any of these patches lies."""
         rows = _membership(self.geometry.row_cells, self.geometry.height)
         columns = _membership(self.geometry.column_cells, self.geometry.width)
-        seen_by = rows @ self.patch_keep_mask.float() @ columns.T  # kept patches that see each pixel
-        return seen_by == 0
+        return rows @ patches.float() @ columns.T > 0
 
 
 def rebinarize(keep_mask: Tensor, geometry: FitGeometry, threshold: float = 0.0) -> PatchMask:

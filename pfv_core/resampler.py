@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from . import layers
+from .layers import at_least_float32
 from .token_compress import compress_eq3
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ HEAD_DIM = 64
 class PerceiverAttention(nn.Module):
     """Latents attend to tokens and to themselves."""
 
-    def __init__(self, width: int, inner_width: int, operations: Any = nn) -> None:
+    def __init__(self, width: int, inner_width: int, operations: Any = layers) -> None:
         super().__init__()
         self.heads = inner_width // HEAD_DIM
         self.norm1 = operations.LayerNorm(width)
@@ -36,7 +38,7 @@ class PerceiverAttention(nn.Module):
         )
         scale = query.shape[-1] ** -0.25  # on both sides of the product: half precision keeps its range
         logits = (query * scale) @ (key * scale).transpose(-2, -1)
-        weights = logits.float().softmax(-1).to(value.dtype)
+        weights = at_least_float32(logits).softmax(-1).to(value.dtype)
         return self.to_out((weights @ value).transpose(1, 2).flatten(2))
 
 
@@ -52,7 +54,7 @@ class Resampler(nn.Module):
         feedforward: int,
         num_tokens: int,
         context_dim: int,
-        operations: Any = nn,
+        operations: Any = layers,
     ) -> None:
         super().__init__()
         self.latents = nn.Parameter(torch.zeros(1, num_tokens, width))
@@ -71,7 +73,7 @@ class Resampler(nn.Module):
         self.layers = nn.ModuleList(blocks)
 
     @classmethod
-    def of_config(cls, config: AdapterConfig, operations: Any = nn) -> Resampler:
+    def of_config(cls, config: AdapterConfig, operations: Any = layers) -> Resampler:
         """The resampler that an adapter file describes."""
         return cls(
             config.encoder_width,
@@ -100,4 +102,4 @@ class Resampler(nn.Module):
         """
         tokens = self.proj_in(tokens)
         compressed = compress_eq3(tokens, self.latents.to(tokens), normalize)
-        return self.norm_out(self.proj_out(compressed.to(tokens.dtype)))
+        return self.norm_out(self.proj_out(compressed)).to(tokens.dtype)  # normed before it leaves float32

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .layers import at_least_float32
+
 LLOYD_ROUNDS = 8
 
 
@@ -18,7 +20,7 @@ def compress_eq3(tokens: Tensor, latents: Tensor, normalize: bool = True) -> Ten
             keeps; False is the equation as printed.
 
     Returns:
-        (B, c, D) float32, also for half-precision input: the printed form leaves fp16's range at SDXL sizes.
+        (B, c, D) in float32 (float64 for float64 input): the printed form leaves fp16's range at SDXL sizes.
 
     Raises:
         ValueError: widths that differ, or no token at all.
@@ -33,13 +35,14 @@ def compress_eq3(tokens: Tensor, latents: Tensor, normalize: bool = True) -> Ten
     count, width = tokens.shape[1:]
     if count == 0:
         raise ValueError("no token to compress: the mask hides every patch")
-    tokens, latents = tokens.float(), latents.float()
+    tokens, latents = at_least_float32(tokens), at_least_float32(latents)
     right = tokens / count if normalize else tokens
     from_left = 2 * latents.shape[1] * count  # multiplications per channel of D
     from_right = (count + latents.shape[1]) * width
-    if from_left <= from_right:
-        return latents @ tokens.transpose(1, 2) @ right
-    return latents @ (tokens.transpose(1, 2) @ right)
+    with torch.autocast(tokens.device.type, enabled=False):
+        if from_left <= from_right:
+            return latents @ tokens.transpose(1, 2) @ right
+        return latents @ (tokens.transpose(1, 2) @ right)
 
 
 def cluster_tokens(tokens: Tensor, num_tokens: int) -> Tensor:
@@ -63,11 +66,11 @@ def cluster_tokens(tokens: Tensor, num_tokens: int) -> Tensor:
         raise ValueError(f"num_tokens is {num_tokens}, expected 1 to {count}, the number of kept patches")
     if num_tokens == count:
         return tokens
-    values = tokens.float()
+    values = at_least_float32(tokens)
     centres = values[_farthest_first(values, num_tokens)]
     for _ in range(LLOYD_ROUNDS):
         nearest = torch.cdist(values, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-        members = torch.zeros(num_tokens, count, device=values.device).scatter_(0, nearest[None], 1.0)
+        members = values.new_zeros(num_tokens, count).scatter_(0, nearest[None], 1.0)
         size = members.sum(1, keepdim=True)
         centres = torch.where(size > 0, members @ values / size.clamp_min(1), centres)
     return centres.to(tokens.dtype)

@@ -174,7 +174,7 @@ def encode_pixels(
         in_sequence: (B, N) bool, False removes the token.
 
     Returns:
-        Per image (1 + K_i, D) last and penultimate tokens, and (B, P) image embeddings. Images that keep equally many
+        Per image (1 + K_i, D) last and penultimate tokens, and (B, P) image embeddings, float32. Images that keep equally many
         tokens run together, so a batch costs what its kept tokens cost.
     """
     patches = zero_hidden_tokens(encoder.embed_patches(pixel_values), token_keep_mask)
@@ -187,7 +187,8 @@ def encode_pixels(
     for images in _same_count(in_sequence):
         kept = torch.stack([patches[image][in_sequence[image].to(patches.device)] for image in images])
         hidden, before = encoder.run_blocks(torch.cat([class_token.expand(len(images), -1, -1), kept], 1))
-        for image, row, row_before, row_pooled in zip(images, hidden, before, encoder.pool(hidden), strict=True):
+        rows = (hidden.float(), before.float(), encoder.pool(hidden).float())
+        for image, row, row_before, row_pooled in zip(images, *rows, strict=True):
             last[image], penultimate[image], pooled[image] = row, row_before, row_pooled
     order = range(pixel_values.shape[0])
     return tuple(last[i] for i in order), tuple(penultimate[i] for i in order), torch.stack([pooled[i] for i in order])
