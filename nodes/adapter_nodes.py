@@ -38,7 +38,7 @@ class MEPAAdapterLoader(io.ComfyNode):
                     tooltip="A file in models/ipadapter.",
                 )
             ],
-            outputs=[AdapterType.Output("adapter", tooltip="For PFV Token Compress.")],
+            outputs=[AdapterType.Output("adapter", display_name="adapter", tooltip="For PFV Token Compress.")],
         )
 
     @classmethod
@@ -87,7 +87,7 @@ class PFVTokenCompress(io.ComfyNode):
                     "have their number from the file: leave 0.",
                 ),
             ],
-            outputs=[ImagePromptType.Output("image_prompt", tooltip="For MEPA Apply.")],
+            outputs=[ImagePromptType.Output("image_prompt", display_name="image_prompt", tooltip="For MEPA Apply.")],
         )
 
     @classmethod

@@ -100,7 +100,7 @@ class ImagePromptPatch:
                         f"MEPA Apply: the {what} is a batch of {count}, {batch} image(s) are being sampled: give 1, or one "
                         "for each image"
                     )
-            if prompt.region is None or frame_matches(tuple(prompt.region.shape[1:]), latent_size):
+            if prompt.region is None or frame_matches((prompt.region.shape[1], prompt.region.shape[2]), latent_size):
                 continue
             height, width = (LATENT_SCALE * side for side in latent_size)
             raise ValueError(
@@ -199,7 +199,7 @@ class ImagePromptPatch:
 class BlockPatch:
     """The callable in the replace slot of one cross-attention block."""
 
-    def __init__(self, patch: ImagePromptPatch, layers: tuple[int, ...], base: Callable[..., Tensor] | None) -> None:
+    def __init__(self, patch: ImagePromptPatch, layers: tuple[int, ...], base: Any) -> None:
         self.patch = patch
         self.layers = layers
         self.base = base

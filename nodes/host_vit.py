@@ -68,8 +68,8 @@ class HostVit:
 
 def encoder_spec(clip_vision: Any) -> EncoderSpec:
     """Sizes of a CLIP_VISION; ValueError if it is no CLIP ViT."""
-    vision = getattr(clip_vision.model, "vision_model", None)
-    embeddings = getattr(vision, "embeddings", None)
+    vision: Any = getattr(clip_vision.model, "vision_model", None)
+    embeddings: Any = getattr(vision, "embeddings", None)
     if getattr(embeddings, "class_embedding", None) is None or not hasattr(
         clip_vision.model.visual_projection, "weight"
     ):

@@ -57,7 +57,7 @@ class PFVDepthCompose(io.ComfyNode):
                     tooltip="1 = hidden in the reference, as painted. Not connected: all of its depth is used.",
                 ),
             ],
-            outputs=[io.Image.Output("depth", tooltip="For a depth ControlNet.")],
+            outputs=[io.Image.Output("depth", display_name="depth", tooltip="For a depth ControlNet.")],
         )
 
     @classmethod
@@ -116,8 +116,12 @@ class StrictIDComposite(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("image", tooltip="The ad."),
-                io.Mask.Output("exact_mask", tooltip="1 where the ad is the photo's own pixels, bit for bit."),
+                io.Image.Output("image", display_name="image", tooltip="The ad."),
+                io.Mask.Output(
+                    "exact_mask",
+                    display_name="exact_mask",
+                    tooltip="1 where the ad is the photo's own pixels, bit for bit.",
+                ),
             ],
         )
 

@@ -56,8 +56,12 @@ class PFVMaskRebinarize(io.ComfyNode):
                 ),
             ],
             outputs=[
-                PatchMaskType.Output("patch_mask", tooltip="For PFV Image Encode."),
-                io.Mask.Output("hidden_mask", tooltip="1 = hidden, whole patches, at the reference's size."),
+                PatchMaskType.Output("patch_mask", display_name="patch_mask", tooltip="For PFV Image Encode."),
+                io.Mask.Output(
+                    "hidden_mask",
+                    display_name="hidden_mask",
+                    tooltip="1 = hidden, whole patches, at the reference's size.",
+                ),
             ],
         )
 
@@ -101,9 +105,11 @@ class PFVImageEncode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ImageTokensType.Output("image_tokens", tooltip="For PFV Token Compress."),
+                ImageTokensType.Output("image_tokens", display_name="image_tokens", tooltip="For PFV Token Compress."),
                 io.ClipVisionOutput.Output(
-                    "clip_vision_output", tooltip="The same tokens for any node that takes CLIP vision."
+                    "clip_vision_output",
+                    display_name="clip_vision_output",
+                    tooltip="The same tokens for any node that takes CLIP vision.",
                 ),
             ],
         )

@@ -126,9 +126,12 @@ class KeyValueProjections(nn.Module):
 
     def __init__(self, config: AdapterConfig, operations: Any = layers) -> None:
         super().__init__()
-        for name in ("to_k_ip", "to_v_ip"):
-            layers = [operations.Linear(config.context_dim, width, bias=False) for width in config.widths]
-            self.add_module(name, nn.ModuleList(layers))
+
+        def projections() -> nn.ModuleList:
+            return nn.ModuleList(operations.Linear(config.context_dim, width, bias=False) for width in config.widths)
+
+        self.to_k_ip = projections()
+        self.to_v_ip = projections()
 
     def forward(self, image_prompt: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(B, c, context_dim) -> per layer the key and value, (B, c, width)."""

@@ -32,7 +32,16 @@ FORMAT = "mepa"
 FORMAT_VERSION = "1"
 _KEY = re.compile(r"ip_adapter\.(\d+)\.(to_[kv]_ip)\.weight")
 # What torch.load raises for code in a pickle, for files cut short in either of its formats, and for other files.
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, struct.error)
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    struct.error,
+)
 FITS = (
     "This loader takes ip-adapter_sdxl_vit-h, ip-adapter-plus_sdxl_vit-h, ip-adapter_sd15, ip-adapter-plus_sd15 and "
     "MEPA adapters"

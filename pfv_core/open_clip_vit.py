@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .vit import EncoderSpec
 
@@ -24,7 +24,7 @@ class OpenClipVit:
         ValueError: a tower of another kind (timm, ResNet, CoCa's attention pooling, no projection).
     """
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: Any) -> None:
         missing = [
             name for name in ("conv1", "class_embedding", "ln_pre", "transformer", "proj") if not hasattr(visual, name)
         ]
@@ -33,7 +33,7 @@ class OpenClipVit:
                 f"{type(visual).__name__} is not a plain CLIP ViT (missing {missing or 'a class-token projection'}): "
                 "use an open_clip model such as ViT-H-14"
             )
-        self.visual: Any = visual.eval()
+        self.visual = visual.eval()
         size, patch = visual.conv1.weight.shape[0], visual.conv1.weight.shape[2]
         grid = int((visual.positional_embedding.shape[0] - 1) ** 0.5)
         self.spec = EncoderSpec(grid * patch, patch, len(visual.transformer.resblocks), size, visual.proj.shape[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,8 @@ class Resampler(nn.Module):
         """(B, N, E) -> (B, c, context_dim)."""
         tokens = self.proj_in(tokens)
         latents = self.latents.to(tokens).expand(tokens.shape[0], -1, -1)
-        for attention, mlp in self.layers:
+        for layer in self.layers:
+            attention, mlp = cast(nn.ModuleList, layer)
             latents = attention(tokens, latents) + latents
             latents = mlp(latents) + latents
         return self.norm_out(self.proj_out(latents))

@@ -1,0 +1,93 @@
+"""Writes workflows/<name>.json (for the browser) and workflows/api/<name>.json (for POST /prompt) from one description.
+
+    python3 -m tools.build_workflows            writes the files
+    python3 -m tools.build_workflows --check    writes nothing; exits with 1 if a file is not what it would write
+
+Slots and widgets come from a running ComfyUI: one that is started for it, or `--server URL`, which must have this pack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from headless.environment import EnvironmentFailedError, python_for
+from headless.find_host import PACK_ROOT, HostNotFoundError, require_host
+from headless.start_host import HostStartError, running_host
+
+from .workflow_parts.description import Workflow, WorkflowError
+from .workflow_parts.forms import WorkflowFiles, to_text
+from .workflow_parts.full import FULL
+from .workflow_parts.minimal import MINIMAL
+
+WORKFLOWS = (MINIMAL, FULL)
+
+
+def texts_of(workflow: Workflow, object_info: dict[str, Any]) -> dict[str, str]:
+    """Name of a file below the workflows' folder -> what belongs in it."""
+    files = WorkflowFiles(workflow, object_info)
+    return {
+        f"{workflow.name}.json": to_text(files.ui_form()),
+        f"api/{workflow.name}.json": to_text(files.api_form()),
+    }
+
+
+def main() -> int:
+    """Write or check; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if a file differs")
+    parser.add_argument("--server", help="URL of a running ComfyUI with this pack, instead of starting one")
+    parser.add_argument("--folder", type=Path, default=PACK_ROOT / "workflows", help="where the files lie")
+    arguments = parser.parse_args()
+    with _object_info(arguments.server) as object_info:
+        texts = {name: text for workflow in WORKFLOWS for name, text in texts_of(workflow, object_info).items()}
+    stale = [name for name, text in texts.items() if _text_in(arguments.folder / name) != text]
+    for name in stale:
+        if arguments.check:
+            print(f"{name} is not what its description makes: run python3 -m tools.build_workflows")
+        else:
+            _write(arguments.folder / name, texts[name])
+            print(f"wrote {name}")
+    return int(arguments.check and bool(stale))
+
+
+def _text_in(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _object_info(server: str | None) -> Iterator[dict[str, Any]]:
+    if server is not None:
+        yield _fetch(server)
+        return
+    host = require_host()
+    with (
+        tempfile.TemporaryDirectory() as base_directory,
+        running_host(host, python_for(host), Path(base_directory), [PACK_ROOT]) as running,
+    ):
+        yield _fetch(running.url)
+
+
+def _fetch(server: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{server.rstrip('/')}/object_info", timeout=60) as answer:
+        object_info: dict[str, Any] = json.load(answer)
+        return object_info
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (EnvironmentFailedError, HostNotFoundError, HostStartError, WorkflowError) as error:
+        sys.exit(str(error))

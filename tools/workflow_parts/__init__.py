@@ -1,0 +1,1 @@
+"""Descriptions of the shipped workflows, and what turns a description into files. Standard library only."""
