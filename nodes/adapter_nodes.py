@@ -178,15 +178,8 @@ class MEPAApply(io.ComfyNode):
         region: Tensor | None = None,
     ) -> io.NodeOutput:
         """Patch a clone of the model."""
-        control = BranchControl(strength, text_share, _parse_gate(gate))
+        control = BranchControl(strength, text_share, gate)
         patched = apply_image_prompt(
             model, image_prompt, control, region_mask(region, "region"), start_percent, end_percent
         )
         return io.NodeOutput(patched)
-
-
-def _parse_gate(gate: str) -> Gate:
-    try:
-        return Gate(gate)
-    except ValueError:
-        raise ValueError(f"gate is {gate!r}, expected one of {[choice.value for choice in Gate]}") from None

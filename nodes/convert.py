@@ -11,6 +11,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from ..pfv_core.choices import parse_choice
+
 NO_MASK_SIZE = (64, 64)
 SELECTED_ABOVE = 0.5
 PAINT_STEP = 1.5 / 255  # the editor's paint is one 8-bit step short of 1
@@ -67,7 +69,7 @@ def visible_mask(mask: Tensor | None, image: Tensor, name: str) -> Tensor:
 def product_mask(mask: Tensor, selects: Selects | str, image: Tensor, name: str) -> Tensor:
     """A MASK -> (B, H, W) bool, True = product, for every image of the batch."""
     selected = selected_mask(mask, image, name)
-    selected = ~selected if parse_selects(selects) is Selects.BACKGROUND else selected
+    selected = ~selected if parse_choice(Selects, selects, "product_mask_selects") is Selects.BACKGROUND else selected
     return selected.expand(image.shape[0], -1, -1)
 
 
@@ -132,12 +134,3 @@ def mask_to_core(mask: Tensor, name: str) -> Tensor:
     if not (low >= 0.0 and high <= 1.0):
         raise ValueError(f"{name} spans {low:g}..{high:g}, expected finite values from 0 to 1")
     return mask.cpu()
-
-
-def parse_selects(selects: Selects | str) -> Selects:
-    """The Selects of a name; ValueError names the choices."""
-    try:
-        return Selects(selects)
-    except ValueError:
-        choices = [choice.value for choice in Selects]
-        raise ValueError(f"product_mask_selects is {selects!r}, expected one of {choices}") from None

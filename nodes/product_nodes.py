@@ -77,7 +77,7 @@ class PFVDepthCompose(io.ComfyNode):
         product = product_mask_to_core(product_mask, product_mask_selects, foreground, "product_mask")
         visible = visible_mask(hidden_mask, reference, "hidden_mask").expand(reference.shape[0], -1, -1)
         check_image_range(reference.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")
-        return io.NodeOutput(image_from_core(compose_depth(foreground, product, reference, visible, _parse_fill(fill))))
+        return io.NodeOutput(image_from_core(compose_depth(foreground, product, reference, visible, fill)))
 
 
 class StrictIDComposite(io.ComfyNode):
@@ -144,10 +144,3 @@ class StrictIDComposite(io.ComfyNode):
             mask = mask.expand(generated_image.shape[0], -1, -1)
         image, exact_mask = paste_back(generated_image, product_image, mask, erode, feather)
         return io.NodeOutput(image_from_core(image), exact_mask.float())
-
-
-def _parse_fill(fill: str) -> DepthFill:
-    try:
-        return DepthFill(fill)
-    except ValueError:
-        raise ValueError(f"fill is {fill!r}, expected one of {[choice.value for choice in DepthFill]}") from None

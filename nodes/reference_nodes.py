@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..pfv_core.fit import Fit, fit_geometry
 from ..pfv_core.patch_mask import PatchMask, rebinarize
+from ..pfv_core.preview import patch_grid_preview
 from ..pfv_core.vit import HideMode, encode_image
 from .convert import image_from_core, image_to_core, visible_mask
 from .host_vit import HostVit, clip_vision_output, encoder_spec
-from .preview import patch_grid_preview
 from .types import CATEGORY, ImageTokensType, PatchMaskType
 
 

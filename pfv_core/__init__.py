@@ -12,5 +12,5 @@ prompts into one cross-attention, each in its own region. Nothing here knows the
     attention       text and image cross-attention        (Eq. 4, 6)
     adapter         the trained modules;  checkpoint: file -> checked configuration and weights
     unet_layout     which cross-attention a weight belongs to
-    depth, composite  the depth image for ControlNet, and the paste-back of the product
+    depth, composite  the depth image for ControlNet, and the paste-back of the product;  preview  what is hidden, drawn
 """

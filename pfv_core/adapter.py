@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import layers
+from .choices import parse_choice
 from .resampler import Resampler
 from .token_compress import cluster_tokens, compress_eq3
 from .unet_layout import AttentionLayer
@@ -171,7 +172,7 @@ class Adapter(nn.Module):
         Raises:
             ValueError: another encoder's tokens, a method this kind does not have, a number of tokens it cannot give.
         """
-        method = parse_method(method)
+        method = parse_choice(CompressMethod, method, "method")
         self.config.check_encoder(tokens.encoder)
         if self.config.kind is AdapterKind.LINEAR:
             self._check_pooled(method, num_tokens)
@@ -216,12 +217,3 @@ class Adapter(nn.Module):
                 f"num_tokens is {num_tokens}, but this adapter's file fixes {own}: use 0, or method cluster to choose"
             )
         return own
-
-
-def parse_method(method: CompressMethod | str) -> CompressMethod:
-    """The CompressMethod of a name; ValueError names the choices."""
-    try:
-        return CompressMethod(method)
-    except ValueError:
-        choices = [choice.value for choice in CompressMethod]
-        raise ValueError(f"method is {method!r}, expected one of {choices}") from None

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .choices import parse_choice
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(B, L, C) query, (B, S, C) key, (B, S, C) value, heads joined in C -> (B, L, C)."""
 
@@ -49,14 +51,15 @@ class BranchControl:
         gate: where the region is applied.
 
     Raises:
-        ValueError: a text_share outside 0..1, a scale that is not finite.
+        ValueError: a text_share outside 0..1, a scale that is not finite, an unknown gate.
     """
 
     image_scale: float = 1.0
     text_share: float = 1.0
-    gate: Gate = Gate.OUTPUT
+    gate: Gate | str = Gate.OUTPUT
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "gate", parse_choice(Gate, self.gate, "gate"))
         if not 0.0 <= self.text_share <= 1.0:
             raise ValueError(f"text_share is {self.text_share}, expected 0 (no text in the region) to 1 (all of it)")
         if not math.isfinite(self.image_scale):
@@ -219,7 +222,7 @@ def _text_weight(masks: Tensor, controls: Sequence[BranchControl]) -> tuple[Tens
 
 def _image_weight(mask: Tensor, control: BranchControl) -> tuple[Tensor, Tensor]:
     ones = torch.ones_like(mask)
-    return (mask, ones) if control.gate == Gate.QUERY else (ones, mask)
+    return (mask, ones) if control.gate is Gate.QUERY else (ones, mask)
 
 
 def _pick(weights: tuple[Tensor, Tensor], rows: Tensor, soft: bool) -> BranchWeight:

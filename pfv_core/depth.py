@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .choices import parse_choice
+
 
 class DepthFill(str, Enum):
     """What stands where the reference's depth is hidden: its SURROUNDINGS, carried inwards, or FAR away (0)."""
@@ -54,7 +56,7 @@ def compose_depth(
         )
     visible = visible_mask[:, None]
     background = torch.where(visible, reference_depth, 0.0)
-    if DepthFill(fill) is DepthFill.SURROUNDINGS:
+    if parse_choice(DepthFill, fill, "fill") is DepthFill.SURROUNDINGS:
         if not bool(visible_mask.flatten(1).any(1).all()):
             raise ValueError("no depth of the reference is visible, so nothing surrounds what is hidden: use fill far")
         background = torch.where(visible, background, fill_hidden(background, visible))

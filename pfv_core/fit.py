@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .choices import parse_choice
+
 
 class Fit(str, Enum):
     """CROP fills the input and cuts the long side, PAD shows the whole image with padding, STRETCH distorts it."""
@@ -100,7 +102,7 @@ def fit_geometry(height: int, width: int, input_size: int, patch_size: int, fit:
         raise ValueError(f"image is {height}x{width} pixels, expected at least 1x1")
     if patch_size < 1 or input_size % patch_size:
         raise ValueError(f"encoder input of {input_size} px is not a whole number of {patch_size} px patches")
-    fit = parse_fit(fit)
+    fit = parse_choice(Fit, fit, "fit")
     if fit is Fit.STRETCH:
         return FitGeometry(fit, input_size, patch_size, Axis(height, input_size, 0), Axis(width, input_size, 0))
     side = min(height, width) if fit is Fit.CROP else max(height, width)
@@ -108,14 +110,6 @@ def fit_geometry(height: int, width: int, input_size: int, patch_size: int, fit:
     scale = input_size / side
     rows, columns = (place(length, scale, input_size, patch_size) for length in (height, width))
     return FitGeometry(fit, input_size, patch_size, rows, columns)
-
-
-def parse_fit(fit: Fit | str) -> Fit:
-    """The Fit of a name; ValueError names the choices."""
-    try:
-        return Fit(fit)
-    except ValueError:
-        raise ValueError(f"fit is {fit!r}, expected one of {[choice.value for choice in Fit]}") from None
 
 
 def _crop_axis(length: int, scale: float, input_size: int, patch_size: int) -> Axis:

@@ -28,7 +28,7 @@ class OpenClipVit:
         missing = [
             name for name in ("conv1", "class_embedding", "ln_pre", "transformer", "proj") if not hasattr(visual, name)
         ]
-        if missing or visual.proj is None or getattr(visual, "attn_pool", None) is not None:
+        if missing or visual.proj is None or not _pools_class_token(visual):
             raise ValueError(
                 f"{type(visual).__name__} is not a plain CLIP ViT (missing {missing or 'a class-token projection'}): "
                 "use an open_clip model such as ViT-H-14"
@@ -69,6 +69,10 @@ class OpenClipVit:
     def pool(self, last_hidden: Tensor) -> Tensor:
         """(B, P) projected class token."""
         return self.visual.ln_post(last_hidden[:, 0]) @ self.visual.proj
+
+
+def _pools_class_token(visual: Any) -> bool:
+    return getattr(visual, "attn_pool", None) is None and getattr(visual, "pool_type", "tok") == "tok"
 
 
 def load_open_clip(weights: Path, architecture: str = "ViT-H-14", dtype: torch.dtype = torch.float32) -> OpenClipVit:

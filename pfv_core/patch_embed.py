@@ -44,7 +44,7 @@ def masked_pixel_values(
     pixels = (255.0 * pixels).clamp(0, 255).round() / 255.0  # the 8-bit image CLIP was trained on
     channel = (1, -1, 1, 1)
     pixels = (pixels - pixels.new_tensor(mean).view(channel)) / pixels.new_tensor(std).view(channel)
-    return torch.where(_to_pixels(patch_mask.patch_keep_mask, geometry.patch_size), pixels, 0.0)
+    return torch.where(_to_pixels(patch_mask.patch_keep_mask.to(pixels.device), geometry.patch_size), pixels, 0.0)
 
 
 def resize(image: Tensor, geometry: FitGeometry, mode: str) -> Tensor:
@@ -52,6 +52,8 @@ def resize(image: Tensor, geometry: FitGeometry, mode: str) -> Tensor:
     size = (geometry.rows.scaled, geometry.columns.scaled)
     if image.shape[2:] == size:
         return image
+    if size[1] == 1:  # torch 2.13 gives every row the first one's value where it resizes to a single column
+        return F.interpolate(image.mT, size=size[::-1], mode=mode, antialias=True).mT
     return F.interpolate(image, size=size, mode=mode, antialias=True)
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .choices import parse_choice
 from .patch_embed import masked_pixel_values, zero_hidden_tokens
 from .patch_mask import PatchMask
 
@@ -139,20 +140,12 @@ def encode_image(
     pixel_values = masked_pixel_values(reference_image, patch_mask, encoder.mean, encoder.std)
     token_keep_mask = patch_mask.token_keep_mask.expand(pixel_values.shape[0], -1)
     in_sequence = token_keep_mask
-    if parse_mode(mode) is HideMode.ZERO:
+    if parse_choice(HideMode, mode, "mode") is HideMode.ZERO:
         in_sequence = ~patch_mask.padding_mask.flatten()[None].expand_as(token_keep_mask)
     last, penultimate, image_embeds = encode_pixels(encoder, pixel_values, token_keep_mask, in_sequence)
     if uncond_penultimate is None:
         uncond_penultimate = encode_uncond(encoder)
     return ImageTokens(last, penultimate, image_embeds, uncond_penultimate, spec)
-
-
-def parse_mode(mode: HideMode | str) -> HideMode:
-    """The HideMode of a name; ValueError names the choices."""
-    try:
-        return HideMode(mode)
-    except ValueError:
-        raise ValueError(f"mode is {mode!r}, expected one of {[choice.value for choice in HideMode]}") from None
 
 
 def encode_uncond(encoder: VisionEncoder) -> Tensor:

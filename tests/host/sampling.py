@@ -10,11 +10,12 @@ from typing import Any
 import nodes as host_nodes
 import pytest
 import torch
+from torch import Tensor
+
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
 from pfv_mepa.nodes.cross_attention_patch import ImagePromptPatch
 from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
-from torch import Tensor
 
 MEPAAdapterLoader.GET_SCHEMA()  # the host reads every schema when it loads the pack; this one's makes models/ipadapter known
 

@@ -7,18 +7,26 @@ import types
 import comfy.model_patcher
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.product_nodes import PFVDepthCompose, StrictIDComposite
 from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
-from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, painted, recorded_calls, reference, right_half, sample
-from safetensors.torch import load_file, save_file
+from pfv_mepa.tests.host.sampling import (
+    apply,
+    image_prompt,
+    outputs,
+    painted,
+    recorded_calls,
+    reference,
+    right_half,
+    sample,
+)
 
 
 def rebinarize(clip_vision, image, mask=None, fit="pad", threshold=0.0):
-    return outputs(
-        PFVMaskRebinarize, clip_vision=clip_vision, reference=image, fit=fit, threshold=threshold, mask=mask
-    )
+    return outputs(PFVMaskRebinarize, clip_vision=clip_vision, reference=image, fit=fit, threshold=threshold, mask=mask)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +39,18 @@ REFERENCE_CASES = {
     "unpainted": (reference(), torch.zeros(1, 240, 320), "mask 0 selects nothing"),
     "no mask at all": (reference(), torch.zeros(1, 64, 64), "mask holds no mask"),
     "everything painted": (reference(), torch.ones(1, 240, 320), "mask 0 selects the whole image"),
-    "NaN in the mask": (reference(), painted() * float("nan"), "mask spans nan..nan, expected finite values from 0 to 1"),
+    "NaN in the mask": (
+        reference(),
+        painted() * float("nan"),
+        "mask spans nan..nan, expected finite values from 0 to 1",
+    ),
     "mask out of range": (reference(), painted() * 255, "mask spans 0..254, expected finite values from 0 to 1"),
     "batches differ": (reference(batch=2), painted().repeat(3, 1, 1), "mask holds 3 masks for 2 images"),
-    "RGBA": (torch.rand(1, 240, 320, 4), painted(), "reference has 4 channels .RGBA., expected 3: use Split Image with Alpha"),
+    "RGBA": (
+        torch.rand(1, 240, 320, 4),
+        painted(),
+        "reference has 4 channels .RGBA., expected 3: use Split Image with Alpha",
+    ),
     "one channel": (torch.rand(1, 240, 320, 1), painted(), "reference has 1 channels, expected 3"),
     "no batch axis": (torch.rand(240, 320, 3), painted(), r"reference is \(240, 320, 3\), expected an IMAGE"),
 }
@@ -47,7 +63,9 @@ def test_reference_and_mask(tiny_clip_vision, case):
         rebinarize(tiny_clip_vision, image, mask)
 
 
-@pytest.mark.parametrize(("option", "message"), [({"fit": "cover"}, "fit is 'cover'"), ({"threshold": 2.0}, "threshold is 2")])
+@pytest.mark.parametrize(
+    ("option", "message"), [({"fit": "cover"}, "fit is 'cover'"), ({"threshold": 2.0}, "threshold is 2")]
+)
 def test_options_that_the_host_does_not_check(tiny_clip_vision, option, message):
     with pytest.raises(ValueError, match=message):
         rebinarize(tiny_clip_vision, reference(), painted(), **option)
@@ -56,7 +74,9 @@ def test_options_that_the_host_does_not_check(tiny_clip_vision, option, message)
 def test_a_mask_that_leaves_no_patch(tiny_clip_vision):
     mask = torch.zeros(1, 224, 224)
     mask[:, ::14, ::14] = 1
-    with pytest.raises(ValueError, match=r"no patch of image 0 is left visible at threshold 0.*its hidden share is 0\.005"):
+    with pytest.raises(
+        ValueError, match=r"no patch of image 0 is left visible at threshold 0.*its hidden share is 0\.005"
+    ):
         rebinarize(tiny_clip_vision, reference(224, 224), mask)
 
 
@@ -79,23 +99,19 @@ def test_the_patch_mask_of_another_image_or_encoder(tiny_clip_vision):
             PFVImageEncode, clip_vision=tiny_clip_vision, reference=reference(200), patch_mask=patch_mask, mode="drop"
         )
     with pytest.raises(ValueError, match="mode is 'hide', expected one of"):
-        outputs(
-            PFVImageEncode, clip_vision=tiny_clip_vision, reference=reference(), patch_mask=patch_mask, mode="hide"
-        )
+        outputs(PFVImageEncode, clip_vision=tiny_clip_vision, reference=reference(), patch_mask=patch_mask, mode="hide")
 
 
 def test_a_vision_model_without_class_token():
     siglip = types.SimpleNamespace(model=types.SimpleNamespace(vision_model=None))
-    with pytest.raises(ValueError, match="without class token and projection .SigLIP or DINOv2"):
+    with pytest.raises(ValueError, match=r"without class token and projection .SigLIP or DINOv2"):
         rebinarize(siglip, reference(), painted())
 
 
 def compress(clip_vision, adapter_file, method="adapter", num_tokens=0):
     image = reference()
     patch_mask, _ = rebinarize(clip_vision, image)
-    tokens, _ = outputs(
-        PFVImageEncode, clip_vision=clip_vision, reference=image, patch_mask=patch_mask, mode="drop"
-    )
+    tokens, _ = outputs(PFVImageEncode, clip_vision=clip_vision, reference=image, patch_mask=patch_mask, mode="drop")
     (adapter,) = outputs(MEPAAdapterLoader, adapter_name=adapter_file.name)
     return outputs(PFVTokenCompress, image_tokens=tokens, adapter=adapter, method=method, num_tokens=num_tokens)
 
@@ -103,7 +119,9 @@ def compress(clip_vision, adapter_file, method="adapter", num_tokens=0):
 def test_wrong_encoder_for_the_adapter(plus_adapter_file, linear_adapter_file):
     """An encoder whose projection has the width of the right one's hidden state, as bigG's 1280 is ViT-H's."""
     wrong = models.tiny_clip_vision(width=128, projection_dim=models.VISION_WIDTH)
-    with pytest.raises(ValueError, match="4 layers, hidden 128, projection 64.*hidden state has 128 channels.*takes 64"):
+    with pytest.raises(
+        ValueError, match=r"4 layers, hidden 128, projection 64.*hidden state has 128 channels.*takes 64"
+    ):
         compress(wrong, plus_adapter_file)
     with pytest.raises(ValueError, match="image embedding has 64 channels; this linear adapter takes 32"):
         compress(wrong, linear_adapter_file)
@@ -200,11 +218,15 @@ class TestModels:
 
     def test_another_family(self, prompt):
         refiner = models.tiny_model("vega", context_dim=1280)
-        with pytest.raises(ValueError, match="for sdxl with a context of 64 channels.*context has 1280 .the SDXL refiner"):
+        with pytest.raises(
+            ValueError, match=r"for sdxl with a context of 64 channels.*context has 1280 .the SDXL refiner"
+        ):
             apply(refiner, prompt)
 
     def test_other_widths(self, prompt):
-        with pytest.raises(ValueError, match="input level 1 transformer 0 block 0 the adapter has 64 channels, the model 128"):
+        with pytest.raises(
+            ValueError, match="input level 1 transformer 0 block 0 the adapter has 64 channels, the model 128"
+        ):
             apply(models.tiny_model("vega", channels=64), prompt)
 
     def test_more_cross_attentions_than_the_adapter_has(self, tiny_model_of, tiny_clip_vision, host_base_directory):
@@ -215,7 +237,9 @@ class TestModels:
             encoder_width=models.VISION_WIDTH,
             context_dim=models.CONTEXT_DIM,
         )
-        with pytest.raises(ValueError, match="adapter's 16 layers do not cover this model: .* of its 70 cross-attentions"):
+        with pytest.raises(
+            ValueError, match=r"adapter's 16 layers do not cover this model: .* of its 70 cross-attentions"
+        ):
             apply(tiny_model_of("sdxl"), image_prompt(tiny_clip_vision, path))
 
 
@@ -245,7 +269,9 @@ class TestApply:
             (right_half(batch=3), {"batch": 2}, r"region is a batch of 3, 2 image\(s\) are being sampled"),
         ],
     )
-    def test_what_only_the_latent_can_tell_is_told_before_the_first_step(self, tiny_model, prompt, region, size, message):
+    def test_what_only_the_latent_can_tell_is_told_before_the_first_step(
+        self, tiny_model, prompt, region, size, message
+    ):
         patched = apply(tiny_model, prompt, region=region)
         with recorded_calls() as calls, pytest.raises(ValueError, match=message):
             sample(patched, **size)

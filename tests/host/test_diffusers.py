@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+
 from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.cross_attention_patch import apply_image_prompt, image_prompt_patches
 from pfv_mepa.nodes.host_adapter import HostAdapter, ImagePrompt

@@ -6,6 +6,7 @@ import pytest
 import torch
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
+
 from pfv_mepa.nodes.cross_attention_patch import ImagePromptPatch
 from pfv_mepa.pfv_core.query_mask import layer_grid
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, recorded_calls, right_half, sample

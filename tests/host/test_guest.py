@@ -11,6 +11,7 @@ import nodes as host_nodes
 import pytest
 import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
+
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.nodes.cross_attention_patch import image_prompt_patches
 from pfv_mepa.tests.host.sampling import (
@@ -124,8 +125,10 @@ def test_lora_before_and_after(tiny_model, prompt):
 
 def test_freeu_before_and_after(tiny_model, prompt):
     def freeu(model):
-        return outputs(FreeU_V2, model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0] if hasattr(FreeU_V2, "execute") else (
-            FreeU_V2().patch(model, 1.3, 1.4, 0.9, 0.2)[0]
+        return (
+            outputs(FreeU_V2, model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0]
+            if hasattr(FreeU_V2, "execute")
+            else (FreeU_V2().patch(model, 1.3, 1.4, 0.9, 0.2)[0])
         )
 
     before, after = sample(apply(freeu(tiny_model), prompt)), sample(freeu(apply(tiny_model, prompt)))
@@ -155,7 +158,9 @@ def test_stacked_prompts_are_one_patch_and_their_order_does_not_matter(tiny_mode
     two = apply(apply(tiny_model, other_prompt, region=right, text_share=0.0), prompt, region=left, text_share=0.0)
     assert [len(patch.prompts) for patch in image_prompt_patches(one)] == [2]
     assert_near(sample(one, steps=1), sample(two, steps=1))
-    assert not torch.equal(sample(one, steps=1), sample(apply(tiny_model, prompt, region=left, text_share=0.0), steps=1))
+    assert not torch.equal(
+        sample(one, steps=1), sample(apply(tiny_model, prompt, region=left, text_share=0.0), steps=1)
+    )
 
 
 def test_a_slot_taken_by_another_pack_stays_in_use(tiny_model, prompt):

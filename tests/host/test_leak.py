@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.headless.tiny_stack.topologies import NO_MIDDLE_BLOCK, Topology
 from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, PFVTokenCompress
@@ -40,7 +41,9 @@ def random_case(case: int):
     mask = torch.zeros(batch, height, width)
     for index in range(batch):
         top, left = whole(0, height // 2, generator), whole(0, width // 2, generator)
-        mask[index, top : top + whole(1, height // 2, generator), left : left + whole(1, width // 2, generator)] = 254 / 255
+        mask[index, top : top + whole(1, height // 2, generator), left : left + whole(1, width // 2, generator)] = (
+            254 / 255
+        )
         if pick((True, False), generator):  # scattered single pixels too
             mask[index][torch.rand(height, width, generator=generator) < 0.0005] = 1
     settings = {"fit": pick(FITS, generator), "threshold": pick(THRESHOLDS, generator)}
@@ -64,9 +67,7 @@ def rebinarized(small, image, mask, settings):
 def through_everything(small, adapter, image, patch_mask, mode, method, gate):
     """Raw image -> tokens -> image prompt -> one pass of the patched U-Net: every tensor on the way."""
     clip_vision, model = small
-    tokens, output = outputs(
-        PFVImageEncode, clip_vision=clip_vision, reference=image, patch_mask=patch_mask, mode=mode
-    )
+    tokens, output = outputs(PFVImageEncode, clip_vision=clip_vision, reference=image, patch_mask=patch_mask, mode=mode)
     (prompt,) = outputs(PFVTokenCompress, image_tokens=tokens, adapter=adapter, method=method, num_tokens=0)
     patched = apply(model, prompt, gate=gate, text_share=0.3)
     unet = model.model.diffusion_model

@@ -12,6 +12,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+
 from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.extension import NODES, PFVExtension
@@ -49,9 +50,7 @@ def test_every_input_and_output_says_what_it_is(node):
 
 
 def rebinarize(clip_vision, image, mask=None, fit="pad", threshold=0.0):
-    return outputs(
-        PFVMaskRebinarize, clip_vision=clip_vision, reference=image, fit=fit, threshold=threshold, mask=mask
-    )
+    return outputs(PFVMaskRebinarize, clip_vision=clip_vision, reference=image, fit=fit, threshold=threshold, mask=mask)
 
 
 def encode(clip_vision, image, patch_mask, mode="drop"):

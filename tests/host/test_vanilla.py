@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.cross_attention_patch import apply_image_prompt, image_prompt_patches
 from pfv_mepa.pfv_core.attention import BranchControl, Gate
@@ -60,7 +61,9 @@ def test_empty_region_of_one_image_leaves_that_image_as_it_was(tiny_model, promp
 
 
 def test_outside_its_window_a_prompt_is_absent(tiny_model, prompt):
-    between = apply(tiny_model, prompt, start_percent=0.4, end_percent=0.6)  # two steps: the first and the last noise level
+    between = apply(
+        tiny_model, prompt, start_percent=0.4, end_percent=0.6
+    )  # two steps: the first and the last noise level
     assert (sample(between) - sample(tiny_model)).abs().max() == 0.0
     early = apply(tiny_model, prompt, start_percent=0.0, end_percent=0.4)
     whole = apply(tiny_model, prompt)

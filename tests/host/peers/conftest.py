@@ -7,6 +7,7 @@ import sys
 from types import ModuleType
 
 import pytest
+
 from pfv_mepa.headless.find_host import require_host
 
 CUSTOM_NODES = require_host().path / "custom_nodes"
@@ -28,7 +29,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def load_peer(path, name: str) -> ModuleType:
     """Import a pack's folder as a package of its own name."""
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path / "__init__.py", submodule_search_locations=[str(path)])
+        spec = importlib.util.spec_from_file_location(
+            name, path / "__init__.py", submodule_search_locations=[str(path)]
+        )
         sys.modules[name] = importlib.util.module_from_spec(spec)
         if (path / "__init__.py").is_file():
             spec.loader.exec_module(sys.modules[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
 

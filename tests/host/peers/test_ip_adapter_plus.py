@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
-from safetensors.torch import load_file, save_file
 
 MIDDLE = range(121, 140, 2)  # the pack's own key for the middle block is one the host never calls
 

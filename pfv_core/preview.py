@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..pfv_core.fit import FitGeometry
+from .fit import FitGeometry
 
 HIDDEN_TINT = (0.85, 0.1, 0.35)
 HIDDEN_OPACITY = 0.75

@@ -1,0 +1,73 @@
+"""What a finished ad promises, measured on the saved file: the product's own pixels, and the workflow that made it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from .client import Prompt
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """The ad against the product photo.
+
+    Attributes:
+        inside: pixels inside the eroded mask.
+        exact: those of them whose three 8-bit values are the photo's.
+        max_difference: largest difference of any value inside, in 8-bit steps.
+        changed_outside: share (0..1) of the pixels outside the mask that are not the photo's.
+    """
+
+    inside: int
+    exact: int
+    max_difference: int
+    changed_outside: float
+
+
+def measure_exactness(ad: Image.Image, photo: Image.Image, product_mask: Image.Image, erode: int) -> Exactness:
+    """Compare an ad with its product photo.
+
+    Args:
+        ad: the saved image.
+        photo: the product photo, the same size.
+        product_mask: L, above 127 = product, the same size.
+        erode: pixels taken off the mask's rim, as the composite node was told.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    if not ad.size == photo.size == product_mask.size:
+        raise ValueError(f"ad is {ad.size}, photo {photo.size}, product_mask {product_mask.size}: expected one size")
+    mask = np.asarray(product_mask) > 127
+    window = np.ones((2 * erode + 1, 2 * erode + 1), dtype=bool)
+    inside = ndimage.binary_erosion(mask, window, border_value=1)  # the image's border is no rim of the product
+    difference = np.abs(np.asarray(ad.convert("RGB"), int) - np.asarray(photo.convert("RGB"), int)).max(axis=2)
+    return Exactness(
+        inside=int(inside.sum()),
+        exact=int((difference[inside] == 0).sum()),
+        max_difference=int(difference[inside].max(initial=0)),
+        changed_outside=float((difference[~mask] > 0).mean()),
+    )
+
+
+def embedded_prompt(file: Path) -> Prompt | None:
+    """The API-format workflow that the host wrote into a PNG, or None when there is none."""
+    with Image.open(file) as image:
+        text: Any = image.info.get("prompt")
+    return json.loads(text) if text else None
+
+
+def same_workflow(one: Prompt, other: Prompt) -> bool:
+    """Whether two workflows have the same nodes and inputs; the host adds marks of its own to one that it runs."""
+    return _essence(one) == _essence(other)
+
+
+def _essence(prompt: Prompt) -> dict[str, Any]:
+    return {node_id: (node["class_type"], node["inputs"]) for node_id, node in prompt.items()}

@@ -1,0 +1,33 @@
+"""choices: closed sets of names."""
+
+from __future__ import annotations
+
+import pytest
+
+from pfv_mepa.pfv_core.adapter import AdapterKind, CompressMethod
+from pfv_mepa.pfv_core.attention import Gate
+from pfv_mepa.pfv_core.choices import parse_choice
+from pfv_mepa.pfv_core.depth import DepthFill
+from pfv_mepa.pfv_core.fit import Fit
+from pfv_mepa.pfv_core.vit import HideMode
+
+SETS = {
+    Fit: ["crop", "pad", "stretch"],
+    HideMode: ["drop", "zero"],
+    CompressMethod: ["adapter", "eq3_normalized", "eq3_literal", "cluster"],
+    Gate: ["output", "query"],
+    DepthFill: ["surroundings", "far"],
+    AdapterKind: ["linear", "resampler", "eq3"],
+}
+
+
+@pytest.mark.parametrize("choices", SETS, ids=lambda choices: choices.__name__)
+def test_names_and_members_are_parsed(choices):
+    assert [parse_choice(choices, name, "it") for name in SETS[choices]] == list(choices)
+    assert all(parse_choice(choices, member, "it") is member for member in choices)
+
+
+@pytest.mark.parametrize("value", ["Crop", "", None, 3])
+def test_anything_else_is_refused_with_the_name_and_the_choices(value):
+    with pytest.raises(ValueError, match=rf"fit is {value!r}, expected one of \['crop', 'pad', 'stretch'\]"):
+        parse_choice(Fit, value, "fit")

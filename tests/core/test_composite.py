@@ -1,0 +1,160 @@
+"""composite: the product's own pixels over a generated image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pfv_mepa.pfv_core.composite import erode_mask, paste_back
+
+from . import reference
+from .tolerances import HALF_DTYPES, assert_close
+from .weights import image, ramp, seeded
+
+
+def blob(height: int = 24, width: int = 31) -> Tensor:
+    """A product that touches the left border and has a hole and a spike."""
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[5:18, 0:20] = True
+    mask[9, 7] = False
+    mask[10:12, 20:28] = True
+    return mask
+
+
+def one_row(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.bool)[None, None]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shapes(batch, channels):
+    generated, product = (image(batch, channels, 24, 31, seed=seed) for seed in (1, 2))
+    out, exact = paste_back(generated, product, blob().expand(batch, -1, -1))
+    assert out.shape == generated.shape
+    assert exact.shape == (batch, 24, 31)
+    assert exact.dtype == torch.bool
+
+
+def test_values_by_hand():
+    generated, product = torch.zeros(1, 1, 1, 10), torch.ones(1, 1, 1, 10)
+    mask = one_row(0, 1, 1, 1, 1, 1, 1, 1, 1, 0)
+    hard, exact = paste_back(generated, product, mask, erode=2, feather=0)
+    assert hard.flatten().tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0, 0]
+    assert exact.flatten().tolist() == [False] * 3 + [True] * 4 + [False] * 3
+    soft, exact = paste_back(generated, product, mask, erode=2, feather=3)
+    assert soft.flatten().tolist() == [0, 0.5, 0.75, 1, 1, 1, 1, 0.75, 0.5, 0]
+    assert exact.flatten().tolist() == [False] * 3 + [True] * 4 + [False] * 3
+
+
+@pytest.mark.parametrize(("erode", "feather"), [(0, 0), (0, 4), (1, 0), (2, 4), (2, 1), (3, 9)])
+def test_it_is_the_reference_pixel_by_pixel(erode, feather):
+    generated, product = (image(2, 3, 24, 31, seed=seed).double() for seed in (3, 4))
+    masks = torch.stack([blob(), blob().flip(0)])
+    out, exact = paste_back(generated, product, masks, erode, feather)
+    for item in range(2):
+        expected, expected_exact = reference.paste_back(
+            generated[item].numpy(), product[item].numpy(), masks[item].numpy(), erode, feather
+        )
+        assert np.array_equal(exact[item].numpy(), expected_exact)
+        assert_close(out[item], expected, torch.float32)  # the opacity is a float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF_DTYPES])
+def test_bits_of_the_product_inside_and_of_the_generated_image_outside(dtype):
+    """Values of very different size, where a blend with opacity 1 or 0 would round."""
+    generated, product = 1000 * image(1, 3, 24, 31, seed=5).to(dtype), 1e-3 * image(1, 3, 24, 31, seed=6).to(dtype)
+    mask = blob()[None]
+    out, exact = paste_back(generated, product, mask, 2, 4)
+    inside, outside = exact[:, None].expand(-1, 3, -1, -1), ~mask[:, None].expand(-1, 3, -1, -1)
+    assert torch.equal(out[inside], product[inside])
+    assert torch.equal(out[outside], generated[outside])
+    assert exact.any()
+
+
+def test_nan_of_either_image_stays_where_it_is_shown():
+    generated, product = image(1, 3, 24, 31, seed=7), image(1, 3, 24, 31, seed=8)
+    mask = blob()[None]
+    exact = paste_back(generated, product, mask)[1]
+    generated = torch.where(exact[:, None], float("nan"), generated)
+    product = torch.where(mask[:, None], product, float("nan"))
+    assert torch.isfinite(paste_back(generated, product, mask)[0]).all()
+
+
+def test_the_inputs_are_left_alone():
+    generated, product, mask = image(1, 3, 24, 31, seed=9), image(1, 3, 24, 31, seed=10), blob()[None]
+    kept = [tensor.clone() for tensor in (generated, product, mask)]
+    paste_back(generated, product, mask)
+    assert all(torch.equal(*pair) for pair in zip((generated, product, mask), kept, strict=True))
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 2, 5])
+def test_erosion_takes_off_the_rim_and_the_images_border_is_no_rim(pixels):
+    mask = torch.zeros(1, 20, 20, dtype=torch.bool)
+    mask[0, 6:, 4:] = True
+    expected = torch.zeros(1, 20, 20, dtype=torch.bool)
+    expected[0, 6 + pixels :, 4 + pixels :] = True
+    assert torch.equal(erode_mask(mask, pixels), expected)
+
+
+def test_batch_is_per_item():
+    generated, product = (image(3, 3, 24, 31, seed=seed) for seed in (11, 12))
+    masks = torch.stack([blob(), blob().flip(1), blob().flip(0)])
+    together, exact = paste_back(generated, product, masks)
+    for item in range(3):
+        one = slice(item, item + 1)
+        alone, alone_exact = paste_back(generated[one], product[one], masks[one])
+        assert torch.equal(together[item], alone[0])
+        assert torch.equal(exact[item], alone_exact[0])
+
+
+def test_the_opacity_never_rises_with_the_distance_to_the_product():
+    generated, product = torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
+    mask = torch.rand(1, 40, 40, generator=seeded(13)) > 0.02
+    out = paste_back(generated, product, mask, erode=1, feather=5)[0][0, 0]
+    assert ((out >= 0) & (out <= 1)).all()
+    exact = torch.argwhere(erode_mask(mask, 1)[0])
+    for y, x in torch.argwhere((out < 1) & mask[0]).tolist():
+        distance = (exact - torch.tensor([y, x])).abs().amax(1).min().item()
+        assert out[y, x].item() == pytest.approx(max(0.0, 1 - distance / 6))
+
+
+@pytest.mark.parametrize(
+    ("generated", "mask", "erode", "feather", "message"),
+    [
+        (
+            (1, 3, 8, 9),
+            (1, 8, 8),
+            2,
+            4,
+            r"generated is \(1, 3, 8, 9\), product \(1, 3, 8, 8\), product_mask \(1, 8, 8\)",
+        ),
+        ((1, 3, 8, 8), (2, 8, 8), 2, 4, r"product_mask \(2, 8, 8\): give all the same batch and size"),
+        ((1, 3, 8, 8), (1, 8, 8), -1, 4, "erode is -1 and feather 4 pixels, expected 0 or more"),
+        ((1, 3, 8, 8), (1, 8, 8), 2, -3, "erode is 2 and feather -3 pixels, expected 0 or more"),
+    ],
+)
+def test_shapes_and_sizes_that_do_not_fit_are_refused_with_their_numbers(generated, mask, erode, feather, message):
+    with pytest.raises(ValueError, match=message):
+        paste_back(ramp(*generated), ramp(1, 3, 8, 8), torch.ones(mask, dtype=torch.bool), erode, feather)
+
+
+def test_a_mask_that_selects_nothing_or_everything_or_erodes_away_is_refused():
+    pixels = ramp(2, 3, 8, 8)
+    mask = torch.zeros(2, 8, 8, dtype=torch.bool)
+    mask[0, 2:6, 2:6] = True
+    with pytest.raises(ValueError, match="product_mask is empty or covers the whole image"):
+        paste_back(pixels, pixels, mask)
+    with pytest.raises(ValueError, match="product_mask is empty or covers the whole image"):
+        paste_back(pixels, pixels, torch.ones_like(mask))
+    mask[1, 3:5, 3:7] = True
+    with pytest.raises(ValueError, match="nothing of product 1 is left after eroding its mask by 1 px: erode less"):
+        paste_back(pixels, pixels, mask, erode=1)
+
+
+def test_ramp_weights_are_blended_the_right_way_round():
+    product, generated = ramp(1, 1, 1, 6, low=10.0, high=20.0), ramp(1, 1, 1, 6, low=0.0, high=5.0)
+    out = paste_back(generated, product, one_row(1, 1, 1, 1, 0, 0), erode=1, feather=1)[0]
+    expected = [10.0, 12.0, 14.0, 0.5 * 16.0 + 0.5 * 3.0, 4.0, 5.0]
+    assert out.flatten().tolist() == pytest.approx(expected)

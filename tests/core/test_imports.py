@@ -1,0 +1,86 @@
+"""Which module may know which: read from the source, so that nothing has to be installed or started."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE_FILES = sorted((ROOT / "pfv_core").rglob("*.py"))
+NODE_FILES = sorted((ROOT / "nodes").rglob("*.py"))
+CORE_MAY_IMPORT = {"torch", "numpy", "safetensors"} | set(sys.stdlib_module_names)
+ONLY_INSIDE_A_FUNCTION = {"open_clip"}
+HOST_ATTENTION_WORDS = ("transformer_options", "cond_or_uncond", "patches_replace")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int, ast.stmt]]:
+    """(module, number of leading dots, statement) of every import anywhere in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0, node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "", node.level, node
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def test_there_is_something_to_read():
+    assert {"attention.py", "patch_mask.py", "checkpoint.py"} <= {path.name for path in CORE_FILES}
+
+
+@pytest.mark.parametrize("path", CORE_FILES, ids=lambda path: path.stem)
+def test_core_imports_torch_numpy_safetensors_and_itself_alone(path):
+    tree = parse(path)
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    inside = {statement for function in functions for statement in ast.walk(function)}
+    for module, dots, statement in imports(tree):
+        where = f"{path.name}:{statement.lineno}"
+        top = module.split(".")[0]
+        if dots:
+            assert dots == 1, f"{where} reaches out of pfv_core"
+            assert not module or (path.parent / f"{top}.py").is_file(), f"{where} imports no module of pfv_core"
+        elif top in ONLY_INSIDE_A_FUNCTION:
+            assert statement in inside, f"{where} imports {top} for everybody"
+        else:
+            assert top in CORE_MAY_IMPORT, f"{where} imports {module}"
+
+
+@pytest.mark.parametrize("path", CORE_FILES, ids=lambda path: path.stem)
+def test_core_does_not_use_a_hosts_words(path):
+    names = {node.id for node in ast.walk(parse(path)) if isinstance(node, ast.Name)}
+    assert not names & {"comfy", "folder_paths", *HOST_ATTENTION_WORDS}
+
+
+def test_one_file_alone_knows_how_the_host_hands_out_attention():
+    """Strings and names both count: the host's options are dictionaries."""
+
+    def words(path: Path) -> set[str]:
+        found = set()
+        for node in ast.walk(parse(path)):
+            text = [getattr(node, name, "") for name in ("id", "attr", "arg", "value")]
+            found |= {word for word in HOST_ATTENTION_WORDS if word in [t for t in text if isinstance(t, str)]}
+        return found
+
+    knowing = {path.name for path in NODE_FILES if words(path)}
+    assert knowing <= {"cross_attention_patch.py"}
+
+
+def test_importing_the_core_starts_nothing():
+    """No CUDA, no open_clip, no torchvision, no thread: it is imported by every worker at start."""
+    modules = ", ".join(f"pfv_core.{path.stem}" for path in CORE_FILES if path.stem != "__init__")
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {modules}; import torch, threading; "
+        "assert not torch.cuda.is_initialized(); assert threading.active_count() == 1; "
+        "heavy = {'open_clip', 'torchvision', 'comfy', 'diffusers'}; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & heavy))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"

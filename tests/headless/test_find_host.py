@@ -1,0 +1,82 @@
+"""ComfyUI is found by each of the three routes, in their order, and a wrong COMFYUI_PATH is no silent miss."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, PACK_ROOT, HostNotFoundError, find_host
+
+
+def make_host(path: Path, version: str | None = "0.3.64") -> Path:
+    (path / "comfy").mkdir(parents=True)
+    for name in ("main.py", "nodes.py"):
+        (path / name).touch()
+    if version is not None:
+        (path / "comfyui_version.py").write_text(f'# generated\n__version__ = "{version}"\n')
+    return path
+
+
+def test_comfyui_path_comes_first(tmp_path):
+    wanted = make_host(tmp_path / "wanted")
+    make_host(tmp_path / "home" / "comfy" / "ComfyUI")
+    host = find_host({"COMFYUI_PATH": str(wanted)}, tmp_path / "pack", tmp_path / "home")
+    assert (host.path, host.version) == (wanted, "0.3.64")
+    assert "COMFYUI_PATH" in str(host)
+
+
+def test_pack_in_custom_nodes_comes_before_the_default_place(tmp_path):
+    around = make_host(tmp_path / "around")
+    make_host(tmp_path / "home" / "comfy" / "ComfyUI")
+    assert find_host({}, around / "custom_nodes" / "pack", tmp_path / "home").path == around
+
+
+def test_a_custom_nodes_folder_of_something_else_is_no_host(tmp_path):
+    default = make_host(tmp_path / "home" / "comfy" / "ComfyUI")
+    assert find_host({}, tmp_path / "custom_nodes" / "pack", tmp_path / "home").path == default
+
+
+def test_default_place(tmp_path):
+    default = make_host(tmp_path / "comfy" / "ComfyUI", version=None)
+    host = find_host({}, tmp_path / "pack", tmp_path)
+    assert (host.path, host.version) == (default, "unknown")
+
+
+def test_none_anywhere(tmp_path):
+    assert find_host({}, tmp_path / "pack", tmp_path) is None
+
+
+def test_empty_comfyui_path_counts_as_unset(tmp_path):
+    assert find_host({"COMFYUI_PATH": ""}, tmp_path / "pack", tmp_path) is None
+
+
+def test_wrong_comfyui_path_is_an_error_that_names_it(tmp_path):
+    make_host(tmp_path / "comfy" / "ComfyUI")
+    with pytest.raises(HostNotFoundError, match=r"COMFYUI_PATH is .*nowhere, but there is no main\.py"):
+        find_host({"COMFYUI_PATH": str(tmp_path / "nowhere")}, tmp_path / "pack", tmp_path)
+
+
+def test_the_advice_is_one_line_with_both_ways():
+    assert "\n" not in HOW_TO_GET_HOST
+    assert "COMFYUI_PATH" in HOW_TO_GET_HOST
+    assert "git clone https://github.com/comfyanonymous/ComfyUI ~/comfy/ComfyUI" in HOW_TO_GET_HOST
+
+
+def test_without_a_host_pytest_leaves_its_tests_out_and_says_so_once(tmp_path):
+    """A pytest of its own, in a home folder without a host."""
+    environ = {name: value for name, value in os.environ.items() if name != "COMFYUI_PATH"}
+    environ |= {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    result = subprocess.run(command, cwd=PACK_ROOT, env=environ, capture_output=True, text=True, check=False)
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert [line for line in lines if "ComfyUI found" in line] == [
+        f"the tests in tests/host were left out, {HOW_TO_GET_HOST}"
+    ]
+    assert "host tests run: 0" in lines
+    assert [line for line in lines if line.startswith("tests/headless/test_find_host.py")]
+    assert not [line for line in lines if line.startswith("tests/host/")]
