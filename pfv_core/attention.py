@@ -10,7 +10,7 @@ Eq. 6 as printed, text_share 1 under the output gate is the usual masked IP-Adap
 
 A query that is multiplied by 0 meets equal logits, so its attention is the mean of V: no softmax is needed for it, and
 because softmax rows sum to 1 such a constant folds into another branch's V. Rows are therefore grouped by what they
-need, and wherever regions are hard each row is attended once.
+need, and where hard regions are disjoint and keep no text (text_share 0) each row is attended once.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def plan_rows(query_masks: Sequence[Tensor | None], controls: Sequence[BranchCon
 
     Returns:
         A plan on the CPU. A row whose masks are all 0 or 1 falls into a hard group, one per pattern that occurs; rows
-        with any mask between fall into one soft group and there alone two branches may both be attended.
+        with any mask between fall into one soft group, where every branch is attended.
 
     Raises:
         ValueError: counts or lengths that differ.

@@ -42,7 +42,7 @@ class PatchMask:
         return self.patch_keep_mask.flatten(1).sum(1) / own
 
     def hidden_pixels(self) -> Tensor:
-        """D_p painted back: (B, H, W) bool, True = no kept patch sees this pixel (a crop's cut-off rim included)."""
+        """D_p painted back: (B, H, W) bool, True = under no kept patch (a crop's cut-off rim is under none)."""
         return ~self._seen_by(self.patch_keep_mask)
 
     def visible_pixels(self) -> Tensor:

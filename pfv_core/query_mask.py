@@ -94,7 +94,7 @@ def _overlaps(length: int, cells: int, latent_length: int, level: int | None) ->
     if level is None:
         edges, frame = [*range(cells + 1)], cells
     else:
-        edges, frame = [min(cell << level, latent_length) for cell in range(cells + 1)], latent_length
+        edges, frame = [cell << level for cell in range(cells + 1)], latent_length  # the last may pass the frame's end
     unit = math.lcm(length, frame)
     cell_edges = torch.tensor(edges, dtype=torch.float64) * (unit // frame)
     pixel_edges = torch.arange(length + 1, dtype=torch.float64) * (unit // length)
