@@ -2,7 +2,7 @@
 
 Builds the host's SDXL U-Net (2.57 billion parameters, random, bfloat16) and an adapter file of the full
 ip-adapter-plus_sdxl_vit-h layout (random), applies it with a region, and samples two steps at 512x512 with and without
-it, in the order plain, patched, patched, plain. Prints memory, the time to apply, the number of cross-attentions that
+it; every second round in the opposite order. Prints memory, the time to apply, the number of cross-attentions that
 fired, and the ratio of a patched step to a plain one. Needs about 10 GB of memory; random weights say nothing of pictures.
 """
 
@@ -22,7 +22,7 @@ import torch
 STEPS, SIDE = 2, 512
 
 
-def main(host: Path) -> None:
+def main(host: Path, rounds: int) -> None:
     """Measure and print."""
     repository = load_repository()
     from pfv_mepa.headless.boot_host import boot_host
@@ -44,7 +44,7 @@ def main(host: Path) -> None:
             num_heads=20,
         )
         print(f"adapter file: {path.stat().st_size / 1e6:.1f} MB")
-        measure(model, path)
+        measure(model, path, rounds)
 
 
 def load_repository() -> str:
@@ -112,7 +112,7 @@ def random_sdxl() -> Any:
 
 
 @torch.inference_mode()
-def measure(model: Any, path: Path) -> None:
+def measure(model: Any, path: Path, rounds: int) -> None:
     """Time loading, applying and sampling."""
     from pfv_mepa.nodes.cross_attention_patch import ImagePromptPatch, apply_image_prompt
     from pfv_mepa.nodes.host_adapter import HostAdapter
@@ -149,13 +149,15 @@ def measure(model: Any, path: Path) -> None:
 
     ImagePromptPatch.attention = counting  # type: ignore[method-assign]
     seconds: dict[str, list[float]] = {"plain": [], "patched": []}
-    for name in ("plain", "patched", "patched", "plain"):
+    for name in [name for number in range(rounds) for name in list(seconds)[:: -1 if number % 2 else 1]]:
         took = sample(model if name == "plain" else patched)
         seconds[name] += took
         print(f"{name}: {', '.join(f'{value:.1f}' for value in took)} s a step, {memory()}", flush=True)
     plain, ours = (sum(seconds[name]) / len(seconds[name]) for name in ("plain", "patched"))
-    each = fired // (2 * STEPS)
-    print(f"fired: {fired} in {2 * STEPS} steps, {each} a step; a patched step takes {ours / plain:.3f} of a plain one")
+    steps = rounds * STEPS
+    print(
+        f"fired: {fired} in {steps} steps, {fired // steps} a step; a patched step takes {ours / plain:.3f} of a plain one"
+    )
 
 
 def sample(model: Any) -> list[float]:
@@ -196,4 +198,6 @@ def memory() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("python -m benchmarks.full_size", description=__doc__)
     parser.add_argument("--host", type=Path, default=Path.home() / "comfy" / "ComfyUI", help="ComfyUI's folder")
-    main(parser.parse_args().host)
+    parser.add_argument("--rounds", type=int, default=2, help="times that both are sampled (2)")
+    options = parser.parse_args()
+    main(options.host, options.rounds)
