@@ -20,7 +20,14 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
-from ..pfv_core.attention import Attend, BranchControl, RowPlan, plan_rows, text_image_attention
+from ..pfv_core.attention import (
+    Attend,
+    BranchControl,
+    RowPlan,
+    plan_rows,
+    text_image_attention,
+    text_image_attention_by_image,
+)
 from ..pfv_core.query_mask import LATENT_SCALE, frame_matches, query_mask
 from .host_adapter import ImagePrompt, LayerKeysValues
 from .host_unet import BlockKey, CrossAttentionBlock, cross_attention_blocks, match_adapter
@@ -129,7 +136,7 @@ class ImagePromptPatch:
         plans = self._row_plans(active, query, options)
         if len(plans) == 1:
             return text_image_attention(query, (key, value), images, controls, plans[0], attend, base)
-        return _image_by_image(query, (key, value), images, controls, plans, attend, base)
+        return text_image_attention_by_image(query, (key, value), images, controls, plans, attend, base)
 
     def _active(self, query: Tensor, options: Options) -> tuple[int, ...]:
         """Prompts that take part in this call."""
@@ -376,36 +383,3 @@ def _check_grid(query: Tensor, options: Options) -> None:
             f"MEPA Apply: another patch changed the number of queries to {query.shape[1]}, the grid is {rows}x{columns}: "
             "without a grid no region can be placed; disconnect the region or remove that patch"
         )
-
-
-def _image_by_image(
-    query: Tensor,
-    text: tuple[Tensor, Tensor],
-    images: list[tuple[Tensor, Tensor]],
-    controls: list[BranchControl],
-    plans: list[RowPlan],
-    attend: Attend,
-    base: Attend | None,
-) -> Tensor:
-    """A batch whose images have regions of their own: rows i, i + batch, ... are image i of each chunk."""
-    batch = len(plans)
-    whole = None
-    if base is not None or all(plan.text_untouched for plan in plans):  # the text branch of all images in one call
-        weights = torch.cat([_as_rows(plan.text.query, query) for plan in plans]).repeat(query.shape[0] // batch, 1, 1)
-        whole = (base or attend)(query * weights if bool((weights != 1).any()) else query, *text)
-    out = torch.empty_like(query)
-    for image, plan in enumerate(plans):
-        rows = slice(image, None, batch)
-        done = None if whole is None else (lambda *_, rows=rows: whole[rows])
-        pairs = [(key[rows], value[rows]) for key, value in images]
-        out[rows] = text_image_attention(
-            query[rows], (text[0][rows], text[1][rows]), pairs, controls, plan, attend, done
-        )
-    return out
-
-
-def _as_rows(weight: float | Tensor, query: Tensor) -> Tensor:
-    """A plan's weight as (1, queries, 1)."""
-    if isinstance(weight, Tensor):
-        return weight
-    return query.new_full((1, query.shape[1], 1), weight)

@@ -194,6 +194,34 @@ def text_image_attention(
     return out
 
 
+def text_image_attention_by_image(
+    query: Tensor,
+    text: tuple[Tensor, Tensor],
+    images: Sequence[tuple[Tensor, Tensor]],
+    controls: Sequence[BranchControl],
+    plans: Sequence[RowPlan],
+    attend: Attend,
+    base: Attend | None = None,
+) -> Tensor:
+    """`text_image_attention` of a batch whose images have region layouts of their own.
+
+    Args are those of `text_image_attention`; plans holds one for each image, and rows i, i + len(plans), ... of the batch
+    belong to image i. The text of all images is attended in one call wherever `text_image_attention` would attend all
+    rows, so that an image whose regions are empty keeps the plain attention's own bits.
+    """
+    whole = None
+    if base is not None or all(plan.text_untouched for plan in plans):
+        whole = (base or attend)(_times_by_image(query, [plan.text.query for plan in plans]), *text)
+    out = torch.empty_like(query)
+    for image, plan in enumerate(plans):
+        rows = slice(image, None, len(plans))
+        own_text = text[0][rows], text[1][rows]
+        own_images = [(key[rows], value[rows]) for key, value in images]
+        done = None if whole is None else partial(_given, whole[rows])
+        out[rows] = text_image_attention(query[rows], own_text, own_images, controls, plan, attend, done)
+    return out
+
+
 def scaled_dot_product(heads: int) -> Attend:
     """torch's attention as an `Attend`, for use without a host."""
     return partial(_sdpa, heads)
@@ -202,6 +230,18 @@ def scaled_dot_product(heads: int) -> Attend:
 def _sdpa(heads: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     split = [tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (query, key, value)]
     return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+
+def _given(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """An `Attend` whose answer is known already."""
+    return out
+
+
+def _times_by_image(query: Tensor, weights: Sequence[Weight]) -> Tensor:
+    if all(_is(weight, 1.0) for weight in weights):
+        return query
+    rows = [w if isinstance(w, Tensor) else query.new_full((1, query.shape[1], 1), w) for w in weights]
+    return query * torch.cat(rows).repeat(query.shape[0] // len(rows), 1, 1)
 
 
 def _mask_rows(mask: Tensor | None, num_queries: int) -> Tensor:

@@ -19,6 +19,7 @@ from pfv_mepa.pfv_core.attention import (
     plan_rows,
     scaled_dot_product,
     text_image_attention,
+    text_image_attention_by_image,
 )
 
 from . import reference
@@ -402,3 +403,27 @@ def test_a_control_out_of_range_is_refused_with_its_number(values, message):
 
 def test_a_gate_may_be_given_by_its_name():
     assert BranchControl(gate="query") == BranchControl(gate=Gate.QUERY)
+
+
+@pytest.mark.parametrize("gate", list(Gate))
+@pytest.mark.parametrize("text_share", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("with_base", [False, True])
+def test_images_with_plans_of_their_own_are_what_each_is_alone(gate, text_share, with_base):
+    """Two chunks of three images: empty, half and soft regions. An empty one with all of the text is plain, bit for bit."""
+    generator = torch.Generator().manual_seed(0)
+    batch, rows, width, heads = 3, 12, 8, 2
+    query = torch.randn(2 * batch, rows, width, generator=generator)
+    text, image = ([torch.randn(2 * batch, n, width, generator=generator) for _ in range(2)] for n in (7, 4))
+    masks = [torch.zeros(rows), (torch.arange(rows) < 5).float(), torch.rand(rows, generator=generator)]
+    control = BranchControl(0.7, text_share, gate)
+    plans = [plan_rows([mask], [control], rows).to(query.device, query.dtype) for mask in masks]
+    attend = scaled_dot_product(heads)
+    base = (lambda *qkv: 0.5 * attend(*qkv)) if with_base else None
+    out = text_image_attention_by_image(query, tuple(text), [tuple(image)], [control], plans, attend, base)
+    for index, plan in enumerate(plans):
+        own = slice(index, None, batch)
+        pairs = [tuple(tensor[own] for tensor in pair) for pair in (text, image)]
+        alone = text_image_attention(query[own], pairs[0], [pairs[1]], [control], plan, attend, base)
+        torch.testing.assert_close(out[own], alone)
+    if gate is Gate.OUTPUT and text_share == 1.0:
+        assert torch.equal(out[::batch], (base or attend)(query, *text)[::batch])
