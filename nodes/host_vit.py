@@ -89,10 +89,9 @@ def clip_vision_output(tokens: ImageTokens) -> Any:
     numbers of patches are brought to the longest by repeating, evenly, tokens of their own.
     """
     output = comfy.clip_vision.Output()
-    device = comfy.model_management.intermediate_device()
-    output["last_hidden_state"] = _stack(tokens.last).to(device)
-    output["penultimate_hidden_states"] = _stack(tokens.penultimate).to(device)
-    output["image_embeds"] = tokens.image_embeds.to(device)
+    output["last_hidden_state"] = _stack(tokens.last)
+    output["penultimate_hidden_states"] = _stack(tokens.penultimate)
+    output["image_embeds"] = tokens.image_embeds
     output["mm_projected"] = None
     return output
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy.model_management import intermediate_device
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -119,5 +120,5 @@ class PFVImageEncode(io.ComfyNode):
         """Encode."""
         image = image_to_core(reference, "reference")
         encoder = HostVit(clip_vision).load()
-        tokens = encode_image(encoder, image, patch_mask, mode, encoder.uncond_penultimate())
+        tokens = encode_image(encoder, image, patch_mask, mode, encoder.uncond_penultimate()).to(intermediate_device())
         return io.NodeOutput(tokens, clip_vision_output(tokens))
