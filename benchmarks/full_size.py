@@ -192,7 +192,8 @@ def sample(model: Any) -> list[float]:
 def memory() -> str:
     """Memory of this process now and at most."""
     now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
-    return f"{now:.2f} GB resident, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB at most"
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts it in KiB
+    return f"{now:.2f} GB resident, {most:.2f} GB at most"
 
 
 if __name__ == "__main__":

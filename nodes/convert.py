@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..pfv_core.choices import parse_choice
+from ..pfv_core.patch_embed import RANGE_TOLERANCE
 
 NO_MASK_SIZE = (64, 64)
 SELECTED_ABOVE = 0.5
@@ -50,7 +51,7 @@ def image_from_core(image: Tensor) -> Tensor:
 def check_image_range(image: Tensor, name: str) -> None:
     """ValueError if an image holds NaN or values outside 0..1."""
     low, high = image.min().item(), image.max().item()
-    if not (low >= -1 / 512 and high <= 1 + 1 / 512):
+    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
         raise ValueError(f"{name} spans {low:g}..{high:g}, expected finite values from 0 to 1")
 
 
@@ -84,7 +85,7 @@ def selected_mask(mask: Tensor, image: Tensor, name: str) -> Tensor:
     if tuple(mask.shape[1:]) == NO_MASK_SIZE != (height, width) and not bool(mask.any()):
         raise ValueError(
             f"{name} holds no mask: its image has no transparency and nothing is painted on it. Open it in the mask "
-            "editor and paint, or disconnect the mask"
+            "editor and paint, or disconnect it where it is optional"
         )
     if tuple(mask.shape[1:]) != (height, width):
         raise ValueError(
@@ -99,7 +100,7 @@ def selected_mask(mask: Tensor, image: Tensor, name: str) -> Tensor:
         if value in (0.0, 1.0):
             what = "selects nothing" if value == 0.0 else "selects the whole image"
             raise ValueError(
-                f"{name} {index} {what}: paint the part it is meant to select, or disconnect the mask to do without it"
+                f"{name} {index} {what}: paint the part it is meant to select, or disconnect it where it is optional"
             )
     return selected
 

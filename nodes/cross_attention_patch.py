@@ -372,7 +372,7 @@ def _chunks(query: Tensor, options: Options) -> tuple[int, tuple[int, ...]]:
             return rows // len(chunks), tuple(chunks)
     raise RuntimeError(
         f"MEPA Apply: another patch changed the number of rows in cross-attention to {rows} without saying which are "
-        f"negative (the host says {options['cond_or_uncond']}): remove that patch, or put it after sampling with MEPA"
+        f"negative (the host says {options['cond_or_uncond']}): remove that patch"
     )
 
 

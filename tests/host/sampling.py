@@ -19,6 +19,16 @@ from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
 
 MEPAAdapterLoader.GET_SCHEMA()  # the host reads every schema when it loads the pack; this one's makes models/ipadapter known
 
+NODE_IDS = (  # in people's saved workflows: never to be changed
+    "PFVMaskRebinarize",
+    "PFVImageEncode",
+    "MEPAAdapterLoader",
+    "PFVTokenCompress",
+    "MEPAApply",
+    "PFVDepthCompose",
+    "StrictIDComposite",
+)
+
 
 def outputs(node: type, **inputs: Any) -> tuple[Any, ...]:
     """Run a V3 node as the host does, in inference mode. Some of the host's own return plain tuples."""

@@ -289,6 +289,12 @@ class TestApply:
         with pytest.raises(RuntimeError, match="another patch changed the number of queries to 32, the grid is 8x8"):
             sample(apply(merged, prompt, region=right_half()))
 
+    def test_a_patch_that_changes_the_number_of_rows(self, tiny_model, prompt):
+        doubled = tiny_model.clone()
+        doubled.set_model_attn2_patch(lambda n, *contexts: tuple(t.repeat(2, 1, 1) for t in (n, *contexts[:2])))
+        with pytest.raises(RuntimeError, match=r"number of rows in cross-attention to 4 .*the host says \[1, 0\]"):
+            sample(apply(doubled, prompt))
+
 
 class TestProduct:
     """Depth Compose and Strict-ID Composite."""

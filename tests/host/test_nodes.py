@@ -21,22 +21,12 @@ from pfv_mepa.nodes.product_nodes import PFVDepthCompose, StrictIDComposite
 from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.pfv_core.open_clip_vit import OpenClipVit
 from pfv_mepa.pfv_core.vit import encode_pixels
-from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, painted, reference, sample
-
-NODE_IDS = [
-    "PFVMaskRebinarize",
-    "PFVImageEncode",
-    "MEPAAdapterLoader",
-    "PFVTokenCompress",
-    "MEPAApply",
-    "PFVDepthCompose",
-    "StrictIDComposite",
-]
+from pfv_mepa.tests.host.sampling import NODE_IDS, apply, image_prompt, outputs, painted, reference, sample
 
 
 def test_node_ids_are_stable():
     nodes = asyncio.run(PFVExtension().get_node_list())
-    assert [node.GET_SCHEMA().node_id for node in nodes] == NODE_IDS
+    assert tuple(node.GET_SCHEMA().node_id for node in nodes) == NODE_IDS
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)

@@ -21,6 +21,7 @@ from pfv_mepa.headless.find_host import PACK_ROOT, require_host
 from pfv_mepa.headless.start_host import running_host
 from pfv_mepa.headless.tiny_stack.files import write_tiny_files
 from pfv_mepa.headless.workflow import load_prompt, nodes_of, set_inputs, the_node
+from pfv_mepa.tests.host.sampling import NODE_IDS
 from pfv_mepa.tools.workflow_parts.definitions import PACK_ID
 from pfv_mepa.tools.workflow_parts.description import Group, Link, Node, Workflow, WorkflowError
 from pfv_mepa.tools.workflow_parts.forms import WorkflowFiles
@@ -28,15 +29,6 @@ from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISIO
 
 NAMES = ("minimal", "full")
 FOLDER = PACK_ROOT / "workflows"
-OWN_NODES = (
-    "PFVMaskRebinarize",
-    "PFVImageEncode",
-    "MEPAAdapterLoader",
-    "PFVTokenCompress",
-    "MEPAApply",
-    "PFVDepthCompose",
-    "StrictIDComposite",
-)
 
 NOTE = "MarkdownNote"
 TITLE_HEIGHT = 30
@@ -313,11 +305,11 @@ def test_frontend_can_name_the_pack_of_a_missing_node():
     project = (PACK_ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert re.search(r'^name = "(.+)"$', project, re.MULTILINE)[1] == PACK_ID
     for node in ui_form("full")["nodes"]:
-        if node["type"] in OWN_NODES:
+        if node["type"] in NODE_IDS:
             assert node["properties"]["cnr_id"] == PACK_ID
 
 
-@pytest.mark.parametrize("node_id", OWN_NODES)
+@pytest.mark.parametrize("node_id", NODE_IDS)
 def test_help_page_explains_every_input(node_id, object_info, server):
     page = (PACK_ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
     info = object_info[node_id]

@@ -48,7 +48,7 @@ def test_couple_and_image_prompt_together(tiny_model, coupled, prompt, order):
 
 
 def test_negative_and_positive_are_not_mixed_up(tiny_model, coupled, prompt):
-    """With the negative's image prompt silenced, the result differs: the repeated rows are known for what they are."""
+    """At cfg 1 the positive runs alone; just above it, beside the negative. Taking one's rows for the other's would show."""
     patched = apply(coupled(tiny_model, 8), prompt)
     alone = sample(patched, steps=1, cfg=1.0)
     with_negative = sample(patched, steps=1, cfg=1.0 + 1e-6)
