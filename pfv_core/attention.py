@@ -16,7 +16,7 @@ need, and where hard regions are disjoint and keep no text (text_share 0) each r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -31,7 +31,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(B, L, C) query, (B, S, C) key, (B, S, C) value, heads joined in C -> (B, L, C)."""
 
 Weight = float | Tensor
-"""One number for all rows of a group, or (1, rows, 1) float64."""
+"""One number for all rows of a group, or (1, rows, 1) float64; in `SampleWeights` (B or 1, rows or 1, 1)."""
 
 
 class Gate(str, Enum):
@@ -73,6 +73,14 @@ class BranchWeight:
     query: Weight
     output: Weight
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> BranchWeight:
+        """The same weights with their tensors on `device` in `dtype`."""
+
+        def moved(weight: Weight) -> Weight:
+            return weight.to(device, dtype) if isinstance(weight, Tensor) else weight
+
+        return BranchWeight(moved(self.query), moved(self.output))
+
 
 @dataclass(frozen=True)
 class RowGroup:
@@ -99,22 +107,32 @@ class RowPlan:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> RowPlan:
         """The plan with its row indices on `device` and its soft weights in `dtype`."""
-
-        def weight(value: Weight) -> Weight:
-            return value.to(device, dtype) if isinstance(value, Tensor) else value
-
-        def branch(value: BranchWeight) -> BranchWeight:
-            return BranchWeight(weight(value.query), weight(value.output))
-
         groups = tuple(
             RowGroup(
                 None if group.rows is None else group.rows.to(device),
-                branch(group.text),
-                tuple(branch(image) for image in group.images),
+                group.text.to(device, dtype),
+                tuple(image.to(device, dtype) for image in group.images),
             )
             for group in self.groups
         )
-        return RowPlan(groups, branch(self.text), self.text_untouched)
+        return RowPlan(groups, self.text.to(device, dtype), self.text_untouched)
+
+
+@dataclass(frozen=True)
+class SampleWeights:
+    """What multiplies each branch where every sample of a batch has weights of its own.
+
+    Attributes:
+        text: the text's weights.
+        images: per image prompt; the weight of its output includes its image scale.
+    """
+
+    text: BranchWeight
+    images: tuple[BranchWeight, ...]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> SampleWeights:
+        """The same weights with their tensors on `device` in `dtype`."""
+        return SampleWeights(self.text.to(device, dtype), tuple(image.to(device, dtype) for image in self.images))
 
 
 def plan_rows(query_masks: Sequence[Tensor | None], controls: Sequence[BranchControl], num_queries: int) -> RowPlan:
@@ -135,7 +153,9 @@ def plan_rows(query_masks: Sequence[Tensor | None], controls: Sequence[BranchCon
     if len(query_masks) != len(controls):
         raise ValueError(f"{len(query_masks)} query masks for {len(controls)} image prompts: give one each")
     masks = torch.stack([_mask_rows(mask, num_queries) for mask in query_masks])
-    text = _text_weight(masks, controls)
+    left = _text_weight(masks, [control.text_share for control in controls], [Gate(c.gate) for c in controls])
+    for_query, for_output = (torch.as_tensor(w, dtype=torch.float64).expand(num_queries) for w in left)
+    text = for_query, for_output
     images = [_image_weight(mask, control) for mask, control in zip(masks, controls, strict=True)]
     soft = ((masks != 0) & (masks != 1)).any(0)
     pattern = (masks == 1).T.long() @ (2 ** torch.arange(len(controls)))
@@ -222,6 +242,72 @@ def text_image_attention_by_image(
     return out
 
 
+def sample_weights(
+    query_masks: Sequence[Tensor | None],
+    image_scales: Sequence[float | Tensor],
+    text_shares: Sequence[float | Tensor],
+    gates: Sequence[Gate],
+) -> SampleWeights:
+    """The weights of a batch whose samples differ, for `text_image_attention_by_sample`.
+
+    Args:
+        query_masks: per image prompt (B or 1, L) float, 0..1, 1 = the image prompt rules; None = everywhere.
+        image_scales: per image prompt one number or (B,), lambda of Eq. 4.
+        text_shares: per image prompt one number or (B,), 0..1, see `BranchControl`.
+        gates: per image prompt.
+
+    Returns:
+        Weights in float64 on the devices that their parts are on. Differentiable in every tensor.
+
+    Raises:
+        ValueError: counts that differ.
+    """
+    if len({len(query_masks), len(image_scales), len(text_shares), len(gates)}) != 1:
+        raise ValueError(
+            f"{len(query_masks)} query masks, {len(image_scales)} image scales, {len(text_shares)} text shares and "
+            f"{len(gates)} gates: give one of each for every image prompt"
+        )
+    masks = [1.0 if mask is None else mask.double()[..., None] for mask in query_masks]
+    scales, shares = [_by_sample(values) for values in image_scales], [_by_sample(values) for values in text_shares]
+    images = tuple(
+        BranchWeight(mask, scale) if gate is Gate.QUERY else BranchWeight(1.0, scale * mask)
+        for mask, scale, gate in zip(masks, scales, gates, strict=True)
+    )
+    return SampleWeights(BranchWeight(*_text_weight(masks, shares, gates)), images)
+
+
+def text_image_attention_by_sample(
+    query: Tensor,
+    text: tuple[Tensor, Tensor],
+    images: Sequence[tuple[Tensor, Tensor]],
+    weights: SampleWeights,
+    attend: Attend,
+    base: Attend | None = None,
+) -> Tensor:
+    """`text_image_attention` for training: every row attends every branch, and the batch is never taken apart.
+
+    Args:
+        query: (B, L, C), heads joined.
+        text: key and value (B, S, C) of the text.
+        images: per image prompt, key and value (B, c_i, C).
+        weights: from `sample_weights`, moved to the query's device and dtype.
+        attend: plain attention.
+        base: the text branch, where it is not plain attention.
+
+    Returns:
+        (B, L, C) in the query's dtype, differentiable. A row whose weights are 1 for the text's output and query and 0
+        for every image's output equals the plain attention exactly.
+
+    Paper: Eq. 4 and Eq. 6, with the deviations of `text_image_attention`.
+    """
+    terms = []
+    for (key, value), weight in zip((text, *images), (weights.text, *weights.images), strict=True):
+        if not _is(weight.output, 0.0):
+            branch = base or attend if weight is weights.text else attend
+            terms.append(_times(branch(_times(query, weight.query), key, value), weight.output))
+    return sum(terms[1:], terms[0]) if terms else torch.zeros_like(query)
+
+
 def scaled_dot_product(heads: int) -> Attend:
     """torch's attention as an `Attend`, for use without a host."""
     return partial(_sdpa, heads)
@@ -235,6 +321,11 @@ def _sdpa(heads: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _given(out: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """An `Attend` whose answer is known already."""
     return out
+
+
+def _by_sample(values: float | Tensor) -> Weight:
+    """A number, or (B,) -> (B, 1, 1) float64."""
+    return values.double().view(-1, 1, 1) if isinstance(values, Tensor) else values
 
 
 def _times_by_image(query: Tensor, weights: Sequence[Weight]) -> Tensor:
@@ -252,12 +343,18 @@ def _mask_rows(mask: Tensor | None, num_queries: int) -> Tensor:
     return mask.to("cpu", torch.float64)
 
 
-def _text_weight(masks: Tensor, controls: Sequence[BranchControl]) -> tuple[Tensor, Tensor]:
-    """(L,) weights of the text's query and output."""
-    taken = {gate: torch.zeros(masks.shape[1], dtype=torch.float64) for gate in Gate}
-    for mask, control in zip(masks, controls, strict=True):
-        taken[Gate(control.gate)] += (1.0 - control.text_share) * mask
-    return (1.0 - taken[Gate.QUERY]).clamp_min(0), (1.0 - taken[Gate.OUTPUT]).clamp_min(0)
+def _text_weight(
+    masks: Iterable[Weight], text_shares: Iterable[Weight], gates: Iterable[Gate]
+) -> tuple[Weight, Weight]:
+    """What the image prompts leave of the text's query and of its output, in the shape that masks and shares span."""
+    taken: dict[Gate, Weight] = dict.fromkeys(Gate, 0.0)
+    for mask, share, gate in zip(masks, text_shares, gates, strict=True):
+        taken[gate] = taken[gate] + (1.0 - share) * mask
+
+    def left(weight: Weight) -> Weight:
+        return (1.0 - weight).clamp_min(0) if isinstance(weight, Tensor) else max(0.0, 1.0 - weight)
+
+    return left(taken[Gate.QUERY]), left(taken[Gate.OUTPUT])
 
 
 def _image_weight(mask: Tensor, control: BranchControl) -> tuple[Tensor, Tensor]:

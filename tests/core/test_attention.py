@@ -17,9 +17,11 @@ from pfv_mepa.pfv_core.attention import (
     Gate,
     RowPlan,
     plan_rows,
+    sample_weights,
     scaled_dot_product,
     text_image_attention,
     text_image_attention_by_image,
+    text_image_attention_by_sample,
 )
 
 from . import reference
@@ -427,3 +429,166 @@ def test_images_with_plans_of_their_own_are_what_each_is_alone(gate, text_share,
         torch.testing.assert_close(out[own], alone)
     if gate is Gate.OUTPUT and text_share == 1.0:
         assert torch.equal(out[::batch], (base or attend)(query, *text)[::batch])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples with masks, scales and text shares of their own. Gates belong to the prompts."""
+
+    query: Tensor
+    text: KeyValue
+    images: list[KeyValue]
+    masks: list[Tensor | None]  # (B, L)
+    scales: list[Tensor]  # (B,)
+    shares: list[Tensor]  # (B,)
+    gates: list[Gate]
+
+    def run(self, dtype: torch.dtype = torch.float64, base: Attend | None = None) -> Tensor:
+        weights = sample_weights(self.masks, self.scales, self.shares, self.gates).to(CPU, dtype)
+        text, *images = [tuple(t.to(dtype) for t in pair) for pair in (self.text, *self.images)]
+        return text_image_attention_by_sample(self.query.to(dtype), text, images, weights, ATTEND, base)
+
+    def each(self, base: Attend | None = None) -> Tensor:
+        """Every sample by itself, with a plan of its own."""
+        made = []
+        for index in range(len(self.query)):
+            own = slice(index, index + 1)
+            masks = [None if mask is None else mask[index] for mask in self.masks]
+            numbers = zip(self.scales, self.shares, self.gates, strict=True)
+            controls = [BranchControl(float(scale[index]), float(share[index]), gate) for scale, share, gate in numbers]
+            text, *images = [(key[own], value[own]) for key, value in (self.text, *self.images)]
+            plan = plan_rows(masks, controls, self.query.shape[1])
+            made.append(text_image_attention(self.query[own], text, images, controls, plan, ATTEND, base))
+        return torch.cat(made)
+
+
+def random_batch(rng: random.Random, seed: int, count: int = 5) -> Batch:
+    prompts = rng.randint(1, 4)
+    made = scene([torch.ones(NUM_QUERIES)] * prompts, [BranchControl()] * prompts, batch=count, seed=seed)
+
+    def draw(*choices: float) -> list[Tensor]:
+        return [torch.tensor([rng.choice(choices) for _ in range(count)], dtype=torch.float64) for _ in range(prompts)]
+
+    def row(kind: str) -> list[float]:
+        return [
+            rng.random() if kind == "soft" else float(rng.random() < {"empty": 0, "full": 1}.get(kind, 0.5))
+            for _ in range(NUM_QUERIES)
+        ]
+
+    kinds = ["hard", "soft", "empty", "full"]
+    masks = [
+        None
+        if rng.random() < 0.2
+        else torch.tensor([row(rng.choice(kinds)) for _ in range(count)], dtype=torch.float64)
+        for _ in range(prompts)
+    ]
+    gates = [rng.choice(GATES) for _ in range(prompts)]
+    scales, shares = draw(0.0, 1.0, 0.6, -0.5), draw(0.0, 0.3, 1.0)
+    return Batch(made.query, made.text, made.images, masks, scales, shares, gates)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_by_sample_is_every_sample_by_itself(part):
+    """1-4 prompts of both gates; per sample hard, soft, empty and full regions, scales and text shares."""
+    rng = random.Random(part)
+    other = scaled_dot_product(1)
+    for index in range(25):
+        made = random_batch(rng, seed=1000 * part + index)
+        assert_close(made.run(), made.each())
+        assert_close(made.run(base=other), made.each(base=other))
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("text_share", [0.0, 0.4, 1.0])
+def test_by_sample_is_by_image_where_the_controls_are_the_same(gate, text_share):
+    """Two chunks of three images with regions of their own; one number for all samples."""
+    made = scene([torch.ones(NUM_QUERIES)], [BranchControl()], batch=6, seed=3)
+    masks = torch.stack([torch.zeros(NUM_QUERIES), first_rows(5).float(), ramp(NUM_QUERIES, low=0.0)])
+    control = BranchControl(0.7, text_share, gate)
+    plans = [plan_rows([mask], [control], NUM_QUERIES) for mask in masks]
+    expected = text_image_attention_by_image(made.query, made.text, made.images, [control], plans, ATTEND)
+    weights = sample_weights([masks.repeat(2, 1)], [0.7], [text_share], [gate])
+    assert_close(text_image_attention_by_sample(made.query, made.text, made.images, weights, ATTEND), expected)
+
+
+def test_by_sample_values_by_hand():
+    """Every logit is 0, so each branch is its mean: text 1, image 10. A sample per text share, a column per mask."""
+    query = torch.zeros(3, 2, 2, dtype=torch.float64)
+    text, image = (torch.full((3, 4, 2), value, dtype=torch.float64) for value in (1.0, 10.0))
+    mask, share = torch.tensor([[1.0, 0.25]]), torch.tensor([0.0, 0.5, 1.0])
+    weights = sample_weights([mask], [torch.tensor([1.0, 1.0, 2.0])], [share], [Gate.OUTPUT])
+    out = text_image_attention_by_sample(query, (text, text), [(image, image)], weights, scaled_dot_product(1))
+    assert out[..., 0].tolist() == [[10.0, 3.25], [10.5, 3.375], [21.0, 6.0]]
+
+
+def test_by_sample_one_mask_or_number_serves_all():
+    made = random_batch(random.Random(4), seed=4)
+    one = first_rows(4)[None]
+    count = len(made.query)
+    spread = sample_weights(
+        [one.expand(count, -1)], [torch.full((count,), 0.6)], [torch.full((count,), 0.3)], [Gate.QUERY]
+    )
+    single = sample_weights([one], [0.6], [0.3], [Gate.QUERY])
+    run = [
+        text_image_attention_by_sample(made.query, made.text, made.images[:1], weights, ATTEND)
+        for weights in (spread, single)
+    ]
+    assert_close(run[1], run[0].float().double(), dtype=torch.float32)  # 0.6 and 0.3 came in float32 there
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_by_sample_a_sample_outside_every_region_is_plain_attention_bit_for_bit(dtype):
+    made = scene([torch.ones(NUM_QUERIES)], [BranchControl()], batch=3)
+    mask = torch.stack([torch.zeros(NUM_QUERIES), first_rows(5).float(), torch.zeros(NUM_QUERIES)])
+    share, scale = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 1.0, -2.0])
+    out = Batch(made.query, made.text, made.images, [mask], [scale], [share], [Gate.OUTPUT]).run(dtype)
+    plain = ATTEND(made.query.to(dtype), *(tensor.to(dtype) for tensor in made.text))
+    assert torch.equal(out[[0, 2]], plain[[0, 2]])
+    assert torch.equal(out[1, 5:], plain[1, 5:])
+    assert not torch.equal(out[1, :5], plain[1, :5])
+
+
+def test_by_sample_branches_that_count_for_nobody_are_not_attended():
+    counting = []
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        counting.append(key.shape[1])
+        return ATTEND(query, key, value)
+
+    made = scene([None, None], [BranchControl()] * 2)
+    for scales, shares, expected in (
+        ([0.0, 1.0], [1.0, 1.0], [5, 4]),
+        ([1.0, 0.0], [0.0, 1.0], [3]),
+        ([0.0, 0.0], [0.0, 1.0], []),
+    ):
+        counting.clear()
+        weights = sample_weights([None, None], scales, shares, [Gate.OUTPUT] * 2)
+        out = text_image_attention_by_sample(made.query, made.text, made.images, weights, attend)
+        assert counting == expected
+        assert out.shape == made.query.shape
+    assert torch.equal(out, torch.zeros_like(out))
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("with_base", [False, True])
+def test_by_sample_gradients(gate, with_base):
+    """In everything a training could want to learn: queries, keys, values, scales, text shares and regions."""
+    made = scene([torch.ones(3), torch.ones(3)], [BranchControl()] * 2, batch=2, tokens=2)
+    mask = torch.tensor([[0.1, 0.3, 0.6], [0.2, 0.4, 0.7]], dtype=torch.float64)
+    scale, share = torch.tensor([0.6, 1.2], dtype=torch.float64), torch.tensor([0.3, 0.8], dtype=torch.float64)
+
+    def run(query, text_key, text_value, key, value, mask, scale, share):
+        weights = sample_weights([mask, None], [scale, 0.5], [share, 0.9], [gate, Gate.OUTPUT])
+        base = ATTEND if with_base else None
+        images = [(key, value), made.images[1]]
+        return text_image_attention_by_sample(query, (text_key, text_value), images, weights, ATTEND, base)
+
+    inputs = [
+        tensor.clone().requires_grad_() for tensor in (made.query, *made.text, *made.images[0], mask, scale, share)
+    ]
+    assert torch.autograd.gradcheck(run, inputs)
+
+
+def test_sample_weights_need_one_of_each():
+    with pytest.raises(ValueError, match="1 query masks, 2 image scales, 1 text shares and 1 gates: give one of each"):
+        sample_weights([None], [1.0, 1.0], [1.0], [Gate.OUTPUT])
