@@ -1,0 +1,62 @@
+"""A transformers CLIP vision model as a VisionEncoder: PFV without any host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pfv_core.open_clip_vit import OPENAI_MEAN, OPENAI_STD
+from pfv_core.vit import EncoderSpec
+
+
+class ClipVisionEncoder:
+    """`pfv_core.vit.VisionEncoder` over a transformers CLIPVisionModelWithProjection.
+
+    Args:
+        model: on the device that should encode; it is used in the mode (train or eval) that it is in.
+        mean, std: channel normalisation of its input, CLIP's by default.
+
+    Raises:
+        ValueError: a model without CLIP's vision tower and projection (SigLIP, DINOv2).
+    """
+
+    def __init__(self, model: Any, mean: tuple[float, ...] = OPENAI_MEAN, std: tuple[float, ...] = OPENAI_STD) -> None:
+        vision = getattr(model, "vision_model", None)
+        if not hasattr(vision, "pre_layrnorm") or not hasattr(model, "visual_projection"):
+            raise ValueError(
+                f"{type(model).__name__} is no CLIP vision model with projection: load a CLIPVisionModelWithProjection"
+            )
+        config = model.config
+        self.spec = EncoderSpec(
+            config.image_size, config.patch_size, config.num_hidden_layers, config.hidden_size, config.projection_dim
+        )
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self._model = model
+        self._vision: Any = vision
+
+    def embed_patches(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised -> (B, N, D), in the precision and on the device of the model."""
+        convolution = self._vision.embeddings.patch_embedding
+        return convolution(pixel_values.to(convolution.weight)).flatten(2).transpose(1, 2)
+
+    def class_token(self, like: Tensor) -> Tensor:
+        """(D,)."""
+        return self._vision.embeddings.class_embedding.to(like)
+
+    def positions(self, like: Tensor) -> Tensor:
+        """(1 + N, D)."""
+        return self._vision.embeddings.position_embedding.weight.to(like)
+
+    def run_blocks(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Input norm and every block on (B, 1 + K, D) -> the last block's output and the one before it."""
+        tokens = self._vision.pre_layrnorm(tokens)
+        before = tokens
+        for layer in self._vision.encoder.layers:
+            before, tokens = tokens, layer(tokens, None)
+        return tokens, before
+
+    def pool(self, last_hidden: Tensor) -> Tensor:
+        """(B, 1 + K, D) -> (B, P) projected class token."""
+        return self._model.visual_projection(self._vision.post_layernorm(last_hidden[:, 0]))

@@ -1,0 +1,547 @@
+"""Image prompts in a diffusers U-Net: where they go, what they add, and that nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import (
+    AttnProcessor,
+    AttnProcessor2_0,
+    IPAdapterAttnProcessor2_0,
+    SlicedAttnProcessor,
+)
+
+from pfv_core.adapter import AdapterKind
+from pfv_core.attention import BranchControl, Gate, plan_rows, scaled_dot_product, text_image_attention
+from pfv_core.checkpoint import load_adapter, read_tensors, save_adapter
+from pfv_core.query_mask import query_mask
+from pfv_core.unet_layout import SD15, SDXL, AttentionLayer, Side
+from pfv_diffusers.unet import Branch, adapter_config, attention_layers, image_prompts, new_adapter
+
+from .models import CONTEXT, ENCODER, KINDS, inputs, new_unet, noise
+
+ROWS, COLUMNS = 8, 12
+SIZE = (ROWS, COLUMNS)
+PROCESSORS = [AttnProcessor, AttnProcessor2_0]
+
+
+@pytest.fixture(scope="module")
+def demo_unet():
+    return new_unet("demo")
+
+
+@pytest.fixture(params=PROCESSORS, ids=["plain", "fused"])
+def unet(request, demo_unet):
+    demo_unet.set_attn_processor(request.param())
+    return demo_unet
+
+
+def adapter_for(unet, kind=AdapterKind.EQ3, seed=0):
+    return new_adapter(unet, adapter_config(unet, kind=kind, base="demo", encoder=ENCODER, **KINDS[kind]), seed)
+
+
+def branch(unet, batch=2, seed=0, **values):
+    adapter = adapter_for(unet, seed=seed)
+    with torch.no_grad():
+        return Branch(adapter.keys_values(noise(batch, 3, CONTEXT, seed=seed + 10)), **values)
+
+
+def run(unet, branches=(), size=None, **kwargs):
+    arguments = inputs(**kwargs)
+    with torch.no_grad(), image_prompts(unet, branches, size or tuple(arguments["sample"].shape[2:])):
+        return unet(**arguments).sample
+
+
+def left_half(rows=ROWS * 8, columns=COLUMNS * 8):
+    region = torch.zeros(1, rows, columns)
+    region[:, :, : columns // 2] = 1
+    return region
+
+
+def difference(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+# --- which layer is which
+
+
+@pytest.mark.parametrize(("name", "layout"), [("sdxl", SDXL), ("sd15", SD15)])
+def test_layers_are_those_of_the_public_files(name, layout):
+    unet = new_unet(name)
+    layers = attention_layers(unet)
+    assert tuple(layers) == layout
+    names = list(layers.values())
+    assert [n.split(".")[0] for n in names] == sorted(
+        [n.split(".")[0] for n in names], key=["down_blocks", "up_blocks", "mid_block"].index
+    )
+    assert set(names) == {n.removesuffix(".processor") for n in unet.attn_processors if "attn2" in n}
+    widths = [unet.get_submodule(n).to_q.in_features for n in names]
+    per_level = {layer.level: width for layer, width in zip(layers, widths, strict=True)}
+    assert per_level == ({1: 32, 2: 64} if name == "sdxl" else {0: 16, 1: 32, 2: 64, 3: 64})
+
+
+def test_layers_of_the_smallest(demo_unet):
+    places = [(layer.side, layer.level, layer.ordinal) for layer in attention_layers(demo_unet)]
+    assert places == [(Side.INPUT, 1, 0), (Side.OUTPUT, 1, 0), (Side.OUTPUT, 1, 1), (Side.MIDDLE, 1, 0)]
+
+
+def test_a_unet_without_middle_or_without_attention_there():
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    assert list(attention_layers(unet)) == [
+        AttentionLayer(Side.INPUT, 0, 0, 0),
+        AttentionLayer(Side.OUTPUT, 0, 0, 0),
+        AttentionLayer(Side.OUTPUT, 0, 1, 0),
+    ]
+
+
+def test_a_unet_of_another_kind_is_refused():
+    sizes = {"block_out_channels": (8, 16), "layers_per_block": 1, "attention_head_dim": 4, "norm_num_groups": 4}
+    simple = UNet2DConditionModel(
+        down_block_types=("DownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=8,
+        **sizes,
+    )
+    with pytest.raises(ValueError, match="cross-attention"):
+        attention_layers(simple)
+    plain = UNet2DModel(down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, **sizes)
+    with pytest.raises(ValueError, match="no cross-attention to put an image prompt into"):
+        attention_layers(plain)
+
+
+# --- adapters made to measure
+
+
+@pytest.mark.parametrize("kind", list(AdapterKind))
+def test_a_new_adapter_starts_from_the_texts_projections(demo_unet, kind, tmp_path):
+    adapter = adapter_for(demo_unet, kind)
+    assert adapter.config.encoder_width == (40 if kind is AdapterKind.LINEAR else 48)
+    assert adapter.config.context_dim == CONTEXT
+    assert adapter.config.widths == (32,) * 4
+    for index, name in enumerate(attention_layers(demo_unet).values()):
+        attention = demo_unet.get_submodule(name)
+        assert torch.equal(adapter.ip_adapter.to_k_ip[index].weight, attention.to_k.weight)
+        assert torch.equal(adapter.ip_adapter.to_v_ip[index].weight, attention.to_v.weight)
+        assert adapter.ip_adapter.to_k_ip[index].weight.data_ptr() != attention.to_k.weight.data_ptr()
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in adapter.parameters())
+    latents = getattr(adapter.image_proj, "latents", None)
+    assert latents is None or 0.5 < float(latents.detach().std()) * 32**0.5 < 1.5
+    save_adapter(tmp_path / "new.safetensors", adapter)
+    loaded = load_adapter(tmp_path / "new.safetensors")
+    assert loaded.config.layers == adapter.config.layers
+    tokens = noise(2, 40) if kind is AdapterKind.LINEAR else noise(2, 17, 48)
+    torch.testing.assert_close(
+        loaded.image_proj(tokens), adapter.image_proj(tokens).detach()
+    )  # mapped memory may be unaligned
+
+
+def test_a_new_adapter_depends_on_its_seed_alone(demo_unet):
+    state = torch.random.get_rng_state()
+    one, same, other = (adapter_for(demo_unet, AdapterKind.RESAMPLER, seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    states = [adapter.state_dict() for adapter in (one, same, other)]
+    for name, values in states[0].items():
+        assert torch.equal(values, states[1][name])
+        if name in ("image_proj.latents", "image_proj.proj_in.weight", "image_proj.proj_out.bias"):
+            assert not torch.equal(values, states[2][name])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"kind": "eq3", "num_tokens": 4}, "latent_width is 0, a eq3 adapter needs 1 or more"),
+        ({"kind": "linear", "num_tokens": 4, "depth": 2}, "depth is 2, a linear adapter has none: leave it 0"),
+        ({"kind": "linear", "num_tokens": 0}, "num_tokens is 0, expected 1 or more"),
+        ({"kind": "linear2", "num_tokens": 1}, "kind is 'linear2', expected one of"),
+        (
+            {"kind": "resampler", "num_tokens": 1, "latent_width": 8, "inner_width": 96, "depth": 1, "feedforward": 8},
+            "inner_width is 96, expected whole heads of 64",
+        ),
+    ],
+)
+def test_sizes_that_make_no_adapter_are_refused(demo_unet, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        adapter_config(demo_unet, base="demo", encoder=ENCODER, **sizes)
+
+
+def test_an_adapter_for_another_unet_is_refused(demo_unet):
+    config = adapter_config(demo_unet, kind=AdapterKind.LINEAR, base="demo", encoder=ENCODER, num_tokens=4)
+    with pytest.raises(ValueError, match="for a U-Net of 4 cross-attentions, this one has 16"):
+        new_adapter(new_unet("sd15"), config, 0)
+
+
+# --- nothing changes where nothing should
+
+
+@pytest.mark.parametrize("gate", list(Gate))
+def test_nothing_to_add_is_the_unet_itself_bit_for_bit(unet, gate):
+    plain = run(unet)
+    zero = torch.zeros(2)
+    for values in ({"image_scale": 0.0}, {"image_scale": zero, "text_share": 0.0}, {"image_scale": zero}):
+        for region in (None, left_half()):
+            assert torch.equal(run(unet, [branch(unet, gate=gate, region=region, **values)]), plain)
+    assert torch.equal(run(unet, []), plain)
+
+
+def test_an_empty_region_is_the_unet_itself_bit_for_bit(unet):
+    region = torch.zeros(1, 64, 96)
+    assert torch.equal(run(unet, [branch(unet, region=region, text_share=0.0)]), run(unet))
+
+
+def test_a_sample_without_image_prompt_is_the_unet_itself_bit_for_bit(unet):
+    """Text alone for some samples of a batch, as training has it."""
+    scale = torch.tensor([1.0, 0.0, 1.0])
+    region = torch.cat([left_half(), left_half(), 0 * left_half()])
+    out = run(unet, [branch(unet, 3, image_scale=scale, text_share=torch.zeros(3), region=region)], batch=3)
+    plain = run(unet, batch=3)
+    assert torch.equal(out[1:], plain[1:])
+    assert difference(out[0], plain[0]) > 1e-3
+
+
+def test_the_unet_is_left_as_it_was(unet):
+    before = dict(unet.attn_processors)
+    plain = run(unet)
+    arguments = inputs()
+    with pytest.raises(RuntimeError), image_prompts(unet, [branch(unet)], SIZE):
+        unet(**{**arguments, "encoder_hidden_states": noise(2, 7, CONTEXT + 1)})
+    assert unet.attn_processors == before
+    with torch.no_grad():
+        assert torch.equal(unet(**arguments).sample, plain)
+        unet(**inputs(rows=4, columns=4))  # the check of the latents' size is gone too
+
+
+# --- what is added
+
+
+def attention_outputs(unet, branches, encoder_attention_mask=None, **kwargs):
+    """(hidden states in, output) of the first cross-attention."""
+    seen = []
+    attention = unet.get_submodule(next(iter(attention_layers(unet).values())))
+    handle = attention.register_forward_hook(lambda _m, args, out: seen.append((args[0], out)))
+    arguments = inputs(**kwargs)
+    with torch.no_grad(), image_prompts(unet, branches, tuple(arguments["sample"].shape[2:])):
+        unet(**arguments)
+    handle.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("gate", list(Gate))
+def test_a_layer_is_the_core_formula_on_its_own_grid(unet, gate):
+    """Two prompts, a soft region of its own for each sample, on a frame that is neither square nor even."""
+    rows, columns = 7, 12
+    region = torch.rand(2, rows * 8, columns * 8, generator=torch.Generator().manual_seed(1))
+    share, scale = torch.tensor([0.0, 0.7]), torch.tensor([1.0, 0.5])
+    first = branch(unet, seed=1, gate=gate, region=region, text_share=share, image_scale=scale)
+    second = branch(unet, seed=2, image_scale=-0.3, text_share=0.9)
+    hidden, out = attention_outputs(unet, [first, second], rows=rows, columns=columns)
+    attention = unet.get_submodule(next(iter(attention_layers(unet).values())))
+    text = inputs(rows=rows, columns=columns)["encoder_hidden_states"]
+    masks = query_mask(region, (4, 6), (rows, columns))
+    attend = scaled_dot_product(attention.heads)
+    for sample in range(2):
+        own = slice(sample, sample + 1)
+        controls = [
+            BranchControl(float(scale[sample]), float(share[sample]), gate),
+            BranchControl(-0.3, 0.9, Gate.OUTPUT),
+        ]
+        plan = plan_rows([masks[sample], None], controls, 24).to(torch.device("cpu"), torch.float32)
+        images = [tuple(tensor[own] for tensor in prompt.keys_values[0]) for prompt in (first, second)]
+        with torch.no_grad():
+            pair = attention.to_k(text[own]), attention.to_v(text[own])
+            made = text_image_attention(attention.to_q(hidden[own]), pair, images, controls, plan, attend)
+            expected = attention.to_out[0](made)
+        assert difference(out[own], expected) < 1e-5
+
+
+def test_rows_outside_the_region_are_the_plain_layer(unet):
+    """The top quarter of a wide frame: the first rows of queries, not the first columns."""
+    region = torch.zeros(1, 64, 96)
+    region[:, :16] = 1
+    hidden, plain = attention_outputs(unet, [])
+    same, out = attention_outputs(unet, [branch(unet, region=region, text_share=0.0)])
+    assert torch.equal(hidden, same)
+    changed = (out != plain).any(-1).view(2, 4, 6)
+    assert changed[:, 0].all()
+    assert not changed[:, 1:].any()
+
+
+def test_the_text_as_image_prompt_of_an_untrained_adapter_is_the_text(unet):
+    """W_ki = W_k and W_vi = W_v, so with no text left the image branch is the text branch: through every layer."""
+    context = inputs()["encoder_hidden_states"]
+    with torch.no_grad():
+        keys_values = adapter_for(unet).keys_values(context)
+    for gate, text_share in ((Gate.OUTPUT, 0.0), (Gate.OUTPUT, torch.zeros(2))):
+        assert difference(run(unet, [Branch(keys_values, text_share=text_share, gate=gate)]), run(unet)) < 1e-5
+    assert difference(run(unet, [Branch(keys_values, text_share=0.0, image_scale=0.5)]), run(unet)) > 1e-3
+
+
+def test_one_set_of_keys_serves_the_batch(unet):
+    single = branch(unet, batch=1)
+    repeated = Branch([(key.expand(2, -1, -1), value.expand(2, -1, -1)) for key, value in single.keys_values])
+    assert torch.equal(run(unet, [single]), run(unet, [repeated]))
+
+
+def test_a_batch_is_its_samples(unet):
+    region = torch.cat([left_half(), 1 - left_half()])
+    values = {"image_scale": torch.tensor([1.0, 0.5]), "text_share": torch.tensor([0.0, 0.6])}
+    whole = branch(unet, region=region, **values)
+    out = run(unet, [whole])
+    arguments = inputs()
+    for index in range(2):
+        own = slice(index, index + 1)
+        part = Branch(
+            [(key[own], value[own]) for key, value in whole.keys_values],
+            region=region[own],
+            **{name: float(value[index]) for name, value in values.items()},
+        )
+        added = {name: value[own] for name, value in arguments["added_cond_kwargs"].items()}
+        single = {name: value[own] for name, value in arguments.items() if name != "added_cond_kwargs"}
+        with torch.no_grad(), image_prompts(unet, [part], SIZE):
+            alone = unet(**single, added_cond_kwargs=added).sample
+        assert difference(out[own], alone) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 12), (5, 9)])
+def test_any_latent_size_and_any_region_resolution(unet, size):
+    rows, columns = size
+    frame = (rows * 8, columns * 8)
+    coarse = left_half(*frame)[:, ::8, ::8]
+    fine = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    one, other = (run(unet, [branch(unet, region=region)], rows=rows, columns=columns) for region in (coarse, fine))
+    assert torch.equal(one, other)
+
+
+def test_all_layers_of_sdxl_take_part():
+    unet = new_unet("sdxl")
+    made = branch(unet, batch=1, region=left_half(), text_share=0.3)
+    out = run(unet, [made], batch=1)
+    assert difference(out, run(unet, batch=1)) > 1e-3
+    for index in (0, 23, 24, 59, 60, 69):
+        pairs = list(made.keys_values)
+        pairs[index] = (pairs[index][0], 2 * pairs[index][1])
+        assert not torch.equal(run(unet, [Branch(pairs, 1.0, 0.3, Gate.OUTPUT, left_half())], batch=1), out)
+
+
+@pytest.mark.parametrize(("kind", "scale"), [(AdapterKind.LINEAR, 1.0), (AdapterKind.RESAMPLER, 0.6)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_diffusers_own_ip_adapter_gives_the_same(tmp_path, kind, scale, masked):
+    """The same file through diffusers' loader and processors: the whole frame, and a mask, with all of the text."""
+    unet = new_unet("sdxl")
+    adapter = adapter_for(unet, kind)
+    with torch.no_grad():
+        for index, parameter in enumerate(adapter.parameters()):  # away from the text's projections
+            parameter.add_(noise(*parameter.shape, seed=index) * 0.1)
+    save_adapter(tmp_path / "adapter.safetensors", adapter)
+    tokens = noise(1, 40) if kind is AdapterKind.LINEAR else noise(1, 17, 48)
+    with torch.no_grad():
+        keys_values = adapter.keys_values(adapter.image_proj(tokens))
+    region = left_half() if masked else None
+    ours = run(unet, [Branch(keys_values, scale, 1.0, Gate.OUTPUT, region)], batch=1)
+
+    nested: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, tensor in read_tensors(tmp_path / "adapter.safetensors")[0].items():
+        part, name = key.split(".", 1)
+        nested[part][name] = tensor
+    theirs_unet = copy.deepcopy(unet)
+    theirs_unet._load_ip_adapter_weights([nested])
+    theirs_unet.float()
+    for processor in theirs_unet.attn_processors.values():
+        if isinstance(processor, IPAdapterAttnProcessor2_0):
+            processor.scale = [scale]
+    arguments = inputs(batch=1)
+    arguments["added_cond_kwargs"]["image_embeds"] = [tokens[:, None]]
+    masks = None if region is None else {"ip_adapter_masks": [region[:, None]]}
+    with torch.no_grad():
+        theirs = theirs_unet(**arguments, cross_attention_kwargs=masks).sample
+    assert difference(ours, theirs) < 1e-5
+    assert difference(run(unet, batch=1), theirs) > 1e-2
+
+
+def test_hidden_text_tokens_stay_hidden(unet):
+    """The U-Net's encoder_attention_mask holds for the text, and for the text alone."""
+    arguments = inputs()
+    mask = torch.ones(2, 7)
+    mask[:, 5:] = 0
+    shorter = {**arguments, "encoder_hidden_states": arguments["encoder_hidden_states"][:, :5]}
+    with torch.no_grad(), image_prompts(unet, [branch(unet, text_share=0.4)], SIZE):
+        masked = unet(**arguments, encoder_attention_mask=mask).sample
+        assert difference(masked, unet(**shorter).sample) < 1e-5
+        assert difference(masked, unet(**arguments).sample) > 1e-4
+
+
+def test_both_processors_give_the_same(demo_unet):
+    outs = []
+    for processor in PROCESSORS:
+        demo_unet.set_attn_processor(processor())
+        outs.append(run(demo_unet, [branch(demo_unet, region=left_half(), text_share=0.2, gate=Gate.QUERY)]))
+    assert difference(outs[0], outs[1]) < 1e-5
+    assert not torch.equal(outs[0], outs[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    unet = new_unet("demo").to(dtype)
+    arguments = inputs()
+    half = {
+        name: value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in arguments.items()
+    }
+    half["added_cond_kwargs"] = {name: value.to(dtype) for name, value in arguments["added_cond_kwargs"].items()}
+    full = branch(new_unet("demo"), region=left_half(), text_share=0.5)
+    with torch.no_grad(), image_prompts(unet, [full], SIZE):
+        out = unet(**half).sample
+    assert out.dtype == dtype
+    assert difference(out.float(), run(new_unet("demo"), [full])) < 0.05
+
+
+def test_autocast(unet):
+    made = branch(unet, region=left_half(), text_share=torch.tensor([0.2, 0.9]))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = run(unet, [made])
+    assert difference(out.float(), run(unet, [made])) < 0.05
+
+
+# --- training
+
+
+def loss_and_gradients(unet, adapter, leave_before_backward=False):
+    adapter.zero_grad()
+    prompt = adapter.image_proj(noise(2, 17, 48))
+    made = Branch(adapter.keys_values(prompt), text_share=torch.tensor([0.0, 0.6]), region=left_half())
+    arguments = inputs()
+    with image_prompts(unet, [made], SIZE):
+        loss = unet(**arguments).sample.square().mean()
+        if not leave_before_backward:
+            loss.backward()
+    if leave_before_backward:
+        loss.backward()
+    return float(loss.detach()), {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
+
+
+def test_gradients_reach_all_of_the_adapter_and_nothing_else(unet):
+    adapter = adapter_for(unet)
+    _, gradients = loss_and_gradients(unet, adapter)
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients.values())
+    assert all(parameter.grad is None for parameter in unet.parameters())
+    _, outside = loss_and_gradients(unet, adapter, leave_before_backward=True)
+    assert all(torch.equal(gradients[name], outside[name]) for name in gradients)
+
+
+def test_gradients_are_those_of_finite_differences(demo_unet):
+    unet = new_unet("demo").double()
+    unet.set_attn_processor(AttnProcessor())
+    keys_values = [tuple(t.double() for t in pair) for pair in branch(unet).keys_values]
+    arguments = {
+        name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in inputs().items()
+    }
+    arguments["added_cond_kwargs"] = {name: value.double() for name, value in arguments["added_cond_kwargs"].items()}
+
+    def loss(move, direction):
+        pairs = [
+            (key + move * dk, value + move * dv) for (key, value), (dk, dv) in zip(keys_values, direction, strict=True)
+        ]
+        with image_prompts(unet, [Branch(pairs, 0.8, 0.3, Gate.QUERY, left_half())], SIZE):
+            return unet(**arguments).sample.square().mean()
+
+    direction = [tuple(noise(*t.shape, seed=i).double() for t in pair) for i, pair in enumerate(keys_values)]
+    move = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (analytic,) = torch.autograd.grad(loss(move, direction), move)
+    with torch.no_grad():
+        numeric = (loss(1e-4, direction) - loss(-1e-4, direction)) / 2e-4
+    assert abs(float(analytic - numeric)) < 1e-6 * max(1.0, abs(float(numeric)))
+    assert abs(float(numeric)) > 1e-6
+
+
+def test_gradient_checkpointing_gives_the_same_inside_and_fails_outside():
+    unet = new_unet("demo")
+    adapter = adapter_for(unet)
+    loss, gradients = loss_and_gradients(unet, adapter)
+    unet.train()
+    unet.enable_gradient_checkpointing()
+    again, same = loss_and_gradients(unet, adapter)
+    assert again == loss
+    assert all(torch.equal(gradients[name], same[name]) for name in gradients)
+    with pytest.raises(torch.utils.checkpoint.CheckpointError):
+        loss_and_gradients(unet, adapter, leave_before_backward=True)
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text_share": 1.5}, r"text_share is 1.5, expected 0 \(no text in the region\) to 1"),
+        ({"text_share": torch.tensor([0.5, float("nan")])}, "text_share is tensor.* expected 0"),
+        ({"image_scale": float("inf")}, "image_scale is inf, expected finite numbers"),
+        ({"image_scale": torch.ones(2, 1)}, r"image_scale is \(2, 1\), expected one number or \(B,\)"),
+        ({"gate": "both"}, "gate is 'both', expected one of"),
+        ({"region": torch.ones(64, 96)}, r"region is \(64, 96\), expected \(B, H, W\)"),
+    ],
+)
+def test_a_branch_out_of_range_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Branch([], **values)
+
+
+def test_a_region_of_another_shape_is_refused(unet):
+    with pytest.raises(ValueError, match=r"the region is 64x64, the image is 64x96 .height x width.: give the region"):
+        run(unet, [branch(unet, region=torch.ones(1, 64, 64))])
+
+
+def test_a_region_out_of_range_is_refused(unet):
+    with pytest.raises(ValueError, match=r"region spans 0..2, expected finite values from 0 to 1"):
+        run(unet, [branch(unet, region=2 * left_half())])
+
+
+def test_latents_of_another_size_are_refused(unet):
+    with pytest.raises(ValueError, match="the latents are 8x12, image_prompts was given latent_size 12x8"):
+        run(unet, [branch(unet)], size=(12, 8))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"region": left_half().expand(2, -1, -1)}, "region of an image prompt is for 2 samples, the batch has 3"),
+        ({"image_scale": torch.ones(2)}, "image_scale of an image prompt is for 2 samples, the batch has 3"),
+        ({}, "keys_values of an image prompt is for 2 samples, the batch has 3: give 1 or as many"),
+    ],
+)
+def test_another_batch_is_refused(unet, values, message):
+    with pytest.raises(ValueError, match=message):
+        run(unet, [branch(unet, batch=2 if not values else 1, **values)], batch=3)
+
+
+def test_keys_of_another_unet_are_refused(unet):
+    with pytest.raises(ValueError, match="keys and values for 16 layers, the U-Net has 4"):
+        run(unet, [branch(new_unet("sd15"))])
+
+
+def test_a_processor_of_another_kind_is_refused_and_nothing_is_left_behind(demo_unet):
+    demo_unet.set_attn_processor(SlicedAttnProcessor(1))
+    before = dict(demo_unet.attn_processors)
+    with pytest.raises(ValueError, match=r"has the attention processor SlicedAttnProcessor.*AttnProcessor2_0"):
+        run(demo_unet, [branch(demo_unet)])
+    assert demo_unet.attn_processors == before
+    demo_unet.set_attn_processor(AttnProcessor2_0())
+    with (
+        pytest.raises(ValueError, match="has the attention processor _Processor"),
+        image_prompts(demo_unet, [branch(demo_unet)], SIZE),
+    ):
+        run(demo_unet, [branch(demo_unet)])
+    assert all(isinstance(processor, AttnProcessor2_0) for processor in demo_unet.attn_processors.values())
