@@ -1,0 +1,83 @@
+"""From references to keys and values: masked encoding (PFV), and the adapter as one trainable module."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pfv_core.adapter import Adapter, AdapterKind
+from pfv_core.fit import Fit, fit_geometry
+from pfv_core.patch_mask import rebinarize
+from pfv_core.vit import encode_image, encode_uncond
+
+from .cache import TensorCache, cached
+from .config import TrainConfig
+from .models import TrainingModels
+
+KeysValues = list[tuple[Tensor, Tensor]]
+
+
+class ImagePrompts(nn.Module):
+    """An adapter as one module from encoded images to keys and values: what processes share gradients of."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+    def forward(self, features: Sequence[Tensor]) -> KeysValues:
+        """Per image (1 + K, E) tokens, or (E,) embeddings -> per layer the key and value, (B, c, width)."""
+        return self.adapter.keys_values(self.image_prompt(features))
+
+    def image_prompt(self, features: Sequence[Tensor]) -> Tensor:
+        """Per image (1 + K, E) tokens, or (E,) embeddings -> (B, c, context_dim). Equal shapes run together."""
+        groups: dict[torch.Size, list[int]] = defaultdict(list)
+        for image, feature in enumerate(features):
+            groups[feature.shape].append(image)
+        prompts = [self.adapter.image_proj(torch.stack([features[i] for i in images])) for images in groups.values()]
+        if len(prompts) == 1:
+            return prompts[0]
+        order = torch.tensor([image for images in groups.values() for image in images])
+        return torch.cat(prompts)[order.argsort().to(prompts[0].device)]
+
+
+class References:
+    """References encoded with parts of them hidden (PFV), as an adapter takes them.
+
+    Args:
+        models: the image encoder, and where it runs.
+        config: how parts are hidden.
+        cache: for what is encoded alike in every epoch; None = none.
+    """
+
+    def __init__(self, models: TrainingModels, config: TrainConfig, cache: TensorCache | None) -> None:
+        self.models = models
+        self.config = config
+        self.cache = cache
+        self.pooled = AdapterKind(config.kind) is AdapterKind.LINEAR
+        with torch.no_grad():
+            self.uncond = encode_uncond(models.vision)
+
+    @torch.no_grad()
+    def encode(self, image: Tensor, keep_mask: Tensor, keys: Sequence[str]) -> list[Tensor]:
+        """(B, 3, H, W) images in 0..1 and (B, H, W) bool, True = visible -> per image tokens (1 + K, E), or (E,)."""
+
+        def make(items: list[int]) -> list[Tensor]:
+            return self._encode(image[items], keep_mask[items])
+
+        encoded = cached(self.cache, keys, make)
+        return [tokens.to(self.uncond.device) for tokens in encoded]
+
+    def negative(self) -> Tensor:
+        """What stands for no image: tokens of zero normalised pixels, or a zero embedding."""
+        return self.uncond.new_zeros(self.models.vision.spec.projection_size) if self.pooled else self.uncond[0]
+
+    def _encode(self, image: Tensor, keep_mask: Tensor) -> list[Tensor]:
+        spec = self.models.vision.spec
+        geometry = fit_geometry(image.shape[2], image.shape[3], spec.image_size, spec.patch_size, Fit.CROP)
+        patch_mask = rebinarize(keep_mask, geometry, self.config.hide_threshold)
+        image = image.to(self.uncond.device)
+        tokens = encode_image(self.models.vision, image, patch_mask, self.config.hide_mode, self.uncond)
+        return list(tokens.image_embeds) if self.pooled else list(tokens.penultimate)
