@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .adapter_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
+from .demo_nodes import PFVDemoModels
 from .product_nodes import PFVDepthCompose, StrictIDComposite
 from .reference_nodes import PFVImageEncode, PFVMaskRebinarize
 
@@ -16,6 +17,7 @@ NODES: list[type[io.ComfyNode]] = [
     MEPAApply,
     PFVDepthCompose,
     StrictIDComposite,
+    PFVDemoModels,
 ]
 
 

@@ -27,6 +27,7 @@ NODE_IDS = (  # in people's saved workflows: never to be changed
     "MEPAApply",
     "PFVDepthCompose",
     "StrictIDComposite",
+    "PFVDemoModels",
 )
 
 

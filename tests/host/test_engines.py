@@ -1,0 +1,167 @@
+"""Both engines with an image prompt: the demo's U-Net in diffusers and in the host, same weights, same adapter file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pfv_core.attention import Gate
+from pfv_core.checkpoint import load_adapter
+from pfv_demo import sizes, stack
+from pfv_diffusers.unet import Branch, image_prompts
+from pfv_mepa.nodes import host_demo
+from pfv_mepa.nodes.host_adapter import HostAdapter, ImagePrompt
+from pfv_mepa.tests.demo_weights import write_random_weights
+from pfv_mepa.tests.host.sampling import apply
+
+TOLERANCE = 1e-4
+BATCH = 2
+COND, UNCOND = 0, 1
+
+
+@pytest.fixture(scope="module", params=["random", "shipped"])
+def weights(request, tmp_path_factory) -> Path:
+    if request.param == "shipped":
+        return sizes.WEIGHTS
+    return write_random_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def adapter_file(weights) -> Path:
+    return weights / sizes.ADAPTER_FILE
+
+
+@pytest.fixture(scope="module")
+def engines(weights, adapter_file):
+    unet = stack.new_unet()
+    stack.load_weights(unet, weights / "unet.safetensors")
+    return SimpleNamespace(
+        unet=unet.eval().requires_grad_(False),
+        adapter=load_adapter(adapter_file).float(),
+        model=host_demo.demo_model(weights),
+        host_adapter=HostAdapter.load(adapter_file),
+    )
+
+
+def inputs(rows: int, columns: int) -> SimpleNamespace:
+    generator = torch.Generator().manual_seed(3)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return SimpleNamespace(
+        latents=random(BATCH, 4, rows, columns),
+        timestep=torch.tensor([999.0, 400.0]),
+        text=random(BATCH, 24, sizes.CONTEXT_DIM),
+        pooled=random(BATCH, sizes.CONTEXT_DIM),
+        positive=random(BATCH, 8, sizes.CONTEXT_DIM),
+        negative=random(1, 8, sizes.CONTEXT_DIM),
+    )
+
+
+def corner(rows: int, columns: int, softness: float = 0.0) -> torch.Tensor:
+    """Symmetric in no way: 1 in a box at the top left that is wider than high, `softness` below it."""
+    region = torch.zeros(1, 8 * rows, 8 * columns)
+    region[:, 5 * rows :] = softness
+    region[:, : 3 * rows + 3, : 5 * columns + 1] = 1
+    return region
+
+
+def of_diffusers(engines, given, branches):
+    conditions = {"encoder_hidden_states": given.text, "added_cond_kwargs": stack.added_conditions(given.pooled)}
+    with image_prompts(engines.unet, branches, tuple(given.latents.shape[2:])):
+        return engines.unet(given.latents, given.timestep, **conditions).sample
+
+
+def of_host(model, given, chunks=(COND,)):
+    y = model.model.encode_adm(pooled_output=given.pooled, width=128, height=128, device="cpu")
+    options = {
+        **model.model_options["transformer_options"],
+        "cond_or_uncond": list(chunks),
+        "sigmas": torch.ones(1),
+    }
+    return model.model.diffusion_model(
+        given.latents, given.timestep, context=given.text, y=y, transformer_options=options
+    )
+
+
+def host_prompt(engines, given):
+    return ImagePrompt(engines.host_adapter, given.positive, given.negative)
+
+
+def difference(one, other):
+    assert one.shape == other.shape
+    return float((one - other).norm() / other.norm())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gate", [gate.value for gate in Gate])
+@pytest.mark.parametrize("text_share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("place", ["everywhere", "hard", "soft"])
+def test_same_prediction(engines, gate, text_share, place):
+    rows, columns = 16, 16
+    given = inputs(rows, columns)
+    region = {"everywhere": None, "hard": corner(rows, columns), "soft": corner(rows, columns, 0.3)}[place]
+    keys_values = engines.adapter.keys_values(given.positive)
+    theirs = of_diffusers(engines, given, [Branch(keys_values, 0.9, text_share, Gate(gate), region)])
+    options = {"strength": 0.9, "text_share": text_share, "gate": gate, "region": region}
+    ours = of_host(apply(engines.model, host_prompt(engines, given), **options), given)
+    assert difference(ours, theirs) < TOLERANCE
+    plain = of_diffusers(engines, given, [])
+    assert difference(of_host(engines.model, given), plain) < TOLERANCE
+    assert difference(theirs, plain) > 100 * TOLERANCE  # the adapter does something
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(10, 15), (13, 9)])
+def test_same_prediction_on_frames_that_do_not_halve(engines, size):
+    given = inputs(*size)
+    region = corner(*size, softness=0.3)
+    branch = Branch(engines.adapter.keys_values(given.positive), 1.0, 0.0, Gate.OUTPUT, region)
+    ours = of_host(apply(engines.model, host_prompt(engines, given), text_share=0.0, region=region), given)
+    assert difference(ours, of_diffusers(engines, given, [branch])) < TOLERANCE
+
+
+@torch.no_grad()
+def test_same_prediction_of_two_prompts_with_regions_of_their_own(engines):
+    """One prompt of each gate; the second's region differs between the two images."""
+    given = inputs(16, 16)
+    first = corner(16, 16)
+    second = torch.cat([first.flip(2), 0.6 * first.flip(1)])
+    keys_values = [engines.adapter.keys_values(tokens) for tokens in (given.positive, given.negative)]
+    branches = [
+        Branch(keys_values[0], 1.0, 0.2, Gate.OUTPUT, first),
+        Branch(keys_values[1], 0.7, 0.0, Gate.QUERY, second),
+    ]
+    model = apply(engines.model, host_prompt(engines, given), text_share=0.2, region=first)
+    other = ImagePrompt(engines.host_adapter, given.negative, given.negative)
+    model = apply(model, other, strength=0.7, text_share=0.0, gate="query", region=second)
+    assert difference(of_host(model, given), of_diffusers(engines, given, branches)) < TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gate", [gate.value for gate in Gate])
+def test_same_prediction_in_both_halves_of_guidance(engines, gate):
+    """The uncond half gets the negative prompt in both."""
+    given = inputs(16, 16)
+    region = corner(16, 16)
+    tokens = torch.cat([given.negative, given.positive[:1]])
+    branch = Branch(engines.adapter.keys_values(tokens), 1.0, 0.0, Gate(gate), region)
+    theirs = of_diffusers(engines, given, [branch])
+    prompt = ImagePrompt(engines.host_adapter, given.positive[:1], given.negative)
+    model = apply(engines.model, prompt, text_share=0.0, gate=gate, region=region)
+    assert difference(of_host(model, given, (UNCOND, COND)), theirs) < TOLERANCE
+    assert difference(of_host(model, given, (COND, UNCOND)), theirs) > 10 * TOLERANCE
+
+
+@torch.no_grad()
+def test_an_inverted_region_is_seen(engines):
+    given = inputs(16, 16)
+    region = corner(16, 16)
+    branch = Branch(engines.adapter.keys_values(given.positive), region=region)
+    for other in (1 - region, region.flip(2), region.mT):
+        ours = of_host(apply(engines.model, host_prompt(engines, given), region=other), given)
+        assert difference(ours, of_diffusers(engines, given, [branch])) > 10 * TOLERANCE
