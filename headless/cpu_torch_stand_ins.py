@@ -54,12 +54,19 @@ def accelerator_available() -> bool:
 
 def _whole_or_bare_torchvision() -> str | None:
     if find_spec("torchvision") is None:
+        _let_transformers_look_first()
         _install_empty_modules(TORCHVISION_MODULES)
         return "torchvision is absent: an empty module stands in"
     with _unknown_operators_skipped("torchvision") as skipped, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Failed to load image Python extension")
         importlib.import_module("torchvision")
     return "torchvision's compiled operators do not load: imported without them" if skipped else None
+
+
+def _let_transformers_look_first() -> None:
+    """transformers remembers whether there is a torchvision; it would take the empty module for one and import from it."""
+    if find_spec("transformers") is not None:
+        importlib.import_module("transformers.utils").is_torchvision_available()
 
 
 def _whole_or_empty_torchaudio() -> str | None:

@@ -223,6 +223,7 @@ def _install(venv: Path, stamp: dict[str, str], steps: Sequence[Step]) -> None:
         if stamp.get(step.title) == step.fingerprint:
             continue
         started = time.monotonic()
+        _say(f"installing {step.title}")
         _pip_install(venv, step)
         stamp[step.title] = step.fingerprint
         _record(venv, stamp)

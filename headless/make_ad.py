@@ -1,36 +1,52 @@
-"""Makes one ad from photographs: `python3 -m headless.make_ad`, on a bare Python, from the repository root.
+"""Makes one ad and shows what made it: `python3 -m headless.make_ad`, on a bare Python, from the repository root.
 
-Finds ComfyUI, finds or makes an environment, starts a server of its own with this pack, runs the full workflow and
-writes the ad and everything that went into it to out/. With models in ComfyUI's models folder it uses those; without,
-tiny ones with random weights, and the picture is noise around an exact product.
+Finds or makes an environment and runs the full workflow twice, with what the references hide and without. With a ComfyUI
+it runs there: with SDXL and its companions where their files are, else with the tiny demo models that come with this
+pack. Without a ComfyUI it makes the demo's ad with diffusers. Everything is written to out/: the ads, a contact sheet,
+and all pictures that went into them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from .environment import EnvironmentFailedError, python_for
-from .find_host import PACK_ROOT, HostNotFoundError, require_host
+from .find_host import PACK_ROOT, HostNotFoundError
+from .plan import ENGINES, PlanError, plan_ad
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     summary, details = (__doc__ or "").split("\n\n", 1)
     options = argparse.ArgumentParser("python3 -m headless.make_ad", description=summary, epilog=details)
-    options.add_argument("--out", type=Path, default=PACK_ROOT / "out", help="folder for the ad and its inputs")
-    options.add_argument("--size", type=_size, default=(768, 512), metavar="WxH", help="size of the ad (768x512)")
-    options.add_argument("--steps", type=int, help="sampling steps (the workflow's; 8 with the tiny models)")
+    options.add_argument("--out", type=Path, default=PACK_ROOT / "out", help="folder for everything that is written")
+    options.add_argument("--steps", type=_positive, help="sampling steps (the workflow's)")
     options.add_argument("--seed", type=int, help="seed of the sampler (the workflow's)")
     options.add_argument("--prompt", help="what the text-controlled part shows (the workflow's)")
-    options.add_argument("--tiny", action="store_true", help="use the tiny random models even where real ones are")
-    models = options.add_argument_group("model files", "as ComfyUI lists them; those not named are looked for")
-    models.add_argument("--checkpoint", metavar="FILE", help="SDXL checkpoint")
-    models.add_argument("--controlnet", metavar="FILE", help="depth ControlNet for SDXL")
-    models.add_argument("--clip-vision", metavar="FILE", help="ViT-H image encoder")
-    models.add_argument("--adapter", metavar="FILE", help="image-prompt adapter for SDXL and ViT-H")
+    own = options.add_argument_group(
+        "your own pictures", "cut evenly to the ad's shape; those not named are the shipped ones"
+    )
+    own.add_argument("--product", type=_file, metavar="FILE", help="product photo, a cut-out unless a mask is named")
+    own.add_argument("--product-mask", type=_file, metavar="FILE", help="white = product")
+    own.add_argument("--reference", type=_file, metavar="FILE", help="picture whose look is wanted")
+    own.add_argument("--reference-mask", type=_file, metavar="FILE", help="white = hidden; else what is transparent")
+    models = options.add_argument_group("models")
+    models.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="auto: comfyui where there is one, else diffusers"
+    )
+    models.add_argument("--demo", action="store_true", help="use the demo's models even where SDXL's files are")
+    models.add_argument(
+        "--size", type=_size, metavar="WxH", help="size of the ad with SDXL (768x512); the demo's is 128x128"
+    )
+    files = options.add_argument_group("SDXL's files", "as ComfyUI lists them; those not named are looked for")
+    files.add_argument("--checkpoint", metavar="FILE", help="SDXL checkpoint")
+    files.add_argument("--controlnet", metavar="FILE", help="depth ControlNet for SDXL")
+    files.add_argument("--clip-vision", metavar="FILE", help="ViT-H image encoder")
+    files.add_argument("--adapter", metavar="FILE", help="image-prompt adapter for SDXL and ViT-H")
     return options
 
 
@@ -41,17 +57,32 @@ def _size(text: str) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps: expected 1 or more")
+    return int(text)
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
 def main(arguments: list[str]) -> int:
     """Everything that needs no package; the rest is done by `produce_ad` in the environment's Python."""
-    parser().parse_args(arguments)  # complain about options before anything is installed
-    host = require_host()
-    print(host, flush=True)
-    python = python_for(host, ["demo"])
-    return subprocess.call([str(python), "-m", "headless.produce_ad", *arguments], cwd=PACK_ROOT)
+    plan = plan_ad(parser().parse_args(arguments))  # complain about options before anything is installed
+    print(plan.host or "no ComfyUI: the demo's ad will be made with diffusers", flush=True)
+    python = python_for(plan.host, plan.extras)
+    command = [str(python), "-m", "headless.produce_ad", *arguments]
+    # To models as small as the demo's, threads cost more than they bring.
+    threads = {} if plan.models else {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return subprocess.call(command, cwd=PACK_ROOT, env=os.environ | threads)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except (EnvironmentFailedError, HostNotFoundError) as error:
+    except (EnvironmentFailedError, HostNotFoundError, PlanError) as error:
         sys.exit(str(error))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
-from scipy import ndimage
 
 Point = tuple[float, float]  # x, y in pixels of the photograph as it is shipped
 Size = tuple[int, int]  # width, height
@@ -126,6 +125,8 @@ def _standing_on_the_ground(marked: Image.Image) -> Image.Image:
 
 def dome(marked: Image.Image) -> Image.Image:
     """A rounded depth over a mask: 160 at its edge, 255 where the edge is farthest, 0 outside. Near = bright."""
+    from scipy import ndimage
+
     inside = np.asarray(marked) > 0
     from_edge = ndimage.distance_transform_edt(inside)
     height = np.sqrt(1 - (1 - from_edge / from_edge.max()) ** 2)  # a quarter circle from the edge inwards

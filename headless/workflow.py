@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,27 @@ def set_inputs(node: dict[str, Any], **values: Any) -> None:
         if name not in node["inputs"]:
             raise KeyError(f"{title_of(node)} has no input {name!r}, only {sorted(node['inputs'])}")
         node["inputs"][name] = value
+
+
+def origin(prompt: Prompt, node: dict[str, Any], name: str) -> dict[str, Any]:
+    """The node that an input is linked to.
+
+    Raises:
+        KeyError: the input is absent, or a value.
+    """
+    link = node["inputs"][name]
+    if not isinstance(link, list):
+        raise KeyError(f"{title_of(node)}: input {name!r} is the value {link!r}, expected a link")
+    return prompt[link[0]]
+
+
+def without_pfv(prompt: Prompt) -> Prompt:
+    """The workflow whose references are encoded as a whole, all else equal: the depth stays without what is hidden."""
+    changed: Prompt = copy.deepcopy(prompt)
+    for number, node in enumerate(nodes_of(changed, "PFVImageEncode"), 1):
+        hiding = origin(changed, node, "patch_mask")
+        inputs = {name: value for name, value in hiding["inputs"].items() if name != "mask"}
+        node_id = f"nothing_hidden_{number}"
+        changed[node_id] = {**hiding, "inputs": inputs, "_meta": {"title": f"Hide nothing {number}"}}
+        node["inputs"]["patch_mask"] = [node_id, 0]
+    return changed

@@ -1,7 +1,9 @@
 """Loads the repository once as the package `pfv_mepa`, and leaves out the host's tests where there is no host.
 
-The repository root must not be on sys.path: its `nodes/` would shadow ComfyUI's own nodes.py. So tests import
-`pfv_mepa.pfv_core`, `pfv_mepa.nodes` and `pfv_mepa.headless`, whatever the checkout's folder is called.
+The repository root must not come before the host on sys.path: its `nodes/` would shadow ComfyUI's own nodes.py. So tests of
+the pack import `pfv_mepa.pfv_core`, `pfv_mepa.nodes` and `pfv_mepa.headless`, whatever the checkout's folder is called. What
+is built on the core (`pfv_diffusers`, `pfv_train`, `pfv_demo`, `pfv_eval`) is imported by its own name, from the end of the path,
+and brings its own `pfv_core`: classes of the two do not mix, tensors and files do.
 """
 
 from __future__ import annotations
@@ -30,8 +32,12 @@ def _load_repository_as_package(name: str) -> None:
 
 
 _load_repository_as_package("pfv_mepa")
+sys.path.append(str(ROOT))
 
-from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, find_host  # noqa: E402  (needs the package)
+from pfv_mepa.headless.cpu_torch_stand_ins import apply_where_needed  # noqa: E402  (needs the package)
+from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, find_host  # noqa: E402
+
+apply_where_needed()  # before anything imports diffusers or transformers, which a torchvision that does not load breaks
 
 # More than one thread spins for longer than these small tensors take, most of all on a busy machine.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -39,7 +45,14 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 host = find_host()
 collect_ignore = [] if host else ["host"]
 
+LONGEST = "test_leak.py"  # thousands of cases: begun last, it would keep one core busy while the others wait
+
 _host_tests_run: set[str] = set()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

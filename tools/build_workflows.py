@@ -24,10 +24,10 @@ from headless.start_host import HostStartError, running_host
 
 from .workflow_parts.description import Workflow, WorkflowError
 from .workflow_parts.forms import WorkflowFiles, to_text
-from .workflow_parts.full import FULL
-from .workflow_parts.minimal import MINIMAL
+from .workflow_parts.full import DEMO_FULL, FULL
+from .workflow_parts.minimal import DEMO_MINIMAL, MINIMAL
 
-WORKFLOWS = (MINIMAL, FULL)
+WORKFLOWS = (MINIMAL, FULL, DEMO_MINIMAL, DEMO_FULL)
 
 
 def texts_of(workflow: Workflow, object_info: dict[str, Any]) -> dict[str, str]:

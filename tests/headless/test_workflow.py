@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from pfv_mepa.headless.workflow import NodeNotFoundError, load_prompt, nodes_of, set_inputs, the_node
+from pfv_mepa.headless.find_host import PACK_ROOT
+from pfv_mepa.headless.workflow import (
+    NodeNotFoundError,
+    load_prompt,
+    nodes_of,
+    origin,
+    set_inputs,
+    the_node,
+    without_pfv,
+)
 
 PROMPT = {
     "1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cup"}, "_meta": {"title": "Prompt"}},
@@ -48,3 +57,24 @@ def test_set_inputs_changes_the_node_in_place(tmp_path):
 def test_an_input_that_is_not_there_is_an_error():
     with pytest.raises(KeyError, match=r"KSampler has no input 'steps', only \['seed'\]"):
         set_inputs(PROMPT["3"], steps=4)
+
+
+def test_origin_follows_a_link():
+    prompt = {**PROMPT, "4": {"class_type": "Join", "inputs": {"first": ["1", 0], "second": 5}}}
+    assert origin(prompt, prompt["4"], "first") is PROMPT["1"]
+    with pytest.raises(KeyError, match="Join: input 'second' is the value 5, expected a link"):
+        origin(prompt, prompt["4"], "second")
+
+
+@pytest.mark.parametrize("name", ["full", "demo_full"])
+def test_without_pfv_the_encoders_see_everything_and_the_depth_stays(name):
+    shipped = load_prompt(PACK_ROOT / "workflows" / "api" / f"{name}.json")
+    before = json.dumps(shipped)
+    changed = without_pfv(shipped)
+    assert json.dumps(shipped) == before
+    for encode in nodes_of(changed, "PFVImageEncode"):
+        hiding = origin(changed, encode, "patch_mask")
+        assert "mask" not in hiding["inputs"]
+        assert hiding["inputs"]["reference"] == encode["inputs"]["reference"]
+    others = {i: node for i, node in changed.items() if i in shipped and node["class_type"] != "PFVImageEncode"}
+    assert others == {i: node for i, node in shipped.items() if node["class_type"] != "PFVImageEncode"}

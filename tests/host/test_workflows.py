@@ -27,8 +27,10 @@ from pfv_mepa.tools.workflow_parts.description import Group, Link, Node, Workflo
 from pfv_mepa.tools.workflow_parts.forms import WorkflowFiles
 from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
 
-NAMES = ("minimal", "full")
+NAMES = ("minimal", "full", "demo_minimal", "demo_full")
 FOLDER = PACK_ROOT / "workflows"
+DEMO_INPUTS = FOLDER / "demo_inputs"
+LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader", "ControlNetLoader", "MEPAAdapterLoader"}
 
 NOTE = "MarkdownNote"
 TITLE_HEIGHT = 30
@@ -54,6 +56,7 @@ def server(tmp_path_factory):
         (folder / name).rename(folder / model.name)
     for name, picture in pictures().items():
         save(picture, base_directory / "input" / name)
+    shutil.copytree(DEMO_INPUTS, base_directory / "input", dirs_exist_ok=True)
     host_pack = PACK_ROOT / "headless" / "tiny_stack" / "host_pack"
     with running_host(require_host(), Path(sys.executable), base_directory, [PACK_ROOT, host_pack]) as running:
         yield running
@@ -218,6 +221,37 @@ def test_builder_refuses_what_the_host_does_not_have(nodes, message, object_info
         WorkflowFiles(one_group(*nodes), object_info).ui_form()
 
 
+# --- the demo twins ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["minimal", "full"])
+def test_a_demo_twin_differs_in_its_loaders_and_settings_alone(name):
+    def wiring(prompt: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Title -> class and links by the title they come from; a loader's are those of one source of models."""
+        titles = {node_id: node["_meta"]["title"] for node_id, node in prompt.items()}
+        sources = {i for i, node in prompt.items() if node["class_type"] in LOADERS | {"PFVDemoModels"}}
+        return {
+            titles[node_id]: {
+                name: "models" if value[0] in sources else (titles[value[0]], value[1])
+                for name, value in node["inputs"].items()
+                if isinstance(value, list)
+            }
+            | {"": node["class_type"]}
+            for node_id, node in prompt.items()
+            if node_id not in sources
+        }
+
+    assert wiring(api_form(f"demo_{name}")) == wiring(api_form(name))
+    classes = [node["class_type"] for node in api_form(f"demo_{name}").values()]
+    assert classes.count("PFVDemoModels") == 1
+    assert not set(classes) & LOADERS
+
+
+def test_the_demo_has_the_pictures_it_names():
+    named = {node["inputs"]["image"] for name in NAMES[2:] for node in nodes_of(api_form(name), "LoadImage")}
+    assert named == {file.name for file in DEMO_INPUTS.glob("*.png")}
+
+
 # --- readable on the canvas -------------------------------------------------------------------------------------------
 
 
@@ -268,6 +302,7 @@ def test_groups_name_the_steps_in_order():
     titles = {name: [group["title"][3:].split()[0] for group in ui_form(name)["groups"]] for name in NAMES}
     assert titles["minimal"] == ["Reference", "Adapter", "Sampling", "Result"]
     assert titles["full"] == ["References", "Adapter", "Product", "Sampling", "Result"]
+    assert [titles["demo_minimal"], titles["demo_full"]] == [titles["minimal"], titles["full"]]
     colours = [group["color"] for group in ui_form("full")["groups"]]
     assert len(set(colours)) == len(colours)
 
@@ -379,6 +414,19 @@ def test_full_keeps_the_product_exact_and_carries_its_workflow(full_ad):
     same = (np.asarray(full_ad) == np.asarray(photo.convert("RGB"))).all(axis=2)
     assert same[mask].all()
     assert same[np.asarray(photo.getchannel("A")) == 0].mean() < 0.01
+
+
+@pytest.mark.parametrize("name", ["demo_minimal", "demo_full"])
+def test_a_demo_twin_runs_as_it_is_shipped_and_loads_its_models_once(name, server, tmp_path):
+    prompt = api_form(name)
+    ad = run(server, prompt, tmp_path / "ad.png")
+    assert ad.size == (128, 128)
+    assert embedded(ad) == essence(prompt)
+    loads = server.log.read_text(encoding="utf-8").count("model_type V_PREDICTION")
+    set_inputs(the_node(prompt, "KSampler"), seed=2)
+    other = run(server, prompt, tmp_path / "other.png")
+    assert not np.array_equal(np.asarray(ad), np.asarray(other))
+    assert server.log.read_text(encoding="utf-8").count("model_type V_PREDICTION") == loads > 0
 
 
 @pytest.mark.parametrize(("where", "influence"), [("hidden", False), ("visible", True)])

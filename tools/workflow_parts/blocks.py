@@ -1,9 +1,13 @@
-"""Nodes and colours that the workflows share."""
+"""Nodes and colours that the workflows share, and where they have their models and settings from."""
 
 from __future__ import annotations
 
-from .description import Link, ModelFile, Node
-from .models import ADAPTER, CHECKPOINT, CLIP_VISION
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .description import Group, Link, ModelFile, Node, Note
+from .models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
 
 REFERENCE_COLOUR = "#3f789e"
 ADAPTER_COLOUR = "#a1309b"
@@ -18,19 +22,58 @@ RESULT_HEIGHT = 460
 NEGATIVE_PROMPT = "text, watermark, logo, blurry, low quality, deformed"
 
 
-def checkpoint() -> Node:
-    """The loader whose MODEL, CLIP and VAE the others use as `checkpoint`."""
-    return loader("checkpoint", "CheckpointLoaderSimple", "Checkpoint", "ckpt_name", CHECKPOINT)
+@dataclass(frozen=True)
+class ModelSource:
+    """The outputs that hand out the models, and the nodes that have them, by where they stand on the canvas.
+
+    Attributes:
+        model, clip, vae, clip_vision, control_net, adapter: links to them.
+        beside_references, beside_adapter, beside_prompts: the nodes, each tuple at the head of one column.
+    """
+
+    model: Link
+    clip: Link
+    vae: Link
+    clip_vision: Link
+    control_net: Link
+    adapter: Link
+    beside_references: tuple[Node, ...]
+    beside_adapter: tuple[Node, ...]
+    beside_prompts: tuple[Node, ...]
 
 
-def clip_vision() -> Node:
-    """The image encoder, `clip_vision`."""
-    return loader("clip_vision", "CLIPVisionLoader", "CLIP Vision", "clip_name", CLIP_VISION)
+@dataclass(frozen=True)
+class Variant:
+    """What differs between two workflows of the same nodes.
+
+    Attributes:
+        name: of the files.
+        models: where they come from.
+        notes: what the canvas says.
+        pictures: prefix of the pictures' file names.
+        prompt, negative_prompt: as shipped.
+        size: width and height of the ad, where no picture tells it.
+        sampler: KSampler's settings.
+        control_strength: of the depth.
+        erode, feather: of the product's mask, pixels.
+    """
+
+    name: str
+    models: ModelSource
+    notes: Group
+    pictures: str
+    prompt: str
+    negative_prompt: str
+    sampler: Mapping[str, Any]
+    size: tuple[int, int] = (0, 0)
+    control_strength: float = 1.0
+    erode: int = 0
+    feather: int = 0
 
 
-def adapter() -> Node:
-    """The image-prompt adapter, `adapter`."""
-    return loader("adapter", "MEPAAdapterLoader", "Adapter", "adapter_name", ADAPTER)
+def notes(*texts: Note, width: int) -> Group:
+    """Texts below each other, left of everything."""
+    return Group(None, "", (texts,), width)
 
 
 def loader(name: str, class_type: str, title: str, widget: str, model: ModelFile) -> Node:
@@ -43,15 +86,15 @@ def image_file(name: str, title: str, file_name: str) -> Node:
     return Node(name, "LoadImage", title, {"image": file_name}, height=PREVIEW_HEIGHT)
 
 
-def prompt(name: str, title: str, text: str) -> Node:
+def prompt(name: str, title: str, text: str, clip: Link) -> Node:
     """A text prompt."""
-    return Node(name, "CLIPTextEncode", title, {"clip": Link("checkpoint", "CLIP"), "text": text}, height=PROMPT_HEIGHT)
+    return Node(name, "CLIPTextEncode", title, {"clip": clip, "text": text}, height=PROMPT_HEIGHT)
 
 
-def rebinarize(name: str, title: str, reference: str) -> Node:
+def rebinarize(name: str, title: str, reference: str, clip_vision: Link) -> Node:
     """Hidden patches from what is painted on the image of node `reference`."""
     inputs = {
-        "clip_vision": Link("clip_vision", "CLIP_VISION"),
+        "clip_vision": clip_vision,
         "reference": Link(reference, "IMAGE"),
         "mask": Link(reference, "MASK"),
         "fit": "pad",
@@ -60,10 +103,10 @@ def rebinarize(name: str, title: str, reference: str) -> Node:
     return Node(name, "PFVMaskRebinarize", title, inputs, height=PREVIEW_HEIGHT + 60)
 
 
-def encode(name: str, title: str, reference: str, patch_mask: str) -> Node:
+def encode(name: str, title: str, reference: str, patch_mask: str, clip_vision: Link) -> Node:
     """Visible tokens of the image of node `reference`, with the patch mask of node `patch_mask`."""
     inputs = {
-        "clip_vision": Link("clip_vision", "CLIP_VISION"),
+        "clip_vision": clip_vision,
         "reference": Link(reference, "IMAGE"),
         "patch_mask": Link(patch_mask, "PFV_PATCH_MASK"),
         "mode": "drop",
@@ -71,12 +114,59 @@ def encode(name: str, title: str, reference: str, patch_mask: str) -> Node:
     return Node(name, "PFVImageEncode", title, inputs)
 
 
-def compress(name: str, title: str, tokens: str) -> Node:
+def compress(name: str, title: str, tokens: str, adapter: Link) -> Node:
     """Image prompt from the tokens of node `tokens`."""
     inputs = {
         "image_tokens": Link(tokens, "PFV_IMAGE_TOKENS"),
-        "adapter": Link("adapter", "MEPA_ADAPTER"),
+        "adapter": adapter,
         "method": "adapter",
         "num_tokens": 0,
     }
     return Node(name, "PFVTokenCompress", title, inputs)
+
+
+def sampler(variant: Variant, model: Link, positive: Link, negative: Link, latent: Link) -> Node:
+    """The variant's KSampler."""
+    inputs = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
+    return Node("sampler", "KSampler", "Sampler", {**inputs, "seed": 1, **variant.sampler, "denoise": 1.0})
+
+
+LOADERS = ModelSource(
+    model=Link("checkpoint", "MODEL"),
+    clip=Link("checkpoint", "CLIP"),
+    vae=Link("checkpoint", "VAE"),
+    clip_vision=Link("clip_vision", "CLIP_VISION"),
+    control_net=Link("controlnet", "CONTROL_NET"),
+    adapter=Link("adapter", "MEPA_ADAPTER"),
+    beside_references=(loader("clip_vision", "CLIPVisionLoader", "CLIP Vision", "clip_name", CLIP_VISION),),
+    beside_adapter=(
+        loader("checkpoint", "CheckpointLoaderSimple", "Checkpoint", "ckpt_name", CHECKPOINT),
+        loader("adapter", "MEPAAdapterLoader", "Adapter", "adapter_name", ADAPTER),
+    ),
+    beside_prompts=(
+        loader("controlnet", "ControlNetLoader", "Depth ControlNet", "control_net_name", DEPTH_CONTROLNET),
+    ),
+)
+
+DEMO_MODELS = ModelSource(
+    model=Link("models", "MODEL"),
+    clip=Link("models", "CLIP"),
+    vae=Link("models", "VAE"),
+    clip_vision=Link("models", "CLIP_VISION"),
+    control_net=Link("models", "CONTROL_NET"),
+    adapter=Link("models", "MEPA_ADAPTER"),
+    beside_references=(Node("models", "PFVDemoModels"),),
+    beside_adapter=(),
+    beside_prompts=(),
+)
+DEMO_SIZE = (128, 128)
+DEMO_SAMPLER = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
+DEMO_PICTURES = "demo_"
+ABOUT_DEMO = """\
+The models come with this pack: tiny ones, trained on drawn scenes of 128x128 pixels, so that this runs anywhere in seconds.
+
+They know products (*red, orange, yellow, green, teal, blue, purple, pink, black, white*; *bottle, box, ball, cone, mug*), \
+tables (*wooden, marble, slate, velvet*) and walls (a colour; *plain*, or *with stripes, bands, dots, checks, slants*).
+
+With SDXL: open the workflow of the same name without *demo*.
+"""

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from .blocks import (
+    ABOUT_DEMO,
     ADAPTER_COLOUR,
+    DEMO_MODELS,
+    DEMO_PICTURES,
+    DEMO_SAMPLER,
+    LOADERS,
     NEGATIVE_PROMPT,
     PRODUCT_COLOUR,
     REFERENCE_COLOUR,
     RESULT_COLOUR,
     RESULT_HEIGHT,
     SAMPLING_COLOUR,
-    adapter,
-    checkpoint,
-    clip_vision,
+    Variant,
     compress,
     encode,
     image_file,
-    loader,
+    notes,
     prompt,
     rebinarize,
+    sampler,
 )
 from .description import Group, Link, Node, Note, Workflow
-from .models import DEPTH_CONTROLNET
 
 HOW_TO_USE = """\
 **Product photo**: a cut-out with transparency, placed where it stands in the ad. The ad gets its size: sides \
@@ -51,27 +54,46 @@ MODEL_FILES = """\
 The CLIP vision file is called `model.safetensors` on its page (h94/IP-Adapter, `models/image_encoder`): rename it.
 """
 
-NOTES = Group(None, "", ((Note("How to use", HOW_TO_USE, 300), Note("Model files", MODEL_FILES, 240)),), 420)
+HOW_TO_USE_DEMO = """\
+**1.** Load the seven pictures of this pack's folder `workflows/demo_inputs` into the nodes that name them. In both \
+references somebody else's product is painted over; the product photo is a cut-out.
 
-REFERENCE = Group(
-    "1  References",
-    REFERENCE_COLOUR,
-    (
+**2.** Run. The wall follows one reference, the table the other, and inside the product the ad is the photo itself, \
+pixel by pixel.
+
+**3.** Delete the link to *mask* of *Hide in the background reference* and run again: now the other product is seen, and \
+leaks into the ad.
+"""
+
+
+def _references(variant: Variant) -> Group:
+    """Two pictures, and what is hidden in them."""
+    models = variant.models
+    return Group(
+        "1  References",
+        REFERENCE_COLOUR,
         (
-            clip_vision(),
-            image_file("background", "Background reference", "reference_background.png"),
-            image_file("table", "Table reference", "reference_table.png"),
+            (
+                *models.beside_references,
+                image_file("background", "Background reference", f"{variant.pictures}reference_background.png"),
+                image_file("table", "Table reference", f"{variant.pictures}reference_table.png"),
+            ),
+            (
+                rebinarize("hide_in_background", "Hide in the background reference", "background", models.clip_vision),
+                rebinarize("hide_in_table", "Hide in the table reference", "table", models.clip_vision),
+            ),
+            (
+                encode(
+                    "encode_background",
+                    "Encode the background reference",
+                    "background",
+                    "hide_in_background",
+                    models.clip_vision,
+                ),
+                encode("encode_table", "Encode the table reference", "table", "hide_in_table", models.clip_vision),
+            ),
         ),
-        (
-            rebinarize("hide_in_background", "Hide in the background reference", "background"),
-            rebinarize("hide_in_table", "Hide in the table reference", "table"),
-        ),
-        (
-            encode("encode_background", "Encode the background reference", "background", "hide_in_background"),
-            encode("encode_table", "Encode the table reference", "table", "hide_in_table"),
-        ),
-    ),
-)
+    )
 
 
 def _apply(name: str, title: str, model: Link, image_prompt: str, region: str) -> Node:
@@ -88,38 +110,40 @@ def _apply(name: str, title: str, model: Link, image_prompt: str, region: str) -
     return Node(name, "MEPAApply", title, inputs)
 
 
-ADAPTER = Group(
-    "2  Adapter and regions",
-    ADAPTER_COLOUR,
-    (
+def _regions(variant: Variant) -> Group:
+    """Each reference as an image prompt in its region."""
+    models = variant.models
+    return Group(
+        "2  Adapter and regions",
+        ADAPTER_COLOUR,
         (
-            checkpoint(),
-            adapter(),
-            image_file("background_region", "Background region", "region_background.png"),
-            image_file("table_region", "Table region", "region_table.png"),
-        ),
-        (
-            compress("compress_background", "Background image prompt", "encode_background"),
-            compress("compress_table", "Table image prompt", "encode_table"),
-        ),
-        (
-            _apply(
-                "apply_background",
-                "Background reference in its region",
-                Link("checkpoint", "MODEL"),
-                "compress_background",
-                "background_region",
+            (
+                *models.beside_adapter,
+                image_file("background_region", "Background region", f"{variant.pictures}region_background.png"),
+                image_file("table_region", "Table region", f"{variant.pictures}region_table.png"),
             ),
-            _apply(
-                "apply_table",
-                "Table reference in its region",
-                Link("apply_background", "MODEL"),
-                "compress_table",
-                "table_region",
+            (
+                compress("compress_background", "Background image prompt", "encode_background", models.adapter),
+                compress("compress_table", "Table image prompt", "encode_table", models.adapter),
+            ),
+            (
+                _apply(
+                    "apply_background",
+                    "Background reference in its region",
+                    models.model,
+                    "compress_background",
+                    "background_region",
+                ),
+                _apply(
+                    "apply_table",
+                    "Table reference in its region",
+                    Link("apply_background", "MODEL"),
+                    "compress_table",
+                    "table_region",
+                ),
             ),
         ),
-    ),
-)
+    )
 
 
 def _to_ad_size(name: str, title: str, image: Link, upscale_method: str) -> Node:
@@ -134,143 +158,182 @@ def _to_ad_size(name: str, title: str, image: Link, upscale_method: str) -> Node
     return Node(name, "ImageScale", title, inputs)
 
 
-# The reference's depth and its mask are scaled by picking pixels: a smooth kernel would mix hidden depth into visible.
-PRODUCT = Group(
-    "3  Product and depth",
-    PRODUCT_COLOUR,
-    (
+def _product(variant: Variant) -> Group:
+    """The product photo, and the depth of the ad: its own before the reference's."""
+    # The reference's depth and its mask are scaled by picking pixels: a smooth kernel would mix hidden depth into visible.
+    return Group(
+        "3  Product and depth",
+        PRODUCT_COLOUR,
         (
-            image_file("product", "Product photo", "product.png"),
-            image_file("product_depth", "Product depth", "product_depth.png"),
-            image_file("reference_depth", "Background reference depth", "reference_background_depth.png"),
-        ),
-        (
-            Node(
-                "ad_size",
-                "GetImageSize",
-                "Ad size",
-                {"image": Link("product", "IMAGE")},
-                height=150,  # when it has run it shows the size in a box below its slots
+            (
+                image_file("product", "Product photo", f"{variant.pictures}product.png"),
+                image_file("product_depth", "Product depth", f"{variant.pictures}product_depth.png"),
+                image_file(
+                    "reference_depth", "Background reference depth", f"{variant.pictures}reference_background_depth.png"
+                ),
             ),
-            Node("hidden_image", "MaskToImage", None, {"mask": Link("hide_in_background", "MASK")}),
-        ),
-        (
-            _to_ad_size("scaled_product_depth", "Product depth at ad size", Link("product_depth", "IMAGE"), "bilinear"),
-            _to_ad_size(
-                "scaled_reference_depth",
-                "Reference depth at ad size",
-                Link("reference_depth", "IMAGE"),
-                "nearest-exact",
+            (
+                Node(
+                    "ad_size",
+                    "GetImageSize",
+                    "Ad size",
+                    {"image": Link("product", "IMAGE")},
+                    height=150,  # when it has run it shows the size in a box below its slots
+                ),
+                Node("hidden_image", "MaskToImage", None, {"mask": Link("hide_in_background", "MASK")}),
             ),
-            _to_ad_size("scaled_hidden", "Hidden part at ad size", Link("hidden_image", "IMAGE"), "nearest-exact"),
-            Node("hidden", "ImageToMask", None, {"image": Link("scaled_hidden", "IMAGE"), "channel": "red"}),
-        ),
-        (
-            Node(
-                "depth",
-                "PFVDepthCompose",
-                "Depth of the ad",
-                {
-                    "foreground_depth": Link("scaled_product_depth", "IMAGE"),
-                    "product_mask": Link("product", "MASK"),
-                    "product_mask_selects": "background",
-                    "reference_depth": Link("scaled_reference_depth", "IMAGE"),
-                    "fill": "surroundings",
-                    "hidden_mask": Link("hidden", "MASK"),
-                },
+            (
+                _to_ad_size(
+                    "scaled_product_depth", "Product depth at ad size", Link("product_depth", "IMAGE"), "bilinear"
+                ),
+                _to_ad_size(
+                    "scaled_reference_depth",
+                    "Reference depth at ad size",
+                    Link("reference_depth", "IMAGE"),
+                    "nearest-exact",
+                ),
+                _to_ad_size("scaled_hidden", "Hidden part at ad size", Link("hidden_image", "IMAGE"), "nearest-exact"),
+                Node("hidden", "ImageToMask", None, {"image": Link("scaled_hidden", "IMAGE"), "channel": "red"}),
             ),
-            Node("depth_preview", "PreviewImage", "Depth preview", {"images": Link("depth", "IMAGE")}, height=300),
+            (
+                Node(
+                    "depth",
+                    "PFVDepthCompose",
+                    "Depth of the ad",
+                    {
+                        "foreground_depth": Link("scaled_product_depth", "IMAGE"),
+                        "product_mask": Link("product", "MASK"),
+                        "product_mask_selects": "background",
+                        "reference_depth": Link("scaled_reference_depth", "IMAGE"),
+                        "fill": "surroundings",
+                        "hidden_mask": Link("hidden", "MASK"),
+                    },
+                ),
+                Node("depth_preview", "PreviewImage", "Depth preview", {"images": Link("depth", "IMAGE")}, height=300),
+            ),
         ),
-    ),
+    )
+
+
+def _sampling(variant: Variant) -> Group:
+    """Prompts, depth control and sampler."""
+    models = variant.models
+    return Group(
+        "4  Sampling",
+        SAMPLING_COLOUR,
+        (
+            (
+                prompt("positive", "Prompt", variant.prompt, models.clip),
+                prompt("negative", "Negative prompt", variant.negative_prompt, models.clip),
+                *models.beside_prompts,
+                Node(
+                    "latent",
+                    "EmptyLatentImage",
+                    "Empty latent at ad size",
+                    {
+                        "width": Link("ad_size", "width"),
+                        "height": Link("ad_size", "height"),
+                        "batch_size": 1,
+                    },
+                ),
+            ),
+            (
+                Node(
+                    "control",
+                    "ControlNetApplyAdvanced",
+                    "Apply depth",
+                    {
+                        "positive": Link("positive", "CONDITIONING"),
+                        "negative": Link("negative", "CONDITIONING"),
+                        "control_net": models.control_net,
+                        "image": Link("depth", "IMAGE"),
+                        "strength": variant.control_strength,
+                        "start_percent": 0.0,
+                        "end_percent": 1.0,
+                    },
+                ),
+            ),
+            (
+                sampler(
+                    variant,
+                    model=Link("apply_table", "MODEL"),
+                    positive=Link("control", "positive"),
+                    negative=Link("control", "negative"),
+                    latent=Link("latent", "LATENT"),
+                ),
+            ),
+        ),
+    )
+
+
+def _result(variant: Variant) -> Group:
+    """The ad."""
+    models = variant.models
+    return Group(
+        "5  Result",
+        RESULT_COLOUR,
+        (
+            (
+                Node("decode", "VAEDecode", None, {"samples": Link("sampler", "LATENT"), "vae": models.vae}),
+                Node(
+                    "composite",
+                    "StrictIDComposite",
+                    "Product's own pixels",
+                    {
+                        "generated": Link("decode", "IMAGE"),
+                        "product": Link("product", "IMAGE"),
+                        "product_mask": Link("product", "MASK"),
+                        "product_mask_selects": "background",
+                        "erode": variant.erode,
+                        "feather": variant.feather,
+                    },
+                ),
+            ),
+            (
+                Node(
+                    "save",
+                    "SaveImage",
+                    "Save the ad",
+                    {"images": Link("composite", "IMAGE"), "filename_prefix": "ad"},
+                    height=RESULT_HEIGHT,
+                ),
+            ),
+        ),
+    )
+
+
+def full(variant: Variant) -> Workflow:
+    """The workflow with a variant's models and settings."""
+    parts = (_references, _regions, _product, _sampling, _result)
+    return Workflow(variant.name, (variant.notes, *(part(variant) for part in parts)))
+
+
+FULL = full(
+    Variant(
+        name="full",
+        models=LOADERS,
+        notes=notes(Note("How to use", HOW_TO_USE, 300), Note("Model files", MODEL_FILES, 240), width=420),
+        pictures="",
+        prompt="a ceramic coffee cup, product advertising photograph, soft daylight",
+        negative_prompt=NEGATIVE_PROMPT,
+        sampler={"steps": 30, "cfg": 7.5, "sampler_name": "ddim", "scheduler": "ddim_uniform"},
+        control_strength=0.8,
+        erode=2,
+        feather=4,
+    )
 )
 
-SAMPLING = Group(
-    "4  Sampling",
-    SAMPLING_COLOUR,
-    (
-        (
-            prompt("positive", "Prompt", "a ceramic coffee cup, product advertising photograph, soft daylight"),
-            prompt("negative", "Negative prompt", NEGATIVE_PROMPT),
-            loader("controlnet", "ControlNetLoader", "Depth ControlNet", "control_net_name", DEPTH_CONTROLNET),
-            Node(
-                "latent",
-                "EmptyLatentImage",
-                "Empty latent at ad size",
-                {
-                    "width": Link("ad_size", "width"),
-                    "height": Link("ad_size", "height"),
-                    "batch_size": 1,
-                },
-            ),
-        ),
-        (
-            Node(
-                "control",
-                "ControlNetApplyAdvanced",
-                "Apply depth",
-                {
-                    "positive": Link("positive", "CONDITIONING"),
-                    "negative": Link("negative", "CONDITIONING"),
-                    "control_net": Link("controlnet", "CONTROL_NET"),
-                    "image": Link("depth", "IMAGE"),
-                    "strength": 0.8,
-                    "start_percent": 0.0,
-                    "end_percent": 1.0,
-                },
-            ),
-        ),
-        (
-            Node(
-                "sampler",
-                "KSampler",
-                "Sampler",
-                {
-                    "model": Link("apply_table", "MODEL"),
-                    "positive": Link("control", "positive"),
-                    "negative": Link("control", "negative"),
-                    "latent_image": Link("latent", "LATENT"),
-                    "seed": 1,
-                    "steps": 30,
-                    "cfg": 7.5,
-                    "sampler_name": "ddim",
-                    "scheduler": "ddim_uniform",
-                    "denoise": 1.0,
-                },
-            ),
-        ),
-    ),
+DEMO_FULL = full(
+    Variant(
+        name="demo_full",
+        models=DEMO_MODELS,
+        notes=notes(Note("How to use", HOW_TO_USE_DEMO, 300), Note("The models", ABOUT_DEMO, 300), width=420),
+        pictures=DEMO_PICTURES,
+        prompt="a red bottle",
+        negative_prompt="",
+        sampler=DEMO_SAMPLER,
+        control_strength=1.0,
+        erode=1,
+        feather=1,
+    )
 )
-
-RESULT = Group(
-    "5  Result",
-    RESULT_COLOUR,
-    (
-        (
-            Node("decode", "VAEDecode", None, {"samples": Link("sampler", "LATENT"), "vae": Link("checkpoint", "VAE")}),
-            Node(
-                "composite",
-                "StrictIDComposite",
-                "Product's own pixels",
-                {
-                    "generated": Link("decode", "IMAGE"),
-                    "product": Link("product", "IMAGE"),
-                    "product_mask": Link("product", "MASK"),
-                    "product_mask_selects": "background",
-                    "erode": 2,
-                    "feather": 4,
-                },
-            ),
-        ),
-        (
-            Node(
-                "save",
-                "SaveImage",
-                "Save the ad",
-                {"images": Link("composite", "IMAGE"), "filename_prefix": "ad"},
-                height=RESULT_HEIGHT,
-            ),
-        ),
-    ),
-)
-
-FULL = Workflow("full", (NOTES, REFERENCE, ADAPTER, PRODUCT, SAMPLING, RESULT))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from .blocks import (
+    ABOUT_DEMO,
     ADAPTER_COLOUR,
+    DEMO_MODELS,
+    DEMO_PICTURES,
+    DEMO_SAMPLER,
+    DEMO_SIZE,
+    LOADERS,
     NEGATIVE_PROMPT,
     REFERENCE_COLOUR,
     RESULT_COLOUR,
     RESULT_HEIGHT,
     SAMPLING_COLOUR,
-    adapter,
-    checkpoint,
-    clip_vision,
+    Variant,
     compress,
     encode,
     image_file,
+    notes,
     prompt,
     rebinarize,
+    sampler,
 )
 from .description import Group, Link, Node, Note, Workflow
 
@@ -43,37 +49,42 @@ MODEL_FILES = """\
 The CLIP vision file is called `model.safetensors` on its page (h94/IP-Adapter, `models/image_encoder`): rename it.
 """
 
-NOTES = Group(None, "", ((Note("How to use", HOW_TO_USE, 220), Note("Model files", MODEL_FILES, 220)),), 380)
+HOW_TO_USE_DEMO = """\
+**1.** Load `demo_reference.png` from this pack's folder `workflows/demo_inputs` into *Reference*. Somebody else's \
+product is painted over in it.
 
-REFERENCE = Group(
-    "1  Reference",
-    REFERENCE_COLOUR,
-    (
-        (
-            clip_vision(),
-            image_file("reference", "Reference", "reference.png"),
-        ),
-        (rebinarize("hide", "Hide what is painted", "reference"),),
-        (encode("encode", "Encode the reference", "reference", "hide"),),
-    ),
-)
+**2.** Run. The wall follows the reference, the product and the table follow the prompt.
 
-ADAPTER = Group(
-    "2  Adapter",
-    ADAPTER_COLOUR,
-    (
+**3.** Delete the link to *mask* and run again: now the other product is seen, and leaks into the ad.
+"""
+
+
+def minimal(variant: Variant) -> Workflow:
+    """The workflow with a variant's models and settings."""
+    models = variant.models
+    width, height = variant.size
+    reference = Group(
+        "1  Reference",
+        REFERENCE_COLOUR,
         (
-            checkpoint(),
-            adapter(),
+            (
+                *models.beside_references,
+                image_file("reference", "Reference", f"{variant.pictures}reference.png"),
+            ),
+            (rebinarize("hide", "Hide what is painted", "reference", models.clip_vision),),
+            (encode("encode", "Encode the reference", "reference", "hide", models.clip_vision),),
         ),
-        (compress("compress", "Image prompt", "encode"),),
+    )
+    columns = (
+        models.beside_adapter,
+        (compress("compress", "Image prompt", "encode", models.adapter),),
         (
             Node(
                 "apply",
                 "MEPAApply",
                 "Image prompt everywhere",
                 {
-                    "model": Link("checkpoint", "MODEL"),
+                    "model": models.model,
                     "image_prompt": Link("compress", "PFV_IMAGE_PROMPT"),
                     "strength": 1.0,
                     "text_share": 1.0,
@@ -83,55 +94,69 @@ ADAPTER = Group(
                 },
             ),
         ),
-    ),
-)
-
-SAMPLING = Group(
-    "3  Sampling",
-    SAMPLING_COLOUR,
-    (
+    )
+    adapter = Group("2  Adapter", ADAPTER_COLOUR, tuple(column for column in columns if column))
+    sampling = Group(
+        "3  Sampling",
+        SAMPLING_COLOUR,
         (
-            prompt("positive", "Prompt", "a perfume bottle on a stone table, advertising photograph, soft light"),
-            prompt("negative", "Negative prompt", NEGATIVE_PROMPT),
-            Node("size", "EmptyLatentImage", "Ad size", {"width": 1024, "height": 1024, "batch_size": 1}),
-        ),
-        (
-            Node(
-                "sampler",
-                "KSampler",
-                "Sampler",
-                {
-                    "model": Link("apply", "MODEL"),
-                    "positive": Link("positive", "CONDITIONING"),
-                    "negative": Link("negative", "CONDITIONING"),
-                    "latent_image": Link("size", "LATENT"),
-                    "seed": 1,
-                    "steps": 30,
-                    "cfg": 7.0,
-                    "sampler_name": "dpmpp_2m",
-                    "scheduler": "karras",
-                    "denoise": 1.0,
-                },
+            (
+                prompt("positive", "Prompt", variant.prompt, models.clip),
+                prompt("negative", "Negative prompt", variant.negative_prompt, models.clip),
+                Node("size", "EmptyLatentImage", "Ad size", {"width": width, "height": height, "batch_size": 1}),
+            ),
+            (
+                sampler(
+                    variant,
+                    model=Link("apply", "MODEL"),
+                    positive=Link("positive", "CONDITIONING"),
+                    negative=Link("negative", "CONDITIONING"),
+                    latent=Link("size", "LATENT"),
+                ),
             ),
         ),
-    ),
-)
-
-RESULT = Group(
-    "4  Result",
-    RESULT_COLOUR,
-    (
-        (Node("decode", "VAEDecode", None, {"samples": Link("sampler", "LATENT"), "vae": Link("checkpoint", "VAE")}),),
+    )
+    result = Group(
+        "4  Result",
+        RESULT_COLOUR,
         (
-            Node(
-                "save",
-                "SaveImage",
-                "Save the ad",
-                {"images": Link("decode", "IMAGE"), "filename_prefix": "ad"},
-                height=RESULT_HEIGHT,
+            (Node("decode", "VAEDecode", None, {"samples": Link("sampler", "LATENT"), "vae": models.vae}),),
+            (
+                Node(
+                    "save",
+                    "SaveImage",
+                    "Save the ad",
+                    {"images": Link("decode", "IMAGE"), "filename_prefix": "ad"},
+                    height=RESULT_HEIGHT,
+                ),
             ),
         ),
-    ),
+    )
+    return Workflow(variant.name, (variant.notes, reference, adapter, sampling, result))
+
+
+MINIMAL = minimal(
+    Variant(
+        name="minimal",
+        models=LOADERS,
+        notes=notes(Note("How to use", HOW_TO_USE, 220), Note("Model files", MODEL_FILES, 220), width=380),
+        pictures="",
+        prompt="a perfume bottle on a stone table, advertising photograph, soft light",
+        negative_prompt=NEGATIVE_PROMPT,
+        sampler={"steps": 30, "cfg": 7.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"},
+        size=(1024, 1024),
+    )
 )
 
-MINIMAL = Workflow("minimal", (NOTES, REFERENCE, ADAPTER, SAMPLING, RESULT))
+DEMO_MINIMAL = minimal(
+    Variant(
+        name="demo_minimal",
+        models=DEMO_MODELS,
+        notes=notes(Note("How to use", HOW_TO_USE_DEMO, 220), Note("The models", ABOUT_DEMO, 300), width=380),
+        pictures=DEMO_PICTURES,
+        prompt="a red bottle on a wooden table",
+        negative_prompt="",
+        sampler=DEMO_SAMPLER,
+        size=DEMO_SIZE,
+    )
+)

@@ -1,6 +1,6 @@
 """A custom node pack without nodes: it lets ComfyUI's own loaders accept the tiny files of `tiny_stack.files`.
 
-For a server of its own, in a demonstration or a test; never install it beside real models.
+For a server of its own, in a test; never install it beside real models.
 """
 
 from __future__ import annotations

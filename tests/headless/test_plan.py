@@ -1,0 +1,118 @@
+"""Which engine and models are chosen, and what goes into the workflow."""
+
+from __future__ import annotations
+
+import pytest
+
+from pfv_mepa.headless import make_ad, plan
+from pfv_mepa.headless.find_host import Host
+from pfv_mepa.headless.model_files import ModelFiles
+from pfv_mepa.headless.plan import DEMO_SIZE, SDXL_SIZE, Plan, PlanError, next_steps, plan_ad, plan_workflow
+from pfv_mepa.headless.workflow import the_node
+
+FILES = ModelFiles("c.safetensors", "n.safetensors", "v.safetensors", "a.safetensors")
+NAMED = "--checkpoint c.safetensors --controlnet n.safetensors --clip-vision v.safetensors --adapter a.safetensors"
+
+
+def options(arguments: str = ""):
+    return make_ad.parser().parse_args(arguments.split())
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch) -> Host:
+    """A ComfyUI without model files is what this machine has."""
+    found = Host(tmp_path, "the test", "0.3.64")
+    monkeypatch.setattr(plan, "find_host", lambda: found)
+    return found
+
+
+@pytest.fixture
+def no_host(monkeypatch):
+    monkeypatch.setattr(plan, "find_host", lambda: None)
+
+
+def test_with_a_host_and_its_files_sdxl(host, monkeypatch):
+    found = {"checkpoint": "c.safetensors", "controlnet": "n.safetensors", "clip_vision": "v.safetensors"}
+    monkeypatch.setattr(plan, "find_model_files", lambda folder: found | {"adapter": "a.safetensors"})
+    assert plan_ad(options()) == Plan(host, FILES, "", SDXL_SIZE)
+    assert plan_ad(options("--size 640x360")).size == (640, 360)
+    assert plan_ad(options()).extras == ["demo"]
+    assert plan_ad(options("--demo")) == Plan(host, None, "as asked for", DEMO_SIZE)
+
+
+def test_with_a_host_alone_the_demo_in_it(host):
+    chosen = plan_ad(options())
+    assert (chosen.host, chosen.models, chosen.size, chosen.extras) == (host, None, DEMO_SIZE, [])
+    assert "has not an SDXL checkpoint, nor a depth ControlNet for SDXL, nor" in str(chosen)
+
+
+def test_without_a_host_the_demo_in_diffusers(no_host):
+    chosen = plan_ad(options())
+    assert (chosen.host, chosen.models, chosen.extras) == (None, None, ["diffusers"])
+    assert "in diffusers (SDXL runs in a ComfyUI)" in str(chosen)
+
+
+def test_diffusers_may_be_asked_for_where_there_is_a_host(host):
+    assert plan_ad(options("--engine diffusers")).host is None
+
+
+def test_named_files_are_taken_without_a_look(host):
+    assert plan_ad(options(NAMED)).models == FILES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "--checkpoint c.safetensors",
+            r"not found in .*: a depth ControlNet for SDXL, .*; name all four files, or none",
+        ),
+        (f"{NAMED} --engine diffusers", "leave out --engine diffusers and --demo"),
+        (f"{NAMED} --demo", "leave out --engine diffusers and --demo"),
+        ("--size 640x360", r"--size goes with SDXL; here the demo's models draw 128x128 \(.*has not"),
+    ],
+)
+def test_what_does_not_go_together(host, arguments, message):
+    with pytest.raises(PlanError, match=message):
+        plan_ad(options(arguments))
+
+
+def test_comfyui_asked_for_and_not_there(no_host):
+    with pytest.raises(PlanError, match="no ComfyUI found: set COMFYUI_PATH"):
+        plan_ad(options("--engine comfyui"))
+
+
+def test_settings_go_into_the_workflow(no_host):
+    given = options("--steps 12 --seed 7 --prompt mug")
+    prompt = plan_workflow(plan_ad(given), given)
+    sampler = the_node(prompt, "KSampler")["inputs"]
+    assert (sampler["steps"], sampler["seed"]) == (12, 7)
+    assert the_node(prompt, "CLIPTextEncode", "Prompt")["inputs"]["text"] == "mug"
+    assert the_node(prompt, "PFVDemoModels")
+
+
+def test_settings_that_are_not_given_stay_the_workflows(no_host):
+    prompt = plan_workflow(plan_ad(options()), options())
+    assert the_node(prompt, "KSampler")["inputs"]["steps"] == 20
+    zero = options("--seed 0")
+    assert the_node(plan_workflow(plan_ad(zero), zero), "KSampler")["inputs"]["seed"] == 0
+
+
+def test_sdxls_files_go_into_the_workflow(host):
+    given = options(NAMED)
+    prompt = plan_workflow(plan_ad(given), given)
+    assert the_node(prompt, "CheckpointLoaderSimple")["inputs"]["ckpt_name"] == FILES.checkpoint
+    assert the_node(prompt, "ControlNetLoader")["inputs"]["control_net_name"] == FILES.controlnet
+    assert the_node(prompt, "CLIPVisionLoader")["inputs"]["clip_name"] == FILES.clip_vision
+    assert the_node(prompt, "MEPAAdapterLoader")["inputs"]["adapter_name"] == FILES.adapter
+
+
+def test_next_steps_name_four_files_where_to_put_and_where_to_get_them(host, no_host):
+    steps = next_steps(plan_ad(options()))
+    assert "git clone" in steps
+    assert steps.count("https://huggingface.co/") == 4
+    for folder in ("checkpoints/", "controlnet/", "clip_vision/", "ipadapter/"):
+        assert f" {folder}" in steps
+    with_host = next_steps(Plan(host, None, "", DEMO_SIZE))
+    assert f"into {host.path / 'models'}:" in with_host
+    assert "git clone" not in with_host

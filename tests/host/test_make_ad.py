@@ -1,0 +1,57 @@
+"""The demo's ad from a real server and from diffusers is one picture: same files, same noise, two engines."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pfv_mepa.headless import make_ad, produce_ad
+from pfv_mepa.headless.diffusers_engine import DiffusersEngine
+from pfv_mepa.headless.engine import engine_of
+from pfv_mepa.headless.find_host import PACK_ROOT, require_host
+from pfv_mepa.headless.pictures import DEMO_INPUTS
+from pfv_mepa.headless.plan import DEMO_SIZE, Plan, plan_workflow
+from pfv_mepa.headless.workflow import without_pfv
+from pfv_mepa.tests.demo_weights import write_random_weights
+
+PICTURES = {file.name: file for file in DEMO_INPUTS.glob("*.png")}
+STEPS = "20"  # divides the 1000 training steps: both engines take the same ones
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory) -> Path:
+    """This pack with random weights in the place of the trained ones."""
+    folder = tmp_path_factory.mktemp("packs") / "pfv-mepa"
+    for name in ("nodes", "pfv_core", "pfv_demo", "web"):
+        shutil.copytree(PACK_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    shutil.copy(PACK_ROOT / "__init__.py", folder)
+    write_random_weights(folder / "pfv_demo" / "weights")
+    return folder
+
+
+def pixels(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"), int)
+
+
+def test_two_engines_one_ad(pack, tmp_path):
+    plan = Plan(require_host(), None, "the test", DEMO_SIZE)
+    shown = plan_workflow(plan, make_ad.parser().parse_args(["--steps", STEPS]))
+    workflows = {"with": shown, "without": without_pfv(shown)}
+    in_diffusers = DiffusersEngine(pack / "pfv_demo" / "weights")
+    ads = {}
+    with engine_of(plan, tmp_path / "server.log", [pack]) as in_host:
+        for name, workflow in workflows.items():
+            for engine, runs in (("host", in_host), ("diffusers", in_diffusers)):
+                file = runs.run(workflow, PICTURES, tmp_path / f"{name}_{engine}.png")
+                assert produce_ad.report(file, PICTURES, workflow)
+                ads[name, engine] = pixels(file)
+    for name in workflows:
+        difference = np.abs(ads[name, "host"] - ads[name, "diffusers"])
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.02
+    assert np.abs(ads["with", "host"] - ads["without", "host"]).max() > 10
