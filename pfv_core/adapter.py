@@ -22,11 +22,15 @@ from .vit import EncoderSpec, ImageTokens
 
 
 class AdapterKind(str, Enum):
-    """LINEAR projects the pooled embedding, RESAMPLER attends to the tokens, EQ3 compresses them as the paper does."""
+    """LINEAR projects the pooled embedding, RESAMPLER attends to the tokens, EQ3 compresses them as the paper does.
+
+    TOKENS projects each token by itself: no compression, as many image prompt tokens as the encoder has.
+    """
 
     LINEAR = "linear"
     RESAMPLER = "resampler"
     EQ3 = "eq3"
+    TOKENS = "tokens"
 
 
 class CompressMethod(str, Enum):
@@ -46,7 +50,7 @@ class AdapterConfig:
         kind: the image projection.
         base: the family of U-Nets it was trained on: sdxl, sd15, or what the metadata names.
         encoder_width: channels it takes: of the projected image embedding (linear) or of a token.
-        latent_width: channels of the latents; 0 for linear.
+        latent_width: channels of the latents; 0 for linear and tokens.
         inner_width: heads * 64 of the resampler's attention; 0 for others.
         depth: resampler layers; 0 for others.
         feedforward: hidden width of the resampler's MLP; 0 for others.
@@ -122,6 +126,30 @@ class Eq3Projection(nn.Module):
         return self.norm_out(self.proj_out(compressed.to(tokens.dtype)))
 
 
+class TokenProjection(nn.Module):
+    """Every token by itself (B, N, E) -> (B, c, context_dim); copies of the class token stand where a token was dropped.
+
+    The number of keys is the same whatever a mask hides, and the copies say nothing of where it hides. N beyond c is an
+    error: another encoder's tokens.
+    """
+
+    def __init__(self, config: AdapterConfig, operations: Any = layers) -> None:
+        super().__init__()
+        self.num_tokens = config.num_tokens
+        self.proj = operations.Linear(config.encoder_width, config.context_dim)
+        self.norm = operations.LayerNorm(config.context_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, E), class token first -> (B, c, context_dim)."""
+        missing = self.num_tokens - tokens.shape[1]
+        if missing < 0:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens for an adapter that takes {self.num_tokens}: use its own encoder"
+            )
+        projected = self.norm(self.proj(tokens))
+        return torch.cat([projected, projected[:, :1].expand(-1, missing, -1)], 1)
+
+
 class KeyValueProjections(nn.Module):
     """`to_k_ip` and `to_v_ip` of every cross-attention, in file order."""
 
@@ -149,6 +177,7 @@ class Adapter(nn.Module):
             AdapterKind.LINEAR: LinearProjection,
             AdapterKind.RESAMPLER: Resampler.of_config,
             AdapterKind.EQ3: Eq3Projection,
+            AdapterKind.TOKENS: TokenProjection,
         }
         self.image_proj: nn.Module = projections[config.kind](config, operations)
         self.ip_adapter = KeyValueProjections(config, operations)
@@ -161,7 +190,8 @@ class Adapter(nn.Module):
         Args:
             tokens: B encoded images, on the device of this adapter.
             method: `adapter` = as the file was trained. `eq3_normalized` and `eq3_literal` put the file's latents into
-                Eq. 3. `cluster` first reduces the kept patches to at most `num_tokens` cluster means, without training.
+                Eq. 3, where it has any. `cluster` first reduces the kept patches to at most `num_tokens` cluster means,
+                without training.
             num_tokens: for cluster, patches left, at least 1, 0 = as many as the adapter has latents; for every other
                 method 0 or the adapter's own number, which a file fixes.
 
@@ -191,6 +221,10 @@ class Adapter(nn.Module):
         if method is CompressMethod.CLUSTER:
             tokens = torch.cat([tokens[:1], cluster_tokens(tokens[1:], min(num_tokens, tokens.shape[0] - 1))])
         if method in (CompressMethod.EQ3_NORMALIZED, CompressMethod.EQ3_LITERAL):
+            if isinstance(self.image_proj, TokenProjection):
+                raise ValueError(
+                    f"method is {method.value}, but a tokens adapter has no latents for Eq. 3: use adapter or cluster"
+                )
             normalize = method is CompressMethod.EQ3_NORMALIZED
             if isinstance(self.image_proj, Resampler):
                 return self.image_proj.eq3(tokens[None], normalize)

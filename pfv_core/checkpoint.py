@@ -5,7 +5,8 @@
     ip_adapter.<n>.to_v_ip.weight         input, output, middle
 
 Our own files add metadata: `format` = mepa, `format_version`, `base`, `kind`, and `layers`, the place of each
-cross-attention, so that any U-Net can have an adapter. All other metadata is kept as it comes.
+cross-attention, so that any U-Net can have an adapter. A tokens adapter, whose weights do not tell, adds `num_tokens`.
+All other metadata is kept as it comes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .unet_layout import LAYOUTS, AttentionLayer, Side
 
 FORMAT = "mepa"
 FORMAT_VERSION = "1"
+NUM_TOKENS = "num_tokens"
 _KEY = re.compile(r"ip_adapter\.(\d+)\.(to_[kv]_ip)\.weight")
 # What torch.load raises for code in a pickle, for files cut short in either of its formats, and for other files.
 _UNREADABLE = (
@@ -87,6 +89,8 @@ def save_adapter(path: Path, adapter: Adapter, metadata: Mapping[str, str] | Non
         "kind": config.kind.value,
         "layers": json.dumps(layers),
     }
+    if config.kind is AdapterKind.TOKENS:
+        own[NUM_TOKENS] = str(config.num_tokens)
     state = {_file_key(key): tensor.detach().contiguous() for key, tensor in adapter.state_dict().items()}
     save_file(state, path, {**dict(config.metadata), **(metadata or {}), **own})
 
@@ -132,7 +136,7 @@ def read_config(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> A
         raise AdapterFileError(f"the file has no ip_adapter.<n>.to_k_ip weights for its layers. {FITS}")
     widths = tuple(key.shape[0] for key in keys if key is not None)
     layers, base = _layers(widths, metadata)
-    kind, sizes = _projection(tensors)
+    kind, sizes = _projection(tensors, metadata)
     context_dim = {key.shape[1] for key in keys if key is not None}
     if len(context_dim) != 1:
         raise AdapterFileError(f"the layers take contexts of different widths {sorted(context_dim)}. {FITS}")
@@ -231,12 +235,15 @@ def _one_width_per_level(layers: tuple[AttentionLayer, ...], widths: tuple[int, 
     return all(len(found) == 1 for found in per_level.values())
 
 
-def _projection(tensors: Mapping[str, Tensor]) -> tuple[AdapterKind, dict[str, int]]:
+def _projection(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[AdapterKind, dict[str, int]]:
     """Kind and sizes of the image projection."""
     sizes = {"latent_width": 0, "inner_width": 0, "depth": 0, "feedforward": 0}
     try:
         if "image_proj.latents" not in tensors:
             projected, sizes["encoder_width"] = tensors["image_proj.proj.weight"].shape
+            if metadata.get("format") == FORMAT and metadata.get("kind") == AdapterKind.TOKENS.value:
+                sizes["num_tokens"] = int(metadata[NUM_TOKENS])
+                return AdapterKind.TOKENS, sizes
             sizes["num_tokens"] = projected // tensors["image_proj.norm.weight"].shape[0]
             return AdapterKind.LINEAR, sizes
         _, sizes["num_tokens"], sizes["latent_width"] = tensors["image_proj.latents"].shape

@@ -49,6 +49,8 @@ RESAMPLER: dict[str, Any] = {
 ADAPTERS: dict[str, dict[str, Any]] = {
     **{f"eq3_c{count}": COMMON | {"kind": "eq3", "num_tokens": count} for count in (4, 8, 16, 32)},
     "resampler_c16": COMMON | RESAMPLER,
+    "tokens_c65": COMMON
+    | {"kind": "tokens", "num_tokens": 65, "latent_width": 0},  # no compression: 8 x 8 patches, class
     "linear_c4": COMMON | {"kind": "linear", "num_tokens": 4, "latent_width": 0},
     # The usual image-prompt training: nothing hidden, no region.
     "ipadapter_c16": COMMON | RESAMPLER | {"mask_share": 0.0, "region_share_unmasked": 0.0, "gates": {"output": 1.0}},

@@ -72,7 +72,7 @@ def adapter_config(
         kind: of the image projection.
         base: the family of U-Nets, such as sdxl.
         encoder: what the references are encoded with.
-        num_tokens: image prompt tokens, c, at least 1.
+        num_tokens: image prompt tokens, c, at least 1; of a tokens adapter those of the encoder, class token included.
         latent_width: channels of the latents of eq3 and resampler.
         inner_width: channels of the resampler's attention, whole heads of 64.
         depth, feedforward: layers of the resampler and hidden width of their MLPs.
@@ -379,6 +379,7 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
 def _check_sizes(kind: AdapterKind, num_tokens: int, sizes: dict[str, int]) -> None:
     needs = {
         AdapterKind.LINEAR: (),
+        AdapterKind.TOKENS: (),
         AdapterKind.EQ3: ("latent_width",),
         AdapterKind.RESAMPLER: ("latent_width", "inner_width", "depth", "feedforward"),
     }[kind]

@@ -16,7 +16,7 @@ from pfv_core.attention import BranchControl, Gate
 MAIN = "eq3_c16"
 RESAMPLER = "resampler_c16"
 IP_ADAPTER = "ipadapter_c16"
-COMPRESSION = ("eq3_c4", "eq3_c8", "eq3_c16", "eq3_c32", "resampler_c16")
+COMPRESSION = ("eq3_c4", "eq3_c8", "eq3_c16", "eq3_c32", "resampler_c16", "tokens_c65")
 NO_ADAPTER = ""
 ADAPTER_FILE = re.compile(r"(?P<family>(?P<kind>[a-z0-9]+)_c(?P<tokens>\d+))_seed(?P<seed>\d+)\.safetensors")
 TEXT_GUIDANCE = 3.0

@@ -15,6 +15,7 @@ from pfv_mepa.pfv_core.adapter import (
     AdapterKind,
     Eq3Projection,
     LinearProjection,
+    TokenProjection,
 )
 from pfv_mepa.pfv_core.token_compress import cluster_tokens
 from pfv_mepa.pfv_core.vit import VIT_H, EncoderSpec, ImageTokens
@@ -47,12 +48,12 @@ def one_image(tokens: ImageTokens, item: int) -> ImageTokens:
 def test_shapes_from_encoded_images_to_keys_and_values(kind):
     adapter = tiny_adapter(kind, ENCODER)
     positive, negative = adapter.image_prompt(image_tokens())
-    assert positive.shape == (3, 4, CONTEXT_DIM)
-    assert negative.shape == (1, 4, CONTEXT_DIM)
+    assert positive.shape == (3, adapter.config.num_tokens, CONTEXT_DIM)
+    assert negative.shape == (1, adapter.config.num_tokens, CONTEXT_DIM)
     assert positive.dtype == negative.dtype == torch.float32
     keys_values = adapter.keys_values(positive)
-    assert [tuple(key.shape) for key, _ in keys_values] == [(3, 4, width) for width in WIDTHS]
-    assert [tuple(value.shape) for _, value in keys_values] == [(3, 4, width) for width in WIDTHS]
+    assert [tuple(key.shape) for key, _ in keys_values] == [(3, adapter.config.num_tokens, width) for width in WIDTHS]
+    assert [tuple(value.shape) for _, value in keys_values] == [(3, adapter.config.num_tokens, width) for width in WIDTHS]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,6 +83,24 @@ def test_linear_projection_is_one_matrix_and_a_norm_per_token():
     rows = [projected[:, CONTEXT_DIM * token : CONTEXT_DIM * (token + 1)] for token in range(4)]
     expected = [reference.layer_norm(row, weights["norm.weight"], weights["norm.bias"]) for row in rows]
     assert_close(module(embeds), np.stack(expected, 1))
+
+
+def test_token_projection_takes_each_token_alone_and_fills_up_with_the_class_token():
+    module = TokenProjection(tiny_config(AdapterKind.TOKENS, ENCODER))
+    randomize(module, seed=2)
+    weights = {name: tensor.double().numpy() for name, tensor in module.state_dict().items()}
+    kept = noise(2, module.num_tokens - 3, 16, seed=3)
+    projected = kept.double().numpy() @ weights["proj.weight"].T + weights["proj.bias"]
+    expected = np.stack(
+        [reference.layer_norm(rows, weights["norm.weight"], weights["norm.bias"]) for rows in projected]
+    )
+    out = module(kept)
+    assert_close(out[:, :-3], expected)
+    assert torch.equal(out[:, -3:], out[:, :1].expand(-1, 3, -1))
+    with pytest.raises(
+        ValueError, match=rf"{module.num_tokens + 1} tokens for an adapter that takes {module.num_tokens}"
+    ):
+        module(noise(1, module.num_tokens + 1, 16, seed=4))
 
 
 def eq3_projection(seed: int = 4) -> Eq3Projection:
@@ -220,6 +239,7 @@ def test_more_clusters_than_kept_patches_are_all_of_them():
         (AdapterKind.LINEAR, "eq3_literal", 0, "method is eq3_literal, but a linear adapter"),
         (AdapterKind.LINEAR, "adapter", 3, "num_tokens is 3, this adapter gives 4: use 0"),
         (AdapterKind.RESAMPLER, "adapter", 5, "num_tokens is 5, but this adapter's file fixes 4: use 0, or .*cluster"),
+        (AdapterKind.TOKENS, "eq3_literal", 0, "method is eq3_literal, but a tokens adapter has no latents for Eq. 3"),
         (AdapterKind.EQ3, "eq3_literal", 8, "num_tokens is 8, but this adapter's file fixes 4"),
         (AdapterKind.RESAMPLER, "cluster", -2, "num_tokens is -2, expected 1 or more, or 0 for 4"),
         (AdapterKind.EQ3, "median", 0, r"method is 'median', expected one of \['adapter', 'eq3_normalized'"),

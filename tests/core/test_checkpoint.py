@@ -134,6 +134,7 @@ def test_our_own_format_comes_back_as_it_was(kind, dtype, tmp_path):
     assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.state_dict().items())
     assert all(tensor.dtype == dtype for tensor in loaded.state_dict().values())
     assert (loaded.config.kind, loaded.config.base, loaded.config.layers) == (kind, "tiny", LAYERS)
+    assert loaded.config.num_tokens == adapter.config.num_tokens
     metadata = dict(loaded.config.metadata)
     assert {"training_step": "1200", "encoder": "ViT-H/14", "gate": "output"}.items() <= metadata.items()
     assert (metadata["format"], metadata["format_version"], metadata["kind"]) == ("mepa", "1", kind.value)

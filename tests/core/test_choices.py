@@ -17,7 +17,7 @@ SETS = {
     CompressMethod: ["adapter", "eq3_normalized", "eq3_literal", "cluster"],
     Gate: ["output", "query"],
     DepthFill: ["surroundings", "far"],
-    AdapterKind: ["linear", "resampler", "eq3"],
+    AdapterKind: ["linear", "resampler", "eq3", "tokens"],
 }
 
 

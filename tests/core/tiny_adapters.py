@@ -14,12 +14,18 @@ CONTEXT_DIM = 24
 
 
 def tiny_config(kind: AdapterKind, encoder: EncoderSpec, num_tokens: int = 4) -> AdapterConfig:
-    """An adapter for a U-Net with three cross-attentions. The resampler has one head of 64 and two layers."""
+    """An adapter for a U-Net with three cross-attentions. The resampler has one head of 64 and two layers.
+
+    One of kind tokens has as many tokens as the encoder, whatever `num_tokens` says.
+    """
     sizes = {
         AdapterKind.LINEAR: {"latent_width": 0, "inner_width": 0, "depth": 0, "feedforward": 0},
         AdapterKind.RESAMPLER: {"latent_width": 20, "inner_width": 64, "depth": 2, "feedforward": 40},
         AdapterKind.EQ3: {"latent_width": 20, "inner_width": 0, "depth": 0, "feedforward": 0},
+        AdapterKind.TOKENS: {"latent_width": 0, "inner_width": 0, "depth": 0, "feedforward": 0},
     }
+    if kind is AdapterKind.TOKENS:
+        num_tokens = 1 + (encoder.image_size // encoder.patch_size) ** 2
     return AdapterConfig(
         kind=kind,
         base="tiny",

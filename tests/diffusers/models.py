@@ -13,6 +13,7 @@ ENCODER = EncoderSpec(image_size=32, patch_size=8, num_layers=2, hidden_size=48,
 KINDS = {
     AdapterKind.LINEAR: {"num_tokens": 4},
     AdapterKind.EQ3: {"num_tokens": 3, "latent_width": 32},
+    AdapterKind.TOKENS: {"num_tokens": 17},
     AdapterKind.RESAMPLER: {"num_tokens": 4, "latent_width": 32, "inner_width": 64, "depth": 4, "feedforward": 128},
 }
 SIZES = {
