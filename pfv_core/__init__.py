@@ -13,4 +13,8 @@ prompts into one cross-attention, each in its own region. Nothing here knows the
     adapter         the trained modules;  checkpoint: file -> checked configuration and weights
     unet_layout     which cross-attention a weight belongs to
     depth, composite  the depth image for ControlNet, and the paste-back of the product;  preview  what is hidden, drawn
+    ad_formats, placement, cut_out, canvas  a product on an ad's canvas, and the exact size at the end
+    distance, regions, region_preview       regions grown, drawn and shared
+    shadow, exactness   a contact shadow, and what an ad holds of its product, counted
+    scale_map           how large a subject stands beside the product  (Strictly-ID, sections 3.2, 6.2)
 """

@@ -35,7 +35,7 @@ def masked_pixel_values(
     hidden pixel is what CLIP's bicubic gives, bit for bit; one that touches any is the average of its visible
     neighbours; one with none is its patch's visible average.
     """
-    keep_mask = _visible_pixels(reference_image, patch_mask)[:, None]
+    keep_mask = visible_pixels(reference_image, patch_mask)[:, None]
     geometry = patch_mask.geometry
     image = torch.where(keep_mask, reference_image.float(), 0.0)
     pixels = place(resize(image, geometry, "bicubic"), geometry)
@@ -76,8 +76,12 @@ def zero_hidden_tokens(patch_embeddings: Tensor, token_keep_mask: Tensor) -> Ten
     return torch.where(token_keep_mask.to(patch_embeddings.device)[..., None], patch_embeddings, 0.0)
 
 
-def _visible_pixels(image: Tensor, patch_mask: PatchMask) -> Tensor:
-    """What may have influence, for every image of the batch: (B, H, W) bool. Checks the image against it."""
+def visible_pixels(image: Tensor, patch_mask: PatchMask) -> Tensor:
+    """What may have influence, for every image of the batch: (B, H, W) bool. Checks the image against it.
+
+    Raises:
+        ValueError: what `masked_pixel_values` raises.
+    """
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"reference_image is {tuple(image.shape)}, expected (B, 3, H, W): RGB without alpha")
     geometry, keep_mask = patch_mask.geometry, patch_mask.visible_pixels().to(image.device)

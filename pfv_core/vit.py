@@ -43,7 +43,13 @@ class EncoderSpec:
     def name(self) -> str:
         """The public name of these sizes, or the sizes."""
         sizes = f"{self.num_layers} layers, hidden {self.hidden_size}, projection {self.projection_size}"
-        known = {(32, 1280, 1024): "ViT-H/14", (48, 1664, 1280): "ViT-bigG/14", (24, 1024, 768): "ViT-L/14"}
+        known = {
+            (32, 1280, 1024): "ViT-H/14",
+            (48, 1664, 1280): "ViT-bigG/14",
+            (24, 1024, 768): "ViT-L/14",
+            (24, 1024, 1024): "DINOv2-L/14",
+            (40, 1536, 1536): "DINOv2-g/14",
+        }
         name = known.get((self.num_layers, self.hidden_size, self.projection_size))
         return f"{name} ({sizes})" if name else f"a ViT of {sizes}"
 
@@ -52,7 +58,7 @@ VIT_H = EncoderSpec(image_size=224, patch_size=14, num_layers=32, hidden_size=12
 
 
 class VisionEncoder(Protocol):
-    """The parts of a CLIP ViT that masked encoding needs. B images, N patches, D channels, row-major patches."""
+    """The parts of a ViT that masked encoding needs. B images, N patches, D channels, row-major patches."""
 
     spec: EncoderSpec
     mean: tuple[float, ...]

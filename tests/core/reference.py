@@ -260,6 +260,18 @@ def text_image_attention(
     return out
 
 
+# Eq. 8 of the strictly-ID-preserved paper
+
+
+def weighted_std(values: Array, region: Array) -> float:
+    """Standard deviation over queries and channels, a query counted by its region's weight."""
+    weights = np.broadcast_to(region, values.shape).ravel()
+    flat = values.ravel()
+    mean = sum(weight * value for weight, value in zip(weights, flat, strict=True)) / weights.sum()
+    variance = sum(weight * (value - mean) ** 2 for weight, value in zip(weights, flat, strict=True)) / weights.sum()
+    return math.sqrt(variance)
+
+
 # Eq. 5
 
 

@@ -53,7 +53,9 @@ def test_shapes_from_encoded_images_to_keys_and_values(kind):
     assert positive.dtype == negative.dtype == torch.float32
     keys_values = adapter.keys_values(positive)
     assert [tuple(key.shape) for key, _ in keys_values] == [(3, adapter.config.num_tokens, width) for width in WIDTHS]
-    assert [tuple(value.shape) for _, value in keys_values] == [(3, adapter.config.num_tokens, width) for width in WIDTHS]
+    assert [tuple(value.shape) for _, value in keys_values] == [
+        (3, adapter.config.num_tokens, width) for width in WIDTHS
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,6 +6,7 @@ import pytest
 
 from pfv_mepa.pfv_core.adapter import AdapterKind, CompressMethod
 from pfv_mepa.pfv_core.attention import Gate
+from pfv_mepa.pfv_core.attention_fusion import Combine
 from pfv_mepa.pfv_core.choices import parse_choice
 from pfv_mepa.pfv_core.depth import DepthFill
 from pfv_mepa.pfv_core.fit import Fit
@@ -16,6 +17,7 @@ SETS = {
     HideMode: ["drop", "zero"],
     CompressMethod: ["adapter", "eq3_normalized", "eq3_literal", "cluster"],
     Gate: ["output", "query"],
+    Combine: ["add", "blend"],
     DepthFill: ["surroundings", "far"],
     AdapterKind: ["linear", "resampler", "eq3", "tokens"],
 }

@@ -158,3 +158,54 @@ def test_ramp_weights_are_blended_the_right_way_round():
     out = paste_back(generated, product, one_row(1, 1, 1, 1, 0, 0), erode=1, feather=1)[0]
     expected = [10.0, 12.0, 14.0, 0.5 * 16.0 + 0.5 * 3.0, 4.0, 5.0]
     assert out.flatten().tolist() == pytest.approx(expected)
+
+
+# --- a rim beyond the mask ---------------------------------------------------------------------------------------------
+
+
+def beyond(generated: Tensor, product: Tensor, mask: Tensor, erode: int = 0, feather: int = 4) -> tuple[Tensor, Tensor]:
+    return paste_back(generated, product, mask, erode, feather, "beyond_mask")
+
+
+def test_beyond_the_mask_the_products_edge_fades_by_hand():
+    generated, product = torch.zeros(1, 1, 1, 9), torch.full((1, 1, 1, 9), 0.1)
+    product[..., 3:6] = 0.8
+    image_, exact = beyond(generated, product, one_row(0, 0, 0, 1, 1, 1, 0, 0, 0), feather=1)
+    assert image_.flatten().tolist() == pytest.approx([0, 0, 0.4, 0.8, 0.8, 0.8, 0.4, 0, 0])
+    assert exact.flatten().tolist() == [False] * 3 + [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize(("erode", "feather"), [(0, 3), (2, 4), (1, 0)])
+def test_beyond_the_mask_is_exact_inside_and_untouched_past_the_fade(erode, feather):
+    generated, product, mask = image(1, 3, 24, 31, seed=14), image(1, 3, 24, 31, seed=15), blob()[None]
+    out, exact = beyond(generated, product, mask, erode, feather)
+    assert torch.equal(exact, erode_mask(mask, erode))
+    inside = exact[:, None].expand_as(out)
+    assert torch.equal(out[inside], product[inside])
+    reached = ~erode_mask(~exact, feather)[:, None].expand_as(out)
+    assert torch.equal(out[~reached], generated[~reached])
+    changed = (out != generated).any(1)
+    assert changed[reached[:, 0] & ~mask].all() or feather <= erode
+
+
+def test_beyond_the_mask_nothing_of_the_photos_background_is_seen():
+    generated, product, mask = image(1, 3, 24, 31, seed=16), image(1, 3, 24, 31, seed=17), blob()[None]
+    plain = beyond(generated, product, mask)[0]
+    for value in (0.0, 1e30, float("nan")):
+        assert torch.equal(beyond(generated, torch.where(mask[:, None], product, value), mask)[0], plain)
+
+
+def test_the_default_rim_is_the_one_within_the_mask():
+    generated, product, mask = image(1, 3, 24, 31, seed=18), image(1, 3, 24, 31, seed=19), blob()[None]
+    default = paste_back(generated, product, mask, 2, 4)[0]
+    assert torch.equal(default, paste_back(generated, product, mask, 2, 4, "within_mask")[0])
+    assert not torch.equal(default, beyond(generated, product, mask, 2, 4)[0])
+    with pytest.raises(ValueError, match="rim is 'outside', expected one of"):
+        paste_back(generated, product, mask, 2, 4, "outside")
+
+
+def test_a_generated_shadow_under_the_product_stays_bit_for_bit():
+    generated, product, mask = torch.full((1, 3, 24, 31), 0.8), image(1, 3, 24, 31, seed=20), blob()[None]
+    generated[:, :, 18:21, 0:20] = torch.linspace(0.1, 0.7, 3)[:, None]
+    out = paste_back(generated, product, mask, 2, 4)[0]
+    assert torch.equal(out[:, :, 18:], generated[:, :, 18:])

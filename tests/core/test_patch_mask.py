@@ -77,6 +77,19 @@ def test_threshold_one_never_hides_a_patch():
     assert patch_mask.patch_keep_mask.all()
 
 
+@pytest.mark.parametrize("height", [255, 256, 257, 512, 700])  # rows of one patch; their count does not fit in a byte
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_tall_patches_are_counted_exactly(height, contiguous):
+    geometry = fit_geometry(2 * height, 3, 2, 1, Fit.STRETCH)  # patches of 1 and 2 columns
+    keep = torch.ones(1, 2 * height, 3, dtype=torch.bool)
+    keep[0, :height, 1:] = False  # all of the upper right patch
+    keep[0, height, 0] = False  # one pixel of the lower left
+    keep = keep if contiguous else keep.mT.contiguous().mT
+    threshold = 1 - 1 / (2 * height)  # tolerates all but one pixel of the wide patches
+    assert rebinarize(keep, geometry).patch_keep_mask.tolist() == [[[True, False], [False, True]]]
+    assert rebinarize(keep, geometry, threshold).patch_keep_mask.tolist() == [[[True, False], [True, True]]]
+
+
 def test_patches_are_those_of_the_reference_at_any_size_fit_and_threshold():
     rng, choose = np.random.default_rng(1), random.Random(1)
     compared = 0

@@ -102,6 +102,22 @@ def test_images_of_equal_count_stay_in_their_order():
         assert_close(together.penultimate[item], alone.penultimate[0])
 
 
+def test_images_that_keep_equally_many_tokens_run_together_and_nothing_else_runs(monkeypatch):
+    """Rows and tokens of each pass through the layers; with the uncond at hand nothing runs for the negative."""
+    passes = []
+    run_blocks = TinyVit.run_blocks
+    monkeypatch.setattr(
+        TinyVit, "run_blocks", lambda self, tokens: passes.append(tokens.shape[:2]) or run_blocks(self, tokens)
+    )
+    uncond = encode_uncond(ENCODER)
+    passes.clear()
+    patch_mask = make_mask(half_hidden(2)[[0, 1, 0, 1]])
+    counts = patch_mask.token_keep_mask.sum(1)
+    tokens = encode_image(ENCODER, image(4, 3, 48, 40, seed=6), patch_mask, "drop", uncond)
+    assert passes == [(2, 1 + int(counts[0])), (2, 1 + int(counts[1]))]
+    assert tokens.uncond_penultimate is uncond
+
+
 def test_one_mask_serves_a_batch():
     pixels, keep = image(3, 3, 48, 40, seed=7), half_hidden()
     shared = encode_image(ENCODER, pixels, make_mask(keep))

@@ -1,0 +1,78 @@
+"""What a finished ad holds of its product, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """One ad against its product photo.
+
+    Attributes:
+        product_pixels: pixels of the product's mask.
+        pixels_checked: those of them that must be the photo's: the eroded mask.
+        pixels_equal: those of the checked ones whose channels all are the photo's, bit for bit.
+        max_difference: largest difference of any of their values, 0..1.
+        mask_iou: intersection over union of the product that was generated with the one that was asked for, 0..1; None
+            where no mask of the generated one was given.
+    """
+
+    product_pixels: int
+    pixels_checked: int
+    pixels_equal: int
+    max_difference: float
+    mask_iou: float | None
+
+
+def measure_exactness(
+    image: Tensor, product: Tensor, product_mask: Tensor, exact_mask: Tensor, generated_mask: Tensor | None = None
+) -> list[Exactness]:
+    """Compare ads with their product photos, after all is done.
+
+    Args:
+        image: (B, C, H, W), the ads.
+        product: (B, C, H, W), the photos.
+        product_mask: (B, H, W) bool, True = product.
+        exact_mask: (B, H, W) bool, True = the ad must be the photo here.
+        generated_mask: (B, H, W) bool, True = the product as the model drew it.
+    """
+    reports = []
+    for index, (ad, photo, mask, exact) in enumerate(zip(image, product, product_mask, exact_mask, strict=True)):
+        difference = (ad[:, exact] - photo[:, exact]).abs().double().amax(0)
+        reports.append(
+            Exactness(
+                product_pixels=int(mask.sum()),
+                pixels_checked=int(exact.sum()),
+                pixels_equal=int((difference == 0).sum()),
+                max_difference=float(difference.max()),
+                mask_iou=None if generated_mask is None else mask_iou(generated_mask[index], mask),
+            )
+        )
+    return reports
+
+
+def mask_iou(one: Tensor, other: Tensor) -> float:
+    """Intersection over union of two bool masks of one size, 0..1; two empty masks agree: 1."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0
+
+
+def all_exact(reports: list[Exactness]) -> bool:
+    """Whether every checked pixel of every ad is its photo's, and there are such pixels."""
+    return all(report.pixels_equal == report.pixels_checked > 0 for report in reports)
+
+
+def check_mask_like(mask: Tensor, image: Tensor, name: str) -> Tensor:
+    """A (1 or B, H, W) float mask of a (B, C, H, W) image as (B, 1, H, W); ValueError where they do not fit."""
+    if tuple(mask.shape[1:]) != tuple(image.shape[2:]):
+        raise ValueError(
+            f"{name} is {mask.shape[1]}x{mask.shape[2]}, its image is {image.shape[2]}x{image.shape[3]} (height x "
+            "width): give both the same size"
+        )
+    if mask.shape[0] not in (1, image.shape[0]):
+        raise ValueError(f"{name} holds {mask.shape[0]} masks for {image.shape[0]} images: give 1, or one each")
+    return torch.broadcast_to(mask[:, None], (image.shape[0], 1, *image.shape[2:]))

@@ -1,0 +1,88 @@
+"""distance: exact Euclidean distances, and the masks made of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pfv_mepa.pfv_core.distance import MAX_REACH, fade, grow, squared_distance
+
+from .weights import seeded
+
+
+def speckled(batch: int = 2, share: float = 0.02) -> Tensor:
+    mask = torch.rand(batch, 23, 37, generator=seeded(1)) < share
+    mask[:, 0, 5] = mask[:, 22, 36] = True
+    return mask
+
+
+def slow_squared_distance(mask: Tensor) -> Tensor:
+    """Pixel by pixel, over all pixels of the mask."""
+    places = torch.stack(torch.meshgrid(*map(torch.arange, mask.shape), indexing="ij"), -1).double()
+    return (places[:, :, None] - torch.argwhere(mask).double()).square().sum(-1).amin(-1)
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3, 12, 60])
+def test_distance_is_the_slow_one_up_to_its_reach(reach):
+    mask = speckled()
+    found = squared_distance(mask, reach)
+    for item in range(2):
+        expected = slow_squared_distance(mask[item])
+        assert torch.equal(found[item].double(), torch.where(expected <= reach**2, expected, found[item].double()))
+        assert (found[item][expected > reach**2] > reach**2).all()
+        assert found[item].max() <= (reach + 1) ** 2
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 2, 5, 40])
+def test_growing_is_morphology_with_a_disk(pixels):
+    mask = speckled()
+    expected = torch.stack([slow_squared_distance(item) <= pixels**2 for item in mask])
+    assert torch.equal(grow(mask, pixels), expected)
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 4])
+def test_shrinking_is_growing_what_is_left_out_and_the_border_is_no_edge(pixels):
+    mask = torch.zeros(1, 20, 24, dtype=torch.bool)
+    mask[0, :14, 4:] = True
+    shrunk = grow(mask, -pixels)
+    assert torch.equal(shrunk, ~grow(~mask, pixels))
+    expected = torch.zeros_like(mask)
+    expected[0, : 14 - pixels, 4 + pixels :] = True
+    assert torch.equal(shrunk, expected)
+
+
+def test_an_empty_mask_is_beyond_every_reach_and_stays_empty():
+    empty = torch.zeros(1, 5, 6, dtype=torch.bool)
+    assert (squared_distance(empty, 3) == 16).all()
+    assert not grow(empty, 3).any()
+    assert (fade(empty, 3) == 0).all()
+    assert grow(~empty, -3).all()
+
+
+def test_fade_falls_evenly_and_ends():
+    mask = torch.zeros(1, 1, 9, dtype=torch.bool)
+    mask[..., 0] = True
+    assert fade(mask, 0).flatten().tolist() == [1.0] + [0.0] * 8
+    assert fade(mask, 3).flatten().tolist() == pytest.approx([1, 0.75, 0.5, 0.25, 0, 0, 0, 0, 0])
+    corner = torch.zeros(1, 4, 4, dtype=torch.bool)
+    corner[0, 0, 0] = True
+    assert fade(corner, 9)[0, 3, 3].item() == pytest.approx(1 - 18**0.5 / 10)
+
+
+@pytest.mark.parametrize("reach", [-1, MAX_REACH + 1])
+def test_a_reach_out_of_range_is_refused(reach):
+    with pytest.raises(ValueError, match=f"reach is {reach} pixels, expected 0 to 4096"):
+        squared_distance(torch.ones(1, 4, 4, dtype=torch.bool), reach)
+
+
+def test_a_negative_softness_is_refused():
+    with pytest.raises(ValueError, match="softness is -1 pixels, expected 0 to 4096"):
+        fade(torch.ones(1, 4, 4, dtype=torch.bool), -1)
+
+
+def test_far_squares_do_not_overflow():
+    mask = torch.zeros(1, MAX_REACH, 2, dtype=torch.bool)
+    mask[0, 0, 0] = True
+    found = squared_distance(mask[:, :, :], MAX_REACH)
+    assert found[0, -1, 1].item() == (MAX_REACH - 1) ** 2 + 1

@@ -1,0 +1,62 @@
+"""exactness: the counts of the report."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pfv_mepa.pfv_core.exactness import all_exact, check_mask_like, mask_iou, measure_exactness
+
+from .weights import image
+
+
+def masks() -> tuple[torch.Tensor, torch.Tensor]:
+    mask, exact = torch.zeros(2, 20, 30, dtype=torch.bool), torch.zeros(2, 20, 30, dtype=torch.bool)
+    mask[:, 5:15, 5:25] = True
+    exact[:, 7:13, 7:23] = True
+    return mask, exact
+
+
+def test_an_exact_ad_and_one_changed_value():
+    photo, (mask, exact) = image(2, 3, 20, 30, seed=1), masks()
+    ad = torch.where(exact[:, None], photo, 0.5)
+    first, second = measure_exactness(ad, photo, mask, exact)
+    assert first == second
+    assert (first.product_pixels, first.pixels_checked, first.pixels_equal, first.max_difference) == (200, 96, 96, 0.0)
+    assert first.mask_iou is None
+    assert all_exact([first, second])
+    ad[1, 2, 8, 9] += 0.25
+    ad[1, 0, 8, 9] -= 0.125
+    first, second = measure_exactness(ad, photo, mask, exact)
+    assert first.max_difference == 0.0
+    assert second.pixels_equal == 95
+    assert second.max_difference == pytest.approx(0.25)
+    assert not all_exact([first, second])
+
+
+def test_outside_the_exact_mask_nothing_counts():
+    photo, (mask, exact) = image(2, 3, 20, 30, seed=2), masks()
+    ad = torch.where(exact[:, None], photo, float("nan"))
+    assert all_exact(measure_exactness(ad, photo, mask, exact))
+
+
+def test_iou():
+    mask, exact = masks()
+    assert mask_iou(exact[0], mask[0]) == 96 / 200
+    assert mask_iou(mask[0], exact[0]) == 96 / 200
+    assert mask_iou(mask[0], mask[0].roll(5, 1)) == 150 / 250
+    assert mask_iou(mask[0], mask[0]) == 1.0
+    assert mask_iou(mask[0], ~mask[0]) == 0.0
+    assert mask_iou(mask[0] & False, mask[0]) == 0.0
+    assert mask_iou(mask[0] & False, mask[0] & False) == 1.0
+    reports = measure_exactness(image(2, 3, 20, 30, seed=3), image(2, 3, 20, 30, seed=4), mask, exact, exact)
+    assert [report.mask_iou for report in reports] == [96 / 200] * 2
+
+
+def test_a_mask_of_another_image_is_refused():
+    picture = image(2, 3, 20, 30, seed=5)
+    assert tuple(check_mask_like(torch.ones(1, 20, 30), picture, "generated_mask").shape) == (2, 1, 20, 30)
+    with pytest.raises(ValueError, match=r"generated_mask is 30x20, its image is 20x30 \(height x width\)"):
+        check_mask_like(torch.ones(1, 30, 20), picture, "generated_mask")
+    with pytest.raises(ValueError, match="generated_mask holds 3 masks for 2 images"):
+        check_mask_like(torch.ones(3, 20, 30), picture, "generated_mask")

@@ -1,0 +1,69 @@
+"""region_preview: every region, gap and overlap can be told apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pfv_mepa.pfv_core.placement import Box
+from pfv_mepa.pfv_core.region_preview import COLOURS, CUT_OFF, REST, SAFE_LINE, canvas_preview, region_preview
+
+from .weights import image
+
+
+def test_each_region_has_its_colour_the_rest_is_grey_and_overlaps_are_striped():
+    regions = [torch.zeros(1, 40, 60) for _ in range(3)]
+    for number, region in enumerate(regions):
+        region[:, :20, 20 * number : 20 * (number + 1)] = 1
+    regions[2][:, :20, :10] = 1  # over region 1
+    picture = region_preview(regions)
+    for number in range(3):
+        seen = picture[0, :, 5, 20 * number + 15]
+        assert seen.tolist() == pytest.approx(COLOURS[number])
+    assert (picture[0, :, 30] == REST).all()
+    overlap = picture[0, :, :20, :10]
+    assert set(overlap.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(overlap[0], overlap[1])
+
+
+def test_shares_mix_and_are_no_overlap():
+    half = torch.full((1, 4, 4), 0.5)
+    picture = region_preview([half, half])
+    expected = [(one + other) / 2 for one, other in zip(COLOURS[0], COLOURS[1], strict=True)]
+    assert picture[0, :, 0, 0].tolist() == pytest.approx(expected)
+
+
+def test_a_picture_is_seen_through_and_a_large_region_is_shown_small():
+    region = torch.zeros(1, 1500, 2100)
+    region[:, 700:] = 1
+    under = image(1, 3, 50, 70, seed=1)
+    picture = region_preview([region], under)
+    assert tuple(picture.shape) == (1, 3, 500, 700)
+    assert picture[:, :, :200].std() > 0.01
+    assert ((picture >= 0) & (picture <= 1)).all()
+
+
+def test_too_many_regions_are_refused():
+    with pytest.raises(ValueError, match="5 regions, expected at most 4"):
+        region_preview([torch.ones(1, 4, 4)] * 5)
+
+
+def test_the_canvas_shows_product_safe_area_and_what_is_cut_off():
+    placed, mask = image(1, 3, 64, 72, seed=2), torch.zeros(1, 64, 72, dtype=torch.bool)
+    mask[:, 20:40, 20:40] = True
+    kept = placed.clone()
+    picture = canvas_preview(placed, mask, (60, 70), Box(5, 6, 50, 55))
+    assert torch.equal(placed, kept)
+    assert torch.equal(picture[0, :, 20:40, 20:40], placed[0, :, 20:40, 20:40])
+    assert (picture[0, :, 12, 12] == 0.5).all()
+    assert picture[0, :, 5, 30].tolist() == pytest.approx(SAFE_LINE)
+    assert picture[0, :, 54, 30].tolist() == pytest.approx(SAFE_LINE)
+    assert picture[0, :, 30, 60].tolist() == pytest.approx(SAFE_LINE)
+    for row, column in ((62, 3), (3, 71)):
+        assert picture[0, :, row, column].tolist() == pytest.approx(CUT_OFF)
+    assert (
+        canvas_preview(
+            image(1, 3, 2000, 1200, seed=3), mask.new_zeros(1, 2000, 1200), (2000, 1200), Box(0, 0, 9, 9)
+        ).shape[2]
+        == 1000
+    )
