@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..pfv_core.adapter import CompressMethod
-from ..pfv_core.attention import BranchControl, Gate
+from ..pfv_core.latent_grid_preview import latent_grid_preview
 from ..pfv_core.vit import ImageTokens
-from .convert import region_mask
-from .cross_attention_patch import apply_image_prompt
+from .branch_inputs import Branch, balance_inputs, branch_inputs
+from .convert import image_from_core
+from .feedback import show_text
 from .host_adapter import FOLDER, HostAdapter, ImagePrompt, register_folder
 from .types import CATEGORY, AdapterType, ImagePromptType, ImageTokensType
 
@@ -110,59 +111,15 @@ class MEPAApply(io.ComfyNode):
             "Several of these nodes stack: one for each image prompt.",
             inputs=[
                 io.Model.Input("model", tooltip="SDXL, SD1.5 or a distilled SDXL (SSD-1B, Vega, KOALA)."),
-                ImagePromptType.Input("image_prompt", tooltip="From PFV Token Compress."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=5.0,
-                    step=0.05,
-                    tooltip="How strongly the image prompt counts. 0: the node does nothing. 1: as the adapter was trained.",
-                ),
-                io.Float.Input(
-                    "text_share",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How much the text prompt still counts inside the region. 0: not at all, the image rules alone (the "
-                    "paper's region control). 1: fully (the usual IP-Adapter).",
-                ),
-                io.Combo.Input(
-                    "gate",
-                    options=Gate,
-                    default=Gate.OUTPUT,
-                    tooltip="output: outside the region the image prompt is exactly absent. query: the paper's equation 6 as "
-                    "printed, where each prompt's average still reaches the other's region.",
-                ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the sampling where it begins. 0: at once. 1: at the very end.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the sampling where it ends. 0: at once. 1: never.",
-                ),
-                io.Mask.Input(
-                    "region",
-                    optional=True,
-                    tooltip="1 = the image prompt rules here, 0 = the text does; soft edges blend. It spans the whole image, at "
-                    "any resolution of the same shape. Not connected: everywhere.",
-                ),
+                *branch_inputs(),
+                *balance_inputs(),
             ],
             outputs=[
                 io.Model.Output(
                     "patched_model", display_name="model", tooltip="For the sampler, or another MEPA Apply."
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -176,10 +133,18 @@ class MEPAApply(io.ComfyNode):
         start_percent: float,
         end_percent: float,
         region: Tensor | None = None,
+        std_norm: bool = False,
+        time_weighting: bool = False,
+        gamma: int = 400,
+        branches: tuple[Branch, ...] | None = None,
     ) -> io.NodeOutput:
-        """Patch a clone of the model."""
-        control = BranchControl(strength, text_share, gate)
-        patched = apply_image_prompt(
-            model, image_prompt, control, region_mask(region, "region"), start_percent, end_percent
-        )
-        return io.NodeOutput(patched)
+        """Patch a clone of the model, with one branch after another."""
+        numbers = strength, text_share, gate, start_percent, end_percent
+        own = Branch.of(image_prompt, *numbers, region, std_norm, time_weighting, gamma)
+        for branch in (own, *(branches or ())):
+            model = branch.apply(model)
+        if own.region is None:
+            return io.NodeOutput(model)
+        shares = ", ".join(f"{share:.0%}" for share in own.region.flatten(1).mean(1).tolist())
+        show_text(cls, f"region: {shares} of the frame")
+        return io.NodeOutput(model, ui=ui.PreviewImage(image_from_core(latent_grid_preview(own.region)), cls=cls))

@@ -125,6 +125,33 @@ def region_mask(mask: Tensor | None, name: str) -> Tensor | None:
     return region
 
 
+def region_of(mask: Tensor, name: str) -> Tensor:
+    """`region_mask` for a mask that is there.
+
+    Raises:
+        ValueError: values outside 0..1, or a region that is empty in every image of the batch.
+    """
+    region = region_mask(mask, name)
+    assert region is not None  # None comes from None alone
+    return region
+
+
+def region_selection(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
+    """A MASK of no image in particular -> (B, H, W) bool, True = the thing that it selects or lies around.
+
+    Raises:
+        ValueError: values outside 0..1, nothing or everything selected, or an unknown `selects`.
+    """
+    mask = mask_to_core(mask, name)
+    selected = selected_mask(mask, mask[:, None], name)
+    return ~selected if parse_choice(Selects, selects, f"{name}_selects") is Selects.BACKGROUND else selected
+
+
+def background_of(region: Tensor) -> Tensor:
+    """A soft region turned around: everything else."""
+    return 1 - region
+
+
 def mask_to_core(mask: Tensor, name: str) -> Tensor:
     """MASK of any usual shape -> (B, H, W) on the CPU, values checked."""
     mask = mask[None] if mask.ndim == 2 else mask

@@ -15,61 +15,31 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
-from ..pfv_core.attention import (
-    Attend,
-    BranchControl,
-    RowPlan,
-    plan_rows,
-    text_image_attention,
-    text_image_attention_by_image,
-)
-from ..pfv_core.query_mask import LATENT_SCALE, frame_matches, query_mask
-from .host_adapter import ImagePrompt, LayerKeysValues
+from ..pfv_core.attention import Attend, BranchControl, text_image_attention, text_image_attention_by_image
+from ..pfv_core.balance import Balance, balanced_attention, check_gamma
+from .applied_prompt import AppliedPrompt, Controls, Grid, Place, RunCache
+from .host_adapter import ImagePrompt
 from .host_unet import BlockKey, CrossAttentionBlock, cross_attention_blocks, match_adapter
+from .noise_schedule import NoiseSchedule
 
 logger = logging.getLogger(__name__)
 
 UNCOND = 1  # the host's mark of a negative chunk in cond_or_uncond; positives are 0
 KEY = "pfv_mepa"  # of our wrappers, callbacks and transformer options
+ANY_LEVEL = 1.0  # stands for the noise level where nothing asks for it
 
 Options = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class AppliedPrompt:
-    """One MEPA Apply: an image prompt with its region and its window of noise levels."""
-
-    keys_values: tuple[LayerKeysValues, LayerKeysValues]  # of positive and negative, (T, c, width)
-    control: BranchControl
-    region: Tensor | None  # (R, H, W) 0..1, None = the whole frame
-    sigma_start: float
-    sigma_end: float
-
-    @property
-    def num_images(self) -> int:
-        """References in the prompt: one for all images of a batch, or one each."""
-        return self.keys_values[0][0][0].shape[0]
-
-    @property
-    def num_regions(self) -> int:
-        """Regions: one for all images of a batch, or one each."""
-        return 1 if self.region is None else self.region.shape[0]
-
-    def active(self, sigma: float) -> bool:
-        """Whether this noise level lies in the window."""
-        return self.sigma_end <= sigma <= self.sigma_start
 
 
 @dataclass
 class SamplingRun:
     """What blocks cannot know by themselves of the sampling they are part of."""
 
-    latent_size: tuple[int, int]
+    latent_size: Grid
     told: set[str] = field(default_factory=set)
 
     def tell(self, message: str) -> None:
@@ -80,40 +50,26 @@ class SamplingRun:
 
 
 class ImagePromptPatch:
-    """Image prompts of a model, shared by all its cross-attentions and never changed.
-
-    Its caches live for one run: row plans for each grid, keys and values on the sampling device in its dtype.
-    """
+    """Image prompts of a model, shared by all its cross-attentions and never changed; its cache lives for one run."""
 
     def __init__(self, prompts: tuple[AppliedPrompt, ...]) -> None:
         self.prompts = prompts
-        self._plans: dict[Any, list[RowPlan]] = {}
-        self._keys_values: dict[Any, tuple[Tensor, Tensor]] = {}
-        self._sigma: tuple[Any, float] = (None, 0.0)
+        self._cache = RunCache(prompts)
+        self._sigma: tuple[Any, float] = (None, ANY_LEVEL)
+        self._controls: tuple[float | None, Controls] = (None, {})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ImagePromptPatch:
         return self
 
     def clear(self) -> None:
         """Drop what was computed for a run."""
-        self._plans, self._keys_values, self._sigma = {}, {}, (None, 0.0)
+        self._cache.clear()
+        self._sigma = (None, ANY_LEVEL)
 
-    def check_latent(self, batch: int, latent_size: tuple[int, int]) -> None:
+    def check_latent(self, batch: int, latent_size: Grid) -> None:
         """ValueError if a prompt fits no batch of this size, or a region no frame of this shape."""
         for prompt in self.prompts:
-            for count, what in ((prompt.num_images, "image prompt"), (prompt.num_regions, "region")):
-                if count not in (1, batch):
-                    raise ValueError(
-                        f"MEPA Apply: the {what} is a batch of {count}, {batch} image(s) are being sampled: give 1, or one "
-                        "for each image"
-                    )
-            if prompt.region is None or frame_matches((prompt.region.shape[1], prompt.region.shape[2]), latent_size):
-                continue
-            height, width = (LATENT_SCALE * side for side in latent_size)
-            raise ValueError(
-                f"MEPA Apply: the region is {prompt.region.shape[1]}x{prompt.region.shape[2]}, the image being sampled is "
-                f"{height}x{width} (height x width): give the region the image's shape"
-            )
+            prompt.check_latent(batch, latent_size)
 
     def attention(
         self, layers: tuple[int, ...], query: Tensor, key: Tensor, value: Tensor, options: Options, base: Attend | None
@@ -126,40 +82,24 @@ class ImagePromptPatch:
             options: the host's extra_options of this block.
             base: what was in the slot before, if anything: the text branch then.
         """
-        attend = host_attention(options)
+        attend, text = host_attention(options), (key, value)
         batch, chunks = _chunks(query, options)
-        active = self._active(query, options)
-        if not active:
+        controls = self._taking_part(query, options)
+        if not controls:
             return (base or attend)(query, key, value)
-        images = [self._image_keys_values(index, layers[index], chunks, batch, query) for index in active]
-        controls = [self.prompts[index].control for index in active]
-        plans = self._row_plans(active, query, options)
+        images = [self._cache.keys_values(index, layers[index], chunks, batch, query) for index in controls]
+        place = _place(query, options)
+        normalized = [self.prompts[index].balance.std_norm for index in controls]
+        if any(normalized):
+            weights, regions = self._cache.sample_weights(controls, place, len(chunks))
+            return balanced_attention(query, text, images, weights, regions, normalized, attend, base)
+        plans, numbers = self._cache.row_plans(controls, place), list(controls.values())
         if len(plans) == 1:
-            return text_image_attention(query, (key, value), images, controls, plans[0], attend, base)
-        return text_image_attention_by_image(query, (key, value), images, controls, plans, attend, base)
+            return text_image_attention(query, text, images, numbers, plans[0], attend, base)
+        return text_image_attention_by_image(query, text, images, numbers, plans, attend, base)
 
-    def _active(self, query: Tensor, options: Options) -> tuple[int, ...]:
-        """Prompts that take part in this call."""
-        sigma = self._noise_level(options)
-        active = [index for index, prompt in enumerate(self.prompts) if prompt.active(sigma)]
-        if all(self.prompts[index].region is None for index in active):
-            return tuple(active)
-        run: SamplingRun | None = options.get(KEY)
-        sampled = tuple(options["original_shape"][-2:])
-        if run is None or sampled == run.latent_size:
-            _check_grid(query, options)
-            return tuple(active)
-        run.tell(
-            f"MEPA Apply: part of the image ({sampled[0]}x{sampled[1]} of {run.latent_size[0]}x{run.latent_size[1]} latent "
-            "pixels) is sampled by itself, as area conditioning and tiles do, and the host does not say which part. Image "
-            "prompts with a region are left out of it."
-        )
-        return tuple(index for index in active if self.prompts[index].region is None)
-
-    def _noise_level(self, options: Options) -> float:
-        """Sigma of this forward pass. Read from the device once for all blocks, and only if a window needs it."""
-        if all(prompt.sigma_end <= 0.0 and prompt.sigma_start == float("inf") for prompt in self.prompts):
-            return 1.0
+    def noise_level(self, options: Options) -> float:
+        """Sigma of this forward pass, read from the device once for all blocks."""
         sigmas = options["sigmas"]
         known, sigma = self._sigma
         if known is not sigmas:
@@ -167,40 +107,31 @@ class ImagePromptPatch:
             self._sigma = (sigmas, sigma)
         return sigma
 
-    def _row_plans(self, active: tuple[int, ...], query: Tensor, options: Options) -> list[RowPlan]:
-        """One plan, or one for each image of the batch where regions differ."""
-        grid = tuple(options["activations_shape"][-2:])
-        latent_size = tuple(options["original_shape"][-2:])
-        cache_key = (active, grid, latent_size, query.shape[1], query.device, query.dtype)
-        if cache_key not in self._plans:
-            prompts = [self.prompts[index] for index in active]
-            masks = [None if p.region is None else query_mask(p.region, grid, latent_size) for p in prompts]
-            count = max((len(mask) for mask in masks if mask is not None), default=1)
-            self._plans[cache_key] = [
-                plan_rows(
-                    [None if mask is None else mask[image % len(mask)] for mask in masks],
-                    [prompt.control for prompt in prompts],
-                    query.shape[1],
-                ).to(query.device, query.dtype)
-                for image in range(count)
-            ]
-        return self._plans[cache_key]
+    def _taking_part(self, query: Tensor, options: Options) -> Controls:
+        """Controls of the prompts that take part in this call."""
+        controls = self._controls_now(options)
+        if all(self.prompts[index].region is None for index in controls):
+            return controls
+        run: SamplingRun | None = options.get(KEY)
+        sampled = _size(options, "original_shape")
+        if run is None or sampled == run.latent_size:
+            _check_grid(query, options)
+            return controls
+        run.tell(
+            f"MEPA Apply: part of the image ({sampled[0]}x{sampled[1]} of {run.latent_size[0]}x{run.latent_size[1]} latent "
+            "pixels) is sampled by itself, as area conditioning and tiles do, and the host does not say which part. Image "
+            "prompts with a region are left out of it."
+        )
+        return {index: control for index, control in controls.items() if self.prompts[index].region is None}
 
-    def _image_keys_values(
-        self, index: int, layer: int, chunks: tuple[int, ...], batch: int, query: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Key and value (rows, c, width) of a prompt for the chunks of this call."""
-        cache_key = (index, layer, chunks, query.device, query.dtype)
-        if cache_key not in self._keys_values:
-            positive, negative = (pairs[layer] for pairs in self.prompts[index].keys_values)
-            count = self.prompts[index].num_images
-            pairs = [
-                tuple(t.expand(count, -1, -1) for t in negative) if chunk == UNCOND else positive for chunk in chunks
-            ]
-            key, value = (torch.stack(tensors).to(query.device, query.dtype) for tensors in zip(*pairs, strict=True))
-            self._keys_values[cache_key] = key, value  # (chunks, T, c, width)
-        key, value = (t.expand(-1, batch, -1, -1).flatten(0, 1) for t in self._keys_values[cache_key])
-        return key, value
+    def _controls_now(self, options: Options) -> Controls:
+        """Controls at this noise level, which is read only if a window or a time weight needs it."""
+        needed = any(prompt.needs_noise_level for prompt in self.prompts)
+        sigma = self.noise_level(options) if needed else ANY_LEVEL
+        if self._controls[0] != sigma:
+            controls = {index: prompt.control_at(sigma) for index, prompt in enumerate(self.prompts)}
+            self._controls = (sigma, {index: control for index, control in controls.items() if control is not None})
+        return self._controls[1]
 
 
 class BlockPatch:
@@ -217,9 +148,15 @@ class BlockPatch:
         base = None if self.base is None else partial(_call_base, self.base, options)
         out = self.patch.attention(self.layers, query, key, value, options, base)
         for callback, kwargs in self.added:
-            if _in_window(kwargs, options):
+            if self._in_window(kwargs, options):
                 out = out + callback(out, query, key, value, options, **kwargs)
         return out
+
+    def _in_window(self, kwargs: Options, options: Options) -> bool:
+        """The window of noise levels that an IP-Adapter pack hands over with its callback."""
+        if "sigma_start" not in kwargs or "sigma_end" not in kwargs:
+            return True
+        return kwargs["sigma_end"] <= self.patch.noise_level(options) <= kwargs["sigma_start"]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BlockPatch:
         return copy(self)
@@ -246,6 +183,7 @@ def apply_image_prompt(
     region: Tensor | None,
     start_percent: float = 0.0,
     end_percent: float = 1.0,
+    balance: Balance | None = None,
 ) -> Any:
     """Put an image prompt into every cross-attention of a model.
 
@@ -255,12 +193,14 @@ def apply_image_prompt(
         control: strength, text share and gate. Strength 0 returns the model as it is.
         region: (R, H, W) float, 0..1, 1 = the image prompt rules; None = the whole frame.
         start_percent, end_percent: window of the sampling, 0..1.
+        balance: normalisation and time weighting of the branch; None = neither.
 
     Returns:
         A patched clone. The model itself, and every other clone of it, stays as it is.
 
     Raises:
-        ValueError: a model without cross-attention, of another family than the adapter's, or an empty window.
+        ValueError: a model without cross-attention, of another family than the adapter's, an empty window,
+            or a gamma outside the model's schedule.
     """
     if not 0.0 <= start_percent <= end_percent <= 1.0:
         raise ValueError(
@@ -268,15 +208,20 @@ def apply_image_prompt(
         )
     blocks = cross_attention_blocks(model)
     index = match_adapter(image_prompt.adapter.config, blocks)
+    balance = balance or Balance()
+    schedule = _schedule(model, balance)
     if control.image_scale == 0.0:
         return model
     sampling = model.get_model_object("model_sampling")
     prompt = AppliedPrompt(
         image_prompt.keys_values,
+        image_prompt.adapter.config,
         control,
         region,
         float("inf") if start_percent == 0.0 else float(sampling.percent_to_sigma(start_percent)),
         0.0 if end_percent == 1.0 else float(sampling.percent_to_sigma(end_percent)),
+        balance,
+        schedule,
     )
     clone = model.clone()
     _install(clone, blocks, index, prompt)
@@ -303,6 +248,14 @@ def host_attention(options: Options) -> Attend:
         )
 
     return attend
+
+
+def _schedule(model: Any, balance: Balance) -> NoiseSchedule | None:
+    if balance.gamma is None:
+        return None
+    schedule = NoiseSchedule.of(model.get_model_object("model_sampling"))
+    check_gamma(balance.gamma, schedule.num_timesteps)
+    return schedule
 
 
 def _install(model: Any, blocks: list[CrossAttentionBlock], index: dict[BlockKey, int], prompt: AppliedPrompt) -> None:
@@ -349,14 +302,17 @@ def _call_base(base: Callable[..., Tensor], options: Options, query: Tensor, key
     return base(query, key, value, options)
 
 
-def _in_window(kwargs: Options, options: Options) -> bool:
-    """The window of noise levels that an IP-Adapter pack hands over with its callback."""
-    if "sigma_start" not in kwargs or "sigma_end" not in kwargs:
-        return True
-    return kwargs["sigma_end"] <= float(options["sigmas"][0]) <= kwargs["sigma_start"]
+def _place(query: Tensor, options: Options) -> Place:
+    grid, latent_size = _size(options, "activations_shape"), _size(options, "original_shape")
+    return Place(query.shape[1], grid, latent_size, query.device, query.dtype)
 
 
-def _chunks(query: Tensor, options: Options) -> tuple[int, tuple[int, ...]]:
+def _size(options: Options, shape: str) -> Grid:
+    rows, columns = options[shape][-2:]
+    return rows, columns
+
+
+def _chunks(query: Tensor, options: Options) -> tuple[int, tuple[bool, ...]]:
     """Images in a chunk, and for each chunk of rows whether it is negative.
 
     Attention-couple packs repeat the rows and publish what they made of them under a name of their own.
@@ -369,7 +325,7 @@ def _chunks(query: Tensor, options: Options) -> tuple[int, tuple[int, ...]]:
             and rows % len(chunks) == 0
             and rows // len(chunks) == options["original_shape"][0] // len(options["cond_or_uncond"])
         ):
-            return rows // len(chunks), tuple(chunks)
+            return rows // len(chunks), tuple(chunk == UNCOND for chunk in chunks)
     raise RuntimeError(
         f"MEPA Apply: another patch changed the number of rows in cross-attention to {rows} without saying which are "
         f"negative (the host says {options['cond_or_uncond']}): remove that patch"
@@ -377,7 +333,7 @@ def _chunks(query: Tensor, options: Options) -> tuple[int, tuple[int, ...]]:
 
 
 def _check_grid(query: Tensor, options: Options) -> None:
-    rows, columns = options["activations_shape"][-2:]
+    rows, columns = _size(options, "activations_shape")
     if rows * columns != query.shape[1]:
         raise RuntimeError(
             f"MEPA Apply: another patch changed the number of queries to {query.shape[1]}, the grid is {rows}x{columns}: "

@@ -1,9 +1,14 @@
-"""An adapter under the host's memory management, and the image prompts it makes."""
+"""An adapter under the host's memory management, and the image prompts it makes.
+
+The adapter's projections are large (682 MB for SDXL) and what they give for an image prompt is small and does not change
+over the steps. So they are on the device only while they are used; then the host has its memory back.
+"""
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import comfy.model_management
 import comfy.model_patcher
@@ -14,9 +19,14 @@ from torch import Tensor
 
 from ..pfv_core.adapter import Adapter, AdapterConfig, CompressMethod
 from ..pfv_core.checkpoint import load_adapter
+from ..pfv_core.choices import parse_choice
+from ..pfv_core.reference_origin import tensor_hash
 from ..pfv_core.vit import ImageTokens
+from .content_cache import ContentCache
+from .feedback import progress_over
 
 FOLDER = "ipadapter"
+CACHE_BYTES = 256 << 20  # keys and values of about 12 image prompts of 16 tokens for SDXL
 
 LayerKeysValues = list[tuple[Tensor, Tensor]]
 
@@ -29,7 +39,10 @@ def register_folder() -> None:
 
 
 class HostAdapter:
-    """An adapter that the host counts, loads and frees like its own models."""
+    """An adapter that the host counts, loads and frees like its own models.
+
+    What it computed is kept by content, within CACHE_BYTES, for as long as the host keeps the adapter.
+    """
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
@@ -38,11 +51,20 @@ class HostAdapter:
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
+        self._weights = {name: parameter.data for name, parameter in adapter.named_parameters()}
+        self._prompts: ContentCache[tuple[Tensor, Tensor]] = ContentCache(CACHE_BYTES, _pair_size)
+        self._keys_values: ContentCache[LayerKeysValues] = ContentCache(CACHE_BYTES, _layers_size)
 
     @classmethod
     def load(cls, path: Path) -> HostAdapter:
-        """Load a file; its weights are cast where they are used, so any dtype will do."""
-        return cls(load_adapter(path, comfy.ops.manual_cast))
+        """Load a file, or take it from whoever has it loaded; its weights are cast where they are used, so any dtype will do."""
+        stat = path.stat()
+        identity = (path.resolve(), stat.st_size, stat.st_mtime_ns)
+        adapter = _loaded.get(identity)
+        if adapter is None:
+            adapter = cls(load_adapter(path, comfy.ops.manual_cast))
+            _loaded[identity] = adapter
+        return adapter
 
     @property
     def config(self) -> AdapterConfig:
@@ -52,20 +74,58 @@ class HostAdapter:
     @torch.inference_mode()
     def image_prompt(self, tokens: ImageTokens, method: CompressMethod | str, num_tokens: int) -> ImagePrompt:
         """Compress encoded images to this adapter's image prompts."""
-        self._on_device()
-        tokens = tokens.to(self._patcher.load_device)
-        positive, negative = self._adapter.image_prompt(tokens, method, num_tokens)
-        return ImagePrompt(self, positive.cpu(), negative.cpu())
+        method = parse_choice(CompressMethod, method, "method")
+        self.config.check_encoder(tokens.encoder)
+        content = tensor_hash(*tokens.penultimate, tokens.image_embeds, tokens.uncond_penultimate)
+
+        def compress() -> tuple[Tensor, Tensor]:
+            self._on_device()
+            prompts = self._adapter.image_prompt(tokens.to(self._patcher.load_device), method, num_tokens)
+            return prompts[0].cpu(), prompts[1].cpu()
+
+        return ImagePrompt(self, *self._prompts.get_or_compute(f"{content} {method.value} {num_tokens}", compress))
 
     @torch.inference_mode()
     def keys_values(self, image_prompt: Tensor) -> LayerKeysValues:
-        """(B, c, context_dim) -> per layer the key and value (B, c, width), float32 on the CPU."""
-        self._on_device()
-        pairs = self._adapter.keys_values(image_prompt.to(self._patcher.load_device))
-        return [(key.cpu(), value.cpu()) for key, value in pairs]
+        """(B, c, context_dim) -> per layer the key and value (B, c, width), float32 on the CPU.
+
+        After it the adapter leaves the device: sampling needs these alone.
+        """
+
+        def project() -> LayerKeysValues:
+            self._on_device()
+            try:
+                with progress_over(list(self._adapter.ip_adapter.to_v_ip)):
+                    pairs = self._adapter.keys_values(image_prompt.to(self._patcher.load_device))
+                return [(key.cpu(), value.cpu()) for key, value in pairs]
+            finally:
+                self._leave_device()
+
+        return self._keys_values.get_or_compute(tensor_hash(image_prompt), project)
 
     def _on_device(self) -> None:
         comfy.model_management.load_model_gpu(self._patcher)
+
+    def _leave_device(self) -> None:
+        """Unload as the host does it, except that the weights become the file's own mapped memory again, not a copy."""
+        for name, parameter in self._adapter.named_parameters():
+            parameter.data = self._weights[name]
+        entries = comfy.model_management.current_loaded_models
+        for entry in [entry for entry in entries if entry.model is self._patcher]:
+            entry.model_unload()
+            entries.remove(entry)
+
+
+# By file, size and time of change; an adapter is in it for as long as somebody holds it.
+_loaded: WeakValueDictionary[tuple[Path, int, int], HostAdapter] = WeakValueDictionary()
+
+
+def _pair_size(pair: tuple[Tensor, Tensor]) -> int:
+    return pair[0].nbytes + pair[1].nbytes
+
+
+def _layers_size(layers: LayerKeysValues) -> int:
+    return sum(_pair_size(pair) for pair in layers)
 
 
 class ImagePrompt:

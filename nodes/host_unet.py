@@ -38,6 +38,15 @@ def cross_attention_blocks(model: Any) -> list[CrossAttentionBlock]:
             f"MEPA Apply: the model is a {type(unet).__name__}, which has no cross-attention U-Net (Flux and SD3 are such): "
             "use SDXL, a distilled SDXL or SD1.5"
         )
+    return cross_attentions(unet)
+
+
+def cross_attentions(unet: Any) -> list[CrossAttentionBlock]:
+    """Every cross-attention of a U-Net or of a copy of its encoder, which a ControlNet is.
+
+    Raises:
+        ValueError: there is none.
+    """
     found = list(_transformers(unet))
     places = {
         side: [(level, len(module.transformer_blocks)) for at, _, level, module in found if at is side] for side in Side
@@ -53,9 +62,7 @@ def cross_attention_blocks(model: Any) -> list[CrossAttentionBlock]:
                 widths = block.attn2.to_q.out_features, block.attn2.to_k.in_features
                 blocks.append(CrossAttentionBlock((side.value, number, depth), layer, *widths))
     if not blocks:
-        raise ValueError(
-            f"MEPA Apply: the model's {type(unet).__name__} has no cross-attention to put an image prompt into"
-        )
+        raise ValueError(f"MEPA Apply: the {type(unet).__name__} has no cross-attention to put an image prompt into")
     return blocks
 
 
@@ -87,6 +94,6 @@ def _transformers(unet: Any) -> Iterator[tuple[Side, int, int, SpatialTransforme
         level += any(isinstance(module, Downsample) for module in block)
     middle = [] if unet.middle_block is None else unet.middle_block
     yield from ((Side.MIDDLE, 0, level, module) for module in middle if isinstance(module, SpatialTransformer))
-    for number, block in enumerate(unet.output_blocks):
+    for number, block in enumerate(getattr(unet, "output_blocks", ())):
         yield from ((Side.OUTPUT, number, level, module) for module in block if isinstance(module, SpatialTransformer))
         level -= any(isinstance(module, Upsample) for module in block)

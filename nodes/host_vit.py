@@ -1,4 +1,4 @@
-"""The host's CLIP vision model as the core's VisionEncoder."""
+"""The host's image encoders, CLIP and DINOv2, as the core's VisionEncoder."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import comfy.clip_vision
 import comfy.model_management
 import comfy.ops
 import torch
+from comfy.image_encoders.dino2 import Dinov2Model
 from torch import Tensor
 
 from ..pfv_core.vit import EncoderSpec, ImageTokens, encode_uncond
+from .feedback import progress_over
 
 # One entry for each loaded encoder, gone with it: its answer to zero pixels is the same for every reference.
 _uncond: WeakKeyDictionary[torch.nn.Module, Tensor] = WeakKeyDictionary()
@@ -21,15 +23,13 @@ class HostVit:
     """VisionEncoder over a CLIP_VISION whose model is a CLIP ViT.
 
     Raises:
-        ValueError: a vision model without class token and projection (SigLIP, DINOv2).
+        ValueError: a vision model without class token (SigLIP).
     """
 
     def __init__(self, clip_vision: Any) -> None:
-        spec = encoder_spec(clip_vision)
+        self.spec = encoder_spec(clip_vision)
         self._clip_vision = clip_vision
         self._model = clip_vision.model
-        self._vision = clip_vision.model.vision_model
-        self.spec = spec
         self.mean = tuple(clip_vision.image_mean)
         self.std = tuple(clip_vision.image_std)
 
@@ -47,35 +47,75 @@ class HostVit:
     def embed_patches(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, N, D), on the device the host computes on."""
         pixel_values = pixel_values.to(self._clip_vision.load_device)
-        return self._vision.embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+        return self._model.vision_model.embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
 
     def class_token(self, like: Tensor) -> Tensor:
         """(D,)."""
-        return comfy.ops.cast_to_input(self._vision.embeddings.class_embedding, like)
+        return comfy.ops.cast_to_input(self._model.vision_model.embeddings.class_embedding, like)
 
     def positions(self, like: Tensor) -> Tensor:
         """(1 + N, D)."""
-        return comfy.ops.cast_to_input(self._vision.embeddings.position_embedding.weight, like)
+        return comfy.ops.cast_to_input(self._model.vision_model.embeddings.position_embedding.weight, like)
 
     def run_blocks(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Every layer; the host's layers add in place, so the normed copy is what they change."""
-        return self._vision.encoder(self._vision.pre_layrnorm(tokens), mask=None, intermediate_output=-2)
+        encoder = self._model.vision_model.encoder
+        with progress_over(encoder.layers):
+            return encoder(self._model.vision_model.pre_layrnorm(tokens), mask=None, intermediate_output=-2)
 
     def pool(self, last_hidden: Tensor) -> Tensor:
         """(B, P)."""
-        return self._model.visual_projection(self._vision.post_layernorm(last_hidden[:, 0, :]))
+        return self._model.visual_projection(self._model.vision_model.post_layernorm(last_hidden[:, 0, :]))
+
+
+class HostDinov2(HostVit):
+    """VisionEncoder over a CLIP_VISION whose model is a DINOv2: 37x37 patches of 518 px, and the class token.
+
+    The last tokens are those after the final norm, as the host has them, and the image embedding is the first of them.
+    """
+
+    def embed_patches(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, N, D), on the device the host computes on."""
+        return self._model.embeddings.patch_embeddings(pixel_values.to(self._clip_vision.load_device))
+
+    def class_token(self, like: Tensor) -> Tensor:
+        """(D,)."""
+        return comfy.ops.cast_to_input(self._model.embeddings.cls_token, like).flatten()
+
+    def positions(self, like: Tensor) -> Tensor:
+        """(1 + N, D)."""
+        return comfy.ops.cast_to_input(self._model.embeddings.position_embeddings, like)[0]
+
+    def run_blocks(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Every layer, and the final norm on the last."""
+        with progress_over(self._model.encoder.layer):
+            last, penultimate = self._model.encoder(tokens, intermediate_output=-2)
+        return self._model.layernorm(last), penultimate
+
+    def pool(self, last_hidden: Tensor) -> Tensor:
+        """(B, D)."""
+        return last_hidden[:, 0]
+
+
+def host_encoder(clip_vision: Any) -> HostVit:
+    """The encoder that a CLIP_VISION holds; ValueError if it is neither CLIP nor DINOv2."""
+    return HostDinov2(clip_vision) if isinstance(clip_vision.model, Dinov2Model) else HostVit(clip_vision)
 
 
 def encoder_spec(clip_vision: Any) -> EncoderSpec:
-    """Sizes of a CLIP_VISION; ValueError if it is no CLIP ViT."""
+    """Sizes of a CLIP_VISION; ValueError if it is neither a CLIP ViT nor a DINOv2."""
+    if isinstance(clip_vision.model, Dinov2Model):
+        hidden_size, _, patch_size, _ = clip_vision.model.embeddings.patch_embeddings.projection.weight.shape
+        num_layers = len(clip_vision.model.encoder.layer)
+        return EncoderSpec(clip_vision.image_size, patch_size, num_layers, hidden_size, hidden_size)
     vision: Any = getattr(clip_vision.model, "vision_model", None)
     embeddings: Any = getattr(vision, "embeddings", None)
     if getattr(embeddings, "class_embedding", None) is None or not hasattr(
         clip_vision.model.visual_projection, "weight"
     ):
         raise ValueError(
-            f"clip_vision is a {type(clip_vision.model).__name__} without class token and projection (SigLIP or DINOv2?): "
-            "load a CLIP vision model, CLIP-ViT-H-14 for the *_vit-h adapters"
+            f"clip_vision is a {type(clip_vision.model).__name__} without class token and projection (SigLIP?): load a "
+            "CLIP vision model, CLIP-ViT-H-14 for the *_vit-h adapters, or a DINOv2 for an adapter trained with one"
         )
     hidden_size, _, patch_size, _ = embeddings.patch_embedding.weight.shape
     projection = clip_vision.model.visual_projection.weight.shape[0]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+import json
+from dataclasses import asdict
+
+from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..pfv_core.composite import paste_back
+from ..pfv_core.canvas import AdCanvas
+from ..pfv_core.composite import Rim, paste_back
 from ..pfv_core.depth import DepthFill, compose_depth
+from ..pfv_core.exactness import Exactness, all_exact, check_mask_like, measure_exactness
+from ..pfv_core.shadow import add_contact_shadow
 from .convert import (
+    SELECTED_ABOVE,
     Selects,
     check_image_range,
     image_from_core,
     image_to_core,
+    mask_to_core,
     visible_mask,
 )
 from .convert import (
     product_mask as product_mask_to_core,
 )
-from .types import CATEGORY
+from .types import CATEGORY, AdCanvasType
 
 MASK_SELECTS_TOOLTIP = (
     "What the mask selects. product: you painted the product. background: the file is a cut-out with transparency, whose "
@@ -91,7 +99,7 @@ class StrictIDComposite(io.ComfyNode):
             display_name="Strict-ID Composite",
             category=CATEGORY,
             description="Puts the product's own pixels back over the generated image: exact inside the eroded mask, blended "
-            "at its rim, untouched outside.",
+            "at its rim, untouched outside. Counts what is exact in its report.",
             inputs=[
                 io.Image.Input("generated", tooltip="The generated image."),
                 io.Image.Input("product", tooltip="The product photo, the same size."),
@@ -111,8 +119,45 @@ class StrictIDComposite(io.ComfyNode):
                     default=4,
                     min=0,
                     max=256,
-                    tooltip="Pixels over which the product fades out beyond the eroded mask, never beyond the mask itself. "
-                    "0: a hard edge.",
+                    tooltip="Pixels over which the product fades out beyond the eroded mask; see rim. 0: a hard edge.",
+                ),
+                io.Combo.Input(
+                    "rim",
+                    options=Rim,
+                    default=Rim.WITHIN_MASK,
+                    optional=True,
+                    tooltip="within_mask: the fade ends at the mask itself, what lies outside is never touched. beyond_mask: it "
+                    "has its full length, over the surroundings too; there the product's edge fades, not the photo's "
+                    "background.",
+                ),
+                io.Float.Input(
+                    "shadow_strength",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How dark an added contact shadow around the product's foot is. 0: none is added, the shadow of the "
+                    "generated image stays. 1: black at its deepest.",
+                ),
+                io.Int.Input(
+                    "shadow_size",
+                    default=16,
+                    min=1,
+                    max=512,
+                    optional=True,
+                    tooltip="Pixels above the product's lowest row that count as its foot, and softness of the added shadow.",
+                ),
+                AdCanvasType.Input(
+                    "canvas",
+                    optional=True,
+                    tooltip="From PFV Ad Canvas: the generated image is brought to the ad's exact size first. Product and mask "
+                    "are then the canvas's.",
+                ),
+                io.Mask.Input(
+                    "generated_mask",
+                    optional=True,
+                    tooltip="The product as found in the generated image, 1 = product. Only for mask_iou in the report.",
                 ),
             ],
             outputs=[
@@ -121,6 +166,11 @@ class StrictIDComposite(io.ComfyNode):
                     "exact_mask",
                     display_name="exact_mask",
                     tooltip="1 where the ad is the photo's own pixels, bit for bit.",
+                ),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="JSON: for each ad the pixels checked and equal, the largest difference, and mask_iou.",
                 ),
             ],
         )
@@ -134,13 +184,42 @@ class StrictIDComposite(io.ComfyNode):
         product_mask_selects: str,
         erode: int,
         feather: int,
+        rim: str = Rim.WITHIN_MASK,
+        shadow_strength: float = 0.0,
+        shadow_size: int = 16,
+        canvas: AdCanvas | None = None,
+        generated_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Composite every generated image with its product; one product serves a whole batch."""
         generated_image, product_image = image_to_core(generated, "generated"), image_to_core(product, "product")
         check_image_range(product_image, "product")
         mask = product_mask_to_core(product_mask, product_mask_selects, product_image, "product_mask")
+        drawn = None if generated_mask is None else _mask_of(generated_mask, generated_image)
+        if canvas is not None:
+            generated_image, product_image = canvas.finish(generated_image), canvas.finish(product_image)
+            mask = _finished(mask[:, None].float(), canvas)
+            drawn = None if drawn is None else _finished(drawn, canvas)
+        elif drawn is not None:
+            drawn = drawn[:, 0] > SELECTED_ABOVE
         if product_image.shape[0] == 1:
             product_image = product_image.expand(generated_image.shape[0], -1, -1, -1)
             mask = mask.expand(generated_image.shape[0], -1, -1)
-        image, exact_mask = paste_back(generated_image, product_image, mask, erode, feather)
-        return io.NodeOutput(image_from_core(image), exact_mask.float())
+        if shadow_strength:
+            generated_image = add_contact_shadow(generated_image, mask, shadow_strength, shadow_size)
+        image, exact_mask = paste_back(generated_image, product_image, mask, erode, feather, rim)
+        report = _report(measure_exactness(image, product_image, mask, exact_mask, drawn))
+        return io.NodeOutput(image_from_core(image), exact_mask.float(), report, ui=ui.PreviewText(report))
+
+
+def _mask_of(mask: Tensor, image: Tensor) -> Tensor:
+    """A MASK that may be empty -> (B, 1, H, W) float of an image's batch and size."""
+    return check_mask_like(mask_to_core(mask, "generated_mask").float(), image, "generated_mask")
+
+
+def _finished(mask: Tensor, canvas: AdCanvas) -> Tensor:
+    """(B, 1, H, W) float of the canvas's frame or sampling size -> (B, height, width) bool of the ad."""
+    return canvas.finish(mask)[:, 0] > SELECTED_ABOVE
+
+
+def _report(reports: list[Exactness]) -> str:
+    return json.dumps({"exact": all_exact(reports), "ads": [asdict(report) for report in reports]}, indent=2)

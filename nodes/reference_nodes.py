@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy.model_management import intermediate_device
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..pfv_core.fit import Fit, fit_geometry
 from ..pfv_core.patch_mask import PatchMask, rebinarize
 from ..pfv_core.preview import patch_grid_preview
-from ..pfv_core.vit import HideMode, encode_image
+from ..pfv_core.vit import HideMode
 from .convert import image_from_core, image_to_core, visible_mask
-from .host_vit import HostVit, clip_vision_output, encoder_spec
+from .encoded_references import encode_reference
+from .feedback import show_text
+from .host_vit import clip_vision_output, encoder_spec
 from .types import CATEGORY, ImageTokensType, PatchMaskType
 
 
@@ -64,6 +65,7 @@ class PFVMaskRebinarize(io.ComfyNode):
                     tooltip="1 = hidden, whole patches, at the reference's size.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -79,6 +81,7 @@ class PFVMaskRebinarize(io.ComfyNode):
         preview = image_from_core(patch_grid_preview(image, hidden, geometry))
         shown: dict[str, Any] = ui.PreviewImage(preview, cls=cls).as_dict()
         shown["kept_share"] = [round(share, 4) for share in patch_mask.kept_share.tolist()]
+        show_text(cls, f"kept: {', '.join(f'{share:.0%}' for share in shown['kept_share'])}")
         return io.NodeOutput(patch_mask, hidden.float(), ui=shown)
 
 
@@ -119,6 +122,5 @@ class PFVImageEncode(io.ComfyNode):
     def execute(cls, clip_vision: Any, reference: Tensor, patch_mask: PatchMask, mode: str) -> io.NodeOutput:
         """Encode."""
         image = image_to_core(reference, "reference")
-        encoder = HostVit(clip_vision).load()
-        tokens = encode_image(encoder, image, patch_mask, mode, encoder.uncond_penultimate()).to(intermediate_device())
+        tokens = encode_reference(clip_vision, image, patch_mask, mode)
         return io.NodeOutput(tokens, clip_vision_output(tokens))

@@ -76,7 +76,7 @@ def tiny_model(
         seed: of the weights.
     """
     plan = TOPOLOGIES[topology]
-    config = _model_config(plan, channels, head_dim, context_dim, pooled_dim)
+    config = model_config(plan, channels, head_dim, context_dim, pooled_dim)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "", device=torch.device("cpu"))
     randomize(model.diffusion_model, seed)
@@ -87,7 +87,8 @@ def tiny_model(
     )
 
 
-def _model_config(plan: Topology, channels: int, head_dim: int, context_dim: int, pooled_dim: int) -> Any:
+def model_config(plan: Topology, channels: int, head_dim: int, context_dim: int, pooled_dim: int) -> Any:
+    """The host's configuration of a U-Net; the arguments are those of `tiny_model`."""
     unet_config = {
         "image_size": 32,
         "in_channels": 4,

@@ -22,12 +22,25 @@ MEPAAdapterLoader.GET_SCHEMA()  # the host reads every schema when it loads the 
 NODE_IDS = (  # in people's saved workflows: never to be changed
     "PFVMaskRebinarize",
     "PFVImageEncode",
+    "PFVSaveReference",
+    "PFVLoadReference",
     "MEPAAdapterLoader",
     "PFVTokenCompress",
     "MEPAApply",
+    "MEPABranch",
+    "MEPAApplyControlNet",
     "PFVDepthCompose",
     "StrictIDComposite",
     "PFVDemoModels",
+    "RefAdGenAttentionFusion",
+    "RefAdGenMaskInput",
+    "PFVAdCanvas",
+    "PFVAdCanvasPlace",
+    "PFVAdCanvasFinish",
+    "MEPARegionShape",
+    "MEPARegionFromMask",
+    "MEPARegionBuilder",
+    "PFVScaleMap",
 )
 
 

@@ -7,7 +7,7 @@ import torch
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
-from pfv_mepa.nodes.cross_attention_patch import ImagePromptPatch
+from pfv_mepa.nodes.applied_prompt import RunCache
 from pfv_mepa.pfv_core.query_mask import layer_grid
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, recorded_calls, right_half, sample
 
@@ -38,7 +38,7 @@ def test_grid_of_odd_sizes(tiny_model, prompt, height, width):
 
 def planned_masks(model, **size):
     """The region share of every query that the run planned with, by grid."""
-    from pfv_mepa.nodes import cross_attention_patch as patch_module
+    from pfv_mepa.nodes import applied_prompt as patch_module
 
     found = {}
     original = patch_module.query_mask
@@ -101,13 +101,14 @@ def test_a_soft_painted_rim_counts_as_hard(tiny_model, prompt):
 def test_plans_are_made_once_for_each_grid_and_dropped_after_the_run(tiny_model, prompt):
     patched = apply(tiny_model, prompt, region=right_half())
     sizes = []
-    original = ImagePromptPatch.clear
+    original = RunCache.clear
 
     def recording(self):
         sizes.append((len(self._plans), len(self._keys_values)))
         original(self)
+        assert not [cache for cache in (self._plans, self._masks, self._keys_values) if cache]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImagePromptPatch, "clear", recording)
+        patch.setattr(RunCache, "clear", recording)
         sample(patched, steps=3)
     assert sizes == [(2, 70)]

@@ -204,7 +204,8 @@ def test_the_saved_png_holds_the_products_own_pixels(host_base_directory):
     mask[:, 30:70, 30:90] = 254 / 255
     generated = reference(96, 128, batch=2, seed=4)
     inputs = {"generated": generated, "product": product, "product_mask": mask, "product_mask_selects": "product"}
-    image, exact = outputs(StrictIDComposite, **inputs, erode=2, feather=4)
+    image, exact, report = outputs(StrictIDComposite, **inputs, erode=2, feather=4)
+    assert json.loads(report)["exact"]
     assert exact.sum() == 2 * 36 * 56
     saved = host_nodes.SaveImage()
     saved.output_dir = str(host_base_directory / "output")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 from pfv_mepa.headless.client import Client, ExecutionFailedError, saved_images
@@ -21,13 +22,15 @@ from pfv_mepa.headless.find_host import PACK_ROOT, require_host
 from pfv_mepa.headless.start_host import running_host
 from pfv_mepa.headless.tiny_stack.files import write_tiny_files
 from pfv_mepa.headless.workflow import load_prompt, nodes_of, set_inputs, the_node
+from pfv_mepa.pfv_core.composite import erode_mask
+from pfv_mepa.pfv_core.placement import Layout, plan_placement
 from pfv_mepa.tests.host.sampling import NODE_IDS
 from pfv_mepa.tools.workflow_parts.definitions import PACK_ID
 from pfv_mepa.tools.workflow_parts.description import Group, Link, Node, Workflow, WorkflowError
 from pfv_mepa.tools.workflow_parts.forms import WorkflowFiles
 from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
 
-NAMES = ("minimal", "full", "demo_minimal", "demo_full")
+NAMES = ("minimal", "full", "formats", "demo_minimal", "demo_full", "demo_formats")
 FOLDER = PACK_ROOT / "workflows"
 DEMO_INPUTS = FOLDER / "demo_inputs"
 LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader", "ControlNetLoader", "MEPAAdapterLoader"}
@@ -224,7 +227,7 @@ def test_builder_refuses_what_the_host_does_not_have(nodes, message, object_info
 # --- the demo twins ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["minimal", "full"])
+@pytest.mark.parametrize("name", NAMES[:3])
 def test_a_demo_twin_differs_in_its_loaders_and_settings_alone(name):
     def wiring(prompt: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Title -> class and links by the title they come from; a loader's are those of one source of models."""
@@ -248,7 +251,7 @@ def test_a_demo_twin_differs_in_its_loaders_and_settings_alone(name):
 
 
 def test_the_demo_has_the_pictures_it_names():
-    named = {node["inputs"]["image"] for name in NAMES[2:] for node in nodes_of(api_form(name), "LoadImage")}
+    named = {node["inputs"]["image"] for name in NAMES[3:] for node in nodes_of(api_form(name), "LoadImage")}
     assert named == {file.name for file in DEMO_INPUTS.glob("*.png")}
 
 
@@ -302,9 +305,11 @@ def test_groups_name_the_steps_in_order():
     titles = {name: [group["title"][3:].split()[0] for group in ui_form(name)["groups"]] for name in NAMES}
     assert titles["minimal"] == ["Reference", "Adapter", "Sampling", "Result"]
     assert titles["full"] == ["References", "Adapter", "Product", "Sampling", "Result"]
-    assert [titles["demo_minimal"], titles["demo_full"]] == [titles["minimal"], titles["full"]]
-    colours = [group["color"] for group in ui_form("full")["groups"]]
-    assert len(set(colours)) == len(colours)
+    assert titles["formats"] == ["References", "Adapter", "1:1", "4:5", "1.91:1", "Scale"]
+    assert [titles[f"demo_{name}"] for name in NAMES[:3]] == [titles[name] for name in NAMES[:3]]
+    for name in ("full", "formats"):
+        colours = [group["color"] for group in ui_form(name)["groups"]]
+        assert len(set(colours)) == len(colours)
 
 
 # --- what headless users and designers are told -----------------------------------------------------------------------
@@ -352,7 +357,8 @@ def test_help_page_explains_every_input(node_id, object_info, server):
     rows = {
         name for line in page.splitlines() if line[:3] == "| `" for name in re.findall(r"`(\w+)`", line.split("|")[1])
     }
-    assert {name for names in info["input_order"].values() for name in names} <= rows
+    shown = [names for kind, names in info["input_order"].items() if kind != "hidden"]
+    assert {name for names in shown for name in names} <= rows
     with urllib.request.urlopen(f"{server.url}/extensions/{PACK_ROOT.name}/docs/{node_id}.md", timeout=60) as answer:
         assert answer.read().decode() == page
 
@@ -427,6 +433,45 @@ def test_a_demo_twin_runs_as_it_is_shipped_and_loads_its_models_once(name, serve
     other = run(server, prompt, tmp_path / "other.png")
     assert not np.array_equal(np.asarray(ad), np.asarray(other))
     assert server.log.read_text(encoding="utf-8").count("model_type V_PREDICTION") == loads > 0
+
+
+def test_one_product_in_three_formats_is_exact_in_each(server, tmp_path):
+    """Every ad has its exact size, carries its workflow, and holds the photo's own pixels where its canvas says."""
+    prompt = api_form("demo_formats")
+    for node in nodes_of(prompt, "KSampler"):
+        set_inputs(node, steps=STEPS)
+    client = Client(server.url)
+    outputs = client.run(prompt)
+    ads = {
+        image.filename.removesuffix("_00001_.png"): image for image in saved_images(outputs) if image.type == "output"
+    }
+    photo = Image.open(DEMO_INPUTS / "demo_product.png")
+    own, mask = np.asarray(photo.convert("RGB")), torch.from_numpy(np.asarray(photo.getchannel("A")) > 127)
+    for key, title, size in (
+        ("ad_1x1", "1:1", (128, 128)),
+        ("ad_1080x1350", "4:5", (112, 140)),
+        ("ad_1200x628", "1.91:1", (172, 90)),
+    ):
+        with Image.open(client.download(ads[key], tmp_path / f"{key}.png")) as ad:
+            assert ad.size == size
+            assert embedded(ad) == essence(prompt)
+            pixels = np.asarray(ad)
+        settings = the_node(prompt, "PFVAdCanvas", f"Canvas {title}")["inputs"]
+        layout = Layout(settings["position"], settings["scale_by"], settings["share"], settings["margin"])
+        placement = plan_placement(mask, size[::-1], layout)
+        assert not placement.resized
+        inside = erode_mask(mask[None], 1)[0].numpy()[placement.source.slices]
+        assert np.array_equal(pixels[placement.target.slices][inside], own[placement.source.slices][inside])
+        assert pixels[:, :20].std() > 5
+        composite = node_id(prompt, "StrictIDComposite", f"Product's own pixels in {title}")
+        (report,) = outputs[composite]["text"]
+        assert json.loads(report)["exact"]
+        assert json.loads(report)["ads"][0]["pixels_checked"] == inside.sum() > 500
+
+
+def node_id(prompt: dict[str, Any], class_type: str, title: str) -> str:
+    node = the_node(prompt, class_type, title)
+    return next(number for number, other in prompt.items() if other is node)
 
 
 @pytest.mark.parametrize(("where", "influence"), [("hidden", False), ("visible", True)])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from types import ModuleType
 
 import pytest
 
+from pfv_mepa.headless.as_package import load_as_package
 from pfv_mepa.headless.find_host import require_host
 
 CUSTOM_NODES = require_host().path / "custom_nodes"
@@ -26,27 +26,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"test_{name}.py was left out: clone {source} into the host's custom_nodes")
 
 
-def load_peer(path, name: str) -> ModuleType:
-    """Import a pack's folder as a package of its own name."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            name, path / "__init__.py", submodule_search_locations=[str(path)]
-        )
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        if (path / "__init__.py").is_file():
-            spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="session")
 def ip_adapter_plus() -> ModuleType:
     """The pack's module with its nodes."""
-    load_peer(PEERS["ip_adapter_plus"][0], "peer_ip_adapter_plus")
+    load_as_package("peer_ip_adapter_plus", PEERS["ip_adapter_plus"][0])
     return importlib.import_module("peer_ip_adapter_plus.IPAdapterPlus")
 
 
 @pytest.fixture(scope="session")
 def unet_couple() -> ModuleType:
     """The attention patches of the couple pack; its nodes need a newer host than they themselves do."""
-    load_peer(PEERS["couple"][0], "peer_couple")
+    load_as_package("peer_couple", PEERS["couple"][0])
     return importlib.import_module("peer_couple.unet_couple")

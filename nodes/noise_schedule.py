@@ -1,0 +1,41 @@
+"""Noise levels as the timesteps of the model's own schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """A model's table of noise levels, on the CPU, so that looking one up waits for no device.
+
+    Attributes:
+        log_sigmas: (S,) float32, rising.
+        timesteps: (S,) the timestep that the model takes each of them for; 0 is the finished image.
+        num_timesteps: of the schedule the model was trained with, 1000 in SD1.5 and SDXL.
+    """
+
+    log_sigmas: Tensor
+    timesteps: Tensor
+    num_timesteps: int
+
+    @classmethod
+    def of(cls, model_sampling: Any) -> NoiseSchedule:
+        """The schedule of the host's `model_sampling`.
+
+        Continuous ones (EDM) take a noise level itself, not a timestep: there it is the place in their table.
+        """
+        sigmas = model_sampling.sigmas
+        timesteps = model_sampling.timestep(sigmas).cpu()
+        if timesteps.is_floating_point():
+            timesteps = torch.arange(len(sigmas))
+        return cls(sigmas.log().cpu(), timesteps, int(timesteps.max()) + 1)
+
+    def timestep(self, sigma: float) -> float:
+        """The timestep of the table's noise level that is nearest in log, as the host itself rounds."""
+        distance = (torch.tensor(sigma).log() - self.log_sigmas).abs()
+        return float(self.timesteps[distance.argmin()])

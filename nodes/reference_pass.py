@@ -1,0 +1,168 @@
+"""A pass of a reference U-Net on a product image, of which the keys and values of every self-attention are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
+from torch import Tensor
+
+NAME = "RefAdGen Attention Fusion"
+NOISE_STREAM = 0x5EED  # the reference's noise is not the image's, though both come from the run's seed
+BOUND = ("control", "area", "mask", "hooks", "gligen", "timestep_start", "timestep_end")
+
+BlockKey = tuple[str, int, int]
+"""The host's name of a block: part, number in it, depth in its transformer."""
+
+KeysValues = dict[BlockKey, tuple[Tensor, Tensor]]
+
+
+class ReferenceNoise(str, Enum):
+    """What the reference U-Net sees: the CLEAN product at the lowest noise level, or the product noised as each STEP is."""
+
+    CLEAN = "clean"
+    STEP = "step"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A product and the U-Net that reads it.
+
+    Attributes:
+        latent: (T, channels, h, w) as VAE Encode gives it; T is 1 or the batch that will be sampled.
+        conditioning: of one prompt.
+        noise: what the U-Net sees.
+        model: another U-Net than the one that generates; None = that one.
+        patches_uuid: of a `model` that shares its weights with the one that generates: those weights are used as they are
+            loaded, so both must have the same patches.
+    """
+
+    latent: Tensor
+    conditioning: list[Any]
+    noise: ReferenceNoise
+    model: Any = None
+    patches_uuid: Any = None
+
+
+def self_attentions(model: Any) -> dict[BlockKey, tuple[int, int]]:
+    """Width and heads of every self-attention of a loaded U-Net, in running order.
+
+    Raises:
+        ValueError: a model that is no U-Net with self-attention.
+    """
+    unet = model.get_model_object("diffusion_model")
+    middle = getattr(unet, "middle_block", None)  # None in KOALA-700M
+    sides = {
+        "input": getattr(unet, "input_blocks", []),
+        "middle": [] if middle is None else [middle],
+        "output": getattr(unet, "output_blocks", []),
+    }
+    found: dict[BlockKey, tuple[int, int]] = {}
+    for side, blocks in sides.items():
+        for number, block in enumerate(blocks):
+            for transformer in (module for module in block if isinstance(module, SpatialTransformer)):
+                for depth, inner in enumerate(transformer.transformer_blocks):
+                    if not inner.disable_self_attn:
+                        found[side, number, depth] = inner.attn1.to_q.out_features, inner.attn1.heads
+    if not found:
+        raise ValueError(
+            f"{NAME}: the model is a {type(unet).__name__}, which has no self-attention U-Net (Flux and SD3 are such): use "
+            "SDXL, a distilled SDXL or SD1.5"
+        )
+    return found
+
+
+def check_same_family(model: Any, reference_model: Any) -> None:
+    """ValueError, naming the difference, unless each self-attention of the one has its like in the other."""
+    own, other = self_attentions(model), self_attentions(reference_model)
+    advice = "use a reference_model of the same family (SD1.5 with SD1.5, SDXL with SDXL), or disconnect it"
+    if own.keys() != other.keys():
+        raise ValueError(f"{NAME}: reference_model has {len(other)} self-attentions, model has {len(own)}: {advice}")
+    for key, sizes in own.items():
+        if sizes != other[key]:
+            place = f"{key[0]} {key[1]} block {key[2]}"
+            raise ValueError(
+                f"{NAME}: at {place} reference_model has {other[key][0]} channels in {other[key][1]} heads, model has "
+                f"{sizes[0]} in {sizes[1]}: {advice}"
+            )
+
+
+def check_conditioning(conditioning: list[Any]) -> None:
+    """ValueError unless it is one plain prompt."""
+    if len(conditioning) != 1:
+        raise ValueError(f"{NAME}: reference_prompt holds {len(conditioning)} prompts, expected 1")
+    bound = [name for name in BOUND if name in conditioning[0][1]]
+    if bound:
+        raise ValueError(
+            f"{NAME}: reference_prompt carries {', '.join(bound)}, which the pass on the product image does not use: connect "
+            "a plain CLIP Text Encode"
+        )
+
+
+def check_latent(latent: Tensor, model: Any) -> None:
+    """ValueError unless a LATENT is one that this U-Net can read."""
+    channels = model.model.latent_format.latent_channels
+    if latent.ndim != 4 or latent.shape[1] != channels:
+        raise ValueError(
+            f"{NAME}: reference_latent is {tuple(latent.shape)}, expected (batch, {channels}, height / 8, width / 8): encode "
+            "the product image with the VAE of this model"
+        )
+
+
+@torch.no_grad()
+def reference_keys_values(model: Any, reference: Reference, sigma: Tensor | None, seed: int) -> KeysValues:
+    """Run the reference U-Net once.
+
+    Args:
+        model: the patcher of the U-Net, loaded by the host. Its patches of weights take part, those of attention do not.
+        reference: the product.
+        sigma: noise level of the step, (1,) or more equal values; None = the product without noise, at the lowest level of
+            the schedule.
+        seed: of the noise.
+
+    Returns:
+        Per self-attention its key and value (T, tokens, width), on the U-Net's device in its dtype.
+    """
+    unet, device = model.model, model.load_device
+    latent = unet.process_latent_in(reference.latent.to(device, torch.float32))
+    if sigma is None:
+        level = latent.new_full((len(latent),), float(unet.model_sampling.sigma_min))
+    else:
+        level = sigma[:1].to(latent).expand(len(latent))
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed ^ NOISE_STREAM))
+        latent = unet.model_sampling.noise_scaling(level, noise.to(latent), latent)
+    found: KeysValues = {}
+
+    def record(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
+        block: BlockKey = (*options["block"], options["block_index"])
+        found[block] = key, value
+        return optimized_attention(query, key, value, options["n_heads"], attn_precision=options.get("attn_precision"))
+
+    options = {
+        "patches_replace": {"attn1": dict.fromkeys(self_attentions(model), record)},
+        "cond_or_uncond": [0],
+        "sigmas": level,
+    }
+    unet.apply_model(latent, level, transformer_options=options, **_conditions(unet, reference, latent))
+    return found
+
+
+def _conditions(unet: Any, reference: Reference, latent: Tensor) -> dict[str, Tensor]:
+    """What the host makes of a prompt for this kind of U-Net."""
+    (encoded,) = comfy.samplers.encode_model_conds(
+        unet.extra_conds,
+        comfy.sampler_helpers.convert_cond(reference.conditioning),
+        latent,
+        latent.device,
+        "positive",
+        latent_image=latent,
+    )
+    return {
+        name: condition.process_cond(batch_size=len(latent), area=None).cond
+        for name, condition in encoded["model_conds"].items()
+    }

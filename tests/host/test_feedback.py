@@ -1,0 +1,78 @@
+"""What nodes tell the page: bars that move while they work, and lines below their widgets."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import comfy.utils
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pfv_mepa.headless.tiny_stack import models
+from pfv_mepa.nodes.adapter_nodes import MEPAApply
+from pfv_mepa.nodes.reference_nodes import PFVMaskRebinarize
+from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference, right_half
+
+
+@pytest.fixture
+def moves(monkeypatch):
+    """(value, total) of each move of a progress bar."""
+    seen = []
+    hook = lambda value, total, *_, **__: seen.append((value, total))  # noqa: E731
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    return seen
+
+
+def test_the_bar_moves_layer_by_layer_while_a_reference_is_encoded(plus_adapter_file, moves):
+    encoder = models.tiny_clip_vision()
+    image_prompt(encoder, plus_adapter_file)
+    layers = len(encoder.model.vision_model.encoder.layers)
+    one_run = [(number, layers) for number in range(1, layers + 1)]
+    assert moves == one_run + one_run  # the reference, and what the encoder makes of zero pixels
+    assert not encoder.model.vision_model.encoder.layers[0]._forward_hooks
+
+
+def test_the_bar_moves_layer_by_layer_while_a_prompt_is_applied(tiny_model, tiny_clip_vision, plus_adapter_file, moves):
+    prompt = image_prompt(tiny_clip_vision, plus_adapter_file, image=reference(seed=77))
+    moves.clear()
+    apply(tiny_model, prompt)
+    assert moves == [(number, 70) for number in range(1, 71)]
+
+
+def test_the_kept_share_is_said_on_the_node(tiny_clip_vision, monkeypatch):
+    said = []
+
+    class Page:
+        def send_progress_text(self, text, node_id):
+            said.append((text, node_id))
+
+    server = SimpleNamespace(PromptServer=SimpleNamespace(instance=Page()))
+    monkeypatch.setitem(sys.modules, "server", server)
+    running = type(
+        "Running", (PFVMaskRebinarize,), {"hidden": SimpleNamespace(unique_id="7", prompt=None, extra_pnginfo=None)}
+    )
+    mask = torch.cat([painted(), torch.zeros_like(painted())])
+    mask[1, :3, :3] = 1
+    result = running.execute(tiny_clip_vision, reference(batch=2), "stretch", 0.0, mask)
+    first, second = result.ui["kept_share"]
+    assert said == [(f"kept: {first:.0%}, {second:.0%}", "7")]
+    assert first < second
+
+
+def test_a_region_is_shown_on_the_latent_grid_and_none_where_there_is_none(
+    tiny_model, tiny_clip_vision, plus_adapter_file, host_base_directory
+):
+    prompt = image_prompt(tiny_clip_vision, plus_adapter_file)
+    settings = (1.0, 1.0, "output", 0.0, 1.0)
+    result = MEPAApply.execute(tiny_model, prompt, *settings, region=right_half(64, 128))
+    (shown,) = result.ui.as_dict()["images"]
+    with Image.open(host_base_directory / "temp" / shown["subfolder"] / shown["filename"]) as picture:
+        cells = np.asarray(picture, dtype=int)[8::16, 8::16]
+        assert picture.size == (256, 128)  # 16 x 8 cells
+    blue = cells[..., 2] - cells[..., 0] > 100
+    assert blue[:, 8:].all()
+    assert not blue[:, :8].any()
+    assert MEPAApply.execute(tiny_model, prompt, *settings).ui is None

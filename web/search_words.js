@@ -1,0 +1,30 @@
+// Lets the node search find this pack's nodes under the words that people use. The words are in locales/<language>/main.json.
+import { api } from '../../scripts/api.js'
+import { app } from '../../scripts/app.js'
+
+const wordsOf = {}
+
+app.registerExtension({
+  name: 'pfv-mepa.searchWords',
+
+  async init() {
+    const languages = await (await api.fetchApi('/i18n')).json()
+    const chosen = app.ui.settings.getSettingValue('Comfy.Locale')
+    for (const language of new Set([chosen, 'en']))
+      for (const [node, words] of Object.entries(languages[language]?.pfvMepa?.searchWords ?? {}))
+        wordsOf[node] = [...(wordsOf[node] ?? []), ...words.split(', ')]
+  },
+
+  // Frontends that know search_aliases have them on nodes of their own. Older ones search in the name alone, and in its first 30
+  // letters: there the words come first. The name in the search is not the one on the canvas.
+  beforeRegisterVueAppNodeDefs(definitions) {
+    const aliasesAreKnown = definitions.some((definition) => definition.search_aliases?.length)
+    definitions.forEach((definition, index) => {
+      const words = wordsOf[definition.name]
+      if (!words) return
+      definitions[index] = aliasesAreKnown
+        ? { ...definition, search_aliases: words }
+        : { ...definition, display_name: `${words.join(', ')} · ${definition.display_name}` }
+    })
+  }
+})
