@@ -9,25 +9,22 @@ Slots and widgets come from a running ComfyUI: one that is started for it, or `-
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from headless.environment import EnvironmentFailedError, python_for
-from headless.find_host import PACK_ROOT, HostNotFoundError, require_host
-from headless.start_host import HostStartError, running_host
+from headless.environment import EnvironmentFailedError
+from headless.find_host import PACK_ROOT, HostNotFoundError
+from headless.start_host import HostStartError
 
 from .workflow_parts.description import Workflow, WorkflowError
+from .workflow_parts.formats import DEMO_FORMATS, FORMATS
 from .workflow_parts.forms import WorkflowFiles, to_text
 from .workflow_parts.full import DEMO_FULL, FULL
 from .workflow_parts.minimal import DEMO_MINIMAL, MINIMAL
+from .workflow_parts.server import object_info_of
 
-WORKFLOWS = (MINIMAL, FULL, DEMO_MINIMAL, DEMO_FULL)
+WORKFLOWS = (MINIMAL, FULL, FORMATS, DEMO_MINIMAL, DEMO_FULL, DEMO_FORMATS)
 
 
 def texts_of(workflow: Workflow, object_info: dict[str, Any]) -> dict[str, str]:
@@ -46,7 +43,7 @@ def main() -> int:
     parser.add_argument("--server", help="URL of a running ComfyUI with this pack, instead of starting one")
     parser.add_argument("--folder", type=Path, default=PACK_ROOT / "workflows", help="where the files lie")
     arguments = parser.parse_args()
-    with _object_info(arguments.server) as object_info:
+    with object_info_of(arguments.server) as object_info:
         texts = {name: text for workflow in WORKFLOWS for name, text in texts_of(workflow, object_info).items()}
     stale = [name for name, text in texts.items() if _text_in(arguments.folder / name) != text]
     for name in stale:
@@ -65,25 +62,6 @@ def _text_in(file: Path) -> str | None:
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _object_info(server: str | None) -> Iterator[dict[str, Any]]:
-    if server is not None:
-        yield _fetch(server)
-        return
-    host = require_host()
-    with (
-        tempfile.TemporaryDirectory() as base_directory,
-        running_host(host, python_for(host), Path(base_directory), [PACK_ROOT]) as running,
-    ):
-        yield _fetch(running.url)
-
-
-def _fetch(server: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{server.rstrip('/')}/object_info", timeout=60) as answer:
-        object_info: dict[str, Any] = json.load(answer)
-        return object_info
 
 
 if __name__ == "__main__":

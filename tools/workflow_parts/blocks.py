@@ -16,6 +16,7 @@ SAMPLING_COLOUR = "#b58b2a"
 RESULT_COLOUR = "#A88"
 
 PREVIEW_HEIGHT = 360  # of a node that shows an image
+APPLY_HEIGHT = 600  # its widgets, a line of text and the region's picture
 PROMPT_HEIGHT = 150
 RESULT_HEIGHT = 460
 
@@ -123,6 +124,21 @@ def compress(name: str, title: str, tokens: str, adapter: Link) -> Node:
         "num_tokens": 0,
     }
     return Node(name, "PFVTokenCompress", title, inputs)
+
+
+def apply(name: str, title: str, model: Link, image_prompt: str, region: Link) -> Node:
+    """The image prompt of node `image_prompt` alone in a region."""
+    inputs = {
+        "model": model,
+        "image_prompt": Link(image_prompt, "PFV_IMAGE_PROMPT"),
+        "region": region,
+        "strength": 1.0,
+        "text_share": 0.0,
+        "gate": "output",
+        "start_percent": 0.0,
+        "end_percent": 1.0,
+    }
+    return Node(name, "MEPAApply", title, inputs, height=APPLY_HEIGHT)
 
 
 def sampler(variant: Variant, model: Link, positive: Link, negative: Link, latent: Link) -> Node:

@@ -22,11 +22,21 @@ class Link:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file that a loader wants, so that the frontend can say where to get it."""
+    """A file that a loader wants, so that the frontend can say where to get it.
+
+    Attributes:
+        name: what the loader calls it.
+        folder: below the host's models.
+        url: where it comes from.
+        size: bytes; None = not known.
+        sha256: of its content; None = not known.
+    """
 
     name: str
     folder: str
     url: str
+    size: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

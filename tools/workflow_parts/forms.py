@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .definitions import PACK_ID, Json, NodeDefinition, definition_of
-from .description import Link, Node, Note, Workflow, WorkflowError
+from .description import Link, ModelFile, Node, Note, Workflow, WorkflowError
 from .layout import Rectangle, lay_out
 
 FRONTEND_VERSION = "1.27.10"
@@ -181,8 +181,7 @@ class WorkflowFiles:
             ui["title"] = node.title  # the frontend leaves a node's own name out
         ui["properties"] = {"cnr_id": definition.pack_id, "Node name for S&R": node.class_type}
         if node.model is not None:
-            model = node.model
-            ui["properties"]["models"] = [{"name": model.name, "url": model.url, "directory": model.folder}]
+            ui["properties"]["models"] = [_model_entry(node.model)]
         return ui | {"widgets_values": self._widgets_values(node)}
 
     def _widgets_values(self, node: Node) -> list[Any]:
@@ -214,6 +213,14 @@ class WorkflowFiles:
             link_ids = [link[0] for link in self.links if link[1:3] == [node_id, slot]]
             outputs.append({"name": name, "type": type_name, "links": link_ids or None})
         return outputs
+
+
+def _model_entry(model: ModelFile) -> Json:
+    """A file as the frontend reads it; the frontend passes over the size."""
+    entry: Json = {"name": model.name, "url": model.url, "directory": model.folder}
+    if model.sha256 is not None:
+        entry |= {"hash": model.sha256, "hash_type": "SHA256"}
+    return entry if model.size is None else entry | {"size": model.size}
 
 
 def to_text(form: Json) -> str:

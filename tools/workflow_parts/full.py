@@ -16,6 +16,7 @@ from .blocks import (
     RESULT_HEIGHT,
     SAMPLING_COLOUR,
     Variant,
+    apply,
     compress,
     encode,
     image_file,
@@ -96,20 +97,6 @@ def _references(variant: Variant) -> Group:
     )
 
 
-def _apply(name: str, title: str, model: Link, image_prompt: str, region: str) -> Node:
-    inputs = {
-        "model": model,
-        "image_prompt": Link(image_prompt, "PFV_IMAGE_PROMPT"),
-        "region": Link(region, "MASK"),
-        "strength": 1.0,
-        "text_share": 0.0,
-        "gate": "output",
-        "start_percent": 0.0,
-        "end_percent": 1.0,
-    }
-    return Node(name, "MEPAApply", title, inputs)
-
-
 def _regions(variant: Variant) -> Group:
     """Each reference as an image prompt in its region."""
     models = variant.models
@@ -127,19 +114,19 @@ def _regions(variant: Variant) -> Group:
                 compress("compress_table", "Table image prompt", "encode_table", models.adapter),
             ),
             (
-                _apply(
+                apply(
                     "apply_background",
                     "Background reference in its region",
                     models.model,
                     "compress_background",
-                    "background_region",
+                    Link("background_region", "MASK"),
                 ),
-                _apply(
+                apply(
                     "apply_table",
                     "Table reference in its region",
                     Link("apply_background", "MODEL"),
                     "compress_table",
-                    "table_region",
+                    Link("table_region", "MASK"),
                 ),
             ),
         ),

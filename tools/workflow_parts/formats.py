@@ -1,0 +1,222 @@
+"""One product in three ad formats: the canvas, regions as shares of it, depth, and the exact size at the end."""
+
+from __future__ import annotations
+
+from .blocks import (
+    ABOUT_DEMO,
+    ADAPTER_COLOUR,
+    DEMO_MODELS,
+    DEMO_PICTURES,
+    DEMO_SAMPLER,
+    LOADERS,
+    NEGATIVE_PROMPT,
+    PRODUCT_COLOUR,
+    REFERENCE_COLOUR,
+    RESULT_COLOUR,
+    SAMPLING_COLOUR,
+    Variant,
+    compress,
+    encode,
+    image_file,
+    notes,
+    prompt,
+    rebinarize,
+)
+from .description import Group, Link, Node, Note, Workflow
+from .format_nodes import Format, canvas_nodes, depth_nodes, region_nodes, result_nodes, sampling_nodes
+from .full import MODEL_FILES
+
+HOW_TO_USE = """\
+**Product photo**: a cut-out with transparency, of any size. *Canvas* places it in each format; what it shows there is \
+what the ad shows, pixel by pixel. If you paint the product instead, set *product_mask_selects* to *product* in the three \
+*Canvas* nodes.
+
+**Product depth, Background reference depth**: near is bright. The product's has the photo's size; the reference's is \
+stretched to each format, so that the table's edge stays at the same share of the height.
+
+**Background reference, Table reference**: pictures whose look you want. Paint over what must not come through.
+
+**Regions**: the product, grown by a few pixels, lies over the table, the table over the background. The preview of \
+*Regions* shows them. The product's region belongs to the prompt.
+
+Each ad is sampled at its size rounded up to multiples of 8, and saved at its exact size.
+
+**Scale map** shows which rows a subject takes that is five times as high as the product. It is for a ControlNet with four \
+hint channels that you trained: none is public.
+"""
+
+HOW_TO_USE_DEMO = """\
+**1.** Load the pictures of this pack's folder `workflows/demo_inputs` into the nodes that name them.
+
+**2.** Run. One product, three formats; in each the product is the photo's own pixels, the wall and the table follow their \
+references.
+
+**3.** Move the product: *position*, *share*, *margin* in a *Canvas*.
+
+The demo's models know 128x128 pixels; in the other shapes they are less sure of what they draw.
+
+**Scale map** is for a ControlNet with four hint channels that you trained; nothing here uses it.
+"""
+
+
+def _references(variant: Variant) -> Group:
+    """Two pictures, what is hidden in them, and the product with its depth."""
+    models, pictures = variant.models, variant.pictures
+    return Group(
+        "1  References and product",
+        REFERENCE_COLOUR,
+        (
+            (
+                *models.beside_references,
+                image_file("background", "Background reference", f"{pictures}reference_background.png"),
+                image_file("table", "Table reference", f"{pictures}reference_table.png"),
+            ),
+            (
+                rebinarize("hide_in_background", "Hide in the background reference", "background", models.clip_vision),
+                rebinarize("hide_in_table", "Hide in the table reference", "table", models.clip_vision),
+            ),
+            (
+                encode(
+                    "encode_background",
+                    "Encode the background reference",
+                    "background",
+                    "hide_in_background",
+                    models.clip_vision,
+                ),
+                encode("encode_table", "Encode the table reference", "table", "hide_in_table", models.clip_vision),
+                Node("hidden_image", "MaskToImage", None, {"mask": Link("hide_in_background", "MASK")}),
+            ),
+            (
+                image_file("product", "Product photo", f"{pictures}product.png"),
+                image_file("product_depth", "Product depth", f"{pictures}product_depth.png"),
+                image_file(
+                    "reference_depth", "Background reference depth", f"{pictures}reference_background_depth.png"
+                ),
+            ),
+        ),
+    )
+
+
+def _prompts(variant: Variant) -> Group:
+    """Image prompts and text prompts, the same for every format."""
+    models = variant.models
+    return Group(
+        "2  Adapter and prompts",
+        ADAPTER_COLOUR,
+        (
+            (*models.beside_adapter, *models.beside_prompts),
+            (
+                compress("compress_background", "Background image prompt", "encode_background", models.adapter),
+                compress("compress_table", "Table image prompt", "encode_table", models.adapter),
+                prompt("positive", "Prompt", variant.prompt, models.clip),
+                prompt("negative", "Negative prompt", variant.negative_prompt, models.clip),
+            ),
+        ),
+    )
+
+
+def _format(number: int, part: Format, variant: Variant) -> Group:
+    columns = (
+        canvas_nodes(part),
+        depth_nodes(part),
+        region_nodes(part),
+        sampling_nodes(part, variant),
+        result_nodes(part, variant),
+    )
+    return Group(f"{number}  {part.title}", part.colour, columns)
+
+
+def _scale_map(part: Format) -> Group:
+    """The map of one format, seen alone."""
+    inputs = {
+        "product": part.link("canvas", "image"),
+        "product_mask": part.link("canvas", "product_mask"),
+        "product_mask_selects": "product",
+        "height_from": "sizes",
+        "product_cm": 4.0,
+        "subject_cm": 20.0,
+        "center": 0.0,
+    }
+    return Group(
+        "6  Scale map",
+        "#666",
+        (
+            (
+                Node("scale_map", "PFVScaleMap", "Scale map", inputs),
+                Node("seen", "MaskPreview", "Scale map preview", {"mask": Link("scale_map", "scale_map")}, 300),
+            ),
+        ),
+    )
+
+
+def formats(variant: Variant, parts: tuple[Format, ...]) -> Workflow:
+    """The workflow with a variant's models and settings, one group for each format."""
+    groups = [_format(number, part, variant) for number, part in enumerate(parts, 3)]
+    return Workflow(
+        variant.name, (variant.notes, _references(variant), _prompts(variant), *groups, _scale_map(parts[0]))
+    )
+
+
+BOTTOM = {"position": "bottom", "scale_by": "height", "share": 0.5, "margin": 0.15}
+RIGHT = {"position": "bottom_right", "scale_by": "height", "share": 0.6, "margin": 0.12}
+DEMO_REGION = (2, 4)
+DEMO_BOTTOM = {"position": "bottom", "scale_by": "original", "margin": 0.19}
+DEMO_RIGHT = {"position": "bottom_right", "scale_by": "original", "margin": 0.1}
+
+FORMATS = formats(
+    Variant(
+        name="formats",
+        models=LOADERS,
+        notes=notes(Note("How to use", HOW_TO_USE, 460), Note("Model files", MODEL_FILES, 240), width=420),
+        pictures="",
+        prompt="a ceramic coffee cup, product advertising photograph, soft daylight",
+        negative_prompt=NEGATIVE_PROMPT,
+        sampler={"steps": 30, "cfg": 7.5, "sampler_name": "ddim", "scheduler": "ddim_uniform"},
+        control_strength=0.8,
+        erode=2,
+        feather=4,
+    ),
+    (
+        Format("1x1", "1:1", PRODUCT_COLOUR, {"format": "1:1", **BOTTOM}),
+        Format("1080x1350", "4:5", SAMPLING_COLOUR, {"format": "1080x1350", **BOTTOM}),
+        Format("1200x628", "1.91:1", RESULT_COLOUR, {"format": "1200x628", **RIGHT}),
+    ),
+)
+
+DEMO_FORMATS = formats(
+    Variant(
+        name="demo_formats",
+        models=DEMO_MODELS,
+        notes=notes(Note("How to use", HOW_TO_USE_DEMO, 360), Note("The models", ABOUT_DEMO, 300), width=420),
+        pictures=DEMO_PICTURES,
+        prompt="a red bottle",
+        negative_prompt="",
+        sampler=DEMO_SAMPLER,
+        control_strength=1.0,
+        erode=1,
+        feather=1,
+    ),
+    (
+        Format(
+            "1x1",
+            "1:1",
+            PRODUCT_COLOUR,
+            {"format": "custom", "custom_width": 128, "custom_height": 128, **DEMO_BOTTOM},
+            DEMO_REGION,
+        ),
+        Format(
+            "1080x1350",
+            "4:5",
+            SAMPLING_COLOUR,
+            {"format": "custom", "custom_width": 112, "custom_height": 140, **DEMO_BOTTOM},
+            DEMO_REGION,
+        ),
+        Format(
+            "1200x628",
+            "1.91:1",
+            RESULT_COLOUR,
+            {"format": "custom", "custom_width": 172, "custom_height": 90, **DEMO_RIGHT},
+            DEMO_REGION,
+        ),
+    ),
+)
