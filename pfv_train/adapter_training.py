@@ -157,7 +157,8 @@ class AdapterTraining:
         """What the adapter takes of each sample: its encoded reference, or the negative where the image is dropped."""
         shown = batch.has_image.nonzero().flatten().tolist()
         keys = [batch.token_keys[i] for i in shown]
-        encoded = self.references.encode(batch.image[shown], batch.keep_mask[shown], keys) if shown else []
+        images = batch.image if batch.reference is None else batch.reference
+        encoded = self.references.encode(images[shown], batch.keep_mask[shown], keys) if shown else []
         features = [self.references.negative()] * len(batch.positions)
         for item, tokens in zip(shown, encoded, strict=True):
             features[item] = tokens

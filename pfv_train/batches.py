@@ -7,7 +7,7 @@ in whichever process or worker, makes the same one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from pfv_core.fit import Fit, FitGeometry, fit_geometry
 from pfv_core.patch_mask import rebinarize
 from pfv_core.vit import EncoderSpec
 
+from .augment import degrade
 from .config import DATASET, VISIBLE, TrainConfig
 from .data import DataError, Dataset, Order, Sample, check_length, positions, seeded
 from .masks import MaskKind, pick, random_mask
@@ -35,7 +36,7 @@ class Batch:
     Attributes:
         step: the micro-batch it is.
         positions: of its samples in the run.
-        image: (B, 3, H, W) float, 0..1: target, and reference of the image prompt.
+        image: (B, 3, H, W) float, 0..1: target, and reference of the image prompt where there is no other.
         latents: (B, 4, H/8, W/8) of the images, where the dataset has them.
         captions: emptied where the text is dropped.
         keep_mask: (B, H, W) bool, True = the image encoder may see it.
@@ -47,6 +48,7 @@ class Batch:
         keys: content hashes of the images, empty where nothing may be cached.
         token_keys: the same for the image with its hidden parts.
         skipped: broken samples that others took the place of.
+        reference: (B, 3, H, W) float, 0..1, of the image prompt, where references are degraded; None = the image.
     """
 
     step: int
@@ -63,6 +65,7 @@ class Batch:
     keys: list[str]
     token_keys: list[str]
     skipped: list[str]
+    reference: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class _Row:
     text_share: float
     has_image: bool
     token_key: str
+    reference: Tensor | None = None
 
 
 class Batches(TorchDataset[Batch]):
@@ -126,6 +130,7 @@ class Batches(TorchDataset[Batch]):
             keys=[row.sample.key for row in rows],
             token_keys=[row.token_key for row in rows],
             skipped=skipped,
+            reference=_references(rows),
         )
 
     def _row(self, position: int, skipped: list[str]) -> _Row:
@@ -136,7 +141,8 @@ class Batches(TorchDataset[Batch]):
                 sample = self.dataset.sample(
                     (index + attempt) % len(self.dataset), seeded(self.config.seed, position, "data")
                 )
-                return self._prepared(sample, seeded(self.config.seed, position, "masks"))
+                row = self._prepared(sample, seeded(self.config.seed, position, "masks"))
+                return self._degraded(row, seeded(self.config.seed, position, "augment"))
             except DataError as error:
                 if self.config.broken_images != "skip":
                     raise
@@ -171,6 +177,20 @@ class Batches(TorchDataset[Batch]):
             return _Row(sample, caption, keep_mask, everywhere, 1.0, True, token_key)
         region = self._region(sample, keep_mask, generator)
         return _Row(sample, caption, keep_mask, region, config.text_share, True, token_key)
+
+    def _degraded(self, row: _Row, generator: Generator) -> _Row:
+        """The row with another reference than its image, in the share of the samples that the config wants it in.
+
+        The region stays where it is: it is a part of the target. Where nothing would be left to see, nothing is changed.
+        """
+        degraded = float(torch.rand((), generator=generator)) < self.config.augment_share
+        if not degraded or not row.has_image:
+            return row
+        image = row.sample.image
+        reference, keep_mask = degrade(image, row.keep_mask, self.config.degradation, generator)
+        if not self._sees_enough(keep_mask, self._geometry(image.shape[1], image.shape[2]), 1.0):
+            return row
+        return replace(row, reference=reference, keep_mask=keep_mask, token_key="")
 
     def hide(self, sample: Sample, generator: Generator) -> tuple[Tensor, str]:
         """(H, W) bool, True = visible, that leaves a patch to see; and the cache key of the image so hidden."""
@@ -234,6 +254,12 @@ def read_ahead(batches: Batches, start: int, end: int, workers: int) -> Iterator
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _references(rows: list[_Row]) -> Tensor | None:
+    if all(row.reference is None for row in rows):
+        return None
+    return torch.stack([row.sample.image if row.reference is None else row.reference for row in rows])
 
 
 def _latents(samples: list[Sample]) -> Tensor | None:

@@ -15,6 +15,7 @@ from pfv_core.adapter import AdapterKind
 from pfv_core.attention import Gate
 from pfv_core.vit import HideMode
 
+from .augment import Degradation
 from .loop import Schedule
 from .masks import MaskKind
 
@@ -31,6 +32,7 @@ PRECISIONS = ("no", "bf16")
 SAVE_PRECISIONS = ("fp16", "fp32")
 PREDICTIONS = ("model", "epsilon", "v_prediction")
 BROKEN = ("error", "skip")
+AUGMENT = {"augment_share", "augment_noise", "augment_shadow", "augment_warp", "augment_view"}
 
 
 class ConfigError(ValueError):
@@ -66,6 +68,9 @@ class TrainConfig:
         gates: gate of the step (see `pfv_core.attention`).
         text_share: what the text keeps inside a region, 0..1; without a region it keeps all.
         image_scale: lambda of Eq. 4 during training.
+        augment_share: samples whose reference is degraded (see `augment`), of those with an image prompt, 0..1; 0 = none. The
+            target stays as it is.
+        augment_noise, augment_shadow, augment_warp, augment_view: how far at most, see `augment.Degradation`.
         prediction: what the U-Net predicts: model = what its own scheduler says, epsilon, v_prediction.
         min_snr_gamma: of min-SNR weighting; 0 = none.
         precision: no (float32) or bf16 mixed precision.
@@ -123,6 +128,11 @@ class TrainConfig:
     gates: Mapping[str, float] = field(default_factory=lambda: {Gate.QUERY.value: 1.0})
     text_share: float = 0.0
     image_scale: float = 1.0
+    augment_share: float = 0.0
+    augment_noise: float = 0.08
+    augment_shadow: float = 0.5
+    augment_warp: float = 2.0
+    augment_view: float = 10.0
     prediction: str = "model"
     min_snr_gamma: float = 0.0
     precision: str = "bf16"
@@ -165,7 +175,14 @@ class TrainConfig:
             "validation_guidance",
             "gradient_checkpointing",
         }
+        if self.augment_share == 0.0:
+            leave_no_trace |= AUGMENT  # so that a run without it goes on whatever these are
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in leave_no_trace}
+
+    @property
+    def degradation(self) -> Degradation:
+        """How far references are degraded at most."""
+        return Degradation(self.augment_noise, self.augment_shadow, self.augment_warp, self.augment_view)
 
     def replace(self, **changes: Any) -> TrainConfig:
         """The same settings but for some; values may be text as a command line gives it.
@@ -303,6 +320,7 @@ def _check(config: TrainConfig) -> None:
         "region_share_masked",
         "region_share_unmasked",
         "text_share",
+        "augment_share",
     ):
         if not 0.0 <= getattr(config, name) <= 1.0:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected 0 to 1")
@@ -310,6 +328,10 @@ def _check(config: TrainConfig) -> None:
     for name in positive:
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected 1 or more")
+    try:
+        config.degradation  # noqa: B018  (it checks its limits)
+    except ValueError as error:
+        raise ConfigError(f"augment_{error}") from error
     if config.image_size < 8 or config.image_size % 8:
         raise ConfigError(f"image_size is {config.image_size}, expected a multiple of 8 pixels")
 
