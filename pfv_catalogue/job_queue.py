@@ -1,0 +1,155 @@
+"""Jobs waiting, for whichever server is free. A job that failed on one server goes to another where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+from .jobs import Job
+
+MAX_LOSSES = 10  # times a job's server may go away under it: more is no accident
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a failed job is tried again: doubled each time, then varied
+
+
+@dataclass
+class Ticket:
+    """A job and what became of it so far.
+
+    Attributes:
+        job: what is to be done.
+        resume: server and prompt id of a post whose end nobody has seen: while that server lives, it alone takes the job.
+        attempts: runs that ended in failure.
+        losses: times its server went away or forgot it.
+        avoid: servers on which it failed or was rejected.
+        rejected_by: servers that found it invalid.
+        problems: what each failure said.
+    """
+
+    job: Job
+    resume: tuple[str, str] | None = None
+    attempts: int = 0
+    losses: int = 0
+    avoid: set[str] = field(default_factory=set)
+    rejected_by: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+
+class JobQueue:
+    """A queue that a producer fills and lanes empty.
+
+    Args:
+        servers: of all lanes.
+        limit: jobs that may wait; the producer waits beyond.
+    """
+
+    def __init__(self, servers: list[str], limit: int) -> None:
+        self._alive = set(servers)
+        self._limit = limit
+        self._waiting: deque[Ticket] = deque()
+        self._unfinished = 0  # put, and neither done nor given up
+        self._closed = False
+        self._stopped = False
+        self._changed = asyncio.Condition()
+        self._abandoned: dict[str, list[str]] = {server: [] for server in servers}
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    @property
+    def some_are_alive(self) -> bool:
+        """Whether any server answers."""
+        return bool(self._alive)
+
+    async def put(self, ticket: Ticket) -> None:
+        """Add a job, when there is room."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._waiting) < self._limit or self._stopped)
+            self._waiting.append(ticket)
+            self._unfinished += 1
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        """Say that no more jobs come."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    async def wait_until_finished(self) -> None:
+        """Wait until every job that will come has ended, or the queue was stopped."""
+        async with self._changed:
+            await self._changed.wait_for(self._is_over)
+
+    async def stop(self) -> None:
+        """Let every lane end after what it does now."""
+        async with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    async def take(self, server: str) -> Ticket | None:
+        """The next job for a server, or None when there is nothing more to do for it."""
+        async with self._changed:
+            while True:
+                if self._is_over():
+                    return None
+                ticket = next((ticket for ticket in self._waiting if self._suits(ticket, server)), None)
+                if ticket is not None:
+                    self._waiting.remove(ticket)
+                    self._changed.notify_all()
+                    return self._without_foreign_post(ticket, server)
+                await self._changed.wait()
+
+    async def put_back(self, ticket: Ticket) -> None:
+        """Return a job, to be taken before others."""
+        async with self._changed:
+            self._waiting.appendleft(ticket)
+            self._changed.notify_all()
+
+    def put_back_later(self, ticket: Ticket) -> asyncio.Task[None]:
+        """Return a job after a pause; it stays counted as unfinished meanwhile."""
+
+        async def later() -> None:
+            longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (ticket.attempts + ticket.losses - 1))
+            await asyncio.sleep(random.uniform(0, longest))
+            await self.put_back(ticket)
+
+        return asyncio.create_task(later())
+
+    async def finish(self) -> None:
+        """Say that one job is done, or given up."""
+        async with self._changed:
+            self._unfinished -= 1
+            self._changed.notify_all()
+
+    async def set_alive(self, server: str, alive: bool) -> None:
+        """Say whether a server answers: what avoids all that answer need not wait for the others."""
+        async with self._changed:
+            (self._alive.add if alive else self._alive.discard)(server)
+            self._changed.notify_all()
+
+    def abandoned(self, server: str) -> list[str]:
+        """Prompts on a server whose jobs went elsewhere while it was away; the lane removes those that it cancelled."""
+        return self._abandoned[server]
+
+    def all_alive_in(self, servers: set[str]) -> bool:
+        """Whether every server that answers is among `servers`."""
+        return self._alive <= servers
+
+    def _is_over(self) -> bool:
+        return self._stopped or (self._closed and not self._unfinished)
+
+    def _without_foreign_post(self, ticket: Ticket, server: str) -> Ticket:
+        """A job that was posted elsewhere is begun anew here; there it is cancelled as soon as that server is back."""
+        if ticket.resume and ticket.resume[0] != server:
+            other, prompt_id = ticket.resume
+            self._abandoned.setdefault(other, []).append(prompt_id)
+            ticket.resume = None
+        return ticket
+
+    def _suits(self, ticket: Ticket, server: str) -> bool:
+        if ticket.resume and ticket.resume[0] in self._alive:
+            return ticket.resume[0] == server
+        return server not in ticket.avoid or self._alive <= ticket.avoid

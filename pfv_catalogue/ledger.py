@@ -1,0 +1,299 @@
+"""What is done. One process at a time writes it; it survives a kill at any moment.
+
+    OUT/manifest.jsonl     one line for each finished job, never changed again: the ledger
+    OUT/failures.jsonl     rows and jobs that failed in the last run
+    OUT/ads/               the pictures, under names that are never reused
+    OUT/.catalogue/        the lock, pictures that are not yet in the ledger, and what was sent where
+
+A picture is first written below .catalogue, then the line is added and flushed to disk, then the picture moves to its
+place. A line is the commitment: what a kill leaves between the two last steps is finished by the next run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from .job_index import Claim, JobIndex
+from .safe_paths import UnsafePathError, check_relative
+
+MANIFEST, FAILURES, ADS, STATE = "manifest.jsonl", "failures.jsonl", "ads", ".catalogue"
+
+
+class LedgerError(RuntimeError):
+    """The output folder cannot be used; the message says why and what to do."""
+
+
+class Ledger:
+    """The output folder of one run, as a context manager.
+
+    Args:
+        out: made where absent.
+
+    Raises:
+        LedgerError: another run works in it, or its ledger is damaged in the middle.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.num_done = 0
+        self.num_missing = 0
+        self.num_recovered = 0
+        state = out / STATE
+        for folder in (out, out / ADS, state, state / "partial"):
+            _make_own_folder(folder)
+        for file in (
+            out / MANIFEST,
+            out / FAILURES,
+            state / "sent.jsonl",
+            state / "lock.sqlite",
+            state / "index.sqlite",
+        ):
+            if file.is_symlink():
+                raise LedgerError(f"{file} is a link: this command writes to files of its own only")
+        self._partial = state / "partial"
+        with ExitStack() as stack:  # whatever is open when something is wrong is closed again
+            stack.enter_context(closing(_locked(state / "lock.sqlite", out)))
+            self._index = stack.enter_context(closing(JobIndex(state / "index.sqlite")))
+            self._under_way = _open_entries(state / "sent.jsonl")
+            self._manifest = stack.enter_context((out / MANIFEST).open("a+b"))
+            self._read_manifest(out / MANIFEST)
+            self._sent = stack.enter_context(_rewritten(state / "sent.jsonl", self._under_way))
+            self._failures = stack.enter_context((out / FAILURES).open("wb"))
+            self._opened = stack.pop_all()
+        for left in self._partial.iterdir():
+            left.unlink()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    def claim(self, job_id: str) -> Claim:
+        """What is to be done with a job: `new`, or `done` when the ledger has it; from the second time on `repeated`."""
+        return self._index.claim(job_id)
+
+    def under_way(self, job_id: str) -> tuple[str, str] | None:
+        """Server and prompt id of a job that an earlier run had sent and not finished."""
+        return self._under_way.get(job_id)
+
+    def sent(self, job_id: str, server: str, prompt_id: str) -> None:
+        """Note that a job is about to be posted: a later run will look for it there before it posts it anew."""
+        self._note([job_id, server, prompt_id])
+
+    def ended(self, job_id: str) -> None:
+        """Note that nothing of a job is under way any more."""
+        self._under_way.pop(job_id, None)
+        self._note([job_id])
+
+    def partial(self, name: str) -> Path:
+        """Where a picture called `name` is written before it is in the ledger."""
+        return self._partial / name
+
+    def is_free(self, name: str) -> bool:
+        """Whether no picture of that name lies in the folder of pictures."""
+        return not os.path.lexists(self.out / ADS / name)
+
+    def commit(self, line: Mapping[str, Any], names: list[str]) -> None:
+        """Add a finished job: its line, then its pictures.
+
+        Args:
+            line: with `job`, its id, and `files`.
+            names: of its pictures, each written at `partial(name)`.
+
+        Raises:
+            LedgerError: the job is in the ledger, or a picture of that name lies there already.
+        """
+        job_id = line["job"]
+        if self._index.is_done(job_id):
+            raise LedgerError(f"job {job_id} is in the ledger already")
+        for name in names:
+            if not self.is_free(name):
+                raise LedgerError(
+                    f"{self.out / ADS / name} exists, but is not in {MANIFEST}: move it away and run this again"
+                )
+            _flush_to_disk(self.partial(name))
+        _flush_to_disk(self._partial)
+        _append(self._manifest, line)
+        os.fsync(self._manifest.fileno())
+        self._index.mark_done(job_id)
+        self.num_done += 1
+        for name in names:
+            self._publish(name)
+        self.ended(job_id)
+
+    def failed(self, line: Mapping[str, Any]) -> None:
+        """Add a row or a job to the failures of this run."""
+        _append(self._failures, line)
+
+    def _note(self, entry: list[str]) -> None:
+        self._sent.write(json.dumps(entry).encode() + b"\n")
+        self._sent.flush()
+
+    def _publish(self, name: str) -> None:
+        """Move a picture to its place, never over another one."""
+        partial, place = self.partial(name), self.out / ADS / name
+        try:
+            os.link(partial, place)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links; the lock keeps other runs away
+            if not self.is_free(name):
+                raise
+            partial.rename(place)
+        else:
+            partial.unlink()
+
+    def _read_manifest(self, file: Path) -> None:
+        """Index every line and cut off a torn last one; after that, lines are added at the end."""
+        end, is_whole = 0, True
+        for number, line, line_end, has_newline in _manifest_lines(self._manifest, file):
+            end, is_whole = line_end, has_newline
+            self._index.mark_done(line["job"])
+            self.num_done += 1
+            self._finish_publishing(file, number, line)
+        self._manifest.truncate(end)
+        if not is_whole:
+            self._manifest.write(b"\n")
+            self._manifest.flush()
+
+    def _finish_publishing(self, manifest: Path, number: int, line: Mapping[str, Any]) -> None:
+        for entry in line["files"]:
+            name = str(entry["file"]).removeprefix(f"{ADS}/")
+            try:
+                check_relative(name)
+            except UnsafePathError as error:
+                raise LedgerError(f"{manifest}, line {number}: {error}") from error
+            if "/" in name:
+                raise LedgerError(f"{manifest}, line {number}: {name!r} is not in {ADS}/")
+            if self.is_free(name) and self.partial(name).is_file():
+                self._publish(name)
+                self.num_recovered += 1
+            elif self.is_free(name):
+                self.num_missing += 1
+
+
+class DryLedger:
+    """What a run would skip, read without touching the output folder.
+
+    Args:
+        out: may be absent.
+
+    Raises:
+        LedgerError: its ledger is damaged in the middle.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._index = JobIndex(None)
+        file = out / MANIFEST
+        if file.is_file():
+            with file.open("rb") as manifest:
+                for _, line, _, _ in _manifest_lines(manifest, file):
+                    self._index.mark_done(line["job"])
+
+    def claim(self, job_id: str) -> Claim:
+        """As `Ledger.claim`."""
+        return self._index.claim(job_id)
+
+    def under_way(self, job_id: str) -> None:
+        """Nothing: a dry run takes nothing up."""
+
+    def failed(self, line: Mapping[str, Any]) -> None:
+        """Nothing: a dry run writes no failures."""
+
+
+def _make_own_folder(folder: Path) -> None:
+    if folder.is_symlink() and folder.name in (ADS, STATE, "partial"):
+        raise LedgerError(f"{folder} is a link: this command writes to folders of its own only")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _locked(file: Path, out: Path) -> sqlite3.Connection:
+    """A lock that the system takes back when the process ends in whatever way."""
+    connection = sqlite3.connect(file, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        raise LedgerError(f"another run is writing to {out}: wait for it, or choose another --out ({error})") from error
+    return connection
+
+
+def _open_entries(file: Path) -> dict[str, tuple[str, str]]:
+    """Jobs that were sent and did not end."""
+    entries: dict[str, tuple[str, str]] = {}
+    if not file.is_file():
+        return entries
+    with file.open("rb") as content:
+        for raw in content:
+            match _json(raw):
+                case [str(job_id), str(server), str(prompt_id)]:
+                    entries[job_id] = (server, prompt_id)
+                case [str(job_id)]:
+                    entries.pop(job_id, None)
+    return entries  # a torn last line matches neither: its job was not posted yet, or had ended
+
+
+def _rewritten(file: Path, entries: Mapping[str, tuple[str, str]]) -> BinaryIO:
+    fresh = file.with_name(f"{file.name}.new")
+    with fresh.open("wb") as content:
+        for job_id, (server, prompt_id) in entries.items():
+            content.write(json.dumps([job_id, server, prompt_id]).encode() + b"\n")
+    _flush_to_disk(fresh)
+    fresh.replace(file)
+    return file.open("ab")
+
+
+def _manifest_lines(manifest: BinaryIO, file: Path) -> Iterator[tuple[int, dict[str, Any], int, bool]]:
+    """Number, content, end in bytes, and whether the newline is there, of each line; a torn last line is left out."""
+    manifest.seek(0)
+    number = end = 0
+    while raw := manifest.readline():
+        number += 1
+        line = _parsed(raw)
+        if line is None and manifest.read(1):
+            raise LedgerError(f"{file}, line {number} is no line of a manifest: repair it, or choose another --out")
+        if line is None:
+            return  # torn by a kill: the job was not committed
+        end += len(raw)
+        yield number, line, end, raw.endswith(b"\n")
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    line = _json(raw)
+    if not isinstance(line, dict) or not isinstance(line.get("files"), list):
+        return None
+    try:
+        return line if len(bytes.fromhex(line.get("job", ""))) == 32 else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _append(file: BinaryIO, line: Mapping[str, Any]) -> None:
+    file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    file.flush()
+
+
+def _flush_to_disk(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # a folder has no handle there that could be flushed
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

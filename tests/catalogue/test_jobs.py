@@ -1,0 +1,194 @@
+"""Row x format x seed, what each job sets, and the hash by which it is known."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from pfv_catalogue.columns import Columns
+from pfv_catalogue.jobs import MAX_SEED, JobMaker, RowError, parse_formats, parse_seeds
+from pfv_catalogue.named_inputs import Workflow
+from pfv_catalogue.rows import Row
+from pfv_mepa.headless.find_host import PACK_ROOT
+from pfv_mepa.tests.catalogue.harness import draw_product
+
+API = PACK_ROOT / "workflows" / "api"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    draw_product(tmp_path / "cup.png", (64, 96), (200, 10, 10))
+    draw_product(tmp_path / "reference.png", (50, 40), (10, 10, 200))
+    Image.new("L", (64, 96)).save(tmp_path / "nothing.png")
+    mask = Image.new("L", (50, 40))
+    mask.paste(255, (5, 5, 20, 20))
+    mask.save(tmp_path / "hidden.png")
+    return tmp_path
+
+
+def maker(folder, workflow="minimal", **options):
+    shipped = Workflow.read(API / f"{workflow}.json")
+    return JobMaker(shipped, Columns(shipped, {}), folder, **options)
+
+
+def jobs(folder, fields, workflow="minimal", **options):
+    return list(maker(folder, workflow, **options).jobs_of(Row(2, fields)))
+
+
+ROW = {"name": "cup", "reference": "reference.png", "prompt": "a cup", "formats": "64x96; 128x64", "seeds": "3-5"}
+
+
+def test_a_row_becomes_every_format_with_every_seed(folder):
+    found = jobs(folder, ROW)
+    assert [(job.size, job.seed) for job in found] == [((w, h), s) for w, h in ((64, 96), (128, 64)) for s in (3, 4, 5)]
+    values = {str(named): value for named, value in found[0].values.items()}
+    assert values == {"Prompt.text": "a cup", "Ad size.width": 64, "Ad size.height": 96, "Sampler.seed": 3}
+    assert [str(named) for named in found[0].pictures] == ["Reference.image"]
+    assert len({job.id for job in found}) == 6
+    assert maker(folder).count(Row(2, ROW)) == 6
+
+
+def test_the_prompt_that_is_posted(folder):
+    job = jobs(folder, ROW)[0]
+    shipped = Workflow.read(API / "minimal.json")
+    posted = job.prompt(shipped, dict.fromkeys(job.pictures, "pfv_catalogue/abc.png"))
+    values = {node["_meta"]["title"]: node["inputs"] for node in posted.values()}
+    assert values["Reference"]["image"] == "pfv_catalogue/abc.png"
+    assert values["Sampler"]["seed"] == 3
+    assert values["Save the ad"]["filename_prefix"] == f"pfv_catalogue/{job.id[:32]}"
+
+
+def test_rows_without_formats_and_seeds_take_those_of_the_command_or_of_the_workflow(folder):
+    row = {"reference": "reference.png"}
+    (job,) = jobs(folder, row)
+    assert (job.size, job.seed, job.name) == (None, None, "reference")
+    assert [(job.size, job.seed) for job in jobs(folder, row, formats="64x64", seeds="1;2")] == [
+        ((64, 64), 1),
+        ((64, 64), 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "mug"}, {"prompt": "a mug"}, {"seeds": "9"}, {"formats": "64x64"}, {"reference_mask": "hidden.png"}],
+)
+def test_the_identity_changes_with_everything_that_goes_in(folder, change):
+    row = {**ROW, "formats": "64x96", "seeds": "3"}
+    (one,), (other,) = jobs(folder, row), jobs(folder, row | change)
+    assert one.id != other.id
+
+
+def test_the_identity_is_the_content_of_a_picture_and_not_its_path(folder):
+    (one, *_) = jobs(folder, ROW)
+    (folder / "sub").mkdir()
+    (folder / "reference.png").rename(folder / "sub" / "r.png")
+    (moved, *_) = jobs(folder, ROW | {"reference": "sub/r.png"})
+    assert moved.id == one.id
+    draw_product(folder / "sub" / "r.png", (50, 40), (10, 10, 201))
+    (changed, *_) = jobs(folder, ROW | {"reference": "sub/r.png"})
+    assert changed.id != one.id
+
+
+def test_the_identity_is_the_same_in_another_run(folder):
+    """Written down: a change of what it means would make every finished job anew."""
+    nodes = {"1": {"class_type": "K", "inputs": {"seed": 1}, "_meta": {"title": "Sampler"}}}
+    shipped = Workflow(nodes)
+    (job,) = JobMaker(shipped, Columns(shipped, {}), folder).jobs_of(Row(2, {"name": "a", "seeds": "7"}))
+    assert job.id == "7a4b8ec0e91f34d4bcf8f5b507414ecf3b94103492a6836aa842bc4200e93316"
+
+
+def test_full_takes_one_reference_for_both_and_a_named_column_outranks_it(folder):
+    row = {"product": "cup.png", "reference": "reference.png", "Table reference.image": "cup.png"}
+    (job,) = jobs(folder, row, "full")
+    shown = {str(named): picture.text for named, picture in job.pictures.items()}
+    assert shown == {
+        "Product photo.image": "cup.png",
+        "Background reference.image": "reference.png",
+        "Table reference.image": "cup.png",
+    }
+
+
+def test_paths_with_the_format_in_them(folder):
+    draw_product(folder / "cup_128x64.png", (128, 64), (1, 2, 3))
+    (job,) = jobs(folder, {"product": "cup_{width}x{height}.png", "formats": "128x64"}, "full")
+    assert next(iter(job.pictures.values())).text == "cup_128x64.png"
+    (job,) = jobs(folder, {"product": "cup_{format}.png", "formats": "128x64"}, "full")
+    assert job.name == "cup_{format}"
+    assert job.stem.startswith("cup_-format_128x64_")
+
+
+def test_where_the_photo_gives_the_size_another_format_is_refused(folder):
+    with pytest.raises(RowError, match=r"the ad has the product photo's size: 'cup\.png' is 64x96, the format 64x64"):
+        jobs(folder, {"product": "cup.png", "formats": "64x64"}, "full")
+    assert jobs(folder, {"product": "cup.png", "formats": "64x96"}, "full")[0].size == (64, 96)
+
+
+def test_masks_go_into_the_alpha_channel_by_what_they_mark(folder):
+    draw_product(folder / "p.png", (50, 40), (9, 9, 9))
+    row = {
+        "product": "p.png",
+        "product_mask": "hidden.png",
+        "reference": "reference.png",
+        "reference_mask": "hidden.png",
+    }
+    (job,) = jobs(folder, row, "full")
+    alphas = {str(named): picture.product()[1] for named, picture in job.pictures.items()}
+    assert alphas["Product photo.image"].getpixel((10, 10)) == 255
+    assert alphas["Product photo.image"].getpixel((40, 30)) == 0
+    assert alphas["Table reference.image"].getpixel((10, 10)) == 0
+    assert alphas["Table reference.image"].getpixel((40, 30)) == 255
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"formats": "64"}, "'64' is no format: expected WIDTHxHEIGHT in pixels"),
+        ({"formats": "64x0"}, "'64x0' is no format"),
+        ({"formats": "60x64"}, "format 60x64: this workflow makes sides that are multiples of 8"),
+        ({"formats": "64x64;64x64"}, "a format stands twice"),
+        ({"formats": "-64x64"}, "is no format"),
+        ({"seeds": "-1"}, "'-1' is no seed: expected whole numbers from 0"),
+        ({"seeds": "1.5"}, "is no seed"),
+        ({"seeds": "5-3"}, "is no seed"),
+        ({"seeds": str(MAX_SEED + 1)}, "is no seed"),
+        ({"seeds": "1 1"}, "a seed stands twice"),
+        ({"seeds": "1-999999"}, "are more than 10000 seeds"),
+        ({"seeds": "1-9999", "formats": "64x64 64x72"}, "are more than 10000 jobs of one row"),
+        ({"reference": "nowhere.png"}, "there is no file 'nowhere.png'"),
+        ({"reference": 5}, "column 'reference' takes the path of a picture, got 5"),
+        ({"product": "cup.png"}, "the workflow has no place for 'product'"),
+        ({"product_mask": "hidden.png"}, "product_mask marks a part of product, which the row has not"),
+        ({"reference_mask": "nothing.png"}, r"the mask of 'reference.png' is \(64, 96\), the picture \(50, 40\)"),
+        ({"Save the ad.filename_prefix": "x"}, "files are named by this command"),
+        ({"Sampler.steps": "many"}, "Sampler.steps takes a whole number, got 'many'"),
+    ],
+)
+def test_a_row_that_makes_no_job(folder, change, message):
+    with pytest.raises(RowError, match=message):
+        jobs(folder, ROW | change)
+
+
+def test_lists_and_numbers_of_jsonl():
+    assert parse_formats([[64, 96], "128x64"]) == [(64, 96), (128, 64)]
+    assert parse_seeds([1, "4-6", MAX_SEED]) == [1, 4, 5, 6, MAX_SEED]
+    assert parse_seeds(7) == [7]
+    assert parse_seeds("1 - 3, 8") == [1, 2, 3, 8]
+    for wrong in ([True], [1.0], [None], [[1]]):
+        with pytest.raises(RowError, match="is no seed"):
+            parse_seeds(wrong)
+
+
+def test_workflows_that_take_the_product_as_what_is_painted(folder):
+    nodes = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}, "_meta": {"title": "Product photo"}},
+        "2": {"class_type": "StrictIDComposite", "inputs": {"product_mask_selects": "product"}},
+    }
+    mask = Image.new("L", (64, 96))
+    mask.paste(255, (0, 0, 20, 20))
+    mask.save(folder / "cup_mask.png")
+    shipped = Workflow(nodes)
+    row = Row(2, {"product": "cup.png", "product_mask": "cup_mask.png"})
+    (job,) = JobMaker(shipped, Columns(shipped, {}), folder).jobs_of(row)
+    _, alpha = next(iter(job.pictures.values())).product()
+    assert alpha.getpixel((5, 5)) == 0
+    assert alpha.getpixel((50, 50)) == 255

@@ -1,0 +1,197 @@
+"""The ledger after a kill at every place where one can fall, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pfv_catalogue.ledger import DryLedger, Ledger, LedgerError
+
+ONE, OTHER = "1" * 64, "2" * 64
+
+
+def line(job_id, *names):
+    return {"job": job_id, "files": [{"file": f"ads/{name}"} for name in names]}
+
+
+def make(ledger, job_id, *names):
+    for name in names:
+        ledger.partial(name).write_bytes(name.encode())
+    ledger.commit(line(job_id, *names), list(names))
+
+
+def test_a_committed_job_is_done_in_every_later_run(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        assert ledger.claim(ONE) == "new"
+        assert ledger.claim(ONE) == "repeated"
+        make(ledger, ONE, "a.png", "a_2.png")
+        assert ledger.claim(ONE) == "repeated"
+    with Ledger(tmp_path) as ledger:
+        assert ledger.claim(ONE) == "done"
+        assert ledger.claim(ONE) == "repeated"
+        assert ledger.claim(OTHER) == "new"
+        assert (ledger.num_done, ledger.num_missing, ledger.num_recovered) == (1, 0, 0)
+    assert sorted(file.name for file in (tmp_path / "ads").iterdir()) == ["a.png", "a_2.png"]
+    assert DryLedger(tmp_path).claim(ONE) == "done"
+
+
+def test_a_job_is_committed_once(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png")
+        with pytest.raises(LedgerError, match="is in the ledger already"):
+            make(ledger, ONE, "b.png")
+    assert (tmp_path / "manifest.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("torn", [b'{"job": "22', b"{", b"\0\0\0\0", b'{"job": "2222", "files": []}'])
+def test_a_torn_last_line_is_cut_off(tmp_path, torn):
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png")
+    manifest = tmp_path / "manifest.jsonl"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole + torn)
+    assert DryLedger(tmp_path).claim(OTHER) == "new"
+    with Ledger(tmp_path) as ledger:
+        assert ledger.claim(OTHER) == "new"
+        make(ledger, OTHER, "b.png")
+    lines = [json.loads(text) for text in manifest.read_text().splitlines()]
+    assert [found["job"] for found in lines] == [ONE, OTHER]
+
+
+def test_a_whole_last_line_without_its_newline_counts(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png")
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes().rstrip(b"\n"))
+    with Ledger(tmp_path) as ledger:
+        assert ledger.claim(ONE) == "done"
+        make(ledger, OTHER, "b.png")
+    assert len([json.loads(text) for text in manifest.read_text().splitlines()]) == 2
+
+
+def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png")
+        make(ledger, OTHER, "b.png")
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_bytes(b"x" + manifest.read_bytes())
+    with pytest.raises(LedgerError, match=r"manifest\.jsonl, line 1 is no line of a manifest"):
+        Ledger(tmp_path)
+
+
+def test_killed_between_the_line_and_the_picture(tmp_path, monkeypatch):
+    """The line is the commitment: the next run puts the picture in its place."""
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(*arguments):
+        raise KilledError
+
+    with Ledger(tmp_path) as ledger, monkeypatch.context() as patched:
+        patched.setattr("os.link", kill)
+        with pytest.raises(KilledError):
+            make(ledger, ONE, "a.png")
+    assert not list((tmp_path / "ads").iterdir())
+    with Ledger(tmp_path) as ledger:
+        assert ledger.claim(ONE) == "done"
+        assert ledger.num_recovered == 1
+    assert (tmp_path / "ads" / "a.png").read_bytes() == b"a.png"
+
+
+def test_killed_before_the_line(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        ledger.partial("a.png").write_bytes(b"half")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.claim(ONE) == "new"
+        assert not ledger.partial("a.png").exists()
+
+
+def test_what_was_sent_and_has_not_ended_is_known_to_the_next_run(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        ledger.sent(ONE, "http://a", "p1")
+        ledger.sent(OTHER, "http://b", "p2")
+        ledger.sent(OTHER, "http://a", "p3")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.under_way(ONE) == ("http://a", "p1")
+        assert ledger.under_way(OTHER) == ("http://a", "p3")
+        ledger.ended(ONE)
+        make(ledger, OTHER, "b.png")
+    with (tmp_path / ".catalogue" / "sent.jsonl").open("ab") as torn:
+        torn.write(b'["11')
+    with Ledger(tmp_path) as ledger:
+        assert ledger.under_way(ONE) is None
+        assert ledger.under_way(OTHER) is None
+
+
+def test_a_picture_that_lies_there_is_never_overwritten(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        (tmp_path / "ads" / "a.png").write_bytes(b"mine")
+        with pytest.raises(LedgerError, match=r"a\.png exists, but is not in manifest\.jsonl: move it away"):
+            make(ledger, ONE, "a.png")
+        assert ledger.claim(ONE) == "new"
+    assert (tmp_path / "ads" / "a.png").read_bytes() == b"mine"
+    assert not (tmp_path / "manifest.jsonl").read_bytes()
+
+
+def test_without_hard_links_a_picture_is_moved(tmp_path, monkeypatch):
+    def unsupported(*arguments):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr("os.link", unsupported)
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png")
+        assert not ledger.partial("a.png").exists()
+    assert (tmp_path / "ads" / "a.png").read_bytes() == b"a.png"
+
+
+def test_one_run_at_a_time(tmp_path):
+    with Ledger(tmp_path), pytest.raises(LedgerError, match="another run is writing to"):
+        Ledger(tmp_path)
+    with Ledger(tmp_path):
+        pass
+
+
+def test_pictures_that_are_gone_are_counted_and_not_made_again(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png")
+    (tmp_path / "ads" / "a.png").unlink()
+    with Ledger(tmp_path) as ledger:
+        assert ledger.claim(ONE) == "done"
+        assert ledger.num_missing == 1
+
+
+@pytest.mark.parametrize("name", ["ads", ".catalogue", ".catalogue/partial", "manifest.jsonl", "failures.jsonl"])
+def test_a_link_in_the_output_folder_is_refused(tmp_path, name):
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    (out / ".catalogue").mkdir(parents=True)
+    link = out / name
+    if name == ".catalogue":
+        link.rmdir()
+    link.symlink_to(elsewhere if "jsonl" not in name else elsewhere / "file")
+    with pytest.raises(LedgerError, match="is a link"):
+        Ledger(out)
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "sub/a.png", "a\\b.png"])
+def test_a_manifest_that_names_another_folder_is_refused(tmp_path, name):
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(line(ONE, name)) + "\n")
+    with pytest.raises(LedgerError, match="line 1"):
+        Ledger(tmp_path)
+
+
+def test_the_failures_are_those_of_the_last_run(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        ledger.failed({"line": 2, "reason": "ä"})
+    with Ledger(tmp_path) as ledger:
+        ledger.failed({"line": 3, "reason": "b"})
+    assert json.loads((tmp_path / "failures.jsonl").read_text(encoding="utf-8")) == {"line": 3, "reason": "b"}
+
+
+def test_a_dry_look_leaves_no_trace(tmp_path):
+    out = tmp_path / "out"
+    assert DryLedger(out).claim(ONE) == "new"
+    assert not out.exists()

@@ -1,0 +1,165 @@
+"""A workflow's inputs by title: found in every shipped workflow, filled in their own kind, and refused with what there is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pfv_catalogue.columns import Columns, parse_mapping
+from pfv_catalogue.named_inputs import UnknownInputError, Workflow, WorkflowError, coerced
+from pfv_mepa.headless.find_host import PACK_ROOT
+
+SHIPPED = sorted((PACK_ROOT / "workflows" / "api").glob("*.json"))
+
+
+def workflow(**inputs):
+    nodes = {"1": {"class_type": "Node", "inputs": {"text": "a", "seed": 1, "cfg": 2.0, "on": True, **inputs}}}
+    return Workflow(nodes | {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}})
+
+
+def test_there_are_shipped_workflows():
+    assert {"full", "minimal", "demo_full", "demo_minimal"} <= {file.stem for file in SHIPPED}
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_shipped_workflow_takes_prompt_seed_and_reference_or_product(file):
+    columns = Columns(Workflow.read(file), {})
+    assert columns.takes("prompt")
+    assert columns.takes("seed")
+    assert columns.takes("reference") or columns.takes("product")
+
+
+def test_filled_changes_a_copy_and_where_it_saves():
+    shipped = workflow()
+    filled = shipped.filled({shipped.find("Node.text"): "b"}, "folder/job")
+    assert filled["1"]["inputs"]["text"] == "b"
+    assert filled["2"]["inputs"] == {"images": ["1", 0], "filename_prefix": "folder/job"}
+    assert shipped.nodes["1"]["inputs"]["text"] == "a"
+
+
+def test_an_unknown_input_is_answered_with_those_that_are_there():
+    with pytest.raises(
+        UnknownInputError, match=r"no free input 'Node\.txt', did you mean 'Node\.text'\? Its inputs: Node\.cfg"
+    ):
+        workflow().find("Node.txt")
+
+
+def test_a_link_is_no_free_input():
+    with pytest.raises(UnknownInputError, match=r"no free input 'SaveImage\.images'"):
+        workflow().find("SaveImage.images")
+
+
+def test_titles_that_repeat_are_told_apart_by_id():
+    node = {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}, "_meta": {"title": "Prompt"}}
+    shipped = Workflow({"7": node, "8": node})
+    with pytest.raises(UnknownInputError, match=r"names 2 inputs of the workflow: say which by #7\.text, #8\.text"):
+        shipped.find("Prompt.text")
+    assert shipped.find("#8.text").node_id == "8"
+    with pytest.raises(UnknownInputError, match="names 2 inputs of the workflow"):
+        Columns(shipped, {}).targets("prompt")
+    assert [named.node_id for named in Columns(shipped, {"prompt": ["#8.text"]}).targets("prompt")] == ["8"]
+    assert len(Columns(shipped, {"prompt": ["#7.text", "#8.text"]}).targets("prompt")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("text", "b", "b"),
+        ("seed", "7", 7),
+        ("seed", 2**63, 2**63),
+        ("cfg", "7.5", 7.5),
+        ("cfg", 3, 3.0),
+        ("on", "False", False),
+        ("on", True, True),
+    ],
+)
+def test_a_value_takes_the_kind_of_the_shipped_one(name, value, expected):
+    shipped = workflow()
+    found = coerced(shipped.find(f"Node.{name}"), shipped.value(shipped.find(f"Node.{name}")), value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("text", 3, "text"),
+        ("seed", "1.5", "a whole number"),
+        ("seed", 1.5, "a whole number"),
+        ("seed", True, "a whole number"),
+        ("cfg", "much", "a number"),
+        ("cfg", "inf", "a number"),
+        ("on", "yes", "true or false"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(name, value, kind):
+    shipped = workflow()
+    named = shipped.find(f"Node.{name}")
+    with pytest.raises(ValueError, match=rf"^Node\.{name} takes {kind}, got "):
+        coerced(named, shipped.value(named), value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "expected a workflow in API form: an object"),
+        ("{}", "expected a workflow in API form"),
+        (
+            '{"nodes": [], "links": []}',
+            r"the browser's form of a workflow: expected the API form \(File, Export \(API\)\)",
+        ),
+        ('{"1": {"inputs": {}}}', "node '1': expected an object with class_type and inputs"),
+    ],
+)
+def test_a_file_that_is_no_workflow(tmp_path, content, message):
+    file = tmp_path / "w.json"
+    file.write_text(content)
+    with pytest.raises(WorkflowError, match=message):
+        Workflow.read(file)
+
+
+def test_a_mapping_outranks_the_shipped_titles():
+    shipped = Workflow(
+        {
+            "1": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}, "_meta": {"title": "Prompt"}},
+            "2": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}, "_meta": {"title": "My text"}},
+        }
+    )
+    assert [str(named) for named in Columns(shipped, {}).targets("prompt")] == ["Prompt.text"]
+    mapped = Columns(shipped, parse_mapping(["prompt=My text.text"]))
+    assert [str(named) for named in mapped.targets("prompt")] == ["My text.text"]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (
+            "promt",
+            r"column 'promt' is unknown \(did you mean 'prompt'\?\): expected name, product, .* inputs: Node\.cfg",
+        ),
+        ("product", r"no place for 'product': give one with --map product='<node title>\.<input>'"),
+        ("Node.txt", "no free input 'Node.txt'"),
+    ],
+)
+def test_a_column_without_a_place(column, message):
+    with pytest.raises(UnknownInputError, match=message):
+        Columns(workflow(), {}).targets(column)
+
+
+@pytest.mark.parametrize("option", ["prompt", "=a.b", "prompt=b", "seeds=Sampler.seed", "product_mask=Photo.image"])
+def test_a_wrong_mapping_is_refused(option):
+    with pytest.raises(ValueError, match="--map"):
+        parse_mapping([option])
+
+
+def test_a_picture_is_mapped_to_a_loader_only():
+    with pytest.raises(ValueError, match=r"'product' is a picture, Node\.text of Node loads none"):
+        Columns(workflow(), {"product": ["Node.text"]})
+
+
+def test_identity_of_the_file_is_its_json(tmp_path):
+    file = tmp_path / "w.json"
+    file.write_text("\ufeff" + json.dumps(workflow().nodes), encoding="utf-8")
+    assert Workflow.read(file).nodes == workflow().nodes
