@@ -33,6 +33,20 @@ from .engine import Pictures
 from .pictures import alpha, rgb
 from .workflow import nodes_of, origin, the_node
 
+COMFYUI_ONLY: dict[str, dict[str, Any]] = {  # inputs that are not computed here, and what they must be
+    "MEPAApply": {
+        "start_percent": 0.0,
+        "end_percent": 1.0,
+        "std_norm": False,
+        "time_weighting": False,
+        "branches": None,
+    },
+    "ControlNetApplyAdvanced": {"start_percent": 0.0, "end_percent": 1.0},
+    "EmptyLatentImage": {"batch_size": 1},
+    "KSampler": {"sampler_name": "euler", "scheduler": "simple", "denoise": 1.0},
+    "StrictIDComposite": {"shadow_strength": 0.0, "canvas": None, "generated_mask": None},
+}
+
 
 class DiffusersEngine:
     """The demo's models in diffusers, on the CPU.
@@ -51,12 +65,17 @@ class DiffusersEngine:
 
     @torch.no_grad()
     def run(self, workflow: Prompt, pictures: Pictures, file: Path) -> Path:
-        """Make the ad and write it with the workflow in it, as ComfyUI would."""
+        """Make the ad and write it with the workflow in it, as ComfyUI would.
+
+        Raises:
+            ValueError: a setting that only ComfyUI computes, see COMFYUI_ONLY; or one that the functions behind the nodes refuse.
+        """
+        _refuse_what_only_comfyui_does(workflow)
         files = _Files(workflow, pictures)
         generated = self._generate(workflow, files)
         composite = the_node(workflow, "StrictIDComposite")["inputs"]
         product, mask = files.image("Product photo"), files.mask("Product photo") < 0.5
-        ad, _ = paste_back(generated, product, mask, composite["erode"], composite["feather"])
+        ad, _ = paste_back(generated, product, mask, composite["erode"], composite["feather"], composite["rim"])
         embedded = PngInfo()
         embedded.add_text("prompt", json.dumps(workflow))
         values = ad[0].movedim(0, -1).numpy()  # CHW -> HWC
@@ -144,6 +163,18 @@ class _Files:
 
     def _file(self, title: str) -> Path:
         return self._pictures[the_node(self._workflow, "LoadImage", title)["inputs"]["image"]]
+
+
+def _refuse_what_only_comfyui_does(workflow: Prompt) -> None:
+    for class_type, neutral in COMFYUI_ONLY.items():
+        for node in nodes_of(workflow, class_type):
+            for name, value in neutral.items():
+                found = node["inputs"].get(name, value)
+                if found != value:
+                    raise ValueError(
+                        f"{class_type} has {name} {found}, which is computed in ComfyUI only (here it is {value}): install "
+                        "ComfyUI, or set it back"
+                    )
 
 
 def _say_step(done: int, steps: int) -> None:

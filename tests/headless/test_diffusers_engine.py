@@ -71,6 +71,29 @@ def test_every_setting_counts(ad_of, workflow, class_type, title, change):
     assert not np.array_equal(before, ad_of(workflow))
 
 
+def test_the_rim_counts(ad_of, workflow):
+    composite = the_node(workflow, "StrictIDComposite")
+    set_inputs(composite, feather=4)
+    within = ad_of(workflow)
+    set_inputs(composite, rim="beyond_mask")
+    assert not np.array_equal(within, ad_of(workflow))
+
+
+@pytest.mark.parametrize(
+    ("class_type", "name", "value"),
+    [
+        ("MEPAApply", "std_norm", True),
+        ("MEPAApply", "branches", ["1", 0]),
+        ("StrictIDComposite", "shadow_strength", 0.5),
+        ("KSampler", "sampler_name", "dpmpp_2m"),
+    ],
+)
+def test_what_only_comfyui_computes_is_refused(ad_of, workflow, class_type, name, value):
+    nodes_of(workflow, class_type)[0]["inputs"][name] = value
+    with pytest.raises(ValueError, match=rf"{class_type} has {name} .*computed in ComfyUI only"):
+        ad_of(workflow)
+
+
 @pytest.mark.parametrize(("where", "influence"), [("hidden", False), ("visible", True)])
 def test_only_what_is_visible_in_a_reference_reaches_the_ad(ad_of, workflow, tmp_path, where, influence):
     pictures = dict(PICTURES)
