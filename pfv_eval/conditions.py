@@ -150,7 +150,10 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
         Experiment(
             "pfv",
             "What leaks from the foreign product of the reference into the image? Image prompt alone, whole frame.",
-            tuple(Row(condition, family) for family in (MAIN, RESAMPLER) for condition in IMAGE_ONLY.values()),
+            (
+                *(Row(condition, MAIN) for condition in IMAGE_ONLY.values()),
+                *(Row(IMAGE_ONLY[view], RESAMPLER) for view in (View.VISIBLE, View.ORACLE, View.DROPPED, View.ZEROED)),
+            ),
             (
                 "wall_reference",
                 "pattern_reference",
