@@ -1,4 +1,4 @@
-"""Loads the repository once as the package `pfv_mepa`, and leaves out the host's tests where there is no host.
+"""Loads the repository once as the package `pfv_mepa`, and leaves out the tests whose host or browser is not there.
 
 The repository root must not come before the host on sys.path: its `nodes/` would shadow ComfyUI's own nodes.py. So tests of
 the pack import `pfv_mepa.pfv_core`, `pfv_mepa.nodes` and `pfv_mepa.headless`, whatever the checkout's folder is called. What
@@ -8,7 +8,6 @@ and brings its own `pfv_core`: classes of the two do not mix, tensors and files 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -20,21 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 HOST_TESTS = "tests/host/"
 
 
-def _load_repository_as_package(name: str) -> None:
-    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]  # `python -m pytest` puts it there
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-
-_load_repository_as_package("pfv_mepa")
 sys.path.append(str(ROOT))
 
+from headless.as_package import load_repository  # noqa: E402  (the path comes first)
+
+load_repository()
+
 from pfv_mepa.headless.cpu_torch_stand_ins import apply_where_needed  # noqa: E402  (needs the package)
+from pfv_mepa.headless.find_chromium import HOW_TO_GET_CHROMIUM, find_chromium  # noqa: E402
 from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, find_host  # noqa: E402
 
 apply_where_needed()  # before anything imports diffusers or transformers, which a torchvision that does not load breaks
@@ -44,6 +36,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 host = find_host()
 collect_ignore = [] if host else ["host"]
+collect_ignore += [] if host and find_chromium() else ["browser"]
 
 LONGEST = "test_leak.py"  # thousands of cases: begun last, it would keep one core busy while the others wait
 
@@ -64,5 +57,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say whether the tests saw a real ComfyUI."""
     if host is None:
-        terminalreporter.write_line(f"the tests in tests/host were left out, {HOW_TO_GET_HOST}")
+        terminalreporter.write_line(f"the tests in tests/host and tests/browser were left out, {HOW_TO_GET_HOST}")
+    elif find_chromium() is None:
+        terminalreporter.write_line(f"the tests in tests/browser were left out, {HOW_TO_GET_CHROMIUM}")
     terminalreporter.write_line(f"host tests run: {len(_host_tests_run)}")

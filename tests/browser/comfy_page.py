@@ -1,0 +1,251 @@
+"""ComfyUI's own page in a headless Chromium, as a person uses it: drop, click, paint, run, read."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, Playwright, Route
+
+CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
+WINDOW = {"width": 1600, "height": 1000}
+OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run"]
+OPTIONS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # else the templates open by themselves
+    "Comfy.InstalledVersion": "1.27.10",
+    "Comfy.Workflow.Persist": False,  # begin with an empty canvas
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
+}
+MEDIA_TYPES = {".json": "application/json", ".png": "image/png"}
+CLOSE = ".p-dialog .p-dialog-close-button, [role=dialog] button[aria-label='Close']"
+DIALOG = ".p-dialog"
+HOST_NOISE = (  # of frontend 1.27.10 without any pack
+    "user.css",
+    "/api/userdata",
+    "favicon.ico",
+    "Cannot read properties of undefined (reading 'id')",
+    "Cannot set properties of null (setting 'value')",  # when the node search closes
+    "/docs/",  # it asks for a help page in the chosen language first
+    "Error fetching file size",  # of a missing model: nothing outside of the host is reached here
+)
+
+READY = """() => window.app?.vueAppReady && app.extensionManager && app.graph && !app.extensionManager.spinner
+    && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50"""
+DROP = """([content, name, type]) => {
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))
+    const dropped = new DataTransfer()
+    dropped.items.add(new File([bytes], name, { type }))
+    const at = { bubbles: true, cancelable: true, dataTransfer: dropped, clientX: 800, clientY: 900 }
+    for (const step of ['dragenter', 'dragover', 'drop'])
+        document.querySelector('#graph-canvas').dispatchEvent(new DragEvent(step, at))
+}"""
+ON_SCREEN = """([title, right, down]) => {
+    const node = app.graph.nodes.find((node) => node.title === title), { canvas, ds } = app.canvas
+    const place = canvas.getBoundingClientRect(), x = node.pos[0] + node.size[0] * right
+    const y = down < 0 ? node.pos[1] - 15 : node.pos[1] + node.size[1] * down
+    return [place.left + (x + ds.offset[0]) * ds.scale, place.top + (y + ds.offset[1]) * ds.scale]
+}"""
+SHOW = """(titles) => {
+    const nodes = app.graph.nodes.filter((node) => titles.includes(node.title)), { canvas, ds } = app.canvas
+    const left = Math.min(...nodes.map((node) => node.pos[0])) - 40
+    const top = Math.min(...nodes.map((node) => node.pos[1])) - 80
+    const right = Math.max(...nodes.map((node) => node.pos[0] + node.size[0])) + 40
+    const bottom = Math.max(...nodes.map((node) => node.pos[1] + node.size[1])) + 40
+    const { width, height } = canvas.getBoundingClientRect()
+    ds.scale = Math.min((width - 120) / (right - left), (height - 120) / (bottom - top), 1.5)
+    ds.offset = [-left + 90 / ds.scale, -top + 90 / ds.scale]
+    app.canvas.setDirty(true, true)
+}"""
+MASK_CANVAS = """(title) => {
+    const canvas = document.querySelector('#maskCanvas'), node = app.graph.nodes.find((node) => node.title === title)
+    const place = canvas?.getBoundingClientRect()
+    if (!canvas || canvas.width !== node.imgs[0].naturalWidth || place.width < 50) return null
+    return document.querySelector('#maskEditor_brush') && [place.left, place.top, place.width / canvas.width]
+}"""
+
+
+class ComfyPage:
+    """One page of a running server.
+
+    Args:
+        playwright: a started one.
+        chromium: the browser's executable.
+        url: the server's.
+    """
+
+    def __init__(self, playwright: Playwright, chromium: str, url: str) -> None:
+        self.url = url
+        self.complaints: list[str] = []
+        self.browser: Browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+        context = self.browser.new_context(viewport=WINDOW)
+        context.route("**/*", self._host_only)
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.page.on("pageerror", lambda error: self._complain(str(error)))
+        self.page.on("console", lambda line: line.type == "error" and self._complain(f"{line.text} {line.location}"))
+
+    def _host_only(self, route: Route) -> None:
+        inside = route.request.url.startswith((self.url, "data:", "blob:"))
+        route.continue_() if inside else route.abort()
+
+    def _complain(self, text: str) -> None:
+        if not any(noise in text for noise in (*HOST_NOISE, "ERR_FAILED")):
+            self.complaints.append(text)
+
+    def open(self, **settings: Any) -> ComfyPage:
+        """Load the page with an empty canvas; settings by their id with underscores for dots."""
+        body = SETTINGS | {name.replace("_", "."): value for name, value in settings.items()}
+        request = urllib.request.Request(f"{self.url}/api/settings", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request, timeout=60).close()
+        self.page.goto(self.url, wait_until="domcontentloaded")
+        self.page.wait_for_function(READY)
+        self.page.evaluate(CHECKS)
+        return self
+
+    def close(self) -> None:
+        self.browser.close()
+
+    def ask(self, script: str, argument: Any = None) -> Any:
+        """The value of a script in the page."""
+        return self.page.evaluate(script, argument)
+
+    def settle(self) -> None:
+        """Wait until what was changed is drawn."""
+        self.ask("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.page.wait_for_timeout(150)
+
+    def picture(self, file: Path, *titles: str) -> None:
+        """Save what is seen as a small JPG, the nodes of these titles filling the canvas."""
+        if titles:
+            self.ask(SHOW, list(titles))
+        self.settle()
+        with Image.open(io.BytesIO(self.page.screenshot())) as shot:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shot.convert("RGB").resize((960, 600), Image.Resampling.LANCZOS).save(file, quality=80, optimize=True)
+
+    # --- workflows ------------------------------------------------------------------------------------------------
+
+    def drop(self, file: Path) -> None:
+        """Drag a file from the desktop onto the canvas, and wait for as many nodes as it holds."""
+        content = file.read_bytes()
+        workflow = json.loads(content if file.suffix == ".json" else _workflow_in(content))
+        self.ask(DROP, [base64.b64encode(content).decode(), file.name, MEDIA_TYPES[file.suffix]])
+        self.wait_for_nodes(len(workflow["nodes"]))
+
+    def wait_for_nodes(self, number: int) -> None:
+        """Until the canvas holds this many."""
+        self.page.wait_for_function("(number) => app.graph.nodes.length === number", arg=number)
+        self.settle()
+
+    def clear(self) -> None:
+        """Close what is open, and empty the canvas."""
+        for _ in range(4):
+            if not self.page.locator(CLOSE).count():
+                break
+            self.page.locator(CLOSE).last.click()
+            self.page.wait_for_timeout(300)
+        self.page.keyboard.press("Escape")
+        self.ask("() => document.querySelectorAll('.p-toast-close-button').forEach((button) => button.click())")
+        self.ask("() => { app.graph.clear(); pageChecks.events = [] }")
+        self.complaints.clear()
+
+    def faults(self) -> list[str]:
+        """What is wrong with the graph on the canvas."""
+        return list(self.ask("() => pageChecks.faults()"))
+
+    def prompt(self) -> dict[str, Any]:
+        """What the page would send: id -> class and inputs."""
+        prompt = self.ask("async () => (await app.graphToPrompt()).output")
+        return {node_id: (node["class_type"], node["inputs"]) for node_id, node in prompt.items()}
+
+    def widget_values(self, title: str) -> dict[str, Any]:
+        """Name -> value of a node's widgets."""
+        script = "(title) => app.graph.nodes.find((node) => node.title === title).widgets.map((w) => [w.name, w.value])"
+        return dict(self.ask(script, title))
+
+    def set_widget(self, title: str, name: str, value: Any) -> None:
+        """Give a widget another value."""
+        script = """([title, name, value]) => {
+            const widget = app.graph.nodes.find((node) => node.title === title).widgets.find((w) => w.name === name)
+            widget.value = value
+        }"""
+        self.ask(script, [title, name, value])
+
+    # --- runs -----------------------------------------------------------------------------------------------------
+
+    def run(self, seconds: float = 120) -> list[dict[str, Any]]:
+        """Press Run; the events until the end of it."""
+        self.ask("() => { pageChecks.events = [] }")
+        self.page.locator("[data-testid='queue-button'] button").first.click()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            events = self.ask("() => pageChecks.events")
+            if any(event["type"] in ("execution_success", "execution_error", "rejected") for event in events):
+                return list(events)
+            self.page.wait_for_timeout(100)
+        raise TimeoutError(f"the run did not end in {seconds} s")
+
+    def shown(self, title: str) -> tuple[dict[str, Any], Image.Image]:
+        """What a node's last run left in the page, and the picture that the node shows."""
+        find = "app.graph.nodes.find((node) => node.title === title)"
+        self.page.wait_for_function(f"(title) => {find}.imgs?.[0]?.naturalWidth > 0", arg=title)
+        output = self.ask(f"(title) => app.nodeOutputs[{find}.id]", title)
+        source = self.ask(f"(title) => {find}.imgs[0].src", title)
+        with urllib.request.urlopen(source, timeout=60) as answer, Image.open(io.BytesIO(answer.read())) as picture:
+            return output, picture.convert("RGB")
+
+    def paint(self, title: str, stroke: list[tuple[int, int]]) -> None:
+        """Open a Load Image in the mask editor, draw one stroke through these pixels of its image, and save."""
+        page = self.page
+        node = "app.graph.nodes.find((node) => node.title === title)"
+        page.wait_for_function(f"(title) => {node}.imgs?.[0]?.naturalWidth > 0", arg=title)
+        self.ask(f"(title) => {{ app.canvas.deselectAll(); app.canvas.select({node}) }}", title)
+        self.ask("() => { app.extensionManager.command.execute('Comfy.MaskEditor.OpenMaskEditor') }")
+        page.wait_for_function(MASK_CANVAS, arg=title)
+        page.wait_for_timeout(800)  # it zooms itself in
+        left, top, scale = self.ask(MASK_CANVAS, title)
+        places = [(left + x * scale, top + y * scale) for x, y in stroke]
+        page.mouse.move(*places[0])
+        page.wait_for_timeout(100)
+        page.mouse.down()
+        for place in places:
+            page.mouse.move(*place)
+            page.wait_for_timeout(30)  # one point a frame is drawn
+        page.mouse.up()
+        page.wait_for_timeout(300)
+
+    def save_mask(self, title: str) -> None:
+        """Press Save in the mask editor, and wait until the node has the painted picture."""
+        before = self.widget_values(title)["image"]
+        self.page.locator("#maskEditor_topBarSaveButton").click()
+        changed = """([title, before]) => !document.querySelector('#maskEditor')
+            && app.graph.nodes.find((node) => node.title === title).widgets[0].value !== before"""
+        self.page.wait_for_function(changed, arg=[title, before])
+
+    # --- around the canvas ----------------------------------------------------------------------------------------
+
+    def dialog(self) -> Locator:
+        """The open dialog."""
+        return self.page.locator(DIALOG).last
+
+    def click_title(self, title: str) -> None:
+        """A real click onto a node's title bar."""
+        self.ask(SHOW, [title])
+        self.settle()
+        self.page.mouse.click(*self.ask(ON_SCREEN, [title, 0.5, -1]))
+
+
+def _workflow_in(png: bytes) -> str:
+    with Image.open(io.BytesIO(png)) as image:
+        return str(image.info["workflow"])

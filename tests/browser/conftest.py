@@ -1,0 +1,62 @@
+"""A server with this pack and its demo pictures, and its page in Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from pfv_mepa.headless.find_chromium import find_chromium
+from pfv_mepa.headless.find_host import PACK_ROOT, require_host
+from pfv_mepa.headless.start_host import running_host
+from pfv_mepa.tests.browser.comfy_page import ComfyPage
+from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
+
+WORKFLOWS = PACK_ROOT / "workflows"
+NAMES = tuple(sorted(file.stem for file in WORKFLOWS.glob("*.json")))
+PICTURES_FOLDER = "PFV_MEPA_SCREENSHOTS"  # where the tests leave what they saw; nothing is kept where it is not set
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Model files under the names that stand in the workflows (empty: only the demo is run), and every named picture."""
+    base = tmp_path_factory.mktemp("browser")
+    for model in (CHECKPOINT, CLIP_VISION, ADAPTER, DEPTH_CONTROLNET):
+        file = base / "models" / model.folder / model.name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    shutil.copytree(WORKFLOWS / "demo_inputs", base / "input")
+    for file in sorted((base / "input").glob("demo_*.png")):
+        shutil.copy(file, file.with_name(file.name.removeprefix("demo_")))
+    with running_host(require_host(), Path(sys.executable), base, [PACK_ROOT]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def open_page(server):
+    chromium = find_chromium()
+    assert chromium is not None
+    with sync_playwright() as playwright:
+        page = ComfyPage(playwright, chromium, server.url).open()
+        page.first_complaints = list(page.complaints)
+        yield page
+        page.close()
+
+
+@pytest.fixture
+def page(open_page):
+    """The page with an empty canvas, which nothing in it may complain about."""
+    open_page.clear()
+    yield open_page
+    assert open_page.complaints == []
+
+
+@pytest.fixture
+def keep(page):
+    """Function: name, titles of nodes -> a screenshot in the folder of PFV_MEPA_SCREENSHOTS, where that is set."""
+    folder = os.environ.get(PICTURES_FOLDER)
+    return lambda name, *titles: page.picture(Path(folder) / f"{name}.jpg", *titles) if folder else None

@@ -1,0 +1,190 @@
+"""A person at the page: paints, runs, looks at previews, reads an error, a help page, a text in another language, searches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator
+
+from pfv_mepa.headless.find_host import PACK_ROOT
+from pfv_mepa.tests.browser.conftest import WORKFLOWS
+from pfv_mepa.tools.draw_pictures import HELP
+
+REFERENCE = "Reference"
+HIDE = "Hide what is painted"
+ENCODE = "Encode the reference"
+APPLY = "Image prompt everywhere"
+SAVE = "Save the ad"
+STROKE = [(x, y) for y in (50, 62, 74, 86) for x in range(36, 93, 8)]  # over the reference's product
+PAINTED = (slice(50, 86), slice(44, 84))
+DOCS = PACK_ROOT / "web" / "docs"
+HELP_PAGES = sorted(file.stem for file in DOCS.glob("*.md"))
+WORDS = {
+    "IP-Adapter": "MEPA Apply",
+    "product photo": "Strict-ID Composite",
+    "regional prompt": "MEPA Apply",
+    "background": "Strict-ID Composite",
+    "hide product": "PFV Mask Re-binarize",
+}
+
+
+def bar(page, events, title: str) -> list[float]:
+    """Where a node's progress bar stood, 0 to 1, at each event of a run."""
+    node_id = str(page.ask("(title) => app.graph.nodes.find((node) => node.title === title).id", title))
+    states = [event["detail"]["nodes"] for event in events if event["type"] == "progress_state"]
+    return [nodes[node_id]["value"] / nodes[node_id]["max"] for nodes in states if node_id in nodes]
+
+
+@pytest.fixture
+def unpainted(page, server):
+    """demo_minimal with a reference that nobody has painted yet, and few steps."""
+    inputs = server.log.parent / "input"
+    with Image.open(inputs / "demo_reference.png") as picture:
+        picture.convert("RGB").save(inputs / "unpainted.png")
+    page.ask("() => app.refreshComboInNodes()")
+    workflow = json.loads((WORKFLOWS / "demo_minimal.json").read_text(encoding="utf-8"))
+    for node in workflow["nodes"]:
+        if node.get("title") == REFERENCE:
+            node["widgets_values"][0] = "unpainted.png"
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 4
+    file = Path(inputs.parent / "unpainted.json")
+    file.write_text(json.dumps(workflow), encoding="utf-8")
+    page.drop(file)
+    assert page.faults() == []
+    return page
+
+
+def test_without_paint_a_dialog_says_what_to_do(unpainted, keep):
+    assert unpainted.run()[-1]["type"] == "execution_error"
+    unpainted.dialog().wait_for()
+    text = unpainted.dialog().inner_text()
+    assert "mask holds no mask" in text
+    assert "Open it in the mask editor and paint" in text
+    keep("error_dialog")
+
+
+def test_a_person_paints_and_sees_what_is_hidden(unpainted, keep):
+    page = unpainted
+    page.paint(REFERENCE, STROKE)
+    keep("mask_editor")
+    page.save_mask(REFERENCE)
+    events = page.run()
+    assert events[-1]["type"] == "execution_success"
+    for title in (ENCODE, APPLY):
+        assert len(set(bar(page, events, title))) > 3, f"the bar of {title} stands still"
+    output, preview = page.shown(HIDE)
+    (share,) = output["kept_share"]
+    assert 0.5 < share < 0.95
+    with Image.open(WORKFLOWS / "demo_inputs" / "demo_reference.png") as reference:
+        before = np.asarray(reference.convert("RGB"), dtype=float)
+    tinted = np.abs(np.asarray(preview, dtype=float) - before).max(2) > 30
+    assert preview.size == (128, 128)
+    assert tinted[PAINTED].mean() > 0.9
+    assert tinted[:16].mean() < 0.4  # nothing is painted up there: only the grid's lines
+    assert page.shown(SAVE)[1].size == (128, 128)
+    keep("painted_and_run", REFERENCE, HIDE)
+    keep("result", APPLY, "Sampler", SAVE)
+
+
+def test_a_region_is_shown_on_the_latent_grid(page, keep):
+    page.drop(WORKFLOWS / "demo_full.json")
+    page.set_widget("Sampler", "steps", 2)
+    assert page.run()[-1]["type"] == "execution_success"
+    _, preview = page.shown("Background reference in its region")
+    assert preview.size == (256, 256)  # 16x16 cells of a 128x128 ad
+    cells = np.asarray(preview, dtype=int)[8::16, 8::16]
+    blue = (cells[..., 2] - cells[..., 0]) / 178  # 0.85 - 0.15 of 255 where the region is 1
+    with Image.open(WORKFLOWS / "demo_inputs" / "demo_region_background.png") as picture:
+        painted = np.asarray(picture.getchannel("A")) < 128
+    shares = painted.reshape(16, 8, 16, 8).mean((1, 3))
+    assert 0.2 < shares.mean() < 0.8
+    assert np.abs(blue - shares).max() < 0.05
+    keep("regions", "Background reference in its region", "Table reference in its region")
+
+
+def test_a_value_out_of_range_is_refused_with_its_limits(page, keep):
+    page.drop(WORKFLOWS / "demo_minimal.json")
+    page.set_widget(HIDE, "threshold", 7)
+    assert page.run()[-1]["type"] == "rejected"
+    page.dialog().wait_for()
+    text = page.dialog().inner_text()
+    assert "PFVMaskRebinarize" in text or HIDE in text
+    assert "threshold" in text
+    keep("rejected")
+    page.complaints.clear()  # the page logs the server's refusal
+
+
+# --- texts ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_help_page_of_a_node_opens_with_its_picture(page, keep):
+    page.drop(WORKFLOWS / "demo_minimal.json")
+    page.click_title(HIDE)
+    page.page.locator("[data-testid='info-button']").first.click()
+    help_page = page.page.locator(".node-help-content")
+    help_page.locator("h1").first.wait_for()
+    assert help_page.locator("h1").first.inner_text() == "PFV Mask Re-binarize"
+    picture = help_page.locator("img").first
+    assert picture.evaluate("(img) => img.decode().then(() => img.naturalWidth)") > 0
+    assert help_page.locator("table").count()
+    keep("help")
+
+
+@pytest.mark.parametrize("node_id", HELP_PAGES)
+def test_every_help_page_says_what_is_next(node_id):
+    assert "\n## Next\n" in (DOCS / f"{node_id}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("node_id", HELP)
+def test_help_pages_show_a_picture_that_the_node_made(node_id):
+    assert f"]({node_id}.jpg)" in (DOCS / f"{node_id}.md").read_text(encoding="utf-8")
+    assert (DOCS / f"{node_id}.jpg").is_file()
+
+
+def search(page) -> Locator:
+    """The node search, opened as a person does it; its field."""
+    page.ask("() => app.canvas.deselectAll()")
+    page.page.mouse.dblclick(800, 850)
+    field = page.page.locator(".comfy-vue-node-search-box input")
+    field.wait_for()
+    return field
+
+
+def is_found(page, name: str) -> bool:
+    """Whether the search lists a node of this name, sooner or later."""
+    options = page.page.locator(".comfy-vue-node-search-box .option-display-name", has_text=name)
+    options.first.wait_for()
+    return bool(options.count())
+
+
+def test_search_finds_the_nodes_under_the_words_people_use(page, keep):
+    field = search(page)
+    for words, name in WORDS.items():
+        field.fill(words)
+        assert is_found(page, name)
+        if words == "regional prompt":
+            keep("search")
+    page.page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_another_language_is_on_the_canvas_and_in_the_search(open_page, language):
+    texts = json.loads((PACK_ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))["MEPAApply"]
+    open_page.open(Comfy_Locale=language)
+    try:
+        open_page.ask("() => { app.graph.add(LiteGraph.createNode('MEPAApply')) }")
+        node = open_page.ask(
+            """() => { const node = app.graph.nodes[0]
+            return [node.title, node.inputs.map((slot) => slot.label ?? slot.localized_name ?? slot.name)] }"""
+        )
+        assert node[0] == texts["display_name"]
+        assert texts["inputs"]["image_prompt"]["name"] in node[1]
+        search(open_page).fill("IP-Adapter")
+        assert is_found(open_page, texts["display_name"])
+    finally:
+        open_page.open(Comfy_Locale="en")

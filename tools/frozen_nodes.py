@@ -1,0 +1,155 @@
+"""Keeps tests/host/frozen_nodes.json: what people's saved workflows rely on, node by node.
+
+    python3 -m tools.frozen_nodes            records what was added since
+    python3 -m tools.frozen_nodes --check    writes nothing; exits with 1 if something is not recorded
+
+Saved workflows hold widget values by place and links by slot, so a node's inputs and outputs can only be added to, at the
+end, and an added input must be optional: then an old file opens with the new input at its default, and an old API file runs.
+What breaks that is refused. Nodes come from a running ComfyUI: one that is started for it, or `--server URL`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from headless.environment import EnvironmentFailedError
+from headless.find_host import PACK_ROOT, HostNotFoundError
+from headless.start_host import HostStartError
+
+from .workflow_parts.definitions import WIDGET_TYPES, Json
+from .workflow_parts.server import object_info_of
+
+FILE = PACK_ROOT / "tests" / "host" / "frozen_nodes.json"
+HOW_TO_RECORD = "run python3 -m tools.frozen_nodes, which adds it to tests/host/frozen_nodes.json"
+KEPT_OPTIONS = ("default", "min", "max", "options")
+
+
+def frozen_form(info: Json) -> Json:
+    """One entry of /object_info -> its inputs in the page's order (required, then optional) and its outputs."""
+    inputs = [
+        _input(name, kind, info["input"][kind][name])
+        for kind in ("required", "optional")
+        for name in info["input_order"].get(kind, [])
+    ]
+    outputs = [list(pair) for pair in zip(info["output_name"], info["output"], strict=True)]
+    return {"inputs": inputs, "outputs": outputs}
+
+
+def _input(name: str, kind: str, spec: list[Any] | tuple[Any, ...]) -> Json:
+    options = spec[1] if len(spec) > 1 else {}
+    kept = {key: options[key] for key in KEPT_OPTIONS if key in options}
+    if "default" not in kept:
+        kept.pop("options", None)  # the files of a folder, not choices of ours
+    return {"name": name, "type": spec[0], "kind": kind, **json.loads(json.dumps(kept))}
+
+
+def broken_promises(frozen: Mapping[str, Json], current: Mapping[str, Json]) -> list[str]:
+    """What would make a saved workflow open wrong, or not at all, one line each."""
+    return [line for node_id, node in frozen.items() for line in _broken(node_id, node, current.get(node_id))]
+
+
+def _broken(node_id: str, frozen: Json, current: Json | None) -> Iterator[str]:
+    if current is None:
+        yield f"{node_id} is gone: a node id stays for ever"
+        return
+    yield from _broken_inputs(node_id, frozen["inputs"], current["inputs"])
+    number = len(frozen["outputs"])
+    if current["outputs"][:number] != frozen["outputs"]:
+        yield f"{node_id}: outputs were {frozen['outputs']}, are {current['outputs']}: add new ones at the end only"
+
+
+def _broken_inputs(node_id: str, frozen: list[Json], current: list[Json]) -> Iterator[str]:
+    was, now = ([entry["name"] for entry in entries] for entries in (frozen, current))
+    if now[: len(was)] != was:
+        yield f"{node_id}: inputs were {was}, are {now}: add new ones at the end only"
+        return
+    for old, new in zip(frozen, current, strict=False):
+        for key in ("type", "kind", "default"):
+            if old.get(key) != new.get(key):
+                yield f"{node_id}.{old['name']}: {key} was {old.get(key)!r}, is {new.get(key)!r}"
+        if not _accepts(old, new):
+            yield f"{node_id}.{old['name']}: a saved value of {_range(old)} is no longer allowed by {_range(new)}"
+    for added in current[len(frozen) :]:
+        if added["kind"] != "optional":
+            yield f"{node_id}.{added['name']} was added and is required: make it optional, or old API files stop running"
+        elif added["type"] in WIDGET_TYPES and "default" not in added:
+            yield f"{node_id}.{added['name']} was added without a default: old files have no value for it"
+
+
+def _accepts(old: Json, new: Json) -> bool:
+    """Whether every value that was allowed still is."""
+    if "options" in old:
+        return set(old["options"]) <= set(new.get("options", []))
+    return new.get("min", old.get("min")) == old.get("min") and new.get("max", old.get("max")) == old.get("max")
+
+
+def _range(entry: Json) -> Any:
+    return entry.get("options", [entry.get("min"), entry.get("max")])
+
+
+def unrecorded(frozen: Mapping[str, Json], current: Mapping[str, Json]) -> list[str]:
+    """What was added since, one line each."""
+    lines = []
+    for node_id, node in current.items():
+        if node_id not in frozen:
+            lines.append(f"{node_id} is new: {HOW_TO_RECORD}")
+        elif frozen[node_id] != node:
+            lines.append(f"{node_id} has more than is recorded: {HOW_TO_RECORD}")
+    return lines
+
+
+def read() -> dict[str, Json]:
+    """The recorded nodes."""
+    nodes: dict[str, Json] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    return nodes
+
+
+def to_text(nodes: Mapping[str, Json]) -> str:
+    """The file's text: one input or output a line."""
+    parts = []
+    for node_id, node in nodes.items():
+        lists = [f'    "{key}": [{_lines(node[key])}]' for key in ("inputs", "outputs")]
+        parts.append(f'  "{node_id}": {{\n' + ",\n".join(lists) + "\n  }")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _lines(entries: list[Any]) -> str:
+    text = ",\n".join(f"      {json.dumps(entry)}" for entry in entries)
+    return f"\n{text}\n    " if entries else ""
+
+
+def own_nodes(object_info: Mapping[str, Json]) -> dict[str, Json]:
+    """The pack's nodes among all of a server's, in frozen form."""
+    module = f"custom_nodes.{PACK_ROOT.name}"
+    return {name: frozen_form(info) for name, info in object_info.items() if info["python_module"] == module}
+
+
+def main() -> int:
+    """Record or check; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if something is not recorded")
+    parser.add_argument("--server", help="URL of a running ComfyUI with this pack, instead of starting one")
+    arguments = parser.parse_args()
+    frozen = read()
+    with object_info_of(arguments.server) as object_info:
+        current = own_nodes(object_info)
+    if broken := broken_promises(frozen, current):
+        print(*broken, sep="\n")
+        return 1
+    added = unrecorded(frozen, current)
+    if arguments.check:
+        print(*added, sep="\n")
+        return int(bool(added))
+    FILE.write_text(to_text(current), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (EnvironmentFailedError, HostNotFoundError, HostStartError) as error:
+        sys.exit(str(error))
