@@ -36,7 +36,7 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while Playwright runs, so does an event loop: no other file's tests may run beside it
 def open_page(server):
     chromium = find_chromium()
     assert chromium is not None

@@ -75,7 +75,7 @@ def test_without_a_host_pytest_leaves_its_tests_out_and_says_so_once(tmp_path):
     lines = result.stdout.splitlines()
     assert result.returncode == 0, result.stdout + result.stderr
     assert [line for line in lines if "ComfyUI found" in line] == [
-        f"the tests in tests/host were left out, {HOW_TO_GET_HOST}"
+        f"the tests in tests/host and tests/browser were left out, {HOW_TO_GET_HOST}"
     ]
     assert "host tests run: 0" in lines
     assert [line for line in lines if line.startswith("tests/headless/test_find_host.py")]
