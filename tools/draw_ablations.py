@@ -19,13 +19,15 @@ PAIRS = 5
 TILE = 128
 MARGIN, TITLE = 8, 34
 INK, PAPER = (40, 40, 40), (255, 255, 255)
-ADAPTER = "eq3_c16_seed0"  # how its results' folder begins
-CONDITIONS = {
-    "image prompt\nalone, no PFV": "image_visible",
-    "image prompt\nalone, PFV": "image_dropped",
-    "text + image,\nwhole frame": "conflict_global_1",
-    "text + image,\nEq. 6 as printed": "conflict_query_0",
-    "text + image,\noutput gate": "conflict_output_0",
+ADAPTER, RESAMPLER = "eq3_c16_seed0", "resampler_c16_seed0"  # how their results' folders begin
+COLUMNS = {
+    "resampler alone,\nno PFV": (RESAMPLER, "image_visible"),
+    "resampler alone,\nPFV": (RESAMPLER, "image_dropped"),
+    "Eq. 3 alone,\nno PFV": (ADAPTER, "image_visible"),
+    "Eq. 3 alone,\nPFV": (ADAPTER, "image_dropped"),
+    "text + image,\nwhole frame": (ADAPTER, "conflict_global_1"),
+    "text + image,\nEq. 6 as printed": (ADAPTER, "conflict_query_0"),
+    "text + image,\noutput gate": (ADAPTER, "conflict_output_0"),
 }
 
 
@@ -35,7 +37,7 @@ def main(results: Path) -> None:
     columns = {
         "what the\ntext names": drawn([first for first, _ in pairs]),
         "reference": drawn([second for _, second in pairs]),
-        **{title: generated(results, condition) for title, condition in CONDITIONS.items()},
+        **{title: generated(results, *source) for title, source in COLUMNS.items()},
     }
     width = MARGIN + len(columns) * (TILE + MARGIN)
     height = TITLE + PAIRS * (TILE + MARGIN) + MARGIN
@@ -55,11 +57,11 @@ def drawn(scenes: list[Scene]) -> NDArray[np.uint8]:
     return pixels
 
 
-def generated(results: Path, condition: str) -> NDArray[np.uint8]:
+def generated(results: Path, adapter: str, condition: str) -> NDArray[np.uint8]:
     """(N, H, W, 3) uint8 of the first pairs."""
-    folder = next((results / "chunks" / condition).glob(f"{ADAPTER}*"), None)
+    folder = next((results / "chunks" / condition).glob(f"{adapter}*"), None)
     if folder is None:
-        sys.exit(f"{results} has no results of {ADAPTER} for {condition}: run python -m pfv_eval.ablations first")
+        sys.exit(f"{results} has no results of {adapter} for {condition}: run python -m pfv_eval.ablations first")
     images: NDArray[np.uint8] = np.load(folder / "00000.npz")["image"][:PAIRS]
     return images
 
