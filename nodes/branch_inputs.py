@@ -14,6 +14,7 @@ from .convert import region_mask
 from .cross_attention_patch import apply_image_prompt
 from .host_adapter import ImagePrompt
 from .types import BranchesType, ImagePromptType
+from .window_inputs import window_inputs
 
 
 @dataclass(frozen=True)
@@ -86,22 +87,7 @@ def branch_inputs() -> list[io.Input]:
             tooltip="output: outside the region the image prompt is exactly absent. query: the paper's equation 6 as "
             "printed, where each prompt's average still reaches the other's region.",
         ),
-        io.Float.Input(
-            "start_percent",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Share of the sampling where it begins. 0: at once. 1: at the very end.",
-        ),
-        io.Float.Input(
-            "end_percent",
-            default=1.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Share of the sampling where it ends. 0: at once. 1: never.",
-        ),
+        *window_inputs(),
         io.Mask.Input(
             "region",
             optional=True,

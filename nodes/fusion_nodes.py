@@ -17,6 +17,7 @@ from .mask_input_patch import apply_mask_input
 from .reference_pass import ReferenceNoise
 from .self_attention_patch import apply_attention_fusion
 from .types import CATEGORY
+from .window_inputs import window_inputs
 
 FOLDER = "model_patches"  # the host's own, for weights that are added to a checkpoint
 
@@ -68,22 +69,7 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                     tooltip="clean: the product image is read once, without noise. step: it is read at each step, with the "
                     "noise of that step, which takes about the time of one more image.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the sampling where it begins. 0: at once. 1: at the very end.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the sampling where it ends. 0: at once. 1: never.",
-                ),
+                *window_inputs(),
                 io.Mask.Input(
                     "product_mask",
                     optional=True,

@@ -40,6 +40,7 @@ def measure_exactness(
         exact_mask: (B, H, W) bool, True = the ad must be the photo here.
         generated_mask: (B, H, W) bool, True = the product as the model drew it.
     """
+    ious = [None] * len(image) if generated_mask is None else mask_iou(generated_mask, product_mask).tolist()
     reports = []
     for index, (ad, photo, mask, exact) in enumerate(zip(image, product, product_mask, exact_mask, strict=True)):
         difference = (ad[:, exact] - photo[:, exact]).abs().double().amax(0)
@@ -49,16 +50,25 @@ def measure_exactness(
                 pixels_checked=int(exact.sum()),
                 pixels_equal=int((difference == 0).sum()),
                 max_difference=float(difference.max()),
-                mask_iou=None if generated_mask is None else mask_iou(generated_mask[index], mask),
+                mask_iou=ious[index],
             )
         )
     return reports
 
 
-def mask_iou(one: Tensor, other: Tensor) -> float:
-    """Intersection over union of two bool masks of one size, 0..1; two empty masks agree: 1."""
-    union = int((one | other).sum())
-    return int((one & other).sum()) / union if union else 1.0
+def mask_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of two (B, H, W) bool masks, (B,) float64: 0 disjoint, 1 equal; two empty masks agree: 1.
+
+    Raises:
+        ValueError: sizes that differ, or masks that are not bool.
+    """
+    if first.shape != second.shape or first.dtype != torch.bool or second.dtype != torch.bool:
+        raise ValueError(
+            f"masks are {tuple(first.shape)} {first.dtype} and {tuple(second.shape)} {second.dtype}, expected two bool "
+            "masks of one size"
+        )
+    both, either = ((one.flatten(1).sum(1).double()) for one in (first & second, first | second))
+    return torch.where(either > 0, both / either, 1.0)
 
 
 def all_exact(reports: list[Exactness]) -> bool:

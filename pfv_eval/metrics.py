@@ -147,17 +147,6 @@ def largest_difference(image: Tensor, product: Tensor, product_mask: Tensor, ero
     return torch.where(inside.flatten(1).any(1), difference, math.nan)
 
 
-def mask_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of two (B, H, W) bool masks. Range: 0 (disjoint) to 1 (equal); NaN where both are empty."""
-    if first.shape != second.shape or first.dtype != torch.bool or second.dtype != torch.bool:
-        raise ValueError(
-            f"masks are {tuple(first.shape)} {first.dtype} and {tuple(second.shape)} {second.dtype}, expected two bool "
-            "masks of one size"
-        )
-    both = (first & second).flatten(1).sum(1).double()
-    return both / (first | second).flatten(1).sum(1)
-
-
 def _nearest(image: Tensor, tones: Tensor) -> Tensor:
     """(B, H, W) distance to the nearest of (B, T, 3) colours."""
     distances = [(image.float() - tone[..., None, None].float()).square().sum(1) for tone in tones.unbind(1)]

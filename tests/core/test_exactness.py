@@ -42,13 +42,13 @@ def test_outside_the_exact_mask_nothing_counts():
 
 def test_iou():
     mask, exact = masks()
-    assert mask_iou(exact[0], mask[0]) == 96 / 200
-    assert mask_iou(mask[0], exact[0]) == 96 / 200
-    assert mask_iou(mask[0], mask[0].roll(5, 1)) == 150 / 250
-    assert mask_iou(mask[0], mask[0]) == 1.0
-    assert mask_iou(mask[0], ~mask[0]) == 0.0
-    assert mask_iou(mask[0] & False, mask[0]) == 0.0
-    assert mask_iou(mask[0] & False, mask[0] & False) == 1.0
+    pairs = [(exact, mask), (mask, exact), (mask, mask.roll(5, 2)), (mask, mask), (mask, ~mask), (mask & False, mask)]
+    expected = [96 / 200, 96 / 200, 150 / 250, 1.0, 0.0, 0.0]
+    for (first, second), value in zip(pairs, expected, strict=True):
+        assert mask_iou(first, second).tolist() == [value] * 2
+    assert mask_iou(mask & False, mask & False).tolist() == [1.0] * 2
+    with pytest.raises(ValueError, match="expected two bool masks of one size"):
+        mask_iou(mask.float(), mask)
     reports = measure_exactness(image(2, 3, 20, 30, seed=3), image(2, 3, 20, 30, seed=4), mask, exact, exact)
     assert [report.mask_iou for report in reports] == [96 / 200] * 2
 

@@ -12,7 +12,6 @@ from pfv_eval.metrics import (
     color_share,
     largest_difference,
     leak_ratio,
-    mask_iou,
     mean_color,
     palette_distance,
     region_correctness,
@@ -122,14 +121,6 @@ def test_largest_difference_is_inside_the_eroded_mask():
     assert math.isnan(largest_difference(image, product, mask, erode=2).item())
 
 
-def test_mask_iou():
-    first, second = torch.zeros(3, 4, 4, dtype=torch.bool), torch.zeros(3, 4, 4, dtype=torch.bool)
-    first[0, :2], second[0, 1:3] = True, True
-    first[1], second[1] = True, True
-    assert mask_iou(first, second)[:2].tolist() == pytest.approx([1 / 3, 1.0])
-    assert math.isnan(mask_iou(first, second)[2].item())
-
-
 def test_wrong_shapes_are_refused_with_their_numbers():
     image = plain((0, 0, 0))
     with pytest.raises(ValueError, match=r"image is \(1, 4, 8, 8\), expected \(B, 3, H, W\)"):
@@ -146,5 +137,3 @@ def test_wrong_shapes_are_refused_with_their_numbers():
         )
     with pytest.raises(ValueError, match=r"color is \(3,\), without \(3, 3\), foreign \(3, 3\)"):
         tint_towards(torch.zeros(3), torch.zeros(3, 3), torch.zeros(3, 3))
-    with pytest.raises(ValueError, match="expected two bool masks of one size"):
-        mask_iou(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2))

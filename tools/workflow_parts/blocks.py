@@ -115,6 +115,18 @@ def encode(name: str, title: str, reference: str, patch_mask: str, clip_vision: 
     return Node(name, "PFVImageEncode", title, inputs)
 
 
+def two_references(variant: Variant) -> tuple[tuple[Node, ...], tuple[Node, ...], tuple[Node, ...]]:
+    """Columns: the models and two pictures, what is hidden in them, and what is left of them encoded."""
+    vision, pictures = variant.models.clip_vision, variant.pictures
+    names = ("background", "table")
+    shown = [image_file(name, f"{name.title()} reference", f"{pictures}reference_{name}.png") for name in names]
+    hidden = [rebinarize(f"hide_in_{name}", f"Hide in the {name} reference", name, vision) for name in names]
+    encoded = [
+        encode(f"encode_{name}", f"Encode the {name} reference", name, f"hide_in_{name}", vision) for name in names
+    ]
+    return (*variant.models.beside_references, *shown), tuple(hidden), tuple(encoded)
+
+
 def compress(name: str, title: str, tokens: str, adapter: Link) -> Node:
     """Image prompt from the tokens of node `tokens`."""
     inputs = {

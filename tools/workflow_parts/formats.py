@@ -16,11 +16,10 @@ from .blocks import (
     SAMPLING_COLOUR,
     Variant,
     compress,
-    encode,
     image_file,
     notes,
     prompt,
-    rebinarize,
+    two_references,
 )
 from .description import Group, Link, Node, Note, Workflow
 from .format_nodes import Format, canvas_nodes, depth_nodes, region_nodes, result_nodes, sampling_nodes
@@ -61,40 +60,15 @@ The demo's models know 128x128 pixels; in the other shapes they are less sure of
 
 def _references(variant: Variant) -> Group:
     """Two pictures, what is hidden in them, and the product with its depth."""
-    models, pictures = variant.models, variant.pictures
-    return Group(
-        "1  References and product",
-        REFERENCE_COLOUR,
-        (
-            (
-                *models.beside_references,
-                image_file("background", "Background reference", f"{pictures}reference_background.png"),
-                image_file("table", "Table reference", f"{pictures}reference_table.png"),
-            ),
-            (
-                rebinarize("hide_in_background", "Hide in the background reference", "background", models.clip_vision),
-                rebinarize("hide_in_table", "Hide in the table reference", "table", models.clip_vision),
-            ),
-            (
-                encode(
-                    "encode_background",
-                    "Encode the background reference",
-                    "background",
-                    "hide_in_background",
-                    models.clip_vision,
-                ),
-                encode("encode_table", "Encode the table reference", "table", "hide_in_table", models.clip_vision),
-                Node("hidden_image", "MaskToImage", None, {"mask": Link("hide_in_background", "MASK")}),
-            ),
-            (
-                image_file("product", "Product photo", f"{pictures}product.png"),
-                image_file("product_depth", "Product depth", f"{pictures}product_depth.png"),
-                image_file(
-                    "reference_depth", "Background reference depth", f"{pictures}reference_background_depth.png"
-                ),
-            ),
-        ),
+    shown, hidden, encoded = two_references(variant)
+    pictures = variant.pictures
+    product = (
+        image_file("product", "Product photo", f"{pictures}product.png"),
+        image_file("product_depth", "Product depth", f"{pictures}product_depth.png"),
+        image_file("reference_depth", "Background reference depth", f"{pictures}reference_background_depth.png"),
     )
+    hidden_image = Node("hidden_image", "MaskToImage", None, {"mask": Link("hide_in_background", "MASK")})
+    return Group("1  References and product", REFERENCE_COLOUR, (shown, hidden, (*encoded, hidden_image), product))
 
 
 def _prompts(variant: Variant) -> Group:

@@ -18,12 +18,11 @@ from .blocks import (
     Variant,
     apply,
     compress,
-    encode,
     image_file,
     notes,
     prompt,
-    rebinarize,
     sampler,
+    two_references,
 )
 from .description import Group, Link, Node, Note, Workflow
 
@@ -69,32 +68,7 @@ leaks into the ad.
 
 def _references(variant: Variant) -> Group:
     """Two pictures, and what is hidden in them."""
-    models = variant.models
-    return Group(
-        "1  References",
-        REFERENCE_COLOUR,
-        (
-            (
-                *models.beside_references,
-                image_file("background", "Background reference", f"{variant.pictures}reference_background.png"),
-                image_file("table", "Table reference", f"{variant.pictures}reference_table.png"),
-            ),
-            (
-                rebinarize("hide_in_background", "Hide in the background reference", "background", models.clip_vision),
-                rebinarize("hide_in_table", "Hide in the table reference", "table", models.clip_vision),
-            ),
-            (
-                encode(
-                    "encode_background",
-                    "Encode the background reference",
-                    "background",
-                    "hide_in_background",
-                    models.clip_vision,
-                ),
-                encode("encode_table", "Encode the table reference", "table", "hide_in_table", models.clip_vision),
-            ),
-        ),
-    )
+    return Group("1  References", REFERENCE_COLOUR, two_references(variant))
 
 
 def _regions(variant: Variant) -> Group:
