@@ -235,7 +235,7 @@ def _threads(server: RunningHost, client: Client, file: Path, amount: int, jobs:
     for thread in threads:
         thread.join()
     if problems or len(set(done)) != amount * jobs:
-        raise SoakError(f"{len(set(done))} of {amount * jobs} jobs came back; {'; '.join(problems)}")
+        raise SoakError(f"{len(set(done))} of {amount * jobs} jobs came back; {'; '.join(sorted(problems))}")
     return f"threads: {amount} clients at once, {amount * jobs} jobs, all back with their own pictures"
 
 

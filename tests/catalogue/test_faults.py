@@ -58,6 +58,7 @@ def test_killed_twice_nothing_is_lost_and_nothing_runs_twice(catalogue, servers,
 def test_a_server_dies_and_another_is_cut_off(catalogue, servers, tmp_path):
     """The job of a dead server goes to another. Only such a job may have begun twice."""
     out = tmp_path / "out"
+    trouble_lasts = 3.0  # seconds, longer than --lost-after
     line = command(catalogue, out, [server.url for server in servers], "--lost-after", "1")
 
     def trouble():
@@ -65,7 +66,8 @@ def test_a_server_dies_and_another_is_cut_off(catalogue, servers, tmp_path):
             time.sleep(0.01)
         servers[0].kill()
         servers[1].fault(cut=1.0)
-        while num_lines(out) < 20:
+        begun = time.monotonic()
+        while num_lines(out) < 20 or time.monotonic() < begun + trouble_lasts:
             time.sleep(0.01)
         servers[0].start()
         servers[1].fault(cut=0.0)

@@ -19,8 +19,9 @@ from tiny_models import Squares, tiny_config, tiny_models  # noqa: E402
 from pfv_train.adapter_training import AdapterTraining, train_adapter  # noqa: E402
 
 
-def main(folder: Path, what: str, *settings: str) -> None:
-    """Train, or write the gradients of the first step to `gradients.pt`."""
+def main(folder: Path, what: str, *settings: str) -> AdapterTraining | None:
+    """Train, or write the gradients of the first step to `gradients.pt`; returns what must live as long as the process."""
+    training = None
     torch.set_num_threads(1)
     config = tiny_config(**dict(setting.split("=", 1) for setting in settings))
     accelerator = Accelerator(cpu=True)
@@ -33,12 +34,14 @@ def main(folder: Path, what: str, *settings: str) -> None:
         if accelerator.is_main_process:
             torch.save({"processes": accelerator.num_processes, "gradients": gradients}, folder / "gradients.pt")
     accelerator.end_training()
+    return training
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
-    # Everything is written. Torn down by the interpreter, gloo's process group may wait for a thread of its own that waits
-    # for the interpreter (torch 2.13).
+    kept = main(Path(sys.argv[1]), *sys.argv[2:])
+    # Everything is written. Whoever drops the last reference to gloo's process group waits for its thread, and holds the
+    # interpreter that this thread may be waiting for (torch 2.13): so nobody drops it, neither this program, whose
+    # gradients' reducer refers to it, nor the interpreter at its exit.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 def run(*command: str) -> None:
     done = subprocess.run(
-        [sys.executable, *command], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, *command], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
