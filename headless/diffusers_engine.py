@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from pfv_core.attention import BranchControl
+from pfv_core.balance import PAPER_GAMMA, Balance
 from pfv_core.checkpoint import load_adapter
 from pfv_core.composite import paste_back
 from pfv_core.depth import compose_depth
@@ -34,13 +35,7 @@ from .pictures import alpha, rgb
 from .workflow import nodes_of, origin, the_node
 
 COMFYUI_ONLY: dict[str, dict[str, Any]] = {  # inputs that are not computed here, and what they must be
-    "MEPAApply": {
-        "start_percent": 0.0,
-        "end_percent": 1.0,
-        "std_norm": False,
-        "time_weighting": False,
-        "branches": None,
-    },
+    "MEPAApply": {"start_percent": 0.0, "end_percent": 1.0, "branches": None},
     "ControlNetApplyAdvanced": {"start_percent": 0.0, "end_percent": 1.0},
     "EmptyLatentImage": {"batch_size": 1},
     "KSampler": {"sampler_name": "euler", "scheduler": "simple", "denoise": 1.0},
@@ -122,7 +117,9 @@ class DiffusersEngine:
         settings = apply["inputs"]
         control = BranchControl(settings["strength"], settings["text_share"], settings["gate"])
         region = files.mask(origin(workflow, apply, "region")["_meta"]["title"])
-        return ImagePrompt(self._adapter, positive, negative, control, region)
+        gamma = settings.get("gamma", PAPER_GAMMA) if settings.get("time_weighting", False) else None
+        balance = Balance(settings.get("std_norm", False), gamma)
+        return ImagePrompt(self._adapter, positive, negative, control, region, balance)
 
     def _patch_mask(self, workflow: Prompt, node: dict[str, Any], files: _Files) -> PatchMask:
         """What a PFV Mask Re-binarize node gives."""

@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..pfv_core.adapter import CompressMethod
+from ..pfv_core.balance import PAPER_GAMMA
 from ..pfv_core.latent_grid_preview import latent_grid_preview
 from ..pfv_core.vit import ImageTokens
 from .branch_inputs import Branch, balance_inputs, branch_inputs
@@ -135,7 +136,7 @@ class MEPAApply(io.ComfyNode):
         region: Tensor | None = None,
         std_norm: bool = False,
         time_weighting: bool = False,
-        gamma: int = 400,
+        gamma: int = PAPER_GAMMA,
         branches: tuple[Branch, ...] | None = None,
     ) -> io.NodeOutput:
         """Patch a clone of the model, with one branch after another."""

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfv_core.attention import BranchControl, Gate
-from ..pfv_core.balance import Balance
+from ..pfv_core.balance import PAPER_GAMMA, Balance
 from .convert import region_mask
 from .cross_attention_patch import apply_image_prompt
 from .host_adapter import ImagePrompt
@@ -115,7 +115,7 @@ def balance_inputs() -> list[io.Input]:
         ),
         io.Int.Input(
             "gamma",
-            default=400,
+            default=PAPER_GAMMA,
             min=1,
             max=10000,
             optional=True,

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..pfv_core.balance import PAPER_GAMMA
 from .branch_inputs import Branch, balance_inputs, branch_inputs
 from .controlnet_patch import apply_to_control_net
 from .host_adapter import ImagePrompt
@@ -47,7 +48,7 @@ class MEPABranch(io.ComfyNode):
         region: Tensor | None = None,
         std_norm: bool = False,
         time_weighting: bool = False,
-        gamma: int = 400,
+        gamma: int = PAPER_GAMMA,
         branches: tuple[Branch, ...] | None = None,
     ) -> io.NodeOutput:
         """Put it behind the others."""

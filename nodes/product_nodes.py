@@ -25,6 +25,7 @@ from .convert import (
 from .convert import (
     product_mask as product_mask_to_core,
 )
+from .feedback import show_text
 from .types import CATEGORY, AdCanvasType
 
 MASK_SELECTS_TOOLTIP = (
@@ -173,6 +174,7 @@ class StrictIDComposite(io.ComfyNode):
                     tooltip="JSON: for each ad the pixels checked and equal, the largest difference, and mask_iou.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -207,7 +209,9 @@ class StrictIDComposite(io.ComfyNode):
         if shadow_strength:
             generated_image = add_contact_shadow(generated_image, mask, shadow_strength, shadow_size)
         image, exact_mask = paste_back(generated_image, product_image, mask, erode, feather, rim)
-        report = _report(measure_exactness(image, product_image, mask, exact_mask, drawn))
+        reports = measure_exactness(image, product_image, mask, exact_mask, drawn)
+        report = _report(reports)
+        show_text(cls, _line(reports))
         return io.NodeOutput(image_from_core(image), exact_mask.float(), report, ui=ui.PreviewText(report))
 
 
@@ -223,3 +227,9 @@ def _finished(mask: Tensor, canvas: AdCanvas) -> Tensor:
 
 def _report(reports: list[Exactness]) -> str:
     return json.dumps({"exact": all_exact(reports), "ads": [asdict(report) for report in reports]}, indent=2)
+
+
+def _line(reports: list[Exactness]) -> str:
+    """The report in a line."""
+    counts = ", ".join(f"{one.pixels_equal} of {one.pixels_checked}" for one in reports)
+    return f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from .branch import Attend, BranchControl, Pair, equals, times
 from .layers import at_least_float32
 from .sample_attention import SampleWeights
 
+Number = TypeVar("Number", float, Tensor, float | Tensor)
+
+PAPER_GAMMA = 400  # Eq. 10, of 1000 timesteps
 FLAT = 1e-5  # a branch whose spread is a smaller share of its size is constant but for rounding
 
 
@@ -73,8 +77,13 @@ def weigh_control(control: BranchControl, weight: float) -> BranchControl:
     """
     if weight == 1.0:
         return control
-    scale, share = weight * control.image_scale, 1.0 - (1.0 - control.text_share) * weight
+    scale, share = weigh(control.image_scale, control.text_share, weight)
     return replace(control, image_scale=scale, text_share=share)
+
+
+def weigh(image_scale: Number, text_share: Number, weight: float) -> tuple[Number, Number]:
+    """`weigh_control` of a scale and a share that are one number for all samples, or (B,)."""
+    return weight * image_scale, 1.0 - (1.0 - text_share) * weight
 
 
 def std_ratio(text: Tensor, image: Tensor, region: Tensor | None = None) -> Tensor:

@@ -28,6 +28,8 @@ from .captions import varied_caption
 from .scene_data import SceneData, scene_data
 from .train import NUM_SCENES, cached_latents
 
+NUM_TOKENS = (4, 8, 16, 32)
+
 COMMON: dict[str, Any] = {
     "batch_size": 32,
     "steps": 700,
@@ -40,20 +42,21 @@ COMMON: dict[str, Any] = {
 }
 RESAMPLER: dict[str, Any] = {
     "kind": "resampler",
-    "num_tokens": 16,
     "latent_width": 128,
     "inner_width": 128,
     "depth": 2,
     "feedforward": 256,
 }
 ADAPTERS: dict[str, dict[str, Any]] = {
-    **{f"eq3_c{count}": COMMON | {"kind": "eq3", "num_tokens": count} for count in (4, 8, 16, 32)},
-    "resampler_c16": COMMON | RESAMPLER,
+    **{f"eq3_c{count}": COMMON | {"kind": "eq3", "num_tokens": count} for count in NUM_TOKENS},
+    **{f"resampler_c{count}": COMMON | RESAMPLER | {"num_tokens": count} for count in NUM_TOKENS},
     "tokens_c65": COMMON
     | {"kind": "tokens", "num_tokens": 65, "latent_width": 0},  # no compression: 8 x 8 patches, class
     "linear_c4": COMMON | {"kind": "linear", "num_tokens": 4, "latent_width": 0},
     # The usual image-prompt training: nothing hidden, no region.
-    "ipadapter_c16": COMMON | RESAMPLER | {"mask_share": 0.0, "region_share_unmasked": 0.0, "gates": {"output": 1.0}},
+    "ipadapter_c16": COMMON
+    | RESAMPLER
+    | {"num_tokens": 16, "mask_share": 0.0, "region_share_unmasked": 0.0, "gates": {"output": 1.0}},
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pfv_core.adapter import Adapter
 from pfv_core.attention import BranchControl, Gate
+from pfv_core.balance import Balance, check_gamma
 
 from . import unet as patched
 
@@ -29,6 +30,7 @@ class ImagePrompt:
         positive, negative: (B or 1, c, C) image prompts of the two halves of guidance, see `Adapter.image_prompt`.
         control: image scale, text share and gate.
         region: (B or 1, H, W) float, 0..1, 1 = the image prompt rules; None = the whole frame.
+        balance: normalisation and time weighting against the text.
     """
 
     adapter: Adapter
@@ -36,6 +38,7 @@ class ImagePrompt:
     negative: Tensor
     control: BranchControl = field(default_factory=BranchControl)
     region: Tensor | None = None
+    balance: Balance = Balance()  # noqa: RUF009, frozen
 
 
 @torch.no_grad()
@@ -75,13 +78,16 @@ def sample_latents(
         (B, 4, h, w) latents in the noise's dtype.
 
     Raises:
-        ValueError: guidance without a negative text, one of controlnet and depth without the other, or what
-            `pfv_diffusers.unet.image_prompts` raises.
+        ValueError: guidance without a negative text, one of controlnet and depth without the other, a gamma outside the
+            scheduler's timesteps, or what `pfv_diffusers.unet.image_prompts` raises.
     """
     if guidance_scale != 1.0 and negative_text is None:
         raise ValueError(f"guidance_scale is {guidance_scale}, but there is no negative_text: give one, or scale 1")
     if (controlnet is None) != (depth is None):
         raise ValueError("controlnet and depth belong together: give both or neither")
+    for prompt in image_prompts:
+        if prompt.balance.gamma is not None:
+            check_gamma(prompt.balance.gamma, scheduler.config["num_train_timesteps"])
     guided = guidance_scale != 1.0
     texts = [negative_text, text] if guided and negative_text is not None else [text]
     batch = len(noise)
@@ -131,6 +137,7 @@ def _branch(prompt: ImagePrompt, guided: bool, batch: int, dtype: torch.dtype) -
         control.text_share,
         Gate(control.gate),
         region,
+        prompt.balance,
     )
 
 

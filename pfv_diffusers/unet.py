@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pfv_core.adapter import Adapter, AdapterConfig, AdapterKind
 from pfv_core.attention import Gate, SampleWeights, sample_weights, text_image_attention_by_sample
+from pfv_core.balance import Balance, balanced_attention, time_weight, weigh
 from pfv_core.choices import parse_choice
 from pfv_core.query_mask import LATENT_SCALE, frame_matches, layer_grid, query_mask
 from pfv_core.resampler import HEAD_DIM
@@ -148,9 +149,12 @@ class Branch:
         gate: where the region is applied.
         region: (B or 1, H, W) float, 0..1, 1 = the image prompt rules; of the frame's shape at any resolution; None = the
             whole frame.
+        balance: normalisation and time weighting against the text. A time weight reads the timestep that the U-Net is
+            called with, one for the whole batch.
 
     Raises:
-        ValueError: a text_share outside 0..1, a scale that is not finite, an unknown gate, wrong shapes.
+        ValueError: a text_share outside 0..1, a scale that is not finite, a gamma that is not above 0, an unknown gate,
+            wrong shapes.
     """
 
     keys_values: Sequence[tuple[Tensor, Tensor]]
@@ -158,6 +162,7 @@ class Branch:
     text_share: float | Tensor = 1.0
     gate: Gate = Gate.OUTPUT
     region: Tensor | None = None
+    balance: Balance = Balance()  # noqa: RUF009, frozen
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gate", parse_choice(Gate, self.gate, "gate"))
@@ -172,6 +177,8 @@ class Branch:
             raise ValueError(f"image_scale is {self.image_scale}, expected finite numbers")
         if self.region is not None and self.region.ndim != 3:
             raise ValueError(f"region is {tuple(self.region.shape)}, expected (B, H, W)")
+        if self.balance.gamma is not None and not self.balance.gamma > 0:
+            raise ValueError(f"gamma is {self.balance.gamma}, expected more than 0 timesteps")
 
     @property
     def batch_sizes(self) -> dict[str, int]:
@@ -180,13 +187,12 @@ class Branch:
         sizes = {name: len(part) for name, part in parts.items() if isinstance(part, Tensor)}
         return {"keys_values": max(len(key) for key, _ in self.keys_values), **sizes}
 
-    @property
-    def numbers(self) -> tuple[float | Tensor, float | Tensor]:
-        """image_scale and text_share on the CPU; the share is 1 where the scale is 0."""
+    def numbers(self, weight: float) -> tuple[float | Tensor, float | Tensor]:
+        """image_scale and text_share on the CPU at a time weight; the share is 1 where the scale is 0."""
         scale, share = (v.cpu() if isinstance(v, Tensor) else v for v in (self.image_scale, self.text_share))
         if isinstance(scale, Tensor):
             share = torch.where(scale.detach() == 0, 1.0, torch.as_tensor(share, dtype=torch.float64))
-        return scale, share
+        return (scale, share) if weight == 1.0 else weigh(scale, share, weight)
 
 
 @contextmanager
@@ -204,7 +210,8 @@ def image_prompts(
 
     Raises:
         ValueError: a region of another shape than the frame, keys and values of another U-Net, an attention processor
-            that this one cannot stand in for; inside, latents of another size or batch.
+            that this one cannot stand in for; inside, latents of another size or batch, or a time weight in a batch of
+            several timesteps.
     """
     branches = [branch for branch in branches if isinstance(branch.image_scale, Tensor) or branch.image_scale != 0.0]
     if not branches:
@@ -213,32 +220,58 @@ def image_prompts(
     layers = attention_layers(unet)
     for branch in branches:
         _check_branch(branch, len(layers), latent_size)
-    weights = _Weights(branches, latent_size)
+    passes = _Passes(branches, latent_size)
     with ExitStack() as stack:
-        check = partial(_check_latents, branches, latent_size)
-        stack.callback(unet.register_forward_pre_hook(check, with_kwargs=True).remove)
+        begin = partial(_begin_pass, branches, latent_size, passes)
+        stack.callback(unet.register_forward_pre_hook(begin, with_kwargs=True).remove)
         for index, (layer, name) in enumerate(layers.items()):
             attention = unet.get_submodule(name)
             assert isinstance(attention, Attention)
             plain = attention.processor
             processor: Any = _Processor(
-                _attend_like(plain, name), [branch.keys_values[index] for branch in branches], weights, layer
+                _attend_like(plain, name), [branch.keys_values[index] for branch in branches], passes, layer
             )
             attention.set_processor(processor)
             stack.callback(attention.set_processor, plain)
         yield
 
 
-class _Weights:
-    """The branches' weights on the grid of each level, computed once for all layers of a level."""
+@dataclass(frozen=True)
+class _Pass:
+    """The branches that take part in a forward pass, by their index, on the grid of one level."""
+
+    branches: tuple[int, ...]
+    weights: SampleWeights
+    regions: tuple[Tensor | None, ...]
+    normalized: tuple[bool, ...]
+
+
+class _Passes:
+    """What of the branches holds for a forward pass, computed once for all layers of a level and kept while it holds."""
 
     def __init__(self, branches: Sequence[Branch], latent_size: tuple[int, int]) -> None:
         self._branches = branches
         self._latent_size = latent_size
-        self._known: dict[tuple[int, torch.device, torch.dtype], SampleWeights] = {}
+        self._time_weights = tuple(1.0 for _ in branches)
+        self._known: dict[tuple[int, torch.device, torch.dtype], _Pass] = {}
 
-    def at(self, layer: AttentionLayer, query: Tensor) -> SampleWeights:
-        """Weights for the queries (B, L, C) of a layer."""
+    def begin(self, timestep: Tensor | float) -> None:
+        """A forward pass at a timestep, which is read only where a branch is weighted by it.
+
+        Raises:
+            ValueError: samples of one batch at different timesteps.
+        """
+        gammas = [branch.balance.gamma for branch in self._branches]
+        if all(gamma is None for gamma in gammas):
+            return
+        now = _one_timestep(timestep)
+        weights = tuple(1.0 if gamma is None else time_weight(now, gamma) for gamma in gammas)
+        if weights != self._time_weights:
+            self._time_weights = weights
+            self._known.clear()
+
+    def at(self, layer: AttentionLayer, query: Tensor) -> _Pass:
+        """The branches for the queries (B, L, C) of a layer."""
         rows, columns = self._latent_size
         grid = layer_grid(rows * LATENT_SCALE, columns * LATENT_SCALE, layer.level)
         if query.shape[1] != grid[0] * grid[1]:
@@ -248,14 +281,39 @@ class _Weights:
             )
         key = (layer.level, query.device, query.dtype)
         if key not in self._known:
-            self._known[key] = self._on(grid).to(query.device, query.dtype)
+            self._known[key] = self._on(grid, query)
         return self._known[key]
 
-    def _on(self, grid: tuple[int, int]) -> SampleWeights:
-        regions = [branch.region for branch in self._branches]
-        masks = [None if region is None else query_mask(region, grid, self._latent_size) for region in regions]
-        scales, shares = zip(*(branch.numbers for branch in self._branches), strict=True)
-        return sample_weights(masks, scales, shares, [branch.gate for branch in self._branches])
+    def _on(self, grid: tuple[int, int], query: Tensor) -> _Pass:
+        present = tuple(index for index, weight in enumerate(self._time_weights) if weight != 0.0)
+        branches = [self._branches[index] for index in present]
+        numbers = [self._branches[index].numbers(self._time_weights[index]) for index in present]
+        masks = [
+            None if branch.region is None else query_mask(branch.region, grid, self._latent_size) for branch in branches
+        ]
+        weights = sample_weights(
+            masks,
+            [scale for scale, _ in numbers],
+            [share for _, share in numbers],
+            [branch.gate for branch in branches],
+        )
+        return _Pass(
+            present,
+            weights.to(query.device, query.dtype),
+            tuple(None if mask is None else mask[..., None].to(query.device, torch.float32) for mask in masks),
+            tuple(branch.balance.std_norm for branch in branches),
+        )
+
+
+def _one_timestep(timestep: Tensor | float) -> float:
+    if not isinstance(timestep, Tensor):
+        return float(timestep)
+    if timestep.unique().numel() != 1:
+        raise ValueError(
+            f"the batch has timesteps {timestep.flatten().tolist()}, a time weight needs one for all its samples: leave "
+            "gamma None, or call the U-Net for one timestep at a time"
+        )
+    return float(timestep.flatten()[0])
 
 
 Scores = Callable[[Attention, Tensor | None, Tensor, Tensor, Tensor], Tensor]
@@ -266,11 +324,11 @@ class _Processor:
     """What stands in for the processor of one cross-attention."""
 
     def __init__(
-        self, scores: Scores, keys_values: Sequence[tuple[Tensor, Tensor]], weights: _Weights, layer: AttentionLayer
+        self, scores: Scores, keys_values: Sequence[tuple[Tensor, Tensor]], passes: _Passes, layer: AttentionLayer
     ) -> None:
         self._scores = scores
         self._keys_values = keys_values
-        self._weights = weights
+        self._passes = passes
         self._layer = layer
 
     def __call__(
@@ -290,18 +348,17 @@ class _Processor:
         batch, length, _ = encoder_hidden_states.shape
         bias = None if attention_mask is None else attn.prepare_attention_mask(attention_mask, length, batch)
         query = attn.to_q(hidden_states)
+        text = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        now = self._passes.at(self._layer, query)
         images = [
             (key.to(query).expand(batch, -1, -1), value.to(query).expand(batch, -1, -1))
-            for key, value in self._keys_values
+            for key, value in (self._keys_values[index] for index in now.branches)
         ]
-        out = text_image_attention_by_sample(
-            query,
-            (attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)),
-            images,
-            self._weights.at(self._layer, query),
-            attend=partial(self._scores, attn, None),
-            base=partial(self._scores, attn, bias),
-        )
+        attend, base = partial(self._scores, attn, None), partial(self._scores, attn, bias)
+        if any(now.normalized):
+            out = balanced_attention(query, text, images, now.weights, now.regions, now.normalized, attend, base)
+        else:
+            out = text_image_attention_by_sample(query, text, images, now.weights, attend, base)
         out = attn.to_out[1](attn.to_out[0](out))
         if attn.residual_connection:
             out = out + residual
@@ -409,10 +466,15 @@ def _check_branch(branch: Branch, num_layers: int, latent_size: tuple[int, int])
     )
 
 
-def _check_latents(
-    branches: Sequence[Branch], latent_size: tuple[int, int], unet: nn.Module, args: tuple[Any, ...], kwargs: Any
+def _begin_pass(
+    branches: Sequence[Branch],
+    latent_size: tuple[int, int],
+    passes: _Passes,
+    unet: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Any,
 ) -> None:
-    """Forward pre-hook: what goes in is what the image prompts were made for."""
+    """Forward pre-hook: what goes in is what the image prompts were made for, and the pass has its timestep."""
     sample = args[0] if args else kwargs["sample"]
     if tuple(sample.shape[-2:]) != tuple(latent_size):
         raise ValueError(
@@ -425,3 +487,4 @@ def _check_latents(
                 raise ValueError(
                     f"{name} of an image prompt is for {size} samples, the batch has {len(sample)}: give 1 or as many"
                 )
+    passes.begin(args[1] if len(args) > 1 else kwargs["timestep"])

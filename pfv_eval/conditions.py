@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from pfv_core.attention import BranchControl, Gate
+from pfv_core.balance import PAPER_GAMMA, Balance
 
 MAIN = "eq3_c16"
 RESAMPLER = "resampler_c16"
 IP_ADAPTER = "ipadapter_c16"
-COMPRESSION = ("eq3_c4", "eq3_c8", "eq3_c16", "eq3_c32", "resampler_c16", "tokens_c65")
+NUM_TOKENS = (4, 8, 16, 32)
+COMPRESSION = (*(f"{kind}_c{count}" for kind in ("eq3", "resampler") for count in NUM_TOKENS), "tokens_c65")
 NO_ADAPTER = ""
 ADAPTER_FILE = re.compile(r"(?P<family>(?P<kind>[a-z0-9]+)_c(?P<tokens>\d+))_seed(?P<seed>\d+)\.safetensors")
 TEXT_GUIDANCE = 3.0
@@ -57,6 +59,7 @@ class Condition:
         words: of the text.
         view: of the reference; None = no image prompt.
         control: how the image prompt takes part.
+        balance: what keeps the image prompt from drowning the text.
         in_region: the image prompt rules the wall of A without its product's box; else the whole frame.
         sampled: False = scene A itself, encoded and decoded: what the judge reads there is its ceiling.
         keep_images: all images are stored, not only those of the first chunk.
@@ -67,6 +70,7 @@ class Condition:
     words: Words = Words.NOTHING
     view: View | None = None
     control: BranchControl = BranchControl()  # noqa: RUF009, frozen
+    balance: Balance = Balance()  # noqa: RUF009, frozen
     in_region: bool = False
     sampled: bool = True
     keep_images: bool = False
@@ -124,17 +128,41 @@ def _fusions(prefix: str, words: Words, scales: tuple[float, ...], shares: tuple
         for scale, control in ((scale, BranchControl(image_scale=scale)) for scale in scales)
     ]
     query = BranchControl(text_share=0.0, gate=Gate.QUERY)
-    gated = [Condition(f"{prefix}_query_0", "Eq. 6 as printed (query gate)", words, View.DROPPED, query, True)]
+    label = "Eq. 6 as printed (query gate)"
+    gated = [Condition(f"{prefix}_query_0", label, words, View.DROPPED, query, in_region=True)]
     for share in shares:
         control = BranchControl(text_share=share, gate=Gate.OUTPUT)
         label = f"output gate, text share {share:g}"
-        gated.append(Condition(f"{prefix}_output_{share:g}", label, words, View.DROPPED, control, True))
+        gated.append(Condition(f"{prefix}_output_{share:g}", label, words, View.DROPPED, control, in_region=True))
     return (*everywhere, *gated)
 
 
 CONFLICT = _fusions("conflict", Words.EVERYTHING, (0.5, 1.0, 1.5, 2.0, 3.0), (0.0, 0.5, 1.0))
 AGREEING = _fusions("agreeing", Words.PRODUCT_AND_TABLE, (0.5, 1.0), (0.0,))
-MASKED_IP_ADAPTER = next(condition for condition in CONFLICT if condition.name == "conflict_output_1")
+BY_NAME = {condition.name: condition for condition in CONFLICT}
+MASKED_IP_ADAPTER = BY_NAME["conflict_output_1"]
+
+BALANCES = {
+    "std_norm": ("std_norm (Eq. 8)", Balance(std_norm=True)),
+    "time": ("time_weighting (Eq. 10)", Balance(gamma=PAPER_GAMMA)),
+    "both": ("both", Balance(std_norm=True, gamma=PAPER_GAMMA)),
+}
+
+
+def _balanced(plain: Condition, title: str) -> tuple[Condition, ...]:
+    """A condition as it is and with each balance; a normalised branch is as loud as the text, whatever its scale was."""
+    rows = [replace(plain, label=f"{title}: as it is")]
+    for name, (label, balance) in BALANCES.items():
+        control = replace(plain.control, image_scale=1.0) if balance.std_norm else plain.control
+        rows.append(
+            replace(plain, name=f"{plain.name}_{name}", label=f"{title}: {label}", control=control, balance=balance)
+        )
+    return tuple(rows)
+
+
+LOUD = _balanced(BY_NAME["conflict_global_3"], "three times as loud, whole frame")
+COPYING = _balanced(Condition("conflict_visible", "", Words.EVERYTHING, View.VISIBLE), "product visible, whole frame")
+BOUNDED = _balanced(BY_NAME["conflict_output_0"], "in its region, text share 0")
 
 
 def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
@@ -197,6 +225,25 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             "How many image tokens does it take? Image prompt alone, PFV, whole frame.",
             tuple(Row(IMAGE_ONLY[View.DROPPED], family) for family in (*COMPRESSION, *others)),
             ("wall_reference", "pattern_reference", "palette", "palette_other"),
+        ),
+        Experiment(
+            "balance",
+            "Do Strictly-ID's normalisation and time weighting hold a branch back? The text names all of A.",
+            (
+                *(Row(condition, MAIN) for condition in LOUD),
+                *(Row(condition, RESAMPLER) for condition in COPYING),
+                *(Row(condition, MAIN) for condition in BOUNDED),
+            ),
+            (
+                "all_text",
+                "product_text",
+                "table_text",
+                "wall_text",
+                "wall_reference",
+                "pattern_reference",
+                "all_three",
+                "foreign_object",
+            ),
         ),
     )
 

@@ -12,10 +12,13 @@ from pfv_demo.captions import caption
 
 from .ablations import Chunk, Models
 from .conditions import (
+    BOUNDED,
     CEILING,
     CONFLICT,
+    COPYING,
     IMAGE_ONLY,
     IP_ADAPTER,
+    LOUD,
     MAIN,
     NO_ADAPTER,
     RESAMPLER,
@@ -36,6 +39,7 @@ TITLES = {
     "mepa": "Text against image",
     "no_conflict": "Text and image agree",
     "compression": "Image tokens",
+    "balance": "Text and image in balance",
 }
 LEAD = {  # measure that is plotted, and the goal on its axis
     "text": ("all_text", None),
@@ -43,6 +47,7 @@ LEAD = {  # measure that is plotted, and the goal on its axis
     "mepa": ("all_three", 0.93),
     "no_conflict": ("all_three", None),
     "compression": ("pattern_reference", None),
+    "balance": ("all_text", None),
 }
 _CLASS = {
     "met": "good",
@@ -187,6 +192,11 @@ def _sheets(name: str, store: Store, chunk: Chunk) -> list[tuple[str, str]]:
         columns = _columns(store, (*((condition, MAIN) for condition in CONFLICT), (CONFLICT[-1], IP_ADAPTER)))
         fixed = [("scene of the text", drawn), reference, view, ("region", region)]
         return [("Text against image", contact_sheet([*fixed, *columns], captions))] if columns else []
+    if name == "balance":
+        of_family = ((LOUD, MAIN), (COPYING, RESAMPLER), (BOUNDED, MAIN))
+        columns = _columns(store, tuple((condition, family) for rows, family in of_family for condition in rows))
+        fixed = [("scene of the text", drawn), reference, view]
+        return [("Balanced branches", contact_sheet([*fixed, *columns], captions))] if columns else []
     return []
 
 

@@ -22,15 +22,19 @@ from pfv_demo.scenes import Scene, labels, sample_pair
 from . import learned
 from .ablations import AdapterFile, Settings, Unit, sure_wall, units
 from .conditions import (
+    BOUNDED,
     CEILING,
     CONFLICT,
+    COPYING,
     IMAGE_ONLY,
     IP_ADAPTER,
+    LOUD,
     MAIN,
     NO_ADAPTER,
     RESAMPLER,
     TEXT,
     TEXT_GUIDANCE,
+    Condition,
     Experiment,
     Row,
     View,
@@ -193,6 +197,17 @@ class Comparison:
     second: tuple[str, str]
 
 
+def _balanced(title: str, rows: Sequence[Condition], family: str, measure: str) -> tuple[Comparison, ...]:
+    """What each balance gains over the branch as it is, and both over the normalisation alone."""
+    plain, std_norm, time, both = (row.name for row in rows)
+    pairs = {"std_norm does better": (std_norm, plain), "time_weighting does better": (time, plain)}
+    pairs |= {"both do better": (both, plain), "both do better than std_norm alone": (both, std_norm)}
+    return tuple(
+        Comparison(f"{title}: {claim}", measure, (first, family), (second, family))
+        for claim, (first, second) in pairs.items()
+    )
+
+
 _GLOBALS = tuple(condition.name for condition in CONFLICT if condition.name.startswith("conflict_global"))
 COMPARISONS = (
     Comparison("a visible product tints more than one hidden by PFV", "tint", (_VISIBLE, MAIN), (_DROPPED, MAIN)),
@@ -226,6 +241,9 @@ COMPARISONS = (
     Comparison(
         "Eq. 3 keeps more pattern than the resampler", "pattern_reference", (_DROPPED, MAIN), (_DROPPED, RESAMPLER)
     ),
+    *_balanced("a branch three times as loud", LOUD, MAIN, "all_text"),
+    *_balanced("a resampler that copies the product", COPYING, RESAMPLER, "product_text"),
+    *_balanced("in its region", BOUNDED, MAIN, "all_three"),
 )
 
 
@@ -368,7 +386,7 @@ def _plain(interval: Interval) -> dict[str, float]:
 
 
 def _row_of(condition: str, family: str) -> Row:
-    every = (CEILING, TEXT, *IMAGE_ONLY.values(), *CONFLICT)
+    every = (CEILING, TEXT, *IMAGE_ONLY.values(), *CONFLICT, *LOUD, *COPYING, *BOUNDED)
     return Row(next(one for one in every if one.name == condition), family)
 
 

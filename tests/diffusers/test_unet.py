@@ -17,6 +17,7 @@ from diffusers.models.attention_processor import (
 
 from pfv_core.adapter import AdapterKind
 from pfv_core.attention import BranchControl, Gate, plan_rows, scaled_dot_product, text_image_attention
+from pfv_core.balance import Balance
 from pfv_core.checkpoint import load_adapter, read_tensors, save_adapter
 from pfv_core.query_mask import query_mask
 from pfv_core.unet_layout import SD15, SDXL, AttentionLayer, Side
@@ -415,6 +416,70 @@ def test_autocast(unet):
     assert difference(out.float(), run(unet, [made])) < 0.05
 
 
+# --- balanced against the text
+
+
+def at(timestep: float) -> dict[str, torch.Tensor]:
+    """Arguments of a pass whose samples are all at one timestep."""
+    return {**inputs(), "timestep": torch.tensor(timestep)}
+
+
+def predicted(unet, branches, arguments):
+    with torch.no_grad(), image_prompts(unet, branches, SIZE):
+        return unet(**arguments).sample
+
+
+def test_a_neutral_balance_changes_no_bit(unet):
+    values = {"region": left_half(), "text_share": 0.3}
+    same = branch(unet, **values, balance=Balance(False, None))
+    late = branch(unet, **values, balance=Balance(gamma=500.0))
+    arguments = at(400.0)
+    expected = predicted(unet, [branch(unet, **values)], arguments)
+    assert torch.equal(predicted(unet, [same], arguments), expected)
+    assert torch.equal(predicted(unet, [late], arguments), expected)  # the weight is 1 at gamma and below
+
+
+@pytest.mark.parametrize("text_share", [0.0, 1.0, torch.tensor([0.2, 0.9])])
+def test_a_time_weight_of_0_is_the_unet_itself_bit_for_bit(unet, text_share):
+    held_back = branch(unet, region=left_half(), text_share=text_share, balance=Balance(gamma=400.0))
+    plain = predicted(unet, [], at(800.0))
+    assert torch.equal(predicted(unet, [held_back], at(800.0)), plain)
+    assert difference(predicted(unet, [held_back], at(799.0)), predicted(unet, [], at(799.0))) > 0
+
+
+def test_a_time_weight_between_is_a_weaker_branch_that_leaves_more_of_the_text(unet):
+    """Half way between 2 gamma and gamma, in one context with a later and an earlier step before and after it."""
+    held_back = branch(unet, region=left_half(), image_scale=0.8, text_share=0.2, balance=Balance(gamma=400.0))
+    weaker = branch(unet, region=left_half(), image_scale=0.4, text_share=0.6)
+    expected = predicted(unet, [weaker], at(600.0))
+    with torch.no_grad(), image_prompts(unet, [held_back], SIZE):
+        first, middle, last, again = (unet(**at(timestep)).sample for timestep in (900.0, 600.0, 100.0, 600.0))
+    assert difference(middle, expected) < 1e-6
+    assert torch.equal(middle, again)
+    assert torch.equal(first, predicted(unet, [], at(900.0)))
+    whole = branch(unet, region=left_half(), image_scale=0.8, text_share=0.2)
+    assert torch.equal(last, predicted(unet, [whole], at(100.0)))
+
+
+@pytest.mark.parametrize("region", [None, left_half()])
+def test_a_normalised_branch_is_as_loud_as_the_text_however_loud_its_values_are(unet, region):
+    made = branch(unet, region=region)
+    louder = [(key, 5 * value) for key, value in made.keys_values]
+    for std_norm in (True, False):
+        outs = [
+            run(unet, [Branch(pairs, region=region, balance=Balance(std_norm))]) for pairs in (made.keys_values, louder)
+        ]
+        assert (difference(*outs) < 1e-5) == std_norm
+
+
+def test_a_time_weight_wants_one_timestep(unet):
+    late = branch(unet, balance=Balance(gamma=400.0))
+    arguments = {**inputs(), "timestep": torch.tensor([10.0, 900.0])}
+    with pytest.raises(ValueError, match=r"the batch has timesteps \[10.0, 900.0\], a time weight needs one"):
+        predicted(unet, [late], arguments)
+    predicted(unet, [branch(unet)], arguments)  # without one they may differ
+
+
 # --- training
 
 
@@ -491,6 +556,7 @@ def test_gradient_checkpointing_gives_the_same_inside_and_fails_outside():
         ({"image_scale": float("inf")}, "image_scale is inf, expected finite numbers"),
         ({"image_scale": torch.ones(2, 1)}, r"image_scale is \(2, 1\), expected one number or \(B,\)"),
         ({"gate": "both"}, "gate is 'both', expected one of"),
+        ({"balance": Balance(gamma=0.0)}, "gamma is 0.0, expected more than 0 timesteps"),
         ({"region": torch.ones(64, 96)}, r"region is \(64, 96\), expected \(B, H, W\)"),
     ],
 )

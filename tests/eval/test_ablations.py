@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import pytest
 import torch
 
 from pfv_core.adapter import AdapterKind
-from pfv_core.checkpoint import save_adapter
+from pfv_core.balance import Balance
+from pfv_core.checkpoint import load_adapter, save_adapter
 from pfv_core.vit import HideMode
 from pfv_demo import stack
 from pfv_demo.scenes import render, sample_pair, sample_scene
@@ -21,7 +24,19 @@ from pfv_diffusers.unet import adapter_config, new_adapter
 from pfv_diffusers.vision import ClipVisionEncoder
 from pfv_eval import ablations
 from pfv_eval.ablations import AblationError, Chunk, Unit, find_adapters, sure_wall, units, wall_region
-from pfv_eval.conditions import CONFLICT, IMAGE_ONLY, MAIN, Condition, Row, View, Words, experiments
+from pfv_eval.conditions import (
+    BOUNDED,
+    CONFLICT,
+    COPYING,
+    IMAGE_ONLY,
+    LOUD,
+    MAIN,
+    Condition,
+    Row,
+    View,
+    Words,
+    experiments,
+)
 from pfv_eval.judge import Judge, save_judge
 from pfv_eval.statistics import Interval
 from pfv_eval.summary import GOALS, status
@@ -126,7 +141,7 @@ def test_the_report_holds_everything(whole):
     assert all(one["claim"] in html for one in results["comparisons"])
     assert all(name in html for name in results["scores"])
     assert html.count("<svg") >= 4
-    sheets = 3 + len(IMAGE_ONLY) + 2 + 4 + len(CONFLICT) + 1
+    sheets = 3 + len(IMAGE_ONLY) + 2 + 4 + len(CONFLICT) + 1 + 3 + len(LOUD) + len(BOUNDED)
     assert html.count("data:image/jpeg") == BATCH * sheets
 
 
@@ -311,6 +326,25 @@ def test_pairs_share_nothing_and_end():
 )
 def test_status_of_a_goal(value, low, high, relation, expected):
     assert status(Interval(value, low, high, 1, 10), relation, 0.98) == expected
+
+
+def test_balanced_rows_differ_in_their_balance_alone():
+    for plain, std_norm, time, both in (LOUD, COPYING, BOUNDED):
+        assert (std_norm.balance, time.balance) == (Balance(True, None), Balance(False, 400.0))
+        assert (plain.balance, both.balance) == (Balance(), Balance(True, 400.0))
+        assert std_norm.control.image_scale == both.control.image_scale == 1.0  # as loud as the text
+        control = replace(plain.control, image_scale=1.0)
+        for row in (plain, std_norm, time, both):
+            assert replace(row.control, image_scale=1.0) == control
+            assert (row.words, row.view, row.in_region) == (plain.words, plain.view, plain.in_region)
+    assert LOUD[2].control.image_scale == LOUD[0].control.image_scale == 3.0
+
+
+def test_a_balance_counts_in_the_image(models, files):
+    adapter = load_adapter(files / "adapters" / "eq3_c16_seed0.safetensors").float()
+    chunk = Chunk(models, 0, 1)
+    images = [ablations.make_images(models, chunk, condition, adapter, 3) for condition in BOUNDED]
+    assert all(not torch.equal(one, other) for one, other in combinations(images, 2))
 
 
 def test_rows_of_goals_and_comparisons_are_measured():

@@ -60,6 +60,8 @@ def test_the_saved_file_keeps_the_product_and_carries_the_workflow(ad_of, workfl
         ("ControlNetApplyAdvanced", None, {"strength": 0.5}),
         ("MEPAApply", "Background reference in its region", {"strength": 0.0}),
         ("MEPAApply", "Table reference in its region", {"text_share": 1.0}),
+        ("MEPAApply", "Table reference in its region", {"std_norm": True}),
+        ("MEPAApply", "Table reference in its region", {"time_weighting": True, "gamma": 400}),
         ("PFVDepthCompose", None, {"fill": "far"}),
         ("StrictIDComposite", None, {"erode": 3}),
     ],
@@ -82,7 +84,7 @@ def test_the_rim_counts(ad_of, workflow):
 @pytest.mark.parametrize(
     ("class_type", "name", "value"),
     [
-        ("MEPAApply", "std_norm", True),
+        ("MEPAApply", "end_percent", 0.5),
         ("MEPAApply", "branches", ["1", 0]),
         ("StrictIDComposite", "shadow_strength", 0.5),
         ("KSampler", "sampler_name", "dpmpp_2m"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pfv_core.attention import Gate
+from pfv_core.balance import Balance, time_weight
 from pfv_core.checkpoint import load_adapter
 from pfv_demo import sizes, stack
 from pfv_diffusers.unet import Branch, image_prompts
@@ -76,12 +77,12 @@ def of_diffusers(engines, given, branches):
         return engines.unet(given.latents, given.timestep, **conditions).sample
 
 
-def of_host(model, given, chunks=(COND,)):
+def of_host(model, given, chunks=(COND,), sigma=1.0):
     y = model.model.encode_adm(pooled_output=given.pooled, width=128, height=128, device="cpu")
     options = {
         **model.model_options["transformer_options"],
         "cond_or_uncond": list(chunks),
-        "sigmas": torch.ones(1),
+        "sigmas": torch.tensor([sigma]),
     }
     return model.model.diffusion_model(
         given.latents, given.timestep, context=given.text, y=y, transformer_options=options
@@ -155,6 +156,36 @@ def test_same_prediction_in_both_halves_of_guidance(engines, gate):
     model = apply(engines.model, prompt, text_share=0.0, gate=gate, region=region)
     assert difference(of_host(model, given, (UNCOND, COND)), theirs) < TOLERANCE
     assert difference(of_host(model, given, (COND, UNCOND)), theirs) > 10 * TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gate", [gate.value for gate in Gate])
+@pytest.mark.parametrize("text_share", [0.0, 1.0])
+@pytest.mark.parametrize(("std_norm", "gamma"), [(True, None), (False, 400.0), (True, 400.0)])
+def test_same_prediction_of_a_balanced_branch(engines, gate, text_share, std_norm, gamma):
+    """Beside a branch that is not balanced, at timesteps where the time weight is 0, between, and 1."""
+    given, region, balance = inputs(16, 16), corner(16, 16, 0.3), Balance(std_norm, gamma)
+    keys_values = [engines.adapter.keys_values(tokens) for tokens in (given.positive, given.negative)]
+    branches = [
+        Branch(keys_values[0], 0.9, text_share, Gate(gate), region, balance),
+        Branch(keys_values[1], 0.5, 1.0),
+    ]
+    options = {"strength": 0.9, "text_share": text_share, "gate": gate, "region": region, "std_norm": std_norm}
+    if gamma is not None:
+        options |= {"time_weighting": True, "gamma": int(gamma)}
+    model = apply(engines.model, host_prompt(engines, given), **options)
+    model = apply(model, ImagePrompt(engines.host_adapter, given.negative, given.negative), strength=0.5)
+    sampling = model.get_model_object("model_sampling")
+    for timestep in (900.0, 600.0, 300.0):
+        given.timestep = torch.full((BATCH,), timestep)
+        theirs = of_diffusers(engines, given, branches)
+        ours = of_host(model, given, sigma=float(sampling.sigma(torch.tensor(timestep))))
+        assert difference(ours, theirs) < TOLERANCE
+        unbalanced = of_diffusers(
+            engines, given, [Branch(keys_values[0], 0.9, text_share, Gate(gate), region), branches[1]]
+        )
+        acts = std_norm or time_weight(timestep, gamma) != 1.0
+        assert (difference(theirs, unbalanced) > 10 * TOLERANCE) == acts
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pfv_mepa.headless.engine import engine_of
 from pfv_mepa.headless.find_host import PACK_ROOT, require_host
 from pfv_mepa.headless.pictures import DEMO_INPUTS
 from pfv_mepa.headless.plan import DEMO_SIZE, Plan, plan_workflow
-from pfv_mepa.headless.workflow import without_pfv
+from pfv_mepa.headless.workflow import nodes_of, set_inputs, without_pfv
 from pfv_mepa.tests.demo_weights import write_random_weights
 
 PICTURES = {file.name: file for file in DEMO_INPUTS.glob("*.png")}
@@ -41,7 +42,10 @@ def pixels(file: Path) -> np.ndarray:
 def test_two_engines_one_ad(pack, tmp_path):
     plan = Plan(require_host(), None, "the test", DEMO_SIZE)
     shown = plan_workflow(plan, make_ad.parser().parse_args(["--steps", STEPS]))
-    workflows = {"with": shown, "without": without_pfv(shown)}
+    workflows = {"with": shown, "without": without_pfv(shown), "balanced": copy.deepcopy(shown)}
+    first, second = nodes_of(workflows["balanced"], "MEPAApply")
+    set_inputs(first, std_norm=True)
+    set_inputs(second, time_weighting=True, gamma=300)
     in_diffusers = DiffusersEngine(pack / "pfv_demo" / "weights")
     ads = {}
     with engine_of(plan, tmp_path / "server.log", [pack]) as in_host:
@@ -54,4 +58,5 @@ def test_two_engines_one_ad(pack, tmp_path):
         difference = np.abs(ads[name, "host"] - ads[name, "diffusers"])
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.02
-    assert np.abs(ads["with", "host"] - ads["without", "host"]).max() > 10
+    for name in ("without", "balanced"):
+        assert np.abs(ads["with", "host"] - ads[name, "host"]).max() > 10
