@@ -31,6 +31,7 @@ from .conditions import (
     LOUD,
     MAIN,
     NO_ADAPTER,
+    NUM_TOKENS,
     RESAMPLER,
     TEXT,
     TEXT_GUIDANCE,
@@ -189,8 +190,9 @@ GOALS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether the first of two rows has more of a measure than the second."""
+    """Whether the first of two rows of an experiment has more of a measure than the second."""
 
+    experiment: str
     claim: str
     measure: str
     first: tuple[str, str]
@@ -203,16 +205,18 @@ def _balanced(title: str, rows: Sequence[Condition], family: str, measure: str) 
     pairs = {"std_norm does better": (std_norm, plain), "time_weighting does better": (time, plain)}
     pairs |= {"both do better": (both, plain), "both do better than std_norm alone": (both, std_norm)}
     return tuple(
-        Comparison(f"{title}: {claim}", measure, (first, family), (second, family))
+        Comparison("balance", f"{title}: {claim}", measure, (first, family), (second, family))
         for claim, (first, second) in pairs.items()
     )
 
 
 _GLOBALS = tuple(condition.name for condition in CONFLICT if condition.name.startswith("conflict_global"))
 COMPARISONS = (
-    Comparison("a visible product tints more than one hidden by PFV", "tint", (_VISIBLE, MAIN), (_DROPPED, MAIN)),
+    Comparison(
+        "pfv", "a visible product tints more than one hidden by PFV", "tint", (_VISIBLE, MAIN), (_DROPPED, MAIN)
+    ),
     *(
-        Comparison(f"{what} tints more than PFV", "tint", (IMAGE_ONLY[view].name, MAIN), (_DROPPED, MAIN))
+        Comparison("pfv", f"{what} tints more than PFV", "tint", (IMAGE_ONLY[view].name, MAIN), (_DROPPED, MAIN))
         for view, what in (
             (View.ZEROED, "the zeroed embedding of Eq. 1"),
             (View.BLURRED, "blurring"),
@@ -221,25 +225,36 @@ COMPARISONS = (
         )
     ),
     Comparison(
+        "mepa",
         "Eq. 6 as printed does better than the best whole-frame scale under conflict",
         "all_three",
         ("conflict_query_0", MAIN),
         ("best global", MAIN),
     ),
     Comparison(
+        "mepa",
         "the output gate does better than Eq. 6 as printed",
         "all_three",
         ("conflict_output_0", MAIN),
         ("conflict_query_0", MAIN),
     ),
     Comparison(
+        "mepa",
         "the output gate does better than an IP-Adapter with an attention mask",
         "all_three",
         ("conflict_output_0", MAIN),
         ("conflict_output_1", IP_ADAPTER),
     ),
-    Comparison(
-        "Eq. 3 keeps more pattern than the resampler", "pattern_reference", (_DROPPED, MAIN), (_DROPPED, RESAMPLER)
+    *(
+        Comparison(
+            "compression",
+            f"Eq. 3 with {count} tokens keeps more of the wall's {what} than the resampler",
+            measure,
+            (_DROPPED, f"eq3_c{count}"),
+            (_DROPPED, f"resampler_c{count}"),
+        )
+        for what, measure in (("colour", "wall_reference"), ("pattern", "pattern_reference"))
+        for count in NUM_TOKENS
     ),
     *_balanced("a branch three times as loud", LOUD, MAIN, "all_text"),
     *_balanced("a resampler that copies the product", COPYING, RESAMPLER, "product_text"),
@@ -434,6 +449,7 @@ def _comparison(store: Store, comparison: Comparison) -> dict[str, Any]:
     if found is not None:
         verdict = "holds" if found.low > 0 else "the reverse holds" if found.high < 0 else "cannot be told apart"
     return {
+        "experiment": comparison.experiment,
         "claim": comparison.claim,
         "measure": comparison.measure,
         "first": first,

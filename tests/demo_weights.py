@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -10,8 +11,19 @@ from pfv_core.adapter import Adapter, AdapterConfig, AdapterKind
 from pfv_core.checkpoint import save_adapter
 from pfv_core.unet_layout import unet_layers
 from pfv_demo import sizes, stack
+from pfv_mepa.headless.find_host import PACK_ROOT
 
 LAYERS = unet_layers([(1, 1)], (1, 1), [(1, 1), (1, 1)])
+
+
+def copy_pack(folder: Path) -> Path:
+    """What of this pack a server loads, in `folder`/pfv-mepa, with random weights in the place of the trained ones."""
+    pack = folder / "pfv-mepa"
+    for name in ("nodes", "pfv_core", "pfv_demo", "web"):
+        shutil.copytree(PACK_ROOT / name, pack / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    shutil.copy(PACK_ROOT / "__init__.py", pack)
+    write_random_weights(pack / "pfv_demo" / "weights")
+    return pack
 
 
 @torch.no_grad()

@@ -1,8 +1,11 @@
-"""Puts the figures of an ablation run into docs/ablations.md: `python -m tools.write_ablations FOLDER [FILE]`.
+"""Puts the figures of an ablation run into docs/ablations.md.
+
+    python -m tools.write_ablations FOLDER [FILE] [--only EXPERIMENT]
 
 The page's prose is written by hand; each table stands between `<!-- NAME -->` and `<!-- /NAME -->` and is written anew from
-FOLDER/results.json. NAME is settings, goals, comparisons, scores, or the name of an experiment, with `:against_oracle` after
-it for the differences to the scene without a foreign product.
+FOLDER/results.json. NAME is settings, goals, scores, or the name of an experiment, with `:against_oracle` after it for the
+differences to the scene without a foreign product, `:comparisons` for what its rows say pair by pair, and `:settings` for
+what it was measured with. `--only`, which may be repeated, leaves all tables of others as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "ablations.md"
+PARTS = ("", "against_oracle", "comparisons", "settings")  # of an experiment
 RELATIONS = {">=": "at least {}", "<=": "at most {}", ">": "above the scene without it", "not >": "not above it"}
 ARROWS = {"higher": " ↑", "lower": " ↓", "nearer to 0": " → 0"}
 
@@ -23,8 +27,13 @@ class PageError(ValueError):
     """A page and results that do not belong together; the message says what to do."""
 
 
-def written(page: str, results: dict[str, Any]) -> str:
-    """The page with all its tables made of these results.
+def written(page: str, results: dict[str, Any], only: Sequence[str] = ()) -> str:
+    """The page with its tables made of these results.
+
+    Args:
+        page: in Markdown, with markers.
+        results: of an ablation run.
+        only: the experiments whose tables are made; empty = every table.
 
     Raises:
         PageError: a marker that is not closed, or of a table that the results do not have.
@@ -32,6 +41,8 @@ def written(page: str, results: dict[str, Any]) -> str:
 
     def table_of(match: re.Match[str]) -> str:
         name = match[1]
+        if only and name.partition(":")[0] not in only:
+            return match[0]
         return f"<!-- {name} -->\n{_part(name, results)}\n<!-- /{name} -->"
 
     new = re.sub(r"<!-- ([a-z_:]+) -->\n.*?<!-- /\1 -->", table_of, page, flags=re.DOTALL)
@@ -47,14 +58,16 @@ def _part(name: str, results: dict[str, Any]) -> str:
         return _settings(results["settings"])
     if name == "goals":
         return _goals(results[name])
-    if name == "comparisons":
-        return _comparisons(results[name])
     if name == "scores":
         return _scores(results[name])
-    if experiment not in results["experiments"] or what not in ("", "against_oracle"):
-        known = ["settings", "goals", "comparisons", "scores", *results["experiments"]]
+    if experiment not in results["experiments"] or what not in PARTS:
+        known = ["settings", "goals", "scores", *results["experiments"]]
         raise PageError(f"the page asks for a table {name!r}, the results have {known}: correct the marker")
+    if what == "comparisons":
+        return _comparisons([one for one in results[what] if one["experiment"] == experiment])
     rows = results["experiments"][experiment]["rows"]
+    if what == "settings":
+        return _settings(results[what] | {"seeds": sorted({seed for row in rows for seed in row["seeds"]})})
     columns = results["experiments"][experiment]["columns"]
     if what:
         rows = [row for row in rows if row.get("against_oracle")]
@@ -130,9 +143,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of an ablation run")
     parser.add_argument("file", type=Path, nargs="?", default=PAGE)
+    parser.add_argument("--only", action="append", default=[], metavar="EXPERIMENT", help="may be repeated")
     arguments = parser.parse_args()
     results = json.loads((arguments.folder / "results.json").read_text(encoding="utf-8"))
-    arguments.file.write_text(written(arguments.file.read_text(encoding="utf-8"), results), encoding="utf-8")
+    page = written(arguments.file.read_text(encoding="utf-8"), results, arguments.only)
+    arguments.file.write_text(page, encoding="utf-8")
     print(f"wrote {arguments.file}")
 
 

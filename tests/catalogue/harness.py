@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ class StubProcess:
         """Job of every run that began here, by the first half of its id."""
         lines = self.log.read_text().splitlines() if self.log.is_file() else []
         return [line.rpartition("/")[2] for line in lines]
+
+
+@contextmanager
+def dask(part: str, *options: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One of Dask's own commands, `scheduler` or `worker`, on loopback."""
+    program = f"from distributed.cli.dask_{part} import main; main()"
+    line = [sys.executable, "-c", program, *options, "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    environment = ENVIRONMENT | variables | {"DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "5s"}
+    process = subprocess.Popen(line, env=environment, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def free_port() -> int:

@@ -13,7 +13,10 @@ INTERVAL = {"value": 0.25, "low": 0.1, "high": 0.4}
 RESULTS = {
     "settings": {"pairs": 7, "seeds": [0, 2], "sampler": "DDIM, 3 steps", "guidance": "3 where there is a text"},
     "goals": [{"claim": "it holds", "relation": ">=", "goal": 0.2, "measured": INTERVAL, "status": "met"}],
-    "comparisons": [{"claim": "one beats two", "difference": None, "verdict": "not measured"}],
+    "comparisons": [
+        {"experiment": "pfv", "claim": "one beats two", "difference": None, "verdict": "not measured"},
+        {"experiment": "mepa", "claim": "three beats four", "difference": INTERVAL, "verdict": "holds"},
+    ],
     "scores": {"FID": {"value": None, "note": "no weights"}},
     "measures": {"tint": {"label": "tint", "better": "nearer to 0"}, "wall": {"label": "wall", "better": "higher"}},
     "experiments": {
@@ -57,14 +60,27 @@ def test_tables_replace_what_stands_between_their_markers_and_nothing_else():
 
 def test_differences_settings_comparisons_and_scores():
     page = "".join(
-        f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("pfv:against_oracle", "settings", "comparisons", "scores")
+        f"<!-- {name} -->\n<!-- /{name} -->\n"
+        for name in ("pfv:against_oracle", "settings", "pfv:comparisons", "scores")
     )
     new = written(page, RESULTS)
     assert "| hidden \\| dropped | 2 | 0.250 (0.100-0.400) |" in new
     assert "shown" not in new
     assert "7 held-out pairs of scenes; adapters of the training seeds 0, 2; DDIM, 3 steps; classifier-free" in new
     assert "| one beats two | n/a | not measured |" in new
+    assert "three beats four" not in new
     assert "| FID | n/a | no weights |" in new
+
+
+def test_only_the_tables_of_the_experiments_asked_for_are_written():
+    page = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("goals", "mepa", "pfv:settings", "pfv"))
+    results = RESULTS | {"settings": RESULTS["settings"] | {"seeds": [0, 2, 5]}}
+    new = written(page, results, ["pfv"])
+    assert new.startswith(
+        "<!-- goals -->\nold\n<!-- /goals -->\n<!-- mepa -->\nold\n<!-- /mepa -->\n<!-- pfv:settings -->\n7 h"
+    )
+    assert "of the training seeds 0, 2; DDIM" in new  # those that its rows have
+    assert "| shown | a |" in new
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from pfv_mepa.headless.check_ad import embedded_prompt
-from pfv_mepa.headless.find_host import PACK_ROOT, require_host
+from pfv_mepa.headless.find_host import require_host
 from pfv_mepa.headless.pictures import DEMO_INPUTS
 from pfv_mepa.headless.start_host import running_host
 from pfv_mepa.headless.workflow import the_node
 from pfv_mepa.tests.catalogue.harness import ENVIRONMENT, command, manifest, num_lines, run, run_and_kill
-from pfv_mepa.tests.demo_weights import write_random_weights
+from pfv_mepa.tests.demo_weights import copy_pack
 
 PROMPTS = ("a red bottle", "a blue bottle")
 SEEDS = range(1, 7)
@@ -30,11 +30,7 @@ SEEDS = range(1, 7)
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
     """Two servers with this pack and random weights in the place of the trained ones."""
-    pack = tmp_path_factory.mktemp("packs") / "pfv-mepa"
-    for name in ("nodes", "pfv_core", "pfv_demo", "web"):
-        shutil.copytree(PACK_ROOT / name, pack / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
-    shutil.copy(PACK_ROOT / "__init__.py", pack)
-    write_random_weights(pack / "pfv_demo" / "weights")
+    pack = copy_pack(tmp_path_factory.mktemp("packs"))
     with ExitStack() as stack:
         running = []
         for number in range(2):

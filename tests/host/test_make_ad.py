@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,11 @@ from PIL import Image
 from pfv_mepa.headless import make_ad, produce_ad
 from pfv_mepa.headless.diffusers_engine import DiffusersEngine
 from pfv_mepa.headless.engine import engine_of
-from pfv_mepa.headless.find_host import PACK_ROOT, require_host
+from pfv_mepa.headless.find_host import require_host
 from pfv_mepa.headless.pictures import DEMO_INPUTS
 from pfv_mepa.headless.plan import DEMO_SIZE, Plan, plan_workflow
 from pfv_mepa.headless.workflow import nodes_of, set_inputs, without_pfv
-from pfv_mepa.tests.demo_weights import write_random_weights
+from pfv_mepa.tests.demo_weights import copy_pack
 
 PICTURES = {file.name: file for file in DEMO_INPUTS.glob("*.png")}
 STEPS = "20"  # divides the 1000 training steps: both engines take the same ones
@@ -26,12 +25,7 @@ STEPS = "20"  # divides the 1000 training steps: both engines take the same ones
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory) -> Path:
     """This pack with random weights in the place of the trained ones."""
-    folder = tmp_path_factory.mktemp("packs") / "pfv-mepa"
-    for name in ("nodes", "pfv_core", "pfv_demo", "web"):
-        shutil.copytree(PACK_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
-    shutil.copy(PACK_ROOT / "__init__.py", folder)
-    write_random_weights(folder / "pfv_demo" / "weights")
-    return folder
+    return copy_pack(tmp_path_factory.mktemp("packs"))
 
 
 def pixels(file: Path) -> np.ndarray:
