@@ -10,7 +10,7 @@ from torch import Tensor
 from pfv_core.preview import patch_grid_preview
 from pfv_demo.captions import caption
 
-from .ablations import Chunk, Models
+from .chunk import Chunk, Models
 from .conditions import (
     BOUNDED,
     CEILING,

@@ -4,262 +4,43 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
 from pfv_demo.captions import caption
-from pfv_demo.scenes import Scene, labels, sample_pair
+from pfv_demo.scenes import sample_pair
 
 from . import learned
-from .ablations import AdapterFile, Settings, Unit, sure_wall, units
+from .ablation_units import AdapterFile, Settings, Unit, units
+from .chunk import sure_wall
+from .claims import COMPARISONS, GLOBALS, GOALS, Comparison, Goal
 from .conditions import (
     BOUNDED,
     CEILING,
     CONFLICT,
     COPYING,
     IMAGE_ONLY,
-    IP_ADAPTER,
     LOUD,
     MAIN,
     NO_ADAPTER,
-    NUM_TOKENS,
-    RESAMPLER,
     TEXT,
     TEXT_GUIDANCE,
-    Condition,
     Experiment,
     Row,
     View,
 )
 from .files import save_text
-from .judge import CLASSES, NONE
-from .metrics import tint_towards
+from .measures import AGAINST_ORACLE, MEASURES, Readings, Truth, Values
 from .statistics import Interval, bootstrap_mean, paired_difference, rate
 
 RESULTS_FILE = "results.json"
-Values = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is known of the pairs: (P,) indices of A's and B's attributes, and (P, 3) colours of B's product."""
-
-    pairs: list[tuple[Scene, Scene]]
-
-    @cached_property
-    def wanted(self) -> dict[str, Values]:
-        """Attributes of A."""
-        return {name: value.numpy() for name, value in labels([first for first, _ in self.pairs]).items()}
-
-    @cached_property
-    def reference(self) -> dict[str, Values]:
-        """Attributes of B."""
-        return {name: value.numpy() for name, value in labels([second for _, second in self.pairs]).items()}
-
-    @cached_property
-    def foreign(self) -> Tensor:
-        """(P, 3) colour of B's product."""
-        return torch.tensor([second.product_rgb for _, second in self.pairs])
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What was stored of all pairs under one condition with one adapter.
-
-    Attributes:
-        values: by name (P,) or (P, 3); the judge's readings under their attribute.
-        oracle: the same of the condition without a foreign product, if that was measured.
-        truth: of the pairs.
-    """
-
-    values: dict[str, Values]
-    oracle: dict[str, Values] | None
-    truth: Truth
-
-    def is_wanted(self, *names: str) -> Values:
-        """(P,) 1 where the judge reads all these attributes as in A."""
-        return self._equal(self.truth.wanted, names)
-
-    def is_reference(self, *names: str, shift: int = 0) -> Values:
-        """(P,) 1 where the judge reads all these attributes as in B, or in the B of `shift` pairs before."""
-        return self._equal({name: np.roll(self.truth.reference[name], shift) for name in names}, names)
-
-    def _equal(self, expected: dict[str, Values], names: Sequence[str]) -> Values:
-        return np.all([self.values[name] == expected[name] for name in names], axis=0).astype(np.float64)
-
-    def tint(self, area: str) -> Values:
-        """(P,) shift of an area's colour towards the foreign product's, against the oracle."""
-        if self.oracle is None:
-            return np.full(len(self.values[area]), math.nan)
-        colors = (torch.from_numpy(self.values[area]), torch.from_numpy(self.oracle[area]))
-        return tint_towards(*colors, self.truth.foreign).numpy()
-
-    def all_three(self) -> Values:
-        """(P,) 1 where product colour and table are the text's and the wall's colour is the reference's."""
-        return self.is_wanted("product_color", "table") * self.is_reference("wall_color")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column: what it is called, whether it is a rate, what is better, and how it is had."""
-
-    label: str
-    is_rate: bool
-    better: str
-    of: Callable[[Readings], Values]
-
-
-def _rate(label: str, better: str, of: Callable[[Readings], Values]) -> Measure:
-    return Measure(label, True, better, of)
-
-
-def _stored(label: str, better: str, name: str) -> Measure:
-    return Measure(label, False, better, lambda readings: readings.values[name])
-
-
-_NO_PRODUCT = CLASSES["product_color"].index(NONE)
-
-MEASURES = {
-    "product_text": _rate("product colour = text", "higher", lambda r: r.is_wanted("product_color")),
-    "table_text": _rate("table = text", "higher", lambda r: r.is_wanted("table")),
-    "wall_text": _rate("wall colour = text", "higher", lambda r: r.is_wanted("wall_color")),
-    "pattern_text": _rate("pattern = text", "higher", lambda r: r.is_wanted("pattern")),
-    "shape_text": _rate("shape = text", "higher", lambda r: r.is_wanted("shape")),
-    "all_text": _rate("all five = text", "higher", lambda r: r.is_wanted(*CLASSES)),
-    "wall_reference": _rate("wall colour = reference", "higher", lambda r: r.is_reference("wall_color")),
-    "pattern_reference": _rate("pattern = reference", "higher", lambda r: r.is_reference("pattern")),
-    "tint": Measure("wall tint towards the foreign colour", False, "nearer to 0", lambda r: r.tint("wall_rgb")),
-    "tint_upper": Measure("tint of the upper 28 %", False, "nearer to 0", lambda r: r.tint("upper_rgb")),
-    "foreign_color": _rate("product colour = foreign", "lower", lambda r: r.is_reference("product_color")),
-    "foreign_shape": _rate("shape = foreign", "lower", lambda r: r.is_reference("shape")),
-    "foreign_object": _rate("colour and shape = foreign", "lower", lambda r: r.is_reference("product_color", "shape")),
-    "foreign_color_chance": _rate(
-        "chance: colour of another pair", "", lambda r: r.is_reference("product_color", shift=1)
-    ),
-    "foreign_shape_chance": _rate("chance: shape of another pair", "", lambda r: r.is_reference("shape", shift=1)),
-    "foreign_share": _stored("foreign-coloured pixels", "lower", "foreign_share"),
-    "leak_ratio": _stored("leak ratio", "lower", "leak_ratio"),
-    "no_product": _rate("no product", "", lambda r: (r.values["product_color"] == _NO_PRODUCT).astype(np.float64)),
-    "palette": _stored("palette distance to the reference's wall", "lower", "palette"),
-    "palette_other": _stored("palette distance to another reference's wall", "", "palette_other"),
-    "region": _stored("wall pixels nearer to the reference than to A", "higher", "region"),
-    "all_three": _rate("product, table and wall all right", "higher", lambda r: r.all_three()),
-}
-AGAINST_ORACLE = ("foreign_color", "foreign_shape", "foreign_object", "leak_ratio", "foreign_share")
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What must be reached: `measure` of a row at least or at most `goal`; against the oracle if so said."""
-
-    claim: str
-    experiment: str
-    condition: str
-    family: str
-    measure: str
-    relation: str
-    goal: float
-    against_oracle: bool = False
-
-
-_VISIBLE, _DROPPED = IMAGE_ONLY[View.VISIBLE].name, IMAGE_ONLY[View.DROPPED].name
-GOALS = (
-    Goal("the text sets the product's colour", "text", TEXT.name, NO_ADAPTER, "product_text", ">=", 0.98),
-    Goal("the text sets the table", "text", TEXT.name, NO_ADAPTER, "table_text", ">=", 0.98),
-    Goal("the text sets the wall's colour", "text", TEXT.name, NO_ADAPTER, "wall_text", ">=", 0.98),
-    Goal("the text sets the wall's pattern", "text", TEXT.name, NO_ADAPTER, "pattern_text", ">=", 0.93),
-    Goal("the text sets the product's shape", "text", TEXT.name, NO_ADAPTER, "shape_text", ">=", 0.85),
-    Goal("the image prompt sets the wall's colour", "pfv", _DROPPED, MAIN, "wall_reference", ">=", 0.95),
-    Goal("the image prompt sets the wall's pattern", "pfv", _DROPPED, MAIN, "pattern_reference", ">=", 0.60),
-    Goal("a visible foreign product tints the wall", "pfv", _VISIBLE, MAIN, "tint", ">=", 0.08),
-    Goal("PFV: a hidden one does not", "pfv", _DROPPED, MAIN, "tint", "<=", 0.01),
-    Goal("the resampler copies a visible product's shape", "pfv", _VISIBLE, RESAMPLER, "foreign_shape", ">", 0.0, True),
-    Goal("PFV: not a hidden one's", "pfv", _DROPPED, RESAMPLER, "foreign_shape", "not >", 0.0, True),
-    Goal("MEPA's output gate under conflict", "mepa", "conflict_output_0", MAIN, "all_three", ">=", 0.93),
-)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Whether the first of two rows of an experiment has more of a measure than the second."""
-
-    experiment: str
-    claim: str
-    measure: str
-    first: tuple[str, str]
-    second: tuple[str, str]
-
-
-def _balanced(title: str, rows: Sequence[Condition], family: str, measure: str) -> tuple[Comparison, ...]:
-    """What each balance gains over the branch as it is, and both over the normalisation alone."""
-    plain, std_norm, time, both = (row.name for row in rows)
-    pairs = {"std_norm does better": (std_norm, plain), "time_weighting does better": (time, plain)}
-    pairs |= {"both do better": (both, plain), "both do better than std_norm alone": (both, std_norm)}
-    return tuple(
-        Comparison("balance", f"{title}: {claim}", measure, (first, family), (second, family))
-        for claim, (first, second) in pairs.items()
-    )
-
-
-_GLOBALS = tuple(condition.name for condition in CONFLICT if condition.name.startswith("conflict_global"))
-COMPARISONS = (
-    Comparison(
-        "pfv", "a visible product tints more than one hidden by PFV", "tint", (_VISIBLE, MAIN), (_DROPPED, MAIN)
-    ),
-    *(
-        Comparison("pfv", f"{what} tints more than PFV", "tint", (IMAGE_ONLY[view].name, MAIN), (_DROPPED, MAIN))
-        for view, what in (
-            (View.ZEROED, "the zeroed embedding of Eq. 1"),
-            (View.BLURRED, "blurring"),
-            (View.BLACKED, "blacking out"),
-            (View.GREYED, "filling with grey"),
-        )
-    ),
-    Comparison(
-        "mepa",
-        "Eq. 6 as printed does better than the best whole-frame scale under conflict",
-        "all_three",
-        ("conflict_query_0", MAIN),
-        ("best global", MAIN),
-    ),
-    Comparison(
-        "mepa",
-        "the output gate does better than Eq. 6 as printed",
-        "all_three",
-        ("conflict_output_0", MAIN),
-        ("conflict_query_0", MAIN),
-    ),
-    Comparison(
-        "mepa",
-        "the output gate does better than an IP-Adapter with an attention mask",
-        "all_three",
-        ("conflict_output_0", MAIN),
-        ("conflict_output_1", IP_ADAPTER),
-    ),
-    *(
-        Comparison(
-            "compression",
-            f"Eq. 3 with {count} tokens keeps more of the wall's {what} than the resampler",
-            measure,
-            (_DROPPED, f"eq3_c{count}"),
-            (_DROPPED, f"resampler_c{count}"),
-        )
-        for what, measure in (("colour", "wall_reference"), ("pattern", "pattern_reference"))
-        for count in NUM_TOKENS
-    ),
-    *_balanced("a branch three times as loud", LOUD, MAIN, "all_text"),
-    *_balanced("a resampler that copies the product", COPYING, RESAMPLER, "product_text"),
-    *_balanced("in its region", BOUNDED, MAIN, "all_three"),
-)
 
 
 class Store:
@@ -462,11 +243,11 @@ def _comparison(store: Store, comparison: Comparison) -> dict[str, Any]:
 def _best_global(store: Store, measure: str) -> str:
     """The whole-frame scale that does best; the middle one where none was measured."""
     means = {}
-    for name in _GLOBALS:
+    for name in GLOBALS:
         readings = store.readings(_row_of(name, MAIN))
         if readings:
             means[name] = interval(measure, readings).value
-    return max(means, key=lambda name: means[name]) if means else _GLOBALS[1]
+    return max(means, key=lambda name: means[name]) if means else GLOBALS[1]
 
 
 def _scores(store: Store, clip: Path | None) -> dict[str, dict[str, Any]]:

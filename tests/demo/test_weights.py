@@ -8,7 +8,7 @@ from safetensors import safe_open
 from pfv_core.checkpoint import load_adapter
 from pfv_demo.scenes import labels
 from pfv_demo.sizes import ADAPTER_FILE, WEIGHTS
-from pfv_eval.ablations import Chunk, load_models, make_images
+from pfv_eval.chunk import Chunk, load_models, make_images
 from pfv_eval.conditions import CONFLICT, IMAGE_ONLY, TEXT, View
 from pfv_eval.judge import FILE as JUDGE_FILE
 

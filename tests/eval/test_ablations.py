@@ -23,7 +23,9 @@ from pfv_demo.scenes import render, sample_pair, sample_scene
 from pfv_diffusers.unet import adapter_config, new_adapter
 from pfv_diffusers.vision import ClipVisionEncoder
 from pfv_eval import ablations
-from pfv_eval.ablations import AblationError, Chunk, Unit, find_adapters, sure_wall, units, wall_region
+from pfv_eval.ablation_units import AblationError, AdapterFile, Unit, find_adapters, units
+from pfv_eval.chunk import Chunk, Models, load_models, make_images, sure_wall, wall_region
+from pfv_eval.claims import COMPARISONS, GOALS
 from pfv_eval.conditions import (
     BOUNDED,
     CONFLICT,
@@ -39,7 +41,7 @@ from pfv_eval.conditions import (
 )
 from pfv_eval.judge import Judge, save_judge
 from pfv_eval.statistics import Interval
-from pfv_eval.summary import GOALS, status
+from pfv_eval.summary import status
 
 PAIRS, BATCH = 3, 2
 
@@ -84,8 +86,8 @@ def files(small_stack: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(files: Path) -> ablations.Models:
-    return ablations.load_models(files / "weights", files / "weights" / "judge.safetensors")
+def models(files: Path) -> Models:
+    return load_models(files / "weights", files / "weights" / "judge.safetensors")
 
 
 def arguments(files: Path, out: Path, *more: str) -> list[str]:
@@ -154,10 +156,10 @@ def test_scores_that_cannot_be_had_say_why(whole):
 
 
 def test_killed_and_started_again_gives_the_same_results(files, whole, tmp_path, monkeypatch):
-    """Killed while the fourth unit is stored; the table that it belongs to comes out as without the kill."""
+    """Killed while the third unit is stored; the table that it belongs to comes out as without the kill."""
     given = arguments(files, tmp_path, "--seeds", "0,1", "--only", "compression", "--only", "text")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablations, "save_text", killed_at(4))  # the folder's own file is the first
+        patch.setattr(ablations, "save_text", killed_at(3))
         with pytest.raises(KeyboardInterrupt):
             ablations.main(given)
     stored = sorted((tmp_path / "chunks").rglob("*.json"))
@@ -220,7 +222,7 @@ def test_adapters_are_found_by_name_and_seed(files, tmp_path):
 
 
 def test_shared_conditions_are_made_once():
-    adapter = ablations.AdapterFile(Path("x"), MAIN, 16, 0, "x")
+    adapter = AdapterFile(Path("x"), MAIN, 16, 0, "x")
     rows = [row for table in experiments() for row in table.rows]
     made = units(rows, [adapter], 5, 2)
     assert len({(unit.condition.name, unit.start) for unit in made}) == len(made)
@@ -343,11 +345,13 @@ def test_balanced_rows_differ_in_their_balance_alone():
 def test_a_balance_counts_in_the_image(models, files):
     adapter = load_adapter(files / "adapters" / "eq3_c16_seed0.safetensors").float()
     chunk = Chunk(models, 0, 1)
-    images = [ablations.make_images(models, chunk, condition, adapter, 3) for condition in BOUNDED]
+    images = [make_images(models, chunk, condition, adapter, 3) for condition in BOUNDED]
     assert all(not torch.equal(one, other) for one, other in combinations(images, 2))
 
 
 def test_rows_of_goals_and_comparisons_are_measured():
     rows = {(row.condition.name, row.family) for table in experiments() for row in table.rows}
     assert {(goal.condition, goal.family) for goal in GOALS} <= rows
+    compared = {side for one in COMPARISONS for side in (one.first, one.second)}
+    assert {side for side in compared if side[0] != "best global"} <= rows
     assert all(isinstance(row, Row) for table in experiments() for row in table.rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pfv_demo.scenes import labels, sample_pair
-from pfv_eval.ablations import AdapterFile, Settings, units
+from pfv_eval.ablation_units import AdapterFile, Settings, units
 from pfv_eval.conditions import CONFLICT, IMAGE_ONLY, IP_ADAPTER, MAIN, RESAMPLER, TEXT, Row, View, experiments
 from pfv_eval.judge import Judge, save_judge
 from pfv_eval.summary import Store, summarize
