@@ -2,7 +2,10 @@
 
 `pfv_core` holds the mathematics; nothing here knows a host or a training loop.
 
-    unet    image prompts in every cross-attention of a UNet2DConditionModel, and adapters made to its measure
-    vision  a transformers CLIP vision model as the core's VisionEncoder: masked encoding of references
-    sample  latents from noise, with text guidance, image prompts and a depth ControlNet
+    layers       where a UNet2DConditionModel has its cross-attentions
+    new_adapter  untrained adapters, made to a U-Net's measure
+    branches     an image prompt in a forward pass: region, text share, balance against the text
+    unet         image prompts in every cross-attention of a U-Net
+    vision       a transformers CLIP vision model as the core's VisionEncoder: masked encoding of references
+    sample       latents from noise, with text guidance, image prompts and a depth ControlNet
 """

@@ -15,7 +15,8 @@ from pfv_core.adapter import Adapter
 from pfv_core.attention import BranchControl, Gate
 from pfv_core.balance import Balance, check_gamma
 
-from . import unet as patched
+from .branches import Branch
+from .unet import image_prompts as image_prompts_in
 
 Text = tuple[Tensor, Tensor]
 """Context (B or 1, T, C) and pooled embedding (B or 1, P) of a text."""
@@ -95,7 +96,7 @@ def sample_latents(
     branches = [_branch(prompt, guided, batch, unet.dtype) for prompt in image_prompts]
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
-    with patched.image_prompts(unet, branches, (noise.shape[2], noise.shape[3])):
+    with image_prompts_in(unet, branches, (noise.shape[2], noise.shape[3])):
         for index, timestep in enumerate(scheduler.timesteps):
             latent_input = scheduler.scale_model_input(latents, timestep).to(unet.dtype)
             latent_input = torch.cat([latent_input] * len(texts))
@@ -124,14 +125,14 @@ def _conditions(
     return conditions
 
 
-def _branch(prompt: ImagePrompt, guided: bool, batch: int, dtype: torch.dtype) -> patched.Branch:
+def _branch(prompt: ImagePrompt, guided: bool, batch: int, dtype: torch.dtype) -> Branch:
     halves = [prompt.negative, prompt.positive] if guided else [prompt.positive]
     tokens = torch.cat([_repeated(half, batch, "image prompt") for half in halves])
     region = prompt.region
     if region is not None and len(region) > 1:
         region = torch.cat([_repeated(region, batch, "region")] * len(halves))
     control = prompt.control
-    return patched.Branch(
+    return Branch(
         prompt.adapter.keys_values(tokens.to(dtype)),
         control.image_scale,
         control.text_share,

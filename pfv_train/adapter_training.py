@@ -17,7 +17,9 @@ from torch import Tensor
 
 from pfv_core.adapter import Adapter, AdapterConfig, AdapterKind
 from pfv_core.checkpoint import load_adapter, save_adapter
-from pfv_diffusers.unet import Branch, adapter_config, image_prompts, new_adapter
+from pfv_diffusers.branches import Branch
+from pfv_diffusers.new_adapter import adapter_config, new_adapter
+from pfv_diffusers.unet import image_prompts
 
 from .batches import Batch, Batches, read_ahead
 from .cache import TensorCache, cached

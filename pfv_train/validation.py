@@ -16,8 +16,9 @@ from pfv_core.adapter import Adapter
 from pfv_core.attention import BranchControl
 from pfv_core.fit import Fit, fit_geometry
 from pfv_core.patch_mask import rebinarize
+from pfv_diffusers.branches import Branch
 from pfv_diffusers.sample import ImagePrompt, sample_latents
-from pfv_diffusers.unet import Branch, image_prompts
+from pfv_diffusers.unet import image_prompts
 
 from .batches import Batches, time_ids
 from .config import TrainConfig

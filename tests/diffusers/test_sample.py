@@ -19,8 +19,8 @@ from diffusers import (
 from pfv_core.adapter import AdapterKind
 from pfv_core.attention import BranchControl, Gate
 from pfv_core.checkpoint import read_tensors, save_adapter
+from pfv_diffusers.new_adapter import adapter_config, new_adapter
 from pfv_diffusers.sample import ImagePrompt, sample_latents
-from pfv_diffusers.unet import adapter_config, new_adapter
 
 from .models import CONTEXT, ENCODER, POOLED, new_unet, noise
 

@@ -21,7 +21,10 @@ from pfv_core.balance import Balance
 from pfv_core.checkpoint import load_adapter, read_tensors, save_adapter
 from pfv_core.query_mask import query_mask
 from pfv_core.unet_layout import SD15, SDXL, AttentionLayer, Side
-from pfv_diffusers.unet import Branch, adapter_config, attention_layers, image_prompts, new_adapter
+from pfv_diffusers.branches import Branch
+from pfv_diffusers.layers import attention_layers
+from pfv_diffusers.new_adapter import adapter_config, new_adapter
+from pfv_diffusers.unet import image_prompts
 
 from .models import CONTEXT, ENCODER, KINDS, inputs, new_unet, noise
 

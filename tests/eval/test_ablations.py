@@ -20,7 +20,7 @@ from pfv_core.checkpoint import load_adapter, save_adapter
 from pfv_core.vit import HideMode
 from pfv_demo import stack
 from pfv_demo.scenes import render, sample_pair, sample_scene
-from pfv_diffusers.unet import adapter_config, new_adapter
+from pfv_diffusers.new_adapter import adapter_config, new_adapter
 from pfv_diffusers.vision import ClipVisionEncoder
 from pfv_eval import ablations
 from pfv_eval.ablation_units import AblationError, AdapterFile, Unit, find_adapters, units

@@ -12,7 +12,8 @@ from pfv_core.attention import Gate
 from pfv_core.balance import Balance, time_weight
 from pfv_core.checkpoint import load_adapter
 from pfv_demo import sizes, stack
-from pfv_diffusers.unet import Branch, image_prompts
+from pfv_diffusers.branches import Branch
+from pfv_diffusers.unet import image_prompts
 from pfv_mepa.nodes import host_demo
 from pfv_mepa.nodes.host_adapter import HostAdapter, ImagePrompt
 from pfv_mepa.tests.demo_weights import write_random_weights
