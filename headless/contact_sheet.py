@@ -17,8 +17,7 @@ from pfv_core.patch_mask import rebinarize
 from pfv_core.preview import patch_grid_preview
 
 from .client import Prompt
-from .engine import Pictures
-from .pictures import alpha, as_picture, rgb
+from .pictures import Pictures, alpha, as_picture, rgb
 from .plan import Plan
 from .workflow import the_node
 

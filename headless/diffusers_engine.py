@@ -30,8 +30,7 @@ from pfv_diffusers.sample import ImagePrompt, sample_latents
 from pfv_diffusers.vision import ClipVisionEncoder
 
 from .client import Prompt
-from .engine import Pictures
-from .pictures import alpha, rgb
+from .pictures import Pictures, alpha, rgb
 from .workflow import nodes_of, origin, the_node
 
 COMFYUI_ONLY: dict[str, dict[str, Any]] = {  # inputs that are not computed here, and what they must be

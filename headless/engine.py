@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +12,9 @@ from typing import Protocol
 from .client import Client, Prompt, saved_images
 from .cpu_torch_stand_ins import apply_where_needed
 from .find_host import PACK_ROOT
+from .pictures import Pictures
 from .plan import Plan
 from .start_host import RunningHost, running_host
-
-Pictures = Mapping[str, Path]
-"""Name in the workflow's LoadImage nodes -> file."""
 
 
 class Engine(Protocol):

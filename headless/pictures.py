@@ -29,6 +29,10 @@ WALL_NEARNESS = 0.12
 TABLE_NEARNESS = (0.27, 1.0)
 
 
+Pictures = Mapping[str, Path]
+"""Name in the workflow's LoadImage nodes -> file."""
+
+
 def write_pictures(plan: Plan, options: argparse.Namespace, workflow: Prompt, folder: Path) -> dict[str, Path]:
     """Write every picture of the workflow, under the name that stands in it.
 

@@ -12,9 +12,9 @@ from PIL import Image
 from .check_ad import embedded_prompt, measure_exactness, same_workflow
 from .client import ApiError, ExecutionFailedError, Prompt
 from .contact_sheet import contact_sheet
-from .engine import Pictures, engine_of
+from .engine import engine_of
 from .make_ad import parser
-from .pictures import write_pictures
+from .pictures import Pictures, write_pictures
 from .plan import PlanError, next_steps, plan_ad, plan_workflow
 from .start_host import HostStartError
 from .workflow import the_node, without_pfv
