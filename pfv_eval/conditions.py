@@ -16,6 +16,7 @@ from pfv_core.balance import PAPER_GAMMA, Balance
 
 MAIN = "eq3_c16"
 RESAMPLER = "resampler_c16"
+LINEAR = "linear_c4"
 IP_ADAPTER = "ipadapter_c16"
 NUM_TOKENS = (4, 8, 16, 32)
 COMPRESSION = (*(f"{kind}_c{count}" for kind in ("eq3", "resampler") for count in NUM_TOKENS), "tokens_c65")
@@ -118,6 +119,7 @@ VIEW_LABELS = {
     View.BLACKED: "product's pixels black",
     View.GREYED: "product's pixels mean grey",
 }
+SHORT_VIEWS = (View.VISIBLE, View.ORACLE, View.DROPPED, View.ZEROED)
 IMAGE_ONLY = {view: Condition(f"image_{view.value}", label, view=view) for view, label in VIEW_LABELS.items()}
 
 
@@ -165,6 +167,20 @@ COPYING = _balanced(Condition("conflict_visible", "", Words.EVERYTHING, View.VIS
 BOUNDED = _balanced(BY_NAME["conflict_output_0"], "in its region, text share 0")
 
 
+LEAKS = (
+    "wall_reference",
+    "pattern_reference",
+    "tint",
+    "tint_upper",
+    "foreign_color",
+    "foreign_shape",
+    "foreign_object",
+    "leak_ratio",
+    "palette",
+    "no_product",
+)
+
+
 def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
     """All tables; adapters of `families` beyond the expected ones join the table of compression."""
     others = sorted(set(families) - {*COMPRESSION, IP_ADAPTER})
@@ -180,20 +196,15 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             "What leaks from the foreign product of the reference into the image? Image prompt alone, whole frame.",
             (
                 *(Row(condition, MAIN) for condition in IMAGE_ONLY.values()),
-                *(Row(IMAGE_ONLY[view], RESAMPLER) for view in (View.VISIBLE, View.ORACLE, View.DROPPED, View.ZEROED)),
+                *(Row(IMAGE_ONLY[view], RESAMPLER) for view in SHORT_VIEWS),
             ),
-            (
-                "wall_reference",
-                "pattern_reference",
-                "tint",
-                "tint_upper",
-                "foreign_color",
-                "foreign_shape",
-                "foreign_object",
-                "leak_ratio",
-                "palette",
-                "no_product",
-            ),
+            LEAKS,
+        ),
+        Experiment(
+            "pooled",
+            "The same with an adapter that sees the encoder's one pooled embedding, as IP-Adapter's smaller files do.",
+            tuple(Row(IMAGE_ONLY[view], LINEAR) for view in SHORT_VIEWS),
+            LEAKS,
         ),
         Experiment(
             "mepa",

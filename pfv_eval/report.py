@@ -18,6 +18,7 @@ from .conditions import (
     COPYING,
     IMAGE_ONLY,
     IP_ADAPTER,
+    LINEAR,
     LOUD,
     MAIN,
     NO_ADAPTER,
@@ -36,6 +37,7 @@ SHEET_ROWS = 6
 TITLES = {
     "text": "Text",
     "pfv": "Partially visible references",
+    "pooled": "Partially visible references, one pooled embedding",
     "mepa": "Text against image",
     "no_conflict": "Text and image agree",
     "compression": "Image tokens",
@@ -44,6 +46,7 @@ TITLES = {
 LEAD = {  # measure that is plotted, and the goal on its axis
     "text": ("all_text", None),
     "pfv": ("tint", 0.01),
+    "pooled": ("tint", 0.01),
     "mepa": ("all_three", 0.93),
     "no_conflict": ("all_three", None),
     "compression": ("pattern_reference", None),
@@ -179,9 +182,9 @@ def _sheets(name: str, store: Store, chunk: Chunk) -> list[tuple[str, str]]:
     if name == "text":
         columns = [("scene, drawn", drawn), *_columns(store, ((CEILING, NO_ADAPTER), (TEXT, NO_ADAPTER)))]
         return [("Text alone", contact_sheet(columns, captions))]
-    if name == "pfv":
+    if name in ("pfv", "pooled"):
         sheets = []
-        for family in (MAIN, RESAMPLER):
+        for family in (MAIN, RESAMPLER) if name == "pfv" else (LINEAR,):
             columns = _columns(store, tuple((condition, family) for condition in IMAGE_ONLY.values()))
             if columns:
                 labels = [f"pair {index}" for index in range(len(captions))]

@@ -170,7 +170,7 @@ def _row(store: Store, table: Experiment, row: Row, readings: dict[int, Readings
         "pairs": store.pairs,
         "measures": {name: _plain(interval(name, readings)) for name in table.measures},
     }
-    if table.name == "pfv":
+    if table.name in ("pfv", "pooled"):
         oracle = store.readings(Row(IMAGE_ONLY[View.ORACLE], row.family))
         differences = {name: difference(name, readings, oracle) for name in AGAINST_ORACLE}
         result["against_oracle"] = {name: _plain(found) for name, found in differences.items() if found is not None}
