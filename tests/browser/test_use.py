@@ -14,7 +14,6 @@ from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from pfv_mepa.headless.find_host import PACK_ROOT
 from pfv_mepa.tests.browser.conftest import WORKFLOWS
-from pfv_mepa.tools.draw_pictures import HELP
 
 REFERENCE = "Reference"
 HIDE = "Hide what is painted"
@@ -142,7 +141,7 @@ def test_every_help_page_says_what_is_next(node_id):
     assert "\n## Next\n" in (DOCS / f"{node_id}.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("node_id", HELP)
+@pytest.mark.parametrize("node_id", HELP_PAGES)
 def test_help_pages_show_a_picture_that_the_node_made(node_id):
     assert f"]({node_id}.jpg)" in (DOCS / f"{node_id}.md").read_text(encoding="utf-8")
     assert (DOCS / f"{node_id}.jpg").is_file()

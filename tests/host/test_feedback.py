@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from pfv_mepa.headless.tiny_stack import models
+from pfv_mepa.nodes import product_nodes
 from pfv_mepa.nodes.adapter_nodes import MEPAApply
+from pfv_mepa.nodes.product_nodes import StrictIDComposite
 from pfv_mepa.nodes.reference_nodes import PFVMaskRebinarize
 from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference, right_half
 
@@ -42,24 +44,44 @@ def test_the_bar_moves_layer_by_layer_while_a_prompt_is_applied(tiny_model, tiny
     assert moves == [(number, 70) for number in range(1, 71)]
 
 
-def test_the_kept_share_is_said_on_the_node(tiny_clip_vision, monkeypatch):
-    said = []
+@pytest.fixture
+def said(monkeypatch):
+    """(text, node) of each line that a node said."""
+    lines = []
 
     class Page:
         def send_progress_text(self, text, node_id):
-            said.append((text, node_id))
+            lines.append((text, node_id))
 
     server = SimpleNamespace(PromptServer=SimpleNamespace(instance=Page()))
     monkeypatch.setitem(sys.modules, "server", server)
-    running = type(
-        "Running", (PFVMaskRebinarize,), {"hidden": SimpleNamespace(unique_id="7", prompt=None, extra_pnginfo=None)}
-    )
+    return lines
+
+
+def running_as_7(node):
+    """The node as the host calls it in a workflow, where it is number 7."""
+    return type("Running", (node,), {"hidden": SimpleNamespace(unique_id="7", prompt=None, extra_pnginfo=None)})
+
+
+def test_the_kept_share_is_said_on_the_node(tiny_clip_vision, said):
+    running = running_as_7(PFVMaskRebinarize)
     mask = torch.cat([painted(), torch.zeros_like(painted())])
     mask[1, :3, :3] = 1
     result = running.execute(tiny_clip_vision, reference(batch=2), "stretch", 0.0, mask)
     first, second = result.ui["kept_share"]
     assert said == [(f"kept: {first:.0%}, {second:.0%}", "7")]
     assert first < second
+
+
+def test_the_exact_pixels_are_counted_on_the_node(said, monkeypatch):
+    generated, product, mask = reference(batch=2, seed=1), reference(seed=2), painted()
+    inputs = (generated, product, mask, "product", 0, 0)
+    running_as_7(StrictIDComposite).execute(*inputs)
+    pixels = int(mask.sum())
+    assert said == [(f"exact: {pixels} of {pixels}, {pixels} of {pixels} pixels are the photo's", "7")]
+    monkeypatch.setattr(product_nodes, "paste_back", lambda image, *_: (image, mask.expand(2, -1, -1) > 0))
+    running_as_7(StrictIDComposite).execute(*inputs)
+    assert said[-1] == (f"NOT exact: 0 of {pixels}, 0 of {pixels} pixels are the photo's", "7")
 
 
 def test_a_region_is_shown_on_the_latent_grid_and_none_where_there_is_none(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import comfy.clip_vision
 import nodes as host_nodes
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pfv_mepa.headless.find_host import PACK_ROOT
 from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.extension import NODES, PFVExtension
@@ -22,6 +24,9 @@ from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.pfv_core.open_clip_vit import OpenClipVit
 from pfv_mepa.pfv_core.vit import encode_pixels
 from pfv_mepa.tests.host.sampling import NODE_IDS, apply, image_prompt, outputs, painted, reference, sample
+from pfv_mepa.tools.draw_pictures import HELP
+
+DOCS = PACK_ROOT / "web" / "docs"
 
 
 def test_node_ids_are_stable():
@@ -37,6 +42,16 @@ def test_every_input_and_output_says_what_it_is(node):
         assert port.tooltip, port.id
         if port.get_io_type() == "FLOAT":
             assert "0:" in port.tooltip or "0 " in port.tooltip, port.id
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_every_help_page_shows_a_picture_that_the_node_made(node_id):
+    page = (DOCS / f"{node_id}.md").read_text(encoding="utf-8")
+    (caption,) = re.findall(rf"^!\[(.+)\]\({node_id}\.jpg\)$", page, re.MULTILINE)
+    assert len(caption) > 10
+    with Image.open(DOCS / f"{node_id}.jpg") as picture:
+        assert min(picture.size) > 100
+    assert node_id in HELP, "tools/draw_pictures.py cannot draw it"
 
 
 def rebinarize(clip_vision, image, mask=None, fit="pad", threshold=0.0):

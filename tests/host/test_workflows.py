@@ -22,6 +22,7 @@ from pfv_mepa.headless.find_host import PACK_ROOT, require_host
 from pfv_mepa.headless.start_host import running_host
 from pfv_mepa.headless.tiny_stack.files import write_tiny_files
 from pfv_mepa.headless.workflow import load_prompt, nodes_of, set_inputs, the_node
+from pfv_mepa.headless.workflow import origin as source
 from pfv_mepa.pfv_core.composite import erode_mask
 from pfv_mepa.pfv_core.placement import Layout, plan_placement
 from pfv_mepa.tests.host.sampling import NODE_IDS
@@ -253,6 +254,41 @@ def test_a_demo_twin_differs_in_its_loaders_and_settings_alone(name):
 def test_the_demo_has_the_pictures_it_names():
     named = {node["inputs"]["image"] for name in NAMES[3:] for node in nodes_of(api_form(name), "LoadImage")}
     assert named == {file.name for file in DEMO_INPUTS.glob("*.png")}
+
+
+# --- what is in them ---------------------------------------------------------------------------------------------------
+
+ELSEWHERE = {  # than in `formats`
+    "PFVSaveReference",  # of catalogues
+    "PFVLoadReference",
+    "RefAdGenMaskInput",  # wants a trained file
+    "PFVAdCanvasFinish",  # Strict-ID Composite does the same
+}
+
+
+def test_formats_uses_every_tool_of_the_pack():
+    used = {node["class_type"] for name in ("formats", "demo_formats") for node in api_form(name).values()}
+    assert set(NODE_IDS) - used == ELSEWHERE
+
+
+@pytest.mark.parametrize("name", ["formats", "demo_formats"])
+@pytest.mark.parametrize("title", ["1:1", "4:5", "1.91:1"])
+def test_each_format_has_one_apply_with_a_branch_the_product_in_view_and_a_shadow(name, title):
+    prompt = api_form(name)
+    apply = source(prompt, the_node(prompt, "KSampler", f"Sampler {title}"), "model")
+    assert apply is the_node(prompt, "MEPAApply", f"Background reference in {title}")
+    branch = source(prompt, apply, "branches")
+    assert branch is the_node(prompt, "MEPABranch", f"Table reference in {title}")
+    assert "branches" not in branch["inputs"]
+    look, canvas = source(prompt, apply, "model"), the_node(prompt, "PFVAdCanvas", f"Canvas {title}")
+    assert look["class_type"] == "RefAdGenAttentionFusion"
+    assert source(prompt, look, "product_mask") is canvas
+    assert source(prompt, source(prompt, look, "reference_latent"), "pixels") is canvas
+    prompted = source(prompt, the_node(prompt, "ControlNetApplyAdvanced", f"Apply depth to {title}"), "control_net")
+    assert source(prompt, prompted, "model") is apply
+    assert the_node(prompt, "StrictIDComposite", f"Product's own pixels in {title}")["inputs"]["shadow_strength"] > 0
+    for balance in ("std_norm", "time_weighting", "gamma"):
+        assert apply["inputs"][balance] == branch["inputs"][balance]
 
 
 # --- readable on the canvas -------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ class Variant:
         size: width and height of the ad, where no picture tells it.
         sampler: KSampler's settings.
         control_strength: of the depth.
+        depth_fill: what stands in the depth where the reference is hidden.
         erode, feather: of the product's mask, pixels.
     """
 
@@ -68,6 +69,7 @@ class Variant:
     sampler: Mapping[str, Any]
     size: tuple[int, int] = (0, 0)
     control_strength: float = 1.0
+    depth_fill: str = "surroundings"
     erode: int = 0
     feather: int = 0
 
@@ -138,10 +140,21 @@ def compress(name: str, title: str, tokens: str, adapter: Link) -> Node:
     return Node(name, "PFVTokenCompress", title, inputs)
 
 
-def apply(name: str, title: str, model: Link, image_prompt: str, region: Link) -> Node:
-    """The image prompt of node `image_prompt` alone in a region."""
-    inputs = {
-        "model": model,
+def apply(
+    name: str, title: str, model: Link, image_prompt: str, region: Link, others: Mapping[str, Any] | None = None
+) -> Node:
+    """The image prompt of node `image_prompt` alone in a region, and what other inputs of MEPA Apply are given."""
+    inputs = {"model": model, **_alone_in(region, image_prompt), **(others or {})}
+    return Node(name, "MEPAApply", title, inputs, height=APPLY_HEIGHT)
+
+
+def branch(name: str, title: str, image_prompt: str, region: Link, others: Mapping[str, Any]) -> Node:
+    """The same as a branch of a MEPA Apply."""
+    return Node(name, "MEPABranch", title, {**_alone_in(region, image_prompt), **others})
+
+
+def _alone_in(region: Link, image_prompt: str) -> dict[str, Any]:
+    return {
         "image_prompt": Link(image_prompt, "PFV_IMAGE_PROMPT"),
         "region": region,
         "strength": 1.0,
@@ -150,7 +163,6 @@ def apply(name: str, title: str, model: Link, image_prompt: str, region: Link) -
         "start_percent": 0.0,
         "end_percent": 1.0,
     }
-    return Node(name, "MEPAApply", title, inputs, height=APPLY_HEIGHT)
 
 
 def sampler(variant: Variant, model: Link, positive: Link, negative: Link, latent: Link) -> Node:

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .blocks import RESULT_HEIGHT, Variant, apply, sampler
+from .blocks import RESULT_HEIGHT, Variant, apply, branch, sampler
 from .description import Link, Node
 
 CANVAS_HEIGHT = 880  # of the node's body: its widgets, and a picture
 TABLE_EDGE = 0.66  # share of every format's height
+GROUND = 0.5  # grey around the product where the model looks at it: a black or white product stands out too
+LOOK = {"strength": 1.0, "combine": "blend", "reference_noise": "clean", "start_percent": 0.0, "end_percent": 1.0}
+SHADOW_STRENGTH = 0.4
+BALANCE = {"std_norm": False, "time_weighting": False}  # of both image prompts
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Format:
         title: of the nodes and of the saved file.
         colour: of its group.
         canvas: widgets of PFV Ad Canvas.
+        shadow_size: of the contact shadow, pixels: about a tenth of the product's height.
         product_region: by how many pixels the product's region grows, and the width of its soft edge.
     """
 
@@ -29,6 +34,7 @@ class Format:
     title: str
     colour: str
     canvas: Mapping[str, Any]
+    shadow_size: int
     product_region: tuple[int, int] = (8, 8)
 
     def name(self, node: str) -> str:
@@ -52,6 +58,7 @@ def canvas_nodes(part: Format) -> tuple[Node, ...]:
         "product": Link("product", "IMAGE"),
         "product_mask": Link("product", "MASK"),
         "product_mask_selects": "background",
+        "backdrop": GROUND,
         **part.canvas,
     }
     return (
@@ -78,7 +85,7 @@ def _stretched(part: Format, name: str, title: str, image: Link) -> Node:
     return part.node(name, "ImageScale", title, inputs)
 
 
-def depth_nodes(part: Format) -> tuple[Node, ...]:
+def depth_nodes(part: Format, variant: Variant) -> tuple[Node, ...]:
     """The product's depth before the reference's."""
     place = {"image": Link("product_depth", "IMAGE"), "canvas": part.link("canvas", "canvas"), "backdrop": 0.0}
     compose = {
@@ -86,7 +93,7 @@ def depth_nodes(part: Format) -> tuple[Node, ...]:
         "product_mask": part.link("canvas", "product_mask"),
         "product_mask_selects": "product",
         "reference_depth": part.link("stretched_depth", "IMAGE"),
-        "fill": "surroundings",
+        "fill": variant.depth_fill,
         "hidden_mask": part.link("hidden", "MASK"),
     }
     return (
@@ -132,13 +139,40 @@ def region_nodes(part: Format) -> tuple[Node, ...]:
     )
 
 
+def prompt_nodes(part: Format, variant: Variant) -> tuple[Node, ...]:
+    """What the model looks at beside the text: the product where it stands, and the table's reference."""
+    look = {
+        "model": variant.models.model,
+        "reference_latent": part.link("encode_product", "LATENT"),
+        "reference_prompt": Link("positive", "CONDITIONING"),
+        "product_mask": part.link("canvas", "product_mask"),
+        **LOOK,
+    }
+    return (
+        part.node(
+            "encode_product",
+            "VAEEncode",
+            "Encode the product in",
+            {"pixels": part.link("canvas", "image"), "vae": variant.models.vae},
+        ),
+        part.node("look", "RefAdGenAttentionFusion", "Look at the product in", look),
+        branch(
+            part.name("table_branch"),
+            f"Table reference in {part.title}",
+            "compress_table",
+            part.link("regions", "region_2"),
+            BALANCE,
+        ),
+    )
+
+
 def sampling_nodes(part: Format, variant: Variant) -> tuple[Node, ...]:
     """Each reference in its region, depth, and the sampler."""
     models = variant.models
     control = {
         "positive": Link("positive", "CONDITIONING"),
         "negative": Link("negative", "CONDITIONING"),
-        "control_net": models.control_net,
+        "control_net": part.link("prompted_control", "control_net"),
         "image": part.link("depth", "depth"),
         "strength": variant.control_strength,
         "start_percent": 0.0,
@@ -146,7 +180,7 @@ def sampling_nodes(part: Format, variant: Variant) -> tuple[Node, ...]:
     }
     sampled = sampler(
         variant,
-        model=part.link("apply_table", "MODEL"),
+        model=part.link("apply_background", "MODEL"),
         positive=part.link("control", "positive"),
         negative=part.link("control", "negative"),
         latent=part.link("latent", "LATENT"),
@@ -155,16 +189,16 @@ def sampling_nodes(part: Format, variant: Variant) -> tuple[Node, ...]:
         apply(
             part.name("apply_background"),
             f"Background reference in {part.title}",
-            models.model,
+            part.link("look", "MODEL"),
             "compress_background",
             part.link("regions", "region_3"),
+            {**BALANCE, "branches": part.link("table_branch", "branches")},
         ),
-        apply(
-            part.name("apply_table"),
-            f"Table reference in {part.title}",
-            part.link("apply_background", "MODEL"),
-            "compress_table",
-            part.link("regions", "region_2"),
+        part.node(
+            "prompted_control",
+            "MEPAApplyControlNet",
+            "References in the ControlNet of",
+            {"control_net": models.control_net, "model": part.link("apply_background", "MODEL")},
         ),
         part.node("control", "ControlNetApplyAdvanced", "Apply depth to", control),
         replace(sampled, name=part.name("sampler"), title=f"Sampler {part.title}"),
@@ -180,6 +214,8 @@ def result_nodes(part: Format, variant: Variant) -> tuple[Node, ...]:
         "product_mask_selects": "product",
         "erode": variant.erode,
         "feather": variant.feather,
+        "shadow_strength": SHADOW_STRENGTH,
+        "shadow_size": part.shadow_size,
         "canvas": part.link("canvas", "canvas"),
     }
     decode = {"samples": part.link("sampler", "LATENT"), "vae": variant.models.vae}

@@ -1,4 +1,4 @@
-"""One product in three ad formats: the canvas, regions as shares of it, depth, and the exact size at the end."""
+"""One product in three ad formats: the canvas, regions as shares of it, depth, a look at the product, the exact size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .blocks import (
     two_references,
 )
 from .description import Group, Link, Node, Note, Workflow
-from .format_nodes import Format, canvas_nodes, depth_nodes, region_nodes, result_nodes, sampling_nodes
+from .format_nodes import Format, canvas_nodes, depth_nodes, prompt_nodes, region_nodes, result_nodes, sampling_nodes
 from .full import MODEL_FILES
 
 HOW_TO_USE = """\
@@ -36,7 +36,16 @@ stretched to each format, so that the table's edge stays at the same share of th
 **Background reference, Table reference**: pictures whose look you want. Paint over what must not come through.
 
 **Regions**: the product, grown by a few pixels, lies over the table, the table over the background. The preview of \
-*Regions* shows them. The product's region belongs to the prompt.
+*Regions* shows them. The product's region belongs to the prompt. The background's image prompt is *MEPA Apply*'s own, the \
+table's a branch of it.
+
+**Look at the product**: the model sees the product of *Canvas* while it draws, so that what it draws around the pasted one \
+has the same colours. *strength* 0: off.
+
+**References in the ControlNet**: its cross-attentions get the image prompts too. Bypass the node to leave it at the text.
+
+**Product's own pixels**: adds a contact shadow at the product's foot (*shadow_strength* 0: none), and says below its widgets \
+how many of the product's pixels are the photo's.
 
 Each ad is sampled at its size rounded up to multiples of 8, and saved at its exact size.
 
@@ -47,10 +56,13 @@ hint channels that you trained: none is public.
 HOW_TO_USE_DEMO = """\
 **1.** Load the pictures of this pack's folder `workflows/demo_inputs` into the nodes that name them.
 
-**2.** Run. One product, three formats; in each the product is the photo's own pixels, the wall and the table follow their \
-references.
+**2.** Run. One product, three formats; in each the product is the photo's own pixels, which *Product's own pixels* counts below \
+its widgets; the wall and the table follow their references.
 
-**3.** Move the product: *position*, *share*, *margin* in a *Canvas*.
+**3.** Move the product: *position*, *margin* in a *Canvas*.
+
+**4.** Write *a bottle* into *Prompt* and set the *strength* of *Look at the product* to 0: now the model does not know the \
+bottle's colour, and a rim of another one shows around the photo's pixels.
 
 The demo's models know 128x128 pixels; in the other shapes they are less sure of what they draw.
 
@@ -92,8 +104,9 @@ def _prompts(variant: Variant) -> Group:
 def _format(number: int, part: Format, variant: Variant) -> Group:
     columns = (
         canvas_nodes(part),
-        depth_nodes(part),
+        depth_nodes(part, variant),
         region_nodes(part),
+        prompt_nodes(part, variant),
         sampling_nodes(part, variant),
         result_nodes(part, variant),
     )
@@ -133,7 +146,8 @@ def formats(variant: Variant, parts: tuple[Format, ...]) -> Workflow:
 
 BOTTOM = {"position": "bottom", "scale_by": "height", "share": 0.5, "margin": 0.15}
 RIGHT = {"position": "bottom_right", "scale_by": "height", "share": 0.6, "margin": 0.12}
-DEMO_REGION = (2, 4)
+DEMO_REGION = (-2, 0)  # the demo's cross-attention has cells of 16 pixels: what reaches into one, draws in all of it
+DEMO_SHADOW = 6
 DEMO_BOTTOM = {"position": "bottom", "scale_by": "original", "margin": 0.19}
 DEMO_RIGHT = {"position": "bottom_right", "scale_by": "original", "margin": 0.1}
 
@@ -141,7 +155,7 @@ FORMATS = formats(
     Variant(
         name="formats",
         models=LOADERS,
-        notes=notes(Note("How to use", HOW_TO_USE, 460), Note("Model files", MODEL_FILES, 240), width=420),
+        notes=notes(Note("How to use", HOW_TO_USE, 640), Note("Model files", MODEL_FILES, 240), width=420),
         pictures="",
         prompt="a ceramic coffee cup, product advertising photograph, soft daylight",
         negative_prompt=NEGATIVE_PROMPT,
@@ -151,9 +165,9 @@ FORMATS = formats(
         feather=4,
     ),
     (
-        Format("1x1", "1:1", PRODUCT_COLOUR, {"format": "1:1", **BOTTOM}),
-        Format("1080x1350", "4:5", SAMPLING_COLOUR, {"format": "1080x1350", **BOTTOM}),
-        Format("1200x628", "1.91:1", RESULT_COLOUR, {"format": "1200x628", **RIGHT}),
+        Format("1x1", "1:1", PRODUCT_COLOUR, {"format": "1:1", **BOTTOM}, 48),
+        Format("1080x1350", "4:5", SAMPLING_COLOUR, {"format": "1080x1350", **BOTTOM}, 64),
+        Format("1200x628", "1.91:1", RESULT_COLOUR, {"format": "1200x628", **RIGHT}, 36),
     ),
 )
 
@@ -161,12 +175,13 @@ DEMO_FORMATS = formats(
     Variant(
         name="demo_formats",
         models=DEMO_MODELS,
-        notes=notes(Note("How to use", HOW_TO_USE_DEMO, 360), Note("The models", ABOUT_DEMO, 300), width=420),
+        notes=notes(Note("How to use", HOW_TO_USE_DEMO, 440), Note("The models", ABOUT_DEMO, 300), width=420),
         pictures=DEMO_PICTURES,
         prompt="a red bottle",
         negative_prompt="",
         sampler=DEMO_SAMPLER,
-        control_strength=1.0,
+        control_strength=1.5,
+        depth_fill="far",
         erode=1,
         feather=1,
     ),
@@ -176,6 +191,7 @@ DEMO_FORMATS = formats(
             "1:1",
             PRODUCT_COLOUR,
             {"format": "custom", "custom_width": 128, "custom_height": 128, **DEMO_BOTTOM},
+            DEMO_SHADOW,
             DEMO_REGION,
         ),
         Format(
@@ -183,6 +199,7 @@ DEMO_FORMATS = formats(
             "4:5",
             SAMPLING_COLOUR,
             {"format": "custom", "custom_width": 112, "custom_height": 140, **DEMO_BOTTOM},
+            DEMO_SHADOW,
             DEMO_REGION,
         ),
         Format(
@@ -190,6 +207,7 @@ DEMO_FORMATS = formats(
             "1.91:1",
             RESULT_COLOUR,
             {"format": "custom", "custom_width": 172, "custom_height": 90, **DEMO_RIGHT},
+            DEMO_SHADOW,
             DEMO_REGION,
         ),
     ),

@@ -1,0 +1,1 @@
+"""What the pictures are made of: a server that runs the demo workflows, and the panels of each help page."""
