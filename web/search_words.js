@@ -15,13 +15,19 @@ app.registerExtension({
         wordsOf[node] = [...(wordsOf[node] ?? []), ...words.split(', ')]
   },
 
-  // Frontends that know search_aliases have them on nodes of their own. Older ones search in the name alone, and in its first 30
-  // letters: there the words come first. The name in the search is not the one on the canvas.
+  // A page that knows search_aliases declares them on every node; a host that does not know them sends none, and a newer one
+  // sends them to every page. Without what the host sends, the node itself shows what the page knows.
+  addCustomNodeDefs(definitions) {
+    for (const node of Object.keys(wordsOf)) delete definitions[node]?.search_aliases
+  },
+
+  // Pages without search_aliases search in the name alone, and in its first 30 letters: there the words come first. The name in
+  // the search is not the one on the canvas.
   beforeRegisterVueAppNodeDefs(definitions) {
-    const aliasesAreKnown = definitions.some((definition) => definition.search_aliases?.length)
     definitions.forEach((definition, index) => {
       const words = wordsOf[definition.name]
       if (!words) return
+      const aliasesAreKnown = 'search_aliases' in (LiteGraph.registered_node_types[definition.name]?.nodeData ?? {})
       definitions[index] = aliasesAreKnown
         ? { ...definition, search_aliases: words }
         : { ...definition, display_name: `${words.join(', ')} · ${definition.display_name}` }
