@@ -15,7 +15,7 @@ from ..pfv_core.latent_grid_preview import latent_grid_preview
 from ..pfv_core.vit import ImageTokens
 from .branch_inputs import Branch, balance_inputs, branch_inputs
 from .convert import image_from_core
-from .feedback import show_text
+from .feedback import with_line
 from .host_adapter import FOLDER, HostAdapter, ImagePrompt, register_folder
 from .types import CATEGORY, AdapterType, ImagePromptType, ImageTokensType
 
@@ -120,7 +120,6 @@ class MEPAApply(io.ComfyNode):
                     "patched_model", display_name="model", tooltip="For the sampler, or another MEPA Apply."
                 )
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -147,5 +146,5 @@ class MEPAApply(io.ComfyNode):
         if own.region is None:
             return io.NodeOutput(model)
         shares = ", ".join(f"{share:.0%}" for share in own.region.flatten(1).mean(1).tolist())
-        show_text(cls, f"region: {shares} of the frame")
-        return io.NodeOutput(model, ui=ui.PreviewImage(image_from_core(latent_grid_preview(own.region)), cls=cls))
+        preview = ui.PreviewImage(image_from_core(latent_grid_preview(own.region)), cls=cls)
+        return io.NodeOutput(model, ui=with_line(preview.as_dict(), f"region: {shares} of the frame"))

@@ -1,14 +1,15 @@
-"""What a node tells the page: a bar that moves while it works, and a line of text below its widgets."""
+"""What a node tells the page: a bar that moves while it works, and a line of text that stays below its widgets."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from comfy.utils import ProgressBar
+
+LINE = "pfv_line"  # the key that web/node_line.js looks for
 
 
 @contextmanager
@@ -23,14 +24,9 @@ def progress_over(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
             handle.remove()
 
 
-def show_text(node: type[Any], text: str) -> None:
-    """Show a line on the node in the page; nothing where no server runs it.
+def with_line(shown: Mapping[str, Any], line: str) -> dict[str, Any]:
+    """A node's output for the page with a line of text added, which web/node_line.js shows on the node.
 
-    Args:
-        node: the class that `execute` was called on; its schema must ask for the hidden `unique_id`.
-        text: the line.
+    The host's own way to show text on a node is for progress: newer pages take it away when the run ends.
     """
-    host_server = sys.modules.get("server")  # there only where the host serves a page
-    page = getattr(getattr(host_server, "PromptServer", None), "instance", None)
-    if page is not None and node.hidden is not None:
-        page.send_progress_text(text, node.hidden.unique_id)
+    return {**shown, LINE: [line]}

@@ -25,7 +25,7 @@ from .convert import (
 from .convert import (
     product_mask as product_mask_to_core,
 )
-from .feedback import show_text
+from .feedback import with_line
 from .types import CATEGORY, AdCanvasType
 
 MASK_SELECTS_TOOLTIP = (
@@ -174,7 +174,6 @@ class StrictIDComposite(io.ComfyNode):
                     tooltip="JSON: for each ad the pixels checked and equal, the largest difference, and mask_iou.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -211,8 +210,8 @@ class StrictIDComposite(io.ComfyNode):
         image, exact_mask = paste_back(generated_image, product_image, mask, erode, feather, rim)
         reports = measure_exactness(image, product_image, mask, exact_mask, drawn)
         report = _report(reports)
-        show_text(cls, _line(reports))
-        return io.NodeOutput(image_from_core(image), exact_mask.float(), report, ui=ui.PreviewText(report))
+        shown = with_line(ui.PreviewText(report).as_dict(), _line(reports))
+        return io.NodeOutput(image_from_core(image), exact_mask.float(), report, ui=shown)
 
 
 def _mask_of(mask: Tensor, image: Tensor) -> Tensor:

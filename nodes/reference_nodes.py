@@ -13,7 +13,7 @@ from ..pfv_core.preview import patch_grid_preview
 from ..pfv_core.vit import HideMode
 from .convert import image_from_core, image_to_core, visible_mask
 from .encoded_references import encode_reference
-from .feedback import show_text
+from .feedback import with_line
 from .host_vit import clip_vision_output, encoder_spec
 from .types import CATEGORY, ImageTokensType, PatchMaskType
 
@@ -65,7 +65,6 @@ class PFVMaskRebinarize(io.ComfyNode):
                     tooltip="1 = hidden, whole patches, at the reference's size.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -81,8 +80,8 @@ class PFVMaskRebinarize(io.ComfyNode):
         preview = image_from_core(patch_grid_preview(image, hidden, geometry))
         shown: dict[str, Any] = ui.PreviewImage(preview, cls=cls).as_dict()
         shown["kept_share"] = [round(share, 4) for share in patch_mask.kept_share.tolist()]
-        show_text(cls, f"kept: {', '.join(f'{share:.0%}' for share in shown['kept_share'])}")
-        return io.NodeOutput(patch_mask, hidden.float(), ui=shown)
+        line = f"kept: {', '.join(f'{share:.0%}' for share in shown['kept_share'])}"
+        return io.NodeOutput(patch_mask, hidden.float(), ui=with_line(shown, line))
 
 
 class PFVImageEncode(io.ComfyNode):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import comfy.utils
 import numpy as np
 import pytest
@@ -44,44 +41,24 @@ def test_the_bar_moves_layer_by_layer_while_a_prompt_is_applied(tiny_model, tiny
     assert moves == [(number, 70) for number in range(1, 71)]
 
 
-@pytest.fixture
-def said(monkeypatch):
-    """(text, node) of each line that a node said."""
-    lines = []
-
-    class Page:
-        def send_progress_text(self, text, node_id):
-            lines.append((text, node_id))
-
-    server = SimpleNamespace(PromptServer=SimpleNamespace(instance=Page()))
-    monkeypatch.setitem(sys.modules, "server", server)
-    return lines
-
-
-def running_as_7(node):
-    """The node as the host calls it in a workflow, where it is number 7."""
-    return type("Running", (node,), {"hidden": SimpleNamespace(unique_id="7", prompt=None, extra_pnginfo=None)})
-
-
-def test_the_kept_share_is_said_on_the_node(tiny_clip_vision, said):
-    running = running_as_7(PFVMaskRebinarize)
+def test_the_kept_share_is_said_on_the_node(tiny_clip_vision):
     mask = torch.cat([painted(), torch.zeros_like(painted())])
     mask[1, :3, :3] = 1
-    result = running.execute(tiny_clip_vision, reference(batch=2), "stretch", 0.0, mask)
+    result = PFVMaskRebinarize.execute(tiny_clip_vision, reference(batch=2), "stretch", 0.0, mask)
     first, second = result.ui["kept_share"]
-    assert said == [(f"kept: {first:.0%}, {second:.0%}", "7")]
+    assert result.ui["pfv_line"] == [f"kept: {first:.0%}, {second:.0%}"]
     assert first < second
 
 
-def test_the_exact_pixels_are_counted_on_the_node(said, monkeypatch):
+def test_the_exact_pixels_are_counted_on_the_node(monkeypatch):
     generated, product, mask = reference(batch=2, seed=1), reference(seed=2), painted()
     inputs = (generated, product, mask, "product", 0, 0)
-    running_as_7(StrictIDComposite).execute(*inputs)
     pixels = int(mask.sum())
-    assert said == [(f"exact: {pixels} of {pixels}, {pixels} of {pixels} pixels are the photo's", "7")]
+    line = f"exact: {pixels} of {pixels}, {pixels} of {pixels} pixels are the photo's"
+    assert StrictIDComposite.execute(*inputs).ui["pfv_line"] == [line]
     monkeypatch.setattr(product_nodes, "paste_back", lambda image, *_: (image, mask.expand(2, -1, -1) > 0))
-    running_as_7(StrictIDComposite).execute(*inputs)
-    assert said[-1] == (f"NOT exact: 0 of {pixels}, 0 of {pixels} pixels are the photo's", "7")
+    line = f"NOT exact: 0 of {pixels}, 0 of {pixels} pixels are the photo's"
+    assert StrictIDComposite.execute(*inputs).ui["pfv_line"] == [line]
 
 
 def test_a_region_is_shown_on_the_latent_grid_and_none_where_there_is_none(
@@ -90,7 +67,8 @@ def test_a_region_is_shown_on_the_latent_grid_and_none_where_there_is_none(
     prompt = image_prompt(tiny_clip_vision, plus_adapter_file)
     settings = (1.0, 1.0, "output", 0.0, 1.0)
     result = MEPAApply.execute(tiny_model, prompt, *settings, region=right_half(64, 128))
-    (shown,) = result.ui.as_dict()["images"]
+    (shown,) = result.ui["images"]
+    assert result.ui["pfv_line"] == ["region: 50% of the frame"]
     with Image.open(host_base_directory / "temp" / shown["subfolder"] / shown["filename"]) as picture:
         cells = np.asarray(picture, dtype=int)[8::16, 8::16]
         assert picture.size == (256, 128)  # 16 x 8 cells
