@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, Playwright, Route
+from playwright.sync_api import Browser, Page, Playwright, Route
 
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
 WINDOW = {"width": 1600, "height": 1000}
@@ -27,9 +27,21 @@ SETTINGS = {
     "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
 }
 MEDIA_TYPES = {".json": "application/json", ".png": "image/png"}
-CLOSE = ".p-dialog .p-dialog-close-button, [role=dialog] button[aria-label='Close']"
+
+# Of whatever frontend the page is, the older ones' first. What is a dialog there is a card with details in newer ones.
+RUN = "[data-testid='queue-button'] button, button[data-testid='queue-button']"
 DIALOG = ".p-dialog"
-HOST_NOISE = (  # of frontend 1.27.10 without any pack
+CARD = "[data-testid='error-overlay']"
+DETAILS = "[data-testid='properties-panel']"
+CLOSE = ", ".join(f"{place} button[aria-label='Close']" for place in (DIALOG, "[role=dialog]", CARD))
+CLOSE += f", {DIALOG} .p-dialog-close-button"
+SEARCH_FIELD = ".comfy-vue-node-search-box input, [role=dialog] [role=combobox]"
+SEARCH_RESULT = ".comfy-vue-node-search-box .option-display-name, [data-testid='result-item'] span.truncate"
+MASK_CANVAS = "#maskCanvas, #maskEditorCanvasContainer canvas.z-30"
+MASK_EDITOR = "#maskEditor, #maskEditorCanvasContainer"
+MASK_SAVE = "#maskEditor_topBarSaveButton, [role=dialog] button:text-is('Save')"
+
+HOST_NOISE = (  # of the frontends without any pack
     "user.css",
     "/api/userdata",
     "favicon.ico",
@@ -37,6 +49,11 @@ HOST_NOISE = (  # of frontend 1.27.10 without any pack
     "Cannot set properties of null (setting 'value')",  # when the node search closes
     "/docs/",  # it asks for a help page in the chosen language first
     "Error fetching file size",  # of a missing model: nothing outside of the host is reached here
+    "/api/jobs",  # what follows, newer frontends ask of a host that does not have it yet
+    "Failed to fetch jobs",
+    "/api/global_subgraphs",
+    "/templates/",
+    "Error loading fuse options",
 )
 
 READY = """() => window.app?.vueAppReady && app.extensionManager && app.graph && !app.extensionManager.spinner
@@ -64,10 +81,11 @@ SHOW = """(titles) => {
     const { width, height } = canvas.getBoundingClientRect()
     ds.scale = Math.min((width - 120) / (right - left), (height - 120) / (bottom - top), 1.5)
     ds.offset = [-left + 90 / ds.scale, -top + 90 / ds.scale]
+    app.canvas.deselectAll() // a selected node cuts off what it was over before
     app.canvas.setDirty(true, true)
 }"""
-MASK_CANVAS = """(title) => {
-    const canvas = document.querySelector('#maskCanvas'), node = app.graph.nodes.find((node) => node.title === title)
+MASK_CANVAS_PLACE = """([selector, title]) => {
+    const canvas = document.querySelector(selector), node = app.graph.nodes.find((node) => node.title === title)
     const place = canvas?.getBoundingClientRect()
     if (!canvas || canvas.width !== node.imgs[0].naturalWidth || place.width < 50) return null
     return document.querySelector('#maskEditor_brush') && [place.left, place.top, place.width / canvas.width]
@@ -87,7 +105,7 @@ class ComfyPage:
         self.url = url
         self.complaints: list[str] = []
         self.browser: Browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
-        context = self.browser.new_context(viewport=WINDOW)
+        context = self.browser.new_context(viewport=WINDOW, permissions=["clipboard-read", "clipboard-write"])
         context.route("**/*", self._host_only)
         self.page: Page = context.new_page()
         self.page.set_default_timeout(60_000)
@@ -111,6 +129,7 @@ class ComfyPage:
         self.page.goto(self.url, wait_until="domcontentloaded")
         self.page.wait_for_function(READY)
         self.page.evaluate(CHECKS)
+        self.ask("() => app.graph.clear()")  # newer ones begin with a workflow of their own
         return self
 
     def close(self) -> None:
@@ -184,10 +203,14 @@ class ComfyPage:
 
     # --- runs -----------------------------------------------------------------------------------------------------
 
+    def press_run(self) -> None:
+        """Press Run, and wait for nothing."""
+        self.page.locator(RUN).first.click()
+
     def run(self, seconds: float = 120) -> list[dict[str, Any]]:
         """Press Run; the events until the end of it."""
         self.ask("() => { pageChecks.events = [] }")
-        self.page.locator("[data-testid='queue-button'] button").first.click()
+        self.press_run()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             events = self.ask("() => pageChecks.events")
@@ -205,6 +228,16 @@ class ComfyPage:
         with urllib.request.urlopen(source, timeout=60) as answer, Image.open(io.BytesIO(answer.read())) as picture:
             return output, picture.convert("RGB")
 
+    def line(self, title: str) -> str:
+        """The line of text that is seen on a node after its run."""
+        self.ask(SHOW, [title])
+        self.settle()
+        find = (
+            "app.graph.nodes.find((node) => node.title === title).widgets.find((widget) => widget.name === 'pfv_line')"
+        )
+        shows = f"(title) => {{ const line = {find}?.element; return line?.offsetHeight >= 12 && line.innerText }}"
+        return str(self.page.wait_for_function(shows, arg=title).json_value())
+
     def paint(self, title: str, stroke: list[tuple[int, int]]) -> None:
         """Open a Load Image in the mask editor, draw one stroke through these pixels of its image, and save."""
         page = self.page
@@ -212,9 +245,9 @@ class ComfyPage:
         page.wait_for_function(f"(title) => {node}.imgs?.[0]?.naturalWidth > 0", arg=title)
         self.ask(f"(title) => {{ app.canvas.deselectAll(); app.canvas.select({node}) }}", title)
         self.ask("() => { app.extensionManager.command.execute('Comfy.MaskEditor.OpenMaskEditor') }")
-        page.wait_for_function(MASK_CANVAS, arg=title)
+        page.wait_for_function(MASK_CANVAS_PLACE, arg=[MASK_CANVAS, title])
         page.wait_for_timeout(800)  # it zooms itself in
-        left, top, scale = self.ask(MASK_CANVAS, title)
+        left, top, scale = self.ask(MASK_CANVAS_PLACE, [MASK_CANVAS, title])
         places = [(left + x * scale, top + y * scale) for x, y in stroke]
         page.mouse.move(*places[0])
         page.wait_for_timeout(100)
@@ -228,16 +261,33 @@ class ComfyPage:
     def save_mask(self, title: str) -> None:
         """Press Save in the mask editor, and wait until the node has the painted picture."""
         before = self.widget_values(title)["image"]
-        self.page.locator("#maskEditor_topBarSaveButton").click()
-        changed = """([title, before]) => !document.querySelector('#maskEditor')
+        self.page.locator(MASK_SAVE).first.click()
+        changed = """([editor, title, before]) => !document.querySelector(editor)
             && app.graph.nodes.find((node) => node.title === title).widgets[0].value !== before"""
-        self.page.wait_for_function(changed, arg=[title, before])
+        self.page.wait_for_function(changed, arg=[MASK_EDITOR, title, before])
 
     # --- around the canvas ----------------------------------------------------------------------------------------
 
-    def dialog(self) -> Locator:
-        """The open dialog."""
-        return self.page.locator(DIALOG).last
+    def problem(self) -> str:
+        """What the page says is wrong, with its details, once it says so; they stay open."""
+        said = self.page.locator(f"{DIALOG}, {CARD}").last
+        said.wait_for()
+        text = said.inner_text()
+        if self.page.locator(CARD).count():
+            said.get_by_text("View details").click()
+            details = self.page.locator(DETAILS)
+            details.locator("section[data-testid^='error-group']").first.wait_for()
+            text += "\n" + details.inner_text()
+        return text
+
+    def says_nothing(self) -> bool:
+        """Whether no dialog or card is open."""
+        return not self.page.locator(f"{DIALOG}, {CARD}").count()
+
+    def copied(self, button: str) -> str:
+        """What is in the clipboard after a press on the button of this name."""
+        self.page.get_by_role("button", name=button).first.click()
+        return str(self.ask("() => navigator.clipboard.readText()"))
 
     def click_title(self, title: str) -> None:
         """A real click onto a node's title bar."""

@@ -19,6 +19,9 @@ from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISIO
 WORKFLOWS = PACK_ROOT / "workflows"
 NAMES = tuple(sorted(file.stem for file in WORKFLOWS.glob("*.json")))
 PICTURES_FOLDER = "PFV_MEPA_SCREENSHOTS"  # where the tests leave what they saw; nothing is kept where it is not set
+FRONTEND_FOLDER = (
+    "PFV_MEPA_FRONTEND"  # the page that the server gives out: a folder with an index.html; the host's own else
+)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +35,9 @@ def server(tmp_path_factory):
     shutil.copytree(WORKFLOWS / "demo_inputs", base / "input")
     for file in sorted((base / "input").glob("demo_*.png")):
         shutil.copy(file, file.with_name(file.name.removeprefix("demo_")))
-    with running_host(require_host(), Path(sys.executable), base, [PACK_ROOT]) as running:
+    frontend = os.environ.get(FRONTEND_FOLDER)
+    options = ["--front-end-root", str(Path(frontend).resolve())] if frontend else []
+    with running_host(require_host(), Path(sys.executable), base, [PACK_ROOT], options) as running:
         yield running
 
 

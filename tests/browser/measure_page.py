@@ -74,7 +74,7 @@ def image_seconds(page: ComfyPage, seed: int) -> float:
     page.set_widget("Sampler", "seed", seed)
     before = page.ask("() => app.graph.nodes.find((node) => node.title === 'Save the ad').imgs?.[0]?.src ?? null")
     started = time.monotonic()
-    page.page.locator("[data-testid='queue-button'] button").first.click()
+    page.press_run()
     page.page.wait_for_function(SHOWS_A_NEW_IMAGE, arg=before)
     return time.monotonic() - started
 

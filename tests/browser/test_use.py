@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, Route
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from pfv_mepa.headless.find_host import PACK_ROOT
+from pfv_mepa.tests.browser.comfy_page import SEARCH_FIELD, SEARCH_RESULT
 from pfv_mepa.tests.browser.conftest import WORKFLOWS
 
+CATEGORY = "PFV-MEPA"
 REFERENCE = "Reference"
 HIDE = "Hide what is painted"
 ENCODE = "Encode the reference"
@@ -62,8 +65,7 @@ def unpainted(page, server):
 
 def test_without_paint_a_dialog_says_what_to_do(unpainted, keep):
     assert unpainted.run()[-1]["type"] == "execution_error"
-    unpainted.dialog().wait_for()
-    text = unpainted.dialog().inner_text()
+    text = unpainted.problem()
     assert "mask holds no mask" in text
     assert "Open it in the mask editor and paint" in text
     keep("error_dialog")
@@ -81,6 +83,7 @@ def test_a_person_paints_and_sees_what_is_hidden(unpainted, keep):
     output, preview = page.shown(HIDE)
     (share,) = output["kept_share"]
     assert 0.5 < share < 0.95
+    assert page.line(HIDE) == f"kept: {share:.0%}"
     with Image.open(WORKFLOWS / "demo_inputs" / "demo_reference.png") as reference:
         before = np.asarray(reference.convert("RGB"), dtype=float)
     tinted = np.abs(np.asarray(preview, dtype=float) - before).max(2) > 30
@@ -112,10 +115,10 @@ def test_a_value_out_of_range_is_refused_with_its_limits(page, keep):
     page.drop(WORKFLOWS / "demo_minimal.json")
     page.set_widget(HIDE, "threshold", 7)
     assert page.run()[-1]["type"] == "rejected"
-    page.dialog().wait_for()
-    text = page.dialog().inner_text()
+    text = page.problem()
     assert "PFVMaskRebinarize" in text or HIDE in text
     assert "threshold" in text
+    assert re.search(r"\b7(\.0)?\b.* max(imum)? (of )?1\b", text)
     keep("rejected")
     page.complaints.clear()  # the page logs the server's refusal
 
@@ -154,7 +157,7 @@ def search(page) -> Locator:
     """
     page.ask("() => app.canvas.deselectAll()")
     page.settle()
-    field = page.page.locator(".comfy-vue-node-search-box input")
+    field = page.page.locator(SEARCH_FIELD).first
     for _ in range(8):
         page.page.mouse.dblclick(800, 850)
         with suppress(PageTimeoutError):
@@ -166,7 +169,7 @@ def search(page) -> Locator:
 
 def is_found(page, name: str) -> bool:
     """Whether the search lists a node of this name, sooner or later."""
-    options = page.page.locator(".comfy-vue-node-search-box .option-display-name", has_text=name)
+    options = page.page.locator(SEARCH_RESULT, has_text=re.compile(rf"(^|· )\s*{re.escape(name)}\s*({CATEGORY})?$"))
     options.first.wait_for()
     return bool(options.count())
 
@@ -181,6 +184,27 @@ def test_search_finds_the_nodes_under_the_words_people_use(page, keep):
     page.page.keyboard.press("Escape")
 
 
+def test_the_words_are_found_whether_or_not_the_host_sends_search_aliases(open_page):
+    """Newer hosts send them with every node, known to the page or not."""
+
+    def with_aliases(route: Route) -> None:
+        answer = route.fetch()
+        nodes = answer.json()
+        route.fulfill(
+            response=answer, json={name: node | {"search_aliases": ["alias"]} for name, node in nodes.items()}
+        )
+
+    open_page.page.route("**/object_info", with_aliases)
+    try:
+        field = search(open_page.open())
+        for words, name in WORDS.items():
+            field.fill(words)
+            assert is_found(open_page, name)
+    finally:
+        open_page.page.unroute("**/object_info")
+        open_page.open()
+
+
 @pytest.mark.parametrize("language", ["zh", "ja"])
 def test_another_language_is_on_the_canvas_and_in_the_search(open_page, language):
     texts = json.loads((PACK_ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))["MEPAApply"]
@@ -188,7 +212,7 @@ def test_another_language_is_on_the_canvas_and_in_the_search(open_page, language
     try:
         open_page.ask("() => { app.graph.add(LiteGraph.createNode('MEPAApply')) }")
         node = open_page.ask(
-            """() => { const node = app.graph.nodes[0]
+            """() => { const [node] = app.graph.nodes
             return [node.title, node.inputs.map((slot) => slot.label ?? slot.localized_name ?? slot.name)] }"""
         )
         assert node[0] == texts["display_name"]
