@@ -53,7 +53,7 @@ def test_the_kept_share_is_said_on_the_node(tiny_clip_vision):
 def test_the_exact_pixels_are_counted_on_the_node(monkeypatch):
     generated, product, mask = reference(batch=2, seed=1), reference(seed=2), painted()
     inputs = (generated, product, mask, "product", 0, 0)
-    pixels = int(mask.sum())
+    pixels = int((mask > 0.5).sum())
     line = f"exact: {pixels} of {pixels}, {pixels} of {pixels} pixels are the photo's"
     assert StrictIDComposite.execute(*inputs).ui["pfv_line"] == [line]
     monkeypatch.setattr(product_nodes, "paste_back", lambda image, *_: (image, mask.expand(2, -1, -1) > 0))
