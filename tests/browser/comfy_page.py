@@ -32,6 +32,7 @@ MEDIA_TYPES = {".json": "application/json", ".png": "image/png"}
 RUN = "[data-testid='queue-button'] button, button[data-testid='queue-button']"
 DIALOG = ".p-dialog"
 CARD = "[data-testid='error-overlay']"
+CARD_MORE = "[data-testid='error-overlay-see-errors']"
 DETAILS = "[data-testid='properties-panel']"
 CLOSE = ", ".join(f"{place} button[aria-label='Close']" for place in (DIALOG, "[role=dialog]", CARD))
 CLOSE += f", {DIALOG} .p-dialog-close-button"
@@ -54,10 +55,12 @@ HOST_NOISE = (  # of the frontends without any pack
     "/api/global_subgraphs",
     "/templates/",
     "Error loading fuse options",
+    "ComfyApp graph accessed before initialization",  # 1.45 to 1.52, by themselves
 )
 
-READY = """() => window.app?.vueAppReady && app.extensionManager && app.graph && !app.extensionManager.spinner
-    && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50"""
+READY = """() => window.app?.vueAppReady && app.extensionManager && !app.extensionManager.spinner
+    && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50
+    && app.graph && !document.querySelector('.p-blockui-mask-document')"""
 DROP = """([content, name, type]) => {
     const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))
     const dropped = new DataTransfer()
@@ -274,9 +277,9 @@ class ComfyPage:
         said.wait_for()
         text = said.inner_text()
         if self.page.locator(CARD).count():
-            said.get_by_text("View details").click()
+            self.page.locator(CARD_MORE).click()
             details = self.page.locator(DETAILS)
-            details.locator("section[data-testid^='error-group']").first.wait_for()
+            details.locator("[data-testid^='error-group-']").first.wait_for()
             text += "\n" + details.inner_text()
         return text
 

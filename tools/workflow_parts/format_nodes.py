@@ -10,11 +10,12 @@ from .blocks import RESULT_HEIGHT, Variant, apply, branch, sampler
 from .description import Link, Node
 
 CANVAS_HEIGHT = 880  # of the node's body: its widgets, and a picture
+COMPOSITE_HEIGHT = 290  # its widgets, and a line of text
 TABLE_EDGE = 0.66  # share of every format's height
 GROUND = 0.5  # grey around the product where the model looks at it: a black or white product stands out too
 LOOK = {"strength": 1.0, "combine": "blend", "reference_noise": "clean", "start_percent": 0.0, "end_percent": 1.0}
 SHADOW_STRENGTH = 0.4
-BALANCE = {"std_norm": False, "time_weighting": False}  # of both image prompts
+BALANCE = {"std_norm": False, "time_weighting": False}  # regions of their own need none, see docs/ablations.md
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,6 @@ def result_nodes(part: Format, variant: Variant) -> tuple[Node, ...]:
     save = {"images": part.link("composite", "image"), "filename_prefix": f"ad_{part.key}"}
     return (
         part.node("decode", "VAEDecode", "Decode", decode),
-        part.node("composite", "StrictIDComposite", "Product's own pixels in", composite),
+        part.node("composite", "StrictIDComposite", "Product's own pixels in", composite, COMPOSITE_HEIGHT),
         part.node("save", "SaveImage", "Save the ad", save, RESULT_HEIGHT),
     )
