@@ -2,11 +2,12 @@
 
     python -m benchmarks.ad_demo [--ads N] [--steps N] [--words WORDS] [--only LABEL] [--out FILE] [--pictures FOLDER]
 
-Each ad is made like those of the workflow `formats`, at 128x128: the text names a product, one reference rules the wall, another
-the table, their own products are hidden, depth holds the outline, and Strict-ID Composite puts the product's pixels back. A
-classifier (`pfv_eval.judge`) reads the product of the generated image, and the wall and the table of the ad. Halo is the share
-of the pixels within 8 of the product that look more like the product than like what should be there; difference is the mean one
-of a value of the generated image to that of the first row, in steps of 255. Prints one table, with 95 % intervals. Needs ComfyUI.
+Each ad is made with the nodes of the workflow `formats`, at 128x128, the depth ControlNet at strength 1: the text names a
+product, one reference rules the wall, another the table, their own products are hidden, depth holds the outline, and
+Strict-ID Composite puts the product's pixels back. A classifier (`pfv_eval.judge`) reads the product of the generated
+image, and the wall and the table of the ad. Halo is the share of the pixels within 8 of the product that look more like the
+product than like what should be there; difference is the mean one of a value of the generated image to that of the first
+row, in steps of 255. Prints one table, with 95 % intervals. Needs ComfyUI.
 """
 
 from __future__ import annotations
