@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, Playwright, Route
+from playwright.sync_api import Browser, Locator, Page, Playwright, Route
 
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
 WINDOW = {"width": 1600, "height": 1000}
@@ -38,9 +38,10 @@ CLOSE = ", ".join(f"{place} button[aria-label='Close']" for place in (DIALOG, "[
 CLOSE += f", {DIALOG} .p-dialog-close-button"
 SEARCH_FIELD = ".comfy-vue-node-search-box input, [role=dialog] [role=combobox]"
 SEARCH_RESULT = ".comfy-vue-node-search-box .option-display-name, [data-testid='result-item'] span.truncate"
+BUSY = ".p-blockui-mask-document"
 MASK_CANVAS = "#maskCanvas, #maskEditorCanvasContainer canvas.z-30"
 MASK_EDITOR = "#maskEditor, #maskEditorCanvasContainer"
-MASK_SAVE = "#maskEditor_topBarSaveButton, [role=dialog] button:text-is('Save')"
+MASK_SAVE = "#maskEditor_topBarSaveButton, [role=dialog] button:has-text('Save')"
 
 HOST_NOISE = (  # of the frontends without any pack
     "user.css",
@@ -60,7 +61,7 @@ HOST_NOISE = (  # of the frontends without any pack
 
 READY = """() => window.app?.vueAppReady && app.extensionManager && !app.extensionManager.spinner
     && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50
-    && app.graph && !document.querySelector('.p-blockui-mask-document')"""
+    && app.graph"""
 DROP = """([content, name, type]) => {
     const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))
     const dropped = new DataTransfer()
@@ -133,6 +134,7 @@ class ComfyPage:
         self.page.wait_for_function(READY)
         self.page.evaluate(CHECKS)
         self.ask("() => app.graph.clear()")  # newer ones begin with a workflow of their own
+        self.wait_for_nodes(0)
         return self
 
     def close(self) -> None:
@@ -166,8 +168,9 @@ class ComfyPage:
         self.wait_for_nodes(len(workflow["nodes"]))
 
     def wait_for_nodes(self, number: int) -> None:
-        """Until the canvas holds this many."""
+        """Until the canvas holds this many, and nothing lies over the page any more."""
         self.page.wait_for_function("(number) => app.graph.nodes.length === number", arg=number)
+        self.page.wait_for_function("(busy) => !document.querySelector(busy)", arg=BUSY)
         self.settle()
 
     def clear(self) -> None:
@@ -279,8 +282,16 @@ class ComfyPage:
         if self.page.locator(CARD).count():
             self.page.locator(CARD_MORE).click()
             details = self.page.locator(DETAILS)
-            details.locator("[data-testid^='error-group-']").first.wait_for()
-            text += "\n" + details.inner_text()
+            details.locator("[data-testid^='error-']").first.wait_for()
+            text += "\n" + self._text_at_rest(details)
+        return text
+
+    def _text_at_rest(self, place: Locator) -> str:
+        """Its text once that has stopped growing: of an error the page fetches a report first."""
+        before, text = None, place.inner_text()
+        while text != before:
+            self.page.wait_for_timeout(500)
+            before, text = text, place.inner_text()
         return text
 
     def says_nothing(self) -> bool:
