@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from pfv_mepa.headless.find_chromium import find_chromium
@@ -18,6 +20,8 @@ from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISIO
 
 WORKFLOWS = PACK_ROOT / "workflows"
 NAMES = tuple(sorted(file.stem for file in WORKFLOWS.glob("*.json")))
+REFERENCE = "Reference"
+STROKE = [(x, y) for y in (50, 62, 74, 86) for x in range(36, 93, 8)]  # over the reference's product
 PICTURES_FOLDER = "PFV_MEPA_SCREENSHOTS"  # where the tests leave what they saw; nothing is kept where it is not set
 FRONTEND_FOLDER = (
     "PFV_MEPA_FRONTEND"  # the page that the server gives out: a folder with an index.html; the host's own else
@@ -39,6 +43,23 @@ def server(tmp_path_factory):
     options = ["--front-end-root", str(Path(frontend).resolve())] if frontend else []
     with running_host(require_host(), Path(sys.executable), base, [PACK_ROOT], options) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def unpainted_workflow(server) -> Path:
+    """demo_minimal with a reference that nobody has painted yet, and few steps."""
+    inputs = server.log.parent / "input"
+    with Image.open(inputs / "demo_reference.png") as picture:
+        picture.convert("RGB").save(inputs / "unpainted.png")
+    workflow = json.loads((WORKFLOWS / "demo_minimal.json").read_text(encoding="utf-8"))
+    for node in workflow["nodes"]:
+        if node.get("title") == REFERENCE:
+            node["widgets_values"][0] = "unpainted.png"
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 4
+    file = inputs.parent / "unpainted.json"
+    file.write_text(json.dumps(workflow), encoding="utf-8")
+    return file
 
 
 @pytest.fixture(scope="module")  # while Playwright runs, so does an event loop: no other file's tests may run beside it

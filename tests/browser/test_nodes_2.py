@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pfv_mepa.tests.browser.conftest import WORKFLOWS
+from pfv_mepa.tests.browser.conftest import REFERENCE, STROKE, WORKFLOWS
 from pfv_mepa.tests.browser.test_open import essence
 
 SETTING = "Comfy.VueNodes.Enabled"
@@ -31,14 +31,14 @@ PICTURES = """(title) => {
 }"""
 
 
-@pytest.fixture
-def page_2(page):
-    """The page with Nodes 2.0, and an empty canvas."""
-    if page.ask("(name) => app.ui.settings.settingsLookup[name]?.type ?? 'hidden'", SETTING) == "hidden":
+@pytest.fixture(scope="module", autouse=True)
+def with_nodes_2(open_page):
+    """The page of this file's tests has Nodes 2.0."""
+    if open_page.ask("(name) => app.ui.settings.settingsLookup[name]?.type ?? 'hidden'", SETTING) == "hidden":
         pytest.skip("this frontend does not offer Nodes 2.0 in its settings")
-    page.open(Comfy_VueNodes_Enabled=True)
-    yield page
-    page.open(Comfy_VueNodes_Enabled=False)
+    open_page.open(Comfy_VueNodes_Enabled=True)
+    yield
+    open_page.open(Comfy_VueNodes_Enabled=False)
 
 
 def shows(row: str | bool, value: Any) -> bool:
@@ -59,20 +59,29 @@ def shows_all(rows: list[str | bool], values: list[Any]) -> bool:
     return all(any(shows(row, value) for row in left) for value in values)
 
 
-def test_a_workflow_opens_runs_and_shows_its_values_previews_and_lines(page_2, keep):
-    page_2.drop(WORKFLOWS / "demo_full.json")
+def test_a_workflow_opens_runs_and_shows_its_values_previews_and_lines(page, keep):
+    page.drop(WORKFLOWS / "demo_full.json")
     drawn = "() => document.querySelectorAll('[data-node-id]').length === app.graph.nodes.length"
-    page_2.page.wait_for_function(drawn)
-    assert page_2.faults() == []
-    assert page_2.prompt() == essence(WORKFLOWS / "api" / "demo_full.json")
-    nodes = page_2.ask(WIDGETS, WITHOUT_A_ROW)
+    page.page.wait_for_function(drawn)
+    assert page.faults() == []
+    assert page.prompt() == essence(WORKFLOWS / "api" / "demo_full.json")
+    nodes = page.ask(WIDGETS, WITHOUT_A_ROW)
     assert sum(len(values) for _, values, _ in nodes) > 60
     assert [node for node in nodes if not shows_all(node[2], node[1])] == []
-    page_2.set_widget("Sampler", "steps", 2)
-    assert page_2.run()[-1]["type"] == "execution_success"
+    page.set_widget("Sampler", "steps", 2)
+    assert page.run()[-1]["type"] == "execution_success"
     for title, width in ((HIDE, 128), (REGION, 256), (SAVE, 128)):
-        page_2.page.wait_for_function(f"([title, width]) => ({PICTURES})(title).includes(width)", arg=[title, width])
-    assert page_2.line(HIDE).startswith("kept: ")
-    assert page_2.line(REGION).startswith("region: ")
-    assert page_2.line(COMPOSITE).startswith("exact: ")
+        page.page.wait_for_function(f"([title, width]) => ({PICTURES})(title).includes(width)", arg=[title, width])
+    assert page.line(HIDE).startswith("kept: ")
+    assert page.line(REGION).startswith("region: ")
+    assert page.line(COMPOSITE).startswith("exact: ")
     keep("nodes_2", HIDE, REGION)
+
+
+def test_a_person_paints_and_sees_what_is_hidden(page, unpainted_workflow):
+    page.drop(unpainted_workflow)
+    page.paint(REFERENCE, STROKE[:-10])  # not another test's stroke: an encoded reference is kept
+    page.save_mask(REFERENCE)
+    assert page.run()[-1]["type"] == "execution_success"
+    line = page.line("Hide what is painted")
+    assert 50 < int(line.removeprefix("kept: ").removesuffix("%")) < 95

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +14,13 @@ from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from pfv_mepa.headless.find_host import PACK_ROOT
 from pfv_mepa.tests.browser.comfy_page import SEARCH_FIELD, SEARCH_RESULT
-from pfv_mepa.tests.browser.conftest import WORKFLOWS
+from pfv_mepa.tests.browser.conftest import REFERENCE, STROKE, WORKFLOWS
 
 CATEGORY = "PFV-MEPA"
-REFERENCE = "Reference"
 HIDE = "Hide what is painted"
 ENCODE = "Encode the reference"
 APPLY = "Image prompt everywhere"
 SAVE = "Save the ad"
-STROKE = [(x, y) for y in (50, 62, 74, 86) for x in range(36, 93, 8)]  # over the reference's product
 PAINTED = (slice(50, 86), slice(44, 84))
 DOCS = PACK_ROOT / "web" / "docs"
 HELP_PAGES = sorted(file.stem for file in DOCS.glob("*.md"))
@@ -44,21 +41,9 @@ def bar(page, events, title: str) -> list[float]:
 
 
 @pytest.fixture
-def unpainted(page, server):
-    """demo_minimal with a reference that nobody has painted yet, and few steps."""
-    inputs = server.log.parent / "input"
-    with Image.open(inputs / "demo_reference.png") as picture:
-        picture.convert("RGB").save(inputs / "unpainted.png")
-    page.ask("() => app.refreshComboInNodes()")
-    workflow = json.loads((WORKFLOWS / "demo_minimal.json").read_text(encoding="utf-8"))
-    for node in workflow["nodes"]:
-        if node.get("title") == REFERENCE:
-            node["widgets_values"][0] = "unpainted.png"
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = 4
-    file = Path(inputs.parent / "unpainted.json")
-    file.write_text(json.dumps(workflow), encoding="utf-8")
-    page.drop(file)
+def unpainted(page, unpainted_workflow):
+    """The page with it."""
+    page.drop(unpainted_workflow)
     assert page.faults() == []
     return page
 
