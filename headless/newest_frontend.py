@@ -50,7 +50,9 @@ def _install(python: Path, target: Path) -> None:
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if result.returncode != 0 or not (target / PAGE / "index.html").is_file():
         reason = (result.stderr or result.stdout).strip().splitlines()
-        raise FrontendNotInstalledError(f"{PACKAGE} {VERSION} cannot be had: {reason[-1] if reason else 'it is empty'}")
+        raise FrontendNotInstalledError(
+            f"{PACKAGE} {VERSION} cannot be had: {reason[-1] if reason else 'pip does not say why'}"
+        )
 
 
 if __name__ == "__main__":
