@@ -35,6 +35,7 @@ until python -c "import urllib.request; urllib.request.urlopen('${PFV_CATALOGUE_
     sleep 1
 done
 
+# shellcheck disable=SC2086
 dask worker "${DASK_SCHEDULER}" --nworkers 1 --nthreads 1 --dashboard-address 127.0.0.1:0 ${DASK_OPTIONS:-} &
 worker=$!
 while kill -0 "${comfyui}" 2>/dev/null && kill -0 "${worker}" 2>/dev/null; do

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from .conditions import (
     BOUNDED,
     CONFLICT,
-    COPYING,
     IMAGE_ONLY,
     IP_ADAPTER,
     LOUD,
@@ -16,6 +15,7 @@ from .conditions import (
     NO_ADAPTER,
     NUM_TOKENS,
     RESAMPLER,
+    SEEING,
     TEXT,
     Condition,
     View,
@@ -122,6 +122,6 @@ COMPARISONS = (
         for count in NUM_TOKENS
     ),
     *_balanced("a branch three times as loud", LOUD, MAIN, "all_text"),
-    *_balanced("a resampler that copies the product", COPYING, RESAMPLER, "product_text"),
+    *_balanced("a resampler that sees the product", SEEING, RESAMPLER, "all_text"),
     *_balanced("in its region", BOUNDED, MAIN, "all_three"),
 )

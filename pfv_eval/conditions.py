@@ -163,7 +163,7 @@ def _balanced(plain: Condition, title: str) -> tuple[Condition, ...]:
 
 
 LOUD = _balanced(BY_NAME["conflict_global_3"], "three times as loud, whole frame")
-COPYING = _balanced(Condition("conflict_visible", "", Words.EVERYTHING, View.VISIBLE), "product visible, whole frame")
+SEEING = _balanced(Condition("conflict_visible", "", Words.EVERYTHING, View.VISIBLE), "product visible, whole frame")
 BOUNDED = _balanced(BY_NAME["conflict_output_0"], "in its region, text share 0")
 
 
@@ -242,7 +242,7 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             "Do Strictly-ID's normalisation and time weighting hold a branch back? The text names all of A.",
             (
                 *(Row(condition, MAIN) for condition in LOUD),
-                *(Row(condition, RESAMPLER) for condition in COPYING),
+                *(Row(condition, RESAMPLER) for condition in SEEING),
                 *(Row(condition, MAIN) for condition in BOUNDED),
             ),
             (

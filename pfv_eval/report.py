@@ -15,7 +15,6 @@ from .conditions import (
     BOUNDED,
     CEILING,
     CONFLICT,
-    COPYING,
     IMAGE_ONLY,
     IP_ADAPTER,
     LINEAR,
@@ -23,6 +22,7 @@ from .conditions import (
     MAIN,
     NO_ADAPTER,
     RESAMPLER,
+    SEEING,
     TEXT,
     Condition,
     Row,
@@ -196,7 +196,7 @@ def _sheets(name: str, store: Store, chunk: Chunk) -> list[tuple[str, str]]:
         fixed = [("scene of the text", drawn), reference, view, ("region", region)]
         return [("Text against image", contact_sheet([*fixed, *columns], captions))] if columns else []
     if name == "balance":
-        of_family = ((LOUD, MAIN), (COPYING, RESAMPLER), (BOUNDED, MAIN))
+        of_family = ((LOUD, MAIN), (SEEING, RESAMPLER), (BOUNDED, MAIN))
         columns = _columns(store, tuple((condition, family) for rows, family in of_family for condition in rows))
         fixed = [("scene of the text", drawn), reference, view]
         return [("Balanced branches", contact_sheet([*fixed, *columns], captions))] if columns else []

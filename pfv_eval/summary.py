@@ -25,11 +25,11 @@ from .conditions import (
     BOUNDED,
     CEILING,
     CONFLICT,
-    COPYING,
     IMAGE_ONLY,
     LOUD,
     MAIN,
     NO_ADAPTER,
+    SEEING,
     TEXT,
     TEXT_GUIDANCE,
     Experiment,
@@ -182,7 +182,7 @@ def _plain(interval: Interval) -> dict[str, float]:
 
 
 def _row_of(condition: str, family: str) -> Row:
-    every = (CEILING, TEXT, *IMAGE_ONLY.values(), *CONFLICT, *LOUD, *COPYING, *BOUNDED)
+    every = (CEILING, TEXT, *IMAGE_ONLY.values(), *CONFLICT, *LOUD, *SEEING, *BOUNDED)
     return Row(next(one for one in every if one.name == condition), family)
 
 

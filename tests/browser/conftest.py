@@ -23,9 +23,7 @@ NAMES = tuple(sorted(file.stem for file in WORKFLOWS.glob("*.json")))
 REFERENCE = "Reference"
 STROKE = [(x, y) for y in (50, 62, 74, 86) for x in range(36, 93, 8)]  # over the reference's product
 PICTURES_FOLDER = "PFV_MEPA_SCREENSHOTS"  # where the tests leave what they saw; nothing is kept where it is not set
-FRONTEND_FOLDER = (
-    "PFV_MEPA_FRONTEND"  # the page that the server gives out: a folder with an index.html; the host's own else
-)
+FRONTEND_FOLDER = "PFV_MEPA_FRONTEND"  # of the page that is given out, with its index.html; the host's own else
 
 
 @pytest.fixture(scope="session")

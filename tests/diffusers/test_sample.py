@@ -18,6 +18,7 @@ from diffusers import (
 
 from pfv_core.adapter import AdapterKind
 from pfv_core.attention import BranchControl, Gate
+from pfv_core.balance import Balance
 from pfv_core.checkpoint import read_tensors, save_adapter
 from pfv_diffusers.new_adapter import adapter_config, new_adapter
 from pfv_diffusers.sample import ImagePrompt, sample_latents
@@ -251,6 +252,7 @@ def test_what_does_not_fit_is_refused(unet, options, message):
         ({"region": torch.ones(1, 64, 64)}, "the region is 64x64, the image is 64x96"),
         ({"region": torch.ones(3, 64, 96)}, "the region is a batch of 3, 2 latents are sampled"),
         ({"batch": 3}, "the image prompt is a batch of 3, 2 latents are sampled"),
+        ({"balance": Balance(gamma=1000.0)}, "gamma is 1000, outside the model's schedule of 1000 timesteps"),
     ],
 )
 def test_an_image_prompt_that_does_not_fit_is_refused(unet, adapter, values, message):

@@ -29,10 +29,10 @@ from pfv_eval.claims import COMPARISONS, GOALS
 from pfv_eval.conditions import (
     BOUNDED,
     CONFLICT,
-    COPYING,
     IMAGE_ONLY,
     LOUD,
     MAIN,
+    SEEING,
     Condition,
     Row,
     View,
@@ -331,7 +331,7 @@ def test_status_of_a_goal(value, low, high, relation, expected):
 
 
 def test_balanced_rows_differ_in_their_balance_alone():
-    for plain, std_norm, time, both in (LOUD, COPYING, BOUNDED):
+    for plain, std_norm, time, both in (LOUD, SEEING, BOUNDED):
         assert (std_norm.balance, time.balance) == (Balance(True, None), Balance(False, 400.0))
         assert (plain.balance, both.balance) == (Balance(), Balance(True, 400.0))
         assert std_norm.control.image_scale == both.control.image_scale == 1.0  # as loud as the text
