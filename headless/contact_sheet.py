@@ -49,7 +49,7 @@ def contact_sheet(plan: Plan, workflow: Prompt, pictures: Pictures, ad: Path, ad
         plan: whose encoder's grid is drawn.
         workflow: the one that made the ad.
         pictures: what it loaded.
-        ad, ad_without_pfv: what it saved, with the references' hidden patches and with the whole references.
+        ad, ad_without_pfv: what it saved, with the references' hidden patches and with nothing hidden.
     """
     files = {
         title: pictures[the_node(workflow, "LoadImage", title)["inputs"]["image"]]
@@ -72,7 +72,7 @@ def contact_sheet(plan: Plan, workflow: Prompt, pictures: Pictures, ad: Path, ad
         ("who rules: wall, table, text (white)", regions(files)),
         ("depth for the ControlNet", depth(files, grid)),
         ("the ad, with PFV", _opaque(ad)),
-        ("without PFV: the whole references", _opaque(ad_without_pfv)),
+        ("without PFV: nothing hidden", _opaque(ad_without_pfv)),
     ]
     return arrange(panels)
 

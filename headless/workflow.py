@@ -70,12 +70,8 @@ def origin(prompt: Prompt, node: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def without_pfv(prompt: Prompt) -> Prompt:
-    """The workflow whose references are encoded as a whole, all else equal: the depth stays without what is hidden."""
+    """The workflow that hides nothing: references are encoded as a whole, and their depth is used as a whole."""
     changed: Prompt = copy.deepcopy(prompt)
-    for number, node in enumerate(nodes_of(changed, "PFVImageEncode"), 1):
-        hiding = origin(changed, node, "patch_mask")
-        inputs = {name: value for name, value in hiding["inputs"].items() if name != "mask"}
-        node_id = f"nothing_hidden_{number}"
-        changed[node_id] = {**hiding, "inputs": inputs, "_meta": {"title": f"Hide nothing {number}"}}
-        node["inputs"]["patch_mask"] = [node_id, 0]
+    for hiding in nodes_of(changed, "PFVMaskRebinarize"):
+        hiding["inputs"].pop("mask", None)
     return changed

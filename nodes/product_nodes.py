@@ -57,8 +57,8 @@ class PFVDepthCompose(io.ComfyNode):
                     "fill",
                     options=DepthFill,
                     default=DepthFill.SURROUNDINGS,
-                    tooltip="What stands where the reference is hidden. surroundings: its visible depth, carried inwards. "
-                    "far: 0.",
+                    tooltip="What stands where the reference is hidden. surroundings: its visible depth, carried inwards "
+                    "along rows. far: 0.",
                 ),
                 io.Mask.Input(
                     "hidden_mask",

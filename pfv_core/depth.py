@@ -12,7 +12,7 @@ from .choices import parse_choice
 
 
 class DepthFill(str, Enum):
-    """What stands where the reference's depth is hidden: its SURROUNDINGS, carried inwards, or FAR away (0)."""
+    """What stands where the reference's depth is hidden: its SURROUNDINGS, carried inwards along rows, or FAR away (0)."""
 
     SURROUNDINGS = "surroundings"
     FAR = "far"
@@ -59,8 +59,33 @@ def compose_depth(
     if parse_choice(DepthFill, fill, "fill") is DepthFill.SURROUNDINGS:
         if not bool(visible_mask.flatten(1).any(1).all()):
             raise ValueError("no depth of the reference is visible, so nothing surrounds what is hidden: use fill far")
-        background = torch.where(visible, background, fill_hidden(background, visible))
+        background = fill_along_rows(background, visible)
     return torch.where(product_mask[:, None], foreground_depth, background)
+
+
+def fill_along_rows(values: Tensor, visible: Tensor) -> Tensor:
+    """Carry visible values into hidden places along rows, in a straight line from the nearest left of them to the nearest right.
+
+    A table or a floor before a level camera lies behind its product as it goes on beside it: its edge stays an edge.
+
+    Args:
+        values: (B, C, H, W), 0 where hidden.
+        visible: (B, 1, H, W) bool, somewhere True in each item.
+
+    Returns:
+        (B, C, H, W) float: `values` where visible. A row seen on one side only goes on with that value, one seen nowhere is
+        filled from those above and below it by `fill_hidden`.
+    """
+    width = values.shape[3]
+    column = torch.arange(width, device=values.device)
+    left = torch.where(visible, column, -1).cummax(3).values
+    right = torch.where(visible, column, width).flip(3).cummin(3).values.flip(3)
+    share = (column - left) / (right - left).clamp(min=1)  # of the way from left to right
+    share = torch.where(left < 0, 1.0, torch.where(right == width, 0.0, share)).to(values.dtype)
+    ends = (values.gather(3, end.clamp(0, width - 1).expand_as(values)) for end in (left, right))
+    filled = torch.lerp(*ends, share.expand_as(values))
+    seen = visible.any(3, keepdim=True).expand_as(visible)
+    return torch.where(visible, values, fill_hidden(torch.where(seen, filled, 0.0), seen))
 
 
 def fill_hidden(values: Tensor, visible: Tensor) -> Tensor:

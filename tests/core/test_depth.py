@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.depth import DepthFill, compose_depth, fill_hidden
+from pfv_mepa.pfv_core.depth import DepthFill, compose_depth, fill_along_rows, fill_hidden
 
 from . import reference
 from .weights import image, ramp, seeded
@@ -114,6 +114,48 @@ def test_the_fill_is_smooth():
     out = fill_hidden(torch.where(visible, slope, 0.0), visible)
     assert out[..., 21:43, 21:43].diff(dim=-1).abs().max() < 0.1
     assert out[..., 21:43, 21:43].diff(dim=-2).abs().max() < 0.1
+
+
+def filled_along_rows(values: Tensor, visible: Tensor) -> Tensor:
+    """fill_along_rows of (H, W) values and mask, with what is hidden set to 0 first."""
+    return fill_along_rows(torch.where(visible, values, 0.0)[None, None], visible[None, None])[0, 0]
+
+
+def test_a_level_table_goes_on_behind_what_hid_it():
+    """A far wall, and a table that comes nearer from its edge on: the edge stays where it is, and stays sharp."""
+    row = torch.cat([torch.full((10,), 0.1), torch.linspace(0.4, 0.9, 14)])
+    depth = row[:, None].expand(24, 31)
+    visible = torch.ones(24, 31, dtype=torch.bool)
+    visible[4:18, 9:22] = visible[6:20, 25:] = visible[2:12, :3] = False
+    assert torch.equal(filled_along_rows(depth, visible), depth)
+
+
+def test_a_wall_that_recedes_is_filled_as_it_is():
+    slope = torch.linspace(0.2, 0.8, 31).expand(24, 31)
+    visible = torch.ones(24, 31, dtype=torch.bool)
+    visible[4:18, 9:22] = False
+    torch.testing.assert_close(filled_along_rows(slope, visible), slope)
+
+
+def test_rows_seen_on_one_side_keep_its_value_and_rows_seen_nowhere_take_that_of_their_neighbours():
+    depth = torch.linspace(0.0, 1.0, 9)[:, None].expand(9, 12)
+    visible = torch.ones(9, 12, dtype=torch.bool)
+    visible[1, 5:] = visible[3, :8] = visible[5:7] = False
+    out = filled_along_rows(depth, visible)
+    assert torch.equal(out[[1, 3]], depth[[1, 3]])
+    nowhere = out[5:7]
+    assert nowhere.min() > depth[3, 0]
+    assert nowhere.max() < depth[8, 0]
+
+
+def test_every_channel_and_item_is_filled_by_its_own():
+    values, visible = image(2, 3, 8, 9, seed=4), torch.ones(2, 1, 8, 9, dtype=torch.bool)
+    visible[0, :, 2:5, 3:6] = visible[1, :, 4:, 6:] = False
+    out = fill_along_rows(torch.where(visible, values, 0.0), visible)
+    for item in range(2):
+        for channel in range(3):
+            assert torch.equal(out[item, channel], filled_along_rows(values[item, channel], visible[item, 0]))
+    assert out[0, :, 3, 4] == pytest.approx((values[0, :, 3, 2] + values[0, :, 3, 6]) / 2)
 
 
 def test_batch_is_per_item():

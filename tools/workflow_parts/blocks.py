@@ -56,7 +56,6 @@ class Variant:
         size: width and height of the ad, where no picture tells it.
         sampler: KSampler's settings.
         control_strength: of the depth.
-        depth_fill: what stands in the depth where the reference is hidden.
         erode, feather: of the product's mask, pixels.
     """
 
@@ -69,7 +68,6 @@ class Variant:
     sampler: Mapping[str, Any]
     size: tuple[int, int] = (0, 0)
     control_strength: float = 1.0
-    depth_fill: str = "surroundings"
     erode: int = 0
     feather: int = 0
 

@@ -94,7 +94,7 @@ def depth_nodes(part: Format, variant: Variant) -> tuple[Node, ...]:
         "product_mask": part.link("canvas", "product_mask"),
         "product_mask_selects": "product",
         "reference_depth": part.link("stretched_depth", "IMAGE"),
-        "fill": variant.depth_fill,
+        "fill": "surroundings",
         "hidden_mask": part.link("hidden", "MASK"),
     }
     return (

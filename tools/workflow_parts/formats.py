@@ -148,8 +148,8 @@ BOTTOM = {"position": "bottom", "scale_by": "height", "share": 0.5, "margin": 0.
 RIGHT = {"position": "bottom_right", "scale_by": "height", "share": 0.6, "margin": 0.12}
 DEMO_REGION = (-2, 0)  # the demo's cross-attention has cells of 16 pixels: what reaches into one, draws in all of it
 DEMO_SHADOW = 6
-DEMO_BOTTOM = {"position": "bottom", "scale_by": "original", "margin": 0.19}
-DEMO_RIGHT = {"position": "bottom_right", "scale_by": "original", "margin": 0.1}
+DEMO_BOTTOM = {"position": "bottom", "scale_by": "original"}
+DEMO_RIGHT = {"position": "bottom_right", "scale_by": "original", "margin": 0.06}
 
 FORMATS = formats(
     Variant(
@@ -181,7 +181,6 @@ DEMO_FORMATS = formats(
         negative_prompt="",
         sampler=DEMO_SAMPLER,
         control_strength=1.5,
-        depth_fill="far",
         erode=1,
         feather=1,
     ),
@@ -190,7 +189,7 @@ DEMO_FORMATS = formats(
             "1x1",
             "1:1",
             PRODUCT_COLOUR,
-            {"format": "custom", "custom_width": 128, "custom_height": 128, **DEMO_BOTTOM},
+            {"format": "custom", "custom_width": 128, "custom_height": 128, **DEMO_BOTTOM, "margin": 0.125},
             DEMO_SHADOW,
             DEMO_REGION,
         ),
@@ -198,7 +197,7 @@ DEMO_FORMATS = formats(
             "1080x1350",
             "4:5",
             SAMPLING_COLOUR,
-            {"format": "custom", "custom_width": 112, "custom_height": 140, **DEMO_BOTTOM},
+            {"format": "custom", "custom_width": 112, "custom_height": 140, **DEMO_BOTTOM, "margin": 0.2},
             DEMO_SHADOW,
             DEMO_REGION,
         ),
