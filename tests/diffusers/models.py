@@ -1,14 +1,21 @@
-"""Narrow U-Nets of real topologies with seeded weights."""
+"""Narrow U-Nets of real topologies with seeded weights, and image prompts for them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 
-from pfv_core.adapter import AdapterKind
+from pfv_core.adapter import Adapter, AdapterKind
 from pfv_core.vit import EncoderSpec
+from pfv_diffusers.branches import Branch
+from pfv_diffusers.new_adapter import adapter_config, new_adapter
+from pfv_diffusers.unet import image_prompts
 
 CONTEXT, POOLED = 32, 24
+ROWS, COLUMNS = SIZE = 8, 12  # of the latents
 ENCODER = EncoderSpec(image_size=32, patch_size=8, num_layers=2, hidden_size=48, projection_size=40)
 KINDS = {
     AdapterKind.LINEAR: {"num_tokens": 4},
@@ -62,7 +69,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def inputs(batch: int = 2, rows: int = 8, columns: int = 12, seed: int = 0) -> dict[str, object]:
+def inputs(batch: int = 2, rows: int = ROWS, columns: int = COLUMNS, seed: int = 0) -> dict[str, object]:
     """Keyword arguments of a U-Net's forward pass."""
     return {
         "sample": noise(batch, 4, rows, columns, seed=seed),
@@ -73,3 +80,33 @@ def inputs(batch: int = 2, rows: int = 8, columns: int = 12, seed: int = 0) -> d
             "time_ids": torch.tensor([[64.0, 96, 0, 0, 64, 96]]).expand(batch, -1),
         },
     }
+
+
+def adapter_for(unet: UNet2DConditionModel, kind: AdapterKind = AdapterKind.EQ3, seed: int = 0) -> Adapter:
+    """Untrained, of a kind in its size here."""
+    return new_adapter(unet, adapter_config(unet, kind=kind, base="demo", encoder=ENCODER, **KINDS[kind]), seed)
+
+
+def branch(unet: UNet2DConditionModel, batch: int = 2, seed: int = 0, **values: Any) -> Branch:
+    """An image prompt of an untrained adapter."""
+    adapter = adapter_for(unet, seed=seed)
+    with torch.no_grad():
+        return Branch(adapter.keys_values(noise(batch, 3, CONTEXT, seed=seed + 10)), **values)
+
+
+def predicted(unet: UNet2DConditionModel, branches: Sequence[Branch], arguments: dict[str, Any]) -> torch.Tensor:
+    """What the U-Net says to these arguments."""
+    with torch.no_grad(), image_prompts(unet, branches, SIZE):
+        return unet(**arguments).sample
+
+
+def left_half(rows: int = ROWS * 8, columns: int = COLUMNS * 8) -> torch.Tensor:
+    """A region, (1, rows, columns)."""
+    region = torch.zeros(1, rows, columns)
+    region[:, :, : columns // 2] = 1
+    return region
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Relative, in the Euclidean norm."""
+    return float((one - other).norm() / other.norm())

@@ -6,8 +6,6 @@ import copy
 
 import pytest
 import torch
-import torch.utils.checkpoint
-from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import (
     AttnProcessor,
     AttnProcessor2_0,
@@ -18,174 +16,21 @@ from diffusers.models.attention_processor import (
 from pfv_core.adapter import AdapterKind
 from pfv_core.attention import BranchControl, Gate, plan_rows, scaled_dot_product, text_image_attention
 from pfv_core.balance import Balance
-from pfv_core.checkpoint import load_adapter, read_tensors, save_adapter
+from pfv_core.checkpoint import read_tensors, save_adapter
 from pfv_core.query_mask import query_mask
-from pfv_core.unet_layout import SD15, SDXL, AttentionLayer, Side
 from pfv_diffusers.branches import Branch
 from pfv_diffusers.layers import attention_layers
-from pfv_diffusers.new_adapter import adapter_config, new_adapter
 from pfv_diffusers.unet import image_prompts
 
-from .models import CONTEXT, ENCODER, KINDS, inputs, new_unet, noise
+from .models import CONTEXT, SIZE, adapter_for, branch, difference, inputs, left_half, new_unet, noise
 
-ROWS, COLUMNS = 8, 12
-SIZE = (ROWS, COLUMNS)
 PROCESSORS = [AttnProcessor, AttnProcessor2_0]
-
-
-@pytest.fixture(scope="module")
-def demo_unet():
-    return new_unet("demo")
-
-
-@pytest.fixture(params=PROCESSORS, ids=["plain", "fused"])
-def unet(request, demo_unet):
-    demo_unet.set_attn_processor(request.param())
-    return demo_unet
-
-
-def adapter_for(unet, kind=AdapterKind.EQ3, seed=0):
-    return new_adapter(unet, adapter_config(unet, kind=kind, base="demo", encoder=ENCODER, **KINDS[kind]), seed)
-
-
-def branch(unet, batch=2, seed=0, **values):
-    adapter = adapter_for(unet, seed=seed)
-    with torch.no_grad():
-        return Branch(adapter.keys_values(noise(batch, 3, CONTEXT, seed=seed + 10)), **values)
 
 
 def run(unet, branches=(), size=None, **kwargs):
     arguments = inputs(**kwargs)
     with torch.no_grad(), image_prompts(unet, branches, size or tuple(arguments["sample"].shape[2:])):
         return unet(**arguments).sample
-
-
-def left_half(rows=ROWS * 8, columns=COLUMNS * 8):
-    region = torch.zeros(1, rows, columns)
-    region[:, :, : columns // 2] = 1
-    return region
-
-
-def difference(one, other):
-    return float((one - other).norm() / other.norm())
-
-
-# --- which layer is which
-
-
-@pytest.mark.parametrize(("name", "layout"), [("sdxl", SDXL), ("sd15", SD15)])
-def test_layers_are_those_of_the_public_files(name, layout):
-    unet = new_unet(name)
-    layers = attention_layers(unet)
-    assert tuple(layers) == layout
-    names = list(layers.values())
-    assert [n.split(".")[0] for n in names] == sorted(
-        [n.split(".")[0] for n in names], key=["down_blocks", "up_blocks", "mid_block"].index
-    )
-    assert set(names) == {n.removesuffix(".processor") for n in unet.attn_processors if "attn2" in n}
-    widths = [unet.get_submodule(n).to_q.in_features for n in names]
-    per_level = {layer.level: width for layer, width in zip(layers, widths, strict=True)}
-    assert per_level == ({1: 32, 2: 64} if name == "sdxl" else {0: 16, 1: 32, 2: 64, 3: 64})
-
-
-def test_layers_of_the_smallest(demo_unet):
-    places = [(layer.side, layer.level, layer.ordinal) for layer in attention_layers(demo_unet)]
-    assert places == [(Side.INPUT, 1, 0), (Side.OUTPUT, 1, 0), (Side.OUTPUT, 1, 1), (Side.MIDDLE, 1, 0)]
-
-
-def test_a_unet_without_middle_or_without_attention_there():
-    unet = UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        mid_block_type=None,
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=8,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    assert list(attention_layers(unet)) == [
-        AttentionLayer(Side.INPUT, 0, 0, 0),
-        AttentionLayer(Side.OUTPUT, 0, 0, 0),
-        AttentionLayer(Side.OUTPUT, 0, 1, 0),
-    ]
-
-
-def test_a_unet_of_another_kind_is_refused():
-    sizes = {"block_out_channels": (8, 16), "layers_per_block": 1, "attention_head_dim": 4, "norm_num_groups": 4}
-    simple = UNet2DConditionModel(
-        down_block_types=("DownBlock2D", "SimpleCrossAttnDownBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=("SimpleCrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=8,
-        **sizes,
-    )
-    with pytest.raises(ValueError, match="cross-attention"):
-        attention_layers(simple)
-    plain = UNet2DModel(down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, **sizes)
-    with pytest.raises(ValueError, match="no cross-attention to put an image prompt into"):
-        attention_layers(plain)
-
-
-# --- adapters made to measure
-
-
-@pytest.mark.parametrize("kind", list(AdapterKind))
-def test_a_new_adapter_starts_from_the_texts_projections(demo_unet, kind, tmp_path):
-    adapter = adapter_for(demo_unet, kind)
-    assert adapter.config.encoder_width == (40 if kind is AdapterKind.LINEAR else 48)
-    assert adapter.config.context_dim == CONTEXT
-    assert adapter.config.widths == (32,) * 4
-    for index, name in enumerate(attention_layers(demo_unet).values()):
-        attention = demo_unet.get_submodule(name)
-        assert torch.equal(adapter.ip_adapter.to_k_ip[index].weight, attention.to_k.weight)
-        assert torch.equal(adapter.ip_adapter.to_v_ip[index].weight, attention.to_v.weight)
-        assert adapter.ip_adapter.to_k_ip[index].weight.data_ptr() != attention.to_k.weight.data_ptr()
-    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in adapter.parameters())
-    latents = getattr(adapter.image_proj, "latents", None)
-    assert latents is None or 0.5 < float(latents.detach().std()) * 32**0.5 < 1.5
-    save_adapter(tmp_path / "new.safetensors", adapter)
-    loaded = load_adapter(tmp_path / "new.safetensors")
-    assert loaded.config.layers == adapter.config.layers
-    tokens = noise(2, 40) if kind is AdapterKind.LINEAR else noise(2, 17, 48)
-    torch.testing.assert_close(
-        loaded.image_proj(tokens), adapter.image_proj(tokens).detach()
-    )  # mapped memory may be unaligned
-
-
-def test_a_new_adapter_depends_on_its_seed_alone(demo_unet):
-    state = torch.random.get_rng_state()
-    one, same, other = (adapter_for(demo_unet, AdapterKind.RESAMPLER, seed) for seed in (3, 3, 4))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    states = [adapter.state_dict() for adapter in (one, same, other)]
-    for name, values in states[0].items():
-        assert torch.equal(values, states[1][name])
-        if name in ("image_proj.latents", "image_proj.proj_in.weight", "image_proj.proj_out.bias"):
-            assert not torch.equal(values, states[2][name])
-
-
-@pytest.mark.parametrize(
-    ("sizes", "message"),
-    [
-        ({"kind": "eq3", "num_tokens": 4}, "latent_width is 0, a eq3 adapter needs 1 or more"),
-        ({"kind": "linear", "num_tokens": 4, "depth": 2}, "depth is 2, a linear adapter has none: leave it 0"),
-        ({"kind": "linear", "num_tokens": 0}, "num_tokens is 0, expected 1 or more"),
-        ({"kind": "linear2", "num_tokens": 1}, "kind is 'linear2', expected one of"),
-        (
-            {"kind": "resampler", "num_tokens": 1, "latent_width": 8, "inner_width": 96, "depth": 1, "feedforward": 8},
-            "inner_width is 96, expected whole heads of 64",
-        ),
-    ],
-)
-def test_sizes_that_make_no_adapter_are_refused(demo_unet, sizes, message):
-    with pytest.raises(ValueError, match=message):
-        adapter_config(demo_unet, base="demo", encoder=ENCODER, **sizes)
-
-
-def test_an_adapter_for_another_unet_is_refused(demo_unet):
-    config = adapter_config(demo_unet, kind=AdapterKind.LINEAR, base="demo", encoder=ENCODER, num_tokens=4)
-    with pytest.raises(ValueError, match="for a U-Net of 4 cross-attentions, this one has 16"):
-        new_adapter(new_unet("sd15"), config, 0)
 
 
 # --- nothing changes where nothing should
@@ -417,135 +262,6 @@ def test_autocast(unet):
     with torch.autocast("cpu", torch.bfloat16):
         out = run(unet, [made])
     assert difference(out.float(), run(unet, [made])) < 0.05
-
-
-# --- balanced against the text
-
-
-def at(timestep: float) -> dict[str, torch.Tensor]:
-    """Arguments of a pass whose samples are all at one timestep."""
-    return {**inputs(), "timestep": torch.tensor(timestep)}
-
-
-def predicted(unet, branches, arguments):
-    with torch.no_grad(), image_prompts(unet, branches, SIZE):
-        return unet(**arguments).sample
-
-
-def test_a_neutral_balance_changes_no_bit(unet):
-    values = {"region": left_half(), "text_share": 0.3}
-    same = branch(unet, **values, balance=Balance(False, None))
-    late = branch(unet, **values, balance=Balance(gamma=500.0))
-    arguments = at(400.0)
-    expected = predicted(unet, [branch(unet, **values)], arguments)
-    assert torch.equal(predicted(unet, [same], arguments), expected)
-    assert torch.equal(predicted(unet, [late], arguments), expected)  # the weight is 1 at gamma and below
-
-
-@pytest.mark.parametrize("text_share", [0.0, 1.0, torch.tensor([0.2, 0.9])])
-def test_a_time_weight_of_0_is_the_unet_itself_bit_for_bit(unet, text_share):
-    held_back = branch(unet, region=left_half(), text_share=text_share, balance=Balance(gamma=400.0))
-    plain = predicted(unet, [], at(800.0))
-    assert torch.equal(predicted(unet, [held_back], at(800.0)), plain)
-    assert difference(predicted(unet, [held_back], at(799.0)), predicted(unet, [], at(799.0))) > 0
-
-
-def test_a_time_weight_between_is_a_weaker_branch_that_leaves_more_of_the_text(unet):
-    """Half way between 2 gamma and gamma, in one context with a later and an earlier step before and after it."""
-    held_back = branch(unet, region=left_half(), image_scale=0.8, text_share=0.2, balance=Balance(gamma=400.0))
-    weaker = branch(unet, region=left_half(), image_scale=0.4, text_share=0.6)
-    expected = predicted(unet, [weaker], at(600.0))
-    with torch.no_grad(), image_prompts(unet, [held_back], SIZE):
-        first, middle, last, again = (unet(**at(timestep)).sample for timestep in (900.0, 600.0, 100.0, 600.0))
-    assert difference(middle, expected) < 1e-6
-    assert torch.equal(middle, again)
-    assert torch.equal(first, predicted(unet, [], at(900.0)))
-    whole = branch(unet, region=left_half(), image_scale=0.8, text_share=0.2)
-    assert torch.equal(last, predicted(unet, [whole], at(100.0)))
-
-
-@pytest.mark.parametrize("region", [None, left_half()])
-def test_a_normalised_branch_is_as_loud_as_the_text_however_loud_its_values_are(unet, region):
-    made = branch(unet, region=region)
-    louder = [(key, 5 * value) for key, value in made.keys_values]
-    for std_norm in (True, False):
-        outs = [
-            run(unet, [Branch(pairs, region=region, balance=Balance(std_norm))]) for pairs in (made.keys_values, louder)
-        ]
-        assert (difference(*outs) < 1e-5) == std_norm
-
-
-def test_a_time_weight_wants_one_timestep(unet):
-    late = branch(unet, balance=Balance(gamma=400.0))
-    arguments = {**inputs(), "timestep": torch.tensor([10.0, 900.0])}
-    with pytest.raises(ValueError, match=r"the batch has timesteps \[10.0, 900.0\], a time weight needs one"):
-        predicted(unet, [late], arguments)
-    predicted(unet, [branch(unet)], arguments)  # without one they may differ
-
-
-# --- training
-
-
-def loss_and_gradients(unet, adapter, leave_before_backward=False):
-    adapter.zero_grad()
-    prompt = adapter.image_proj(noise(2, 17, 48))
-    made = Branch(adapter.keys_values(prompt), text_share=torch.tensor([0.0, 0.6]), region=left_half())
-    arguments = inputs()
-    with image_prompts(unet, [made], SIZE):
-        loss = unet(**arguments).sample.square().mean()
-        if not leave_before_backward:
-            loss.backward()
-    if leave_before_backward:
-        loss.backward()
-    return float(loss.detach()), {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
-
-
-def test_gradients_reach_all_of_the_adapter_and_nothing_else(unet):
-    adapter = adapter_for(unet)
-    _, gradients = loss_and_gradients(unet, adapter)
-    assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients.values())
-    assert all(parameter.grad is None for parameter in unet.parameters())
-    _, outside = loss_and_gradients(unet, adapter, leave_before_backward=True)
-    assert all(torch.equal(gradients[name], outside[name]) for name in gradients)
-
-
-def test_gradients_are_those_of_finite_differences(demo_unet):
-    unet = new_unet("demo").double()
-    unet.set_attn_processor(AttnProcessor())
-    keys_values = [tuple(t.double() for t in pair) for pair in branch(unet).keys_values]
-    arguments = {
-        name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
-        for name, value in inputs().items()
-    }
-    arguments["added_cond_kwargs"] = {name: value.double() for name, value in arguments["added_cond_kwargs"].items()}
-
-    def loss(move, direction):
-        pairs = [
-            (key + move * dk, value + move * dv) for (key, value), (dk, dv) in zip(keys_values, direction, strict=True)
-        ]
-        with image_prompts(unet, [Branch(pairs, 0.8, 0.3, Gate.QUERY, left_half())], SIZE):
-            return unet(**arguments).sample.square().mean()
-
-    direction = [tuple(noise(*t.shape, seed=i).double() for t in pair) for i, pair in enumerate(keys_values)]
-    move = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    (analytic,) = torch.autograd.grad(loss(move, direction), move)
-    with torch.no_grad():
-        numeric = (loss(1e-4, direction) - loss(-1e-4, direction)) / 2e-4
-    assert abs(float(analytic - numeric)) < 1e-6 * max(1.0, abs(float(numeric)))
-    assert abs(float(numeric)) > 1e-6
-
-
-def test_gradient_checkpointing_gives_the_same_inside_and_fails_outside():
-    unet = new_unet("demo")
-    adapter = adapter_for(unet)
-    loss, gradients = loss_and_gradients(unet, adapter)
-    unet.train()
-    unet.enable_gradient_checkpointing()
-    again, same = loss_and_gradients(unet, adapter)
-    assert again == loss
-    assert all(torch.equal(gradients[name], same[name]) for name in gradients)
-    with pytest.raises(torch.utils.checkpoint.CheckpointError):
-        loss_and_gradients(unet, adapter, leave_before_backward=True)
 
 
 # --- bad input
