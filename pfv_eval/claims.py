@@ -13,6 +13,7 @@ from .conditions import (
     LOUD,
     MAIN,
     NO_ADAPTER,
+    NO_COMPRESSION,
     NUM_TOKENS,
     RESAMPLER,
     SEEING,
@@ -113,13 +114,14 @@ COMPARISONS = (
     *(
         Comparison(
             "compression",
-            f"Eq. 3 with {count} tokens keeps more of the wall's {what} than the resampler",
+            f"Eq. 3 with {count} tokens keeps more of the wall's {what} than {other}",
             measure,
             (_DROPPED, f"eq3_c{count}"),
-            (_DROPPED, f"resampler_c{count}"),
+            (_DROPPED, family),
         )
         for what, measure in (("colour", "wall_reference"), ("pattern", "pattern_reference"))
         for count in NUM_TOKENS
+        for other, family in (("the resampler", f"resampler_c{count}"), ("no compression", NO_COMPRESSION))
     ),
     *_balanced("a branch three times as loud", LOUD, MAIN, "all_text"),
     *_balanced("a resampler that sees the product", SEEING, RESAMPLER, "all_text"),
