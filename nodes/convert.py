@@ -55,16 +55,15 @@ def check_image_range(image: Tensor, name: str) -> None:
         raise ValueError(f"{name} spans {low:g}..{high:g}, expected finite values from 0 to 1")
 
 
-def visible_mask(mask: Tensor | None, image: Tensor, name: str) -> Tensor:
+def visible_mask(mask: Tensor | None, image: Tensor, name: str, empty: bool = False) -> Tensor:
     """A MASK whose selected part is hidden -> (B, H, W) bool, True = visible. No mask at all hides nothing.
 
     Raises:
-        ValueError: a mask that does not fit the image, selects nothing or everything.
+        ValueError: a mask that does not fit the image, selects everything, or selects nothing unless it may be `empty`.
     """
     if mask is None:
         return torch.ones(image.shape[0], *image.shape[2:], dtype=torch.bool)
-    selected = selected_mask(mask, image, name)
-    return ~selected
+    return ~selected_mask(mask, image, name, empty)
 
 
 def product_mask(mask: Tensor, selects: Selects | str, image: Tensor, name: str) -> Tensor:
@@ -74,11 +73,12 @@ def product_mask(mask: Tensor, selects: Selects | str, image: Tensor, name: str)
     return selected.expand(image.shape[0], -1, -1)
 
 
-def selected_mask(mask: Tensor, image: Tensor, name: str) -> Tensor:
+def selected_mask(mask: Tensor, image: Tensor, name: str, empty: bool = False) -> Tensor:
     """A MASK -> (1 or B, H, W) bool, True = selected (above 0.5).
 
     Raises:
-        ValueError: another size or batch than the image's, values outside 0..1, nothing or everything selected.
+        ValueError: another size or batch than the image's, values outside 0..1, everything selected, or nothing unless it
+            may be `empty`.
     """
     mask = mask_to_core(mask, name)
     height, width = image.shape[2:]
@@ -97,7 +97,7 @@ def selected_mask(mask: Tensor, image: Tensor, name: str) -> Tensor:
     selected = mask > SELECTED_ABOVE
     share = selected.flatten(1).float().mean(1)
     for index, value in enumerate(share.tolist()):
-        if value in (0.0, 1.0):
+        if value == 1.0 or (value == 0.0 and not empty):
             what = "selects nothing" if value == 0.0 else "selects the whole image"
             raise ValueError(
                 f"{name} {index} {what}: paint the part it is meant to select, or disconnect it where it is optional"

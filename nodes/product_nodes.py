@@ -84,7 +84,8 @@ class PFVDepthCompose(io.ComfyNode):
         reference = image_to_core(reference_depth, "reference_depth")
         check_image_range(foreground, "foreground_depth")
         product = product_mask_to_core(product_mask, product_mask_selects, foreground, "product_mask")
-        visible = visible_mask(hidden_mask, reference, "hidden_mask").expand(reference.shape[0], -1, -1)
+        # PFV Mask Re-binarize hands out an empty mask where its own is disconnected: nothing is hidden.
+        visible = visible_mask(hidden_mask, reference, "hidden_mask", empty=True).expand(reference.shape[0], -1, -1)
         check_image_range(reference.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")
         return io.NodeOutput(image_from_core(compose_depth(foreground, product, reference, visible, fill)))
 

@@ -207,6 +207,25 @@ def test_depth_compose(tiny_clip_vision):
     assert torch.equal(turned, depth)
 
 
+def test_depth_compose_takes_an_empty_hidden_mask_as_nothing_hidden():
+    """As PFV Mask Re-binarize gives it without a mask; the small empty mask of an unpainted file stays an error."""
+    product = torch.zeros(1, 96, 128)
+    product[:, 20:40, 30:50] = 1
+    inputs = {
+        "foreground_depth": reference(96, 128, seed=1),
+        "product_mask": product,
+        "product_mask_selects": "product",
+    }
+    inputs |= {"reference_depth": reference(96, 128, seed=2), "fill": "surroundings"}
+    (unconnected,) = outputs(PFVDepthCompose, **inputs, hidden_mask=None)
+    (empty,) = outputs(PFVDepthCompose, **inputs, hidden_mask=torch.zeros(1, 96, 128))
+    assert torch.equal(empty, unconnected)
+    with pytest.raises(ValueError, match="hidden_mask holds no mask"):
+        outputs(PFVDepthCompose, **inputs, hidden_mask=torch.zeros(1, 64, 64))
+    with pytest.raises(ValueError, match="hidden_mask 0 selects the whole image"):
+        outputs(PFVDepthCompose, **inputs, hidden_mask=torch.ones(1, 96, 128))
+
+
 def test_the_saved_png_holds_the_products_own_pixels(host_base_directory):
     """LoadImage -> Strict-ID Composite -> SaveImage: every 8-bit value survives inside the eroded mask."""
     rng = np.random.default_rng(1)

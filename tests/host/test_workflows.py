@@ -21,7 +21,7 @@ from pfv_mepa.headless.client import Client, ExecutionFailedError, saved_images
 from pfv_mepa.headless.find_host import PACK_ROOT, require_host
 from pfv_mepa.headless.start_host import running_host
 from pfv_mepa.headless.tiny_stack.files import write_tiny_files
-from pfv_mepa.headless.workflow import load_prompt, nodes_of, set_inputs, the_node
+from pfv_mepa.headless.workflow import load_prompt, nodes_of, set_inputs, the_node, without_pfv
 from pfv_mepa.headless.workflow import origin as source
 from pfv_mepa.pfv_core.composite import erode_mask
 from pfv_mepa.pfv_core.placement import Layout, plan_placement
@@ -524,6 +524,17 @@ def test_only_what_is_visible_in_a_reference_reaches_the_ad(where, influence, se
         set_inputs(node, image=Client(server.url).upload_image(tmp_path / "changed.png", f"{where} {title}.png"))
     ad = run(server, prompt, tmp_path / "ad.png")
     assert (not np.array_equal(np.asarray(ad), np.asarray(full_ad))) == influence
+
+
+@pytest.mark.parametrize("name", ["demo_minimal", "demo_full", "demo_formats"])
+def test_with_the_links_to_its_masks_deleted_a_workflow_runs_and_shows_another_ad(server, tmp_path, name):
+    """As the notes on the canvas say."""
+    prompt = api_form(name)
+    for node in nodes_of(prompt, "KSampler"):
+        set_inputs(node, steps=STEPS)
+    ad, other = (run(server, one, tmp_path / "ad.png") for one in (prompt, without_pfv(prompt)))
+    assert ad.size == other.size
+    assert not np.array_equal(np.asarray(ad), np.asarray(other))
 
 
 def test_a_reference_without_a_painted_mask_is_explained(server, tmp_path):
