@@ -128,6 +128,8 @@ def test_a_level_table_goes_on_behind_what_hid_it():
     visible = torch.ones(24, 31, dtype=torch.bool)
     visible[4:18, 9:22] = visible[6:20, 25:] = visible[2:12, :3] = False
     assert torch.equal(filled_along_rows(depth, visible), depth)
+    product, background = torch.zeros(1, 24, 31, dtype=torch.bool), depth[None, None]
+    assert torch.equal(compose_depth(background, product, background, visible[None]), background)
 
 
 def test_a_wall_that_recedes_is_filled_as_it_is():
