@@ -82,8 +82,8 @@ def fill_along_rows(values: Tensor, visible: Tensor) -> Tensor:
     right = torch.where(visible, column, width).flip(3).cummin(3).values.flip(3)
     share = (column - left) / (right - left).clamp(min=1)  # of the way from left to right
     share = torch.where(left < 0, 1.0, torch.where(right == width, 0.0, share)).to(values.dtype)
-    ends = (values.gather(3, end.clamp(0, width - 1).expand_as(values)) for end in (left, right))
-    filled = torch.lerp(*ends, share.expand_as(values))
+    start, end = (values.gather(3, at.clamp(0, width - 1).expand_as(values)) for at in (left, right))
+    filled = torch.lerp(start, end, share.expand_as(values))
     seen = visible.any(3, keepdim=True).expand_as(visible)
     return torch.where(visible, values, fill_hidden(torch.where(seen, filled, 0.0), seen))
 
