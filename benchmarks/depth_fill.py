@@ -2,8 +2,8 @@
 
 Scenes of the demo are drawn with and without their product, at 128x128. Its patches of 16x16 pixels are hidden in the depth
 without it, filled from what is left, and compared there: the mean difference, in hundredths of the way from far to near, with
-95 % intervals over scenes. The camera is level or rolled, and noise as of a depth estimator (deviation 2) may lie over the
-depth. Needs nothing but torch.
+95 % intervals over scenes. The camera is level or rolled, and normal noise of a deviation of 2 of these hundredths may lie
+over the depth. Needs no ComfyUI.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ BOTTOM = {"position": "bottom", "scale_by": "height", "share": 0.5, "margin": 0.
 RIGHT = {"position": "bottom_right", "scale_by": "height", "share": 0.6, "margin": 0.12}
 DEMO_REGION = (-2, 0)  # the demo's cross-attention has cells of 16 pixels: what reaches into one, draws in all of it
 DEMO_SHADOW = 6
-DEMO_BOTTOM = {"position": "bottom", "scale_by": "original"}
+DEMO_BOTTOM = {"position": "bottom", "scale_by": "original"}  # each with the margin that ends the product with a cell
 DEMO_RIGHT = {"position": "bottom_right", "scale_by": "original", "margin": 0.06}
 
 FORMATS = formats(
