@@ -124,7 +124,7 @@ class Ads:
     @cached_property
     def regions(self) -> tuple[Any, Any]:
         """Of the table and of the wall, around the product."""
-        from pfv_mepa.nodes.region_nodes import MEPARegionBuilder, MEPARegionFromMask
+        from pfv_mepa.nodes.mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask
 
         (product,) = MEPARegionFromMask.execute(self.photo[1], "product", 2, 4, False).args
         table = (self._empty_wall.table > 0.5).float().expand(product.shape)
@@ -140,7 +140,7 @@ class Ads:
     def depth(self) -> Any:
         """The product's before the wall reference's."""
         from pfv_demo.scenes import render
-        from pfv_mepa.nodes.product_nodes import PFVDepthCompose
+        from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose
 
         mine = render([brief.product for brief in self.briefs]).depth
         reference = render([brief.wall for brief in self.briefs])
@@ -154,10 +154,10 @@ class Ads:
         import nodes as host_nodes
         import torch
 
-        from pfv_mepa.nodes.adapter_nodes import MEPAApply
-        from pfv_mepa.nodes.branch_nodes import MEPAApplyControlNet, MEPABranch
-        from pfv_mepa.nodes.fusion_nodes import RefAdGenAttentionFusion
-        from pfv_mepa.nodes.product_nodes import StrictIDComposite
+        from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
+        from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply
+        from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet, MEPABranch
+        from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
 
         photo, mask = self.photo
         clip, vae = self.models["clip"], self.models["vae"]
@@ -204,7 +204,7 @@ class Ads:
     def _halo(self, ad: Any) -> Any:
         import torch
 
-        from pfv_mepa.pfv_core.distance import grow
+        from pfv_mepa.pfv_core.region.distance import grow
 
         mask = self.photo[1]
         ring = (grow(mask > 0.5, RING) & (self.wanted.product == 0)).double()
@@ -226,8 +226,8 @@ class Ads:
 
     def _image_prompt(self, scenes: list[Any]) -> Any:
         from pfv_demo.scenes import render
-        from pfv_mepa.nodes.adapter_nodes import PFVTokenCompress
-        from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
+        from pfv_mepa.nodes.mepa.apply_nodes import PFVTokenCompress
+        from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 
         reference, vision = render(scenes), self.models["clip_vision"]
         patch_mask, _ = PFVMaskRebinarize.execute(vision, reference.image, "pad", 0.0, _brushed(reference.product)).args
@@ -272,7 +272,7 @@ def measure(number: int, steps: int, words: str, settings: list[Setting], pictur
     import torch
 
     from pfv_eval.judge import load_judge
-    from pfv_mepa.nodes.demo_nodes import PFVDemoModels
+    from pfv_mepa.nodes.demo.demo_nodes import PFVDemoModels
 
     torch.set_num_threads(1)
     names = [port.id for port in PFVDemoModels.GET_SCHEMA().outputs]
@@ -325,7 +325,7 @@ def _image(values: Any) -> Any:
 def _brushed(product: Any) -> Any:
     """A product as somebody paints over it, a little generously."""
     from pfv_demo.inputs import BRUSH
-    from pfv_mepa.pfv_core.distance import grow
+    from pfv_mepa.pfv_core.region.distance import grow
 
     return grow(product > 0, BRUSH).float()
 

@@ -54,7 +54,7 @@ def contestants(width: int, side: int, dtype: torch.dtype) -> dict[str, Contesta
     """The text's attention alone and every case, on the same numbers."""
     from comfy.ldm.modules.attention import attention_pytorch
 
-    from pfv_mepa.nodes import cross_attention_patch
+    from pfv_mepa.nodes.host import cross_attention as cross_attention_patch
 
     cross_attention_patch.optimized_attention = attention_pytorch  # on a CPU the host takes a slower one
     generator = torch.Generator().manual_seed(0)
@@ -78,10 +78,10 @@ def contestants(width: int, side: int, dtype: torch.dtype) -> dict[str, Contesta
 
 
 def _hook(pairs: Any, text_share: float, std_norm: bool, call: tuple[Any, ...]) -> Contestant:
-    from pfv_mepa.nodes.applied_prompt import AppliedPrompt
-    from pfv_mepa.nodes.cross_attention_patch import BlockPatch, ImagePromptPatch
-    from pfv_mepa.pfv_core.attention import BranchControl
-    from pfv_mepa.pfv_core.balance import Balance
+    from pfv_mepa.nodes.host.applied_prompt import AppliedPrompt
+    from pfv_mepa.nodes.host.cross_attention import BlockPatch, ImagePromptPatch
+    from pfv_mepa.pfv_core.attention.balance import Balance
+    from pfv_mepa.pfv_core.attention.formula import BranchControl
 
     region = torch.zeros(1, 128, 128)
     region[:, :, 64:] = 1

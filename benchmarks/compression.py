@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from skimage import data
 from torch import Tensor
 
-from pfv_core.token_compress import cluster_tokens
+from pfv_core.adapter.token_compress import cluster_tokens
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 SIDES = (2, 4, 8)  # compressed to 4, 16 and 64 tokens

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfv_core.depth import fill_along_rows, fill_hidden
+from pfv_core.ad.depth import fill_along_rows, fill_hidden
 from pfv_demo.scenes import render, sample_scene
 from pfv_eval.statistics import bootstrap_mean
 

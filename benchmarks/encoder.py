@@ -60,8 +60,8 @@ def _whole(bench: Workbench, figure: Figure, encoder: Any) -> None:
 
 
 def _blocks(bench: Workbench, figure: Figure, encoder: Any) -> None:
-    from pfv_mepa.nodes.host_vit import HostVit
-    from pfv_mepa.pfv_core.vit import encode_pixels
+    from pfv_mepa.nodes.host.vit import HostVit
+    from pfv_mepa.pfv_core.reference.vit import encode_pixels
 
     vit = HostVit(encoder).load()
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(8)).to(bench.device, torch.bfloat16)
@@ -98,10 +98,10 @@ def _products(bench: Workbench, figure: Figure, model: Any, dtype: torch.dtype) 
 
 def ours(encoder: Any, image: Tensor, share: int, mode: str) -> Contestant:
     """PFV Image Encode without its cache."""
-    from pfv_mepa.nodes.host_vit import HostVit
-    from pfv_mepa.pfv_core.fit import fit_geometry
-    from pfv_mepa.pfv_core.patch_mask import rebinarize
-    from pfv_mepa.pfv_core.vit import encode_image
+    from pfv_mepa.nodes.host.vit import HostVit
+    from pfv_mepa.pfv_core.reference.fit import fit_geometry
+    from pfv_mepa.pfv_core.reference.patch_mask import rebinarize
+    from pfv_mepa.pfv_core.reference.vit import encode_image
 
     vit = HostVit(encoder).load()
     patch_mask = rebinarize(keep_mask(share), fit_geometry(224, 224, 224, PATCH, "pad"))

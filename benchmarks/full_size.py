@@ -45,9 +45,9 @@ def main(host: Path, rounds: int) -> None:
 @torch.inference_mode()
 def measure(model: Any, path: Path, rounds: int) -> None:
     """Time loading, applying and sampling."""
-    from pfv_mepa.nodes.cross_attention_patch import ImagePromptPatch, apply_image_prompt
-    from pfv_mepa.nodes.host_adapter import HostAdapter
-    from pfv_mepa.pfv_core.attention import BranchControl, Gate
+    from pfv_mepa.nodes.host.adapter import HostAdapter
+    from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, apply_image_prompt
+    from pfv_mepa.pfv_core.attention.formula import BranchControl, Gate
 
     region = torch.zeros(1, SIDE, SIDE)
     region[:, :, SIDE // 2 :] = 1

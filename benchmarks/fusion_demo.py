@@ -58,8 +58,8 @@ def measure(pairs: int, steps: int) -> str:
 
     from pfv_demo.scenes import sample_pair
     from pfv_eval.judge import load_judge
-    from pfv_mepa.nodes import host_demo
-    from pfv_mepa.nodes.demo_nodes import WEIGHTS
+    from pfv_mepa.nodes.demo.demo_nodes import WEIGHTS
+    from pfv_mepa.nodes.host import demo as host_demo
 
     torch.set_num_threads(1)
     models = host_demo.demo_model(WEIGHTS), host_demo.demo_clip(WEIGHTS), host_demo.demo_vae(WEIGHTS)
@@ -83,7 +83,7 @@ def _part(models: Any, judge: Any, pairs: list[Any], setting: tuple[float, str, 
 
     from pfv_demo.captions import caption
     from pfv_demo.scenes import labels, render
-    from pfv_mepa.nodes.fusion_nodes import RefAdGenAttentionFusion
+    from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
 
     model, clip, vae = models
     wanted = render([a.with_product_of(b) for a, b in pairs])

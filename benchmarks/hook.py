@@ -226,8 +226,8 @@ def _add(
 
 def patched(bench: Workbench, percent: int, tokens: int, control: str, side: int) -> Any:
     """A model with our hooks in it, for this number of tokens."""
-    from pfv_mepa.nodes.cross_attention_patch import apply_image_prompt
-    from pfv_mepa.pfv_core.attention import BranchControl
+    from pfv_mepa.nodes.host.cross_attention import apply_image_prompt
+    from pfv_mepa.pfv_core.attention.formula import BranchControl
 
     gate, share = CONTROLS[control]
     prompt = image_prompt(bench, tokens)
@@ -236,7 +236,7 @@ def patched(bench: Workbench, percent: int, tokens: int, control: str, side: int
 
 def image_prompt(bench: Workbench, tokens: int) -> Any:
     """An image prompt of any number of tokens, as if an adapter had given it."""
-    from pfv_mepa.nodes.host_adapter import ImagePrompt
+    from pfv_mepa.nodes.host.adapter import ImagePrompt
 
     if tokens not in bench.prompts:
         generator = torch.Generator().manual_seed(6)

@@ -49,7 +49,7 @@ def _difference(latents: Tensor, reference: Tensor) -> float:
 
 def _without_adapter(model: Any) -> Any:
     """The model with the text's attention written out."""
-    from pfv_mepa.nodes.host_unet import cross_attention_blocks
+    from pfv_mepa.nodes.host.unet import cross_attention_blocks
 
     slow = model.clone()
     for block in cross_attention_blocks(model):
@@ -62,7 +62,7 @@ def _slow_text(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any
 
 
 class SlowAttention:
-    """The formula of `pfv_core.attention` for one block, as it is written there."""
+    """The formula of `pfv_core.attention.formula` for one block, as it is written there."""
 
     def __init__(
         self, images: tuple[tuple[Tensor, Tensor], ...], region: Tensor, strength: float, control: str
@@ -105,10 +105,10 @@ def _softmax(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any])
 
 def _patched(model: Any, file: Path, control: str) -> tuple[Any, Any]:
     """The model with our hooks, and with the slow ones."""
-    from pfv_mepa.nodes.cross_attention_patch import apply_image_prompt
-    from pfv_mepa.nodes.host_adapter import HostAdapter
-    from pfv_mepa.nodes.host_unet import cross_attention_blocks, match_adapter
-    from pfv_mepa.pfv_core.attention import BranchControl
+    from pfv_mepa.nodes.host.adapter import HostAdapter
+    from pfv_mepa.nodes.host.cross_attention import apply_image_prompt
+    from pfv_mepa.nodes.host.unet import cross_attention_blocks, match_adapter
+    from pfv_mepa.pfv_core.attention.formula import BranchControl
 
     gate, share = CONTROLS[control]
     region, strength = _region(), 0.8

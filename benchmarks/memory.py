@@ -53,7 +53,7 @@ def _peak(case: str, name: str, call: Contestant, bench: Workbench) -> Measured:
 
 def _held(name: str, apply: Callable[..., Any], bench: Workbench) -> list[Measured]:
     """After a call of every hook of SDXL's own layout, whose U-Net need not be there for that."""
-    from pfv_mepa.nodes.host_unet import cross_attention_blocks
+    from pfv_mepa.nodes.host.unet import cross_attention_blocks
 
     forget(bench)
     model = models.unet_without_weights("sdxl", torch.bfloat16)

@@ -100,7 +100,7 @@ def sdxl_widths() -> list[int]:
 
 def encoded(kept: int = 129) -> Any:
     """ImageTokens of one reference of which `kept` tokens were left, the class token included."""
-    from pfv_mepa.pfv_core.vit import VIT_H, ImageTokens
+    from pfv_mepa.pfv_core.reference.vit import VIT_H, ImageTokens
 
     generator = torch.Generator().manual_seed(2)
     tokens = (torch.randn(kept, VISION_WIDTH, generator=generator),)

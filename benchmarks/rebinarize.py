@@ -20,8 +20,8 @@ HOW = (
 
 def run(bench: Workbench) -> list[Figure]:
     """One table."""
-    from pfv_mepa.pfv_core.fit import fit_geometry
-    from pfv_mepa.pfv_core.patch_mask import rebinarize
+    from pfv_mepa.pfv_core.reference.fit import fit_geometry
+    from pfv_mepa.pfv_core.reference.patch_mask import rebinarize
 
     figure = Figure("rebinarize", "Re-binarizing a mask", HOW)
     clock = bench.cpu_clock

@@ -22,8 +22,8 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from pfv_core.open_clip_vit import OpenClipVit
-from pfv_core.vit import VIT_H, EncoderSpec, VisionEncoder
+from pfv_core.reference.open_clip_vit import OpenClipVit
+from pfv_core.reference.vit import VIT_H, EncoderSpec, VisionEncoder
 from pfv_train.adapter_training import AdapterTraining
 from pfv_train.config import TrainConfig, preset
 from pfv_train.data import Sample

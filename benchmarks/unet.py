@@ -53,7 +53,7 @@ class Pass:
     """One forward pass of a model, with the time of its cross-attentions."""
 
     def __init__(self, bench: Workbench, model: Any, side: int) -> None:
-        from pfv_mepa.nodes.host_unet import cross_attention_blocks
+        from pfv_mepa.nodes.host.unet import cross_attention_blocks
 
         self.bench = bench
         self.model = model.model
@@ -132,8 +132,8 @@ def _one_size(bench: Workbench, side: int, hooks: Figure, steps: Figure) -> None
 
 def _models(bench: Workbench, side: int) -> dict[str, Any]:
     """The model unpatched, with our hooks, and with IPAdapter_plus's."""
-    from pfv_mepa.nodes.cross_attention_patch import apply_image_prompt
-    from pfv_mepa.pfv_core.attention import BranchControl
+    from pfv_mepa.nodes.host.cross_attention import apply_image_prompt
+    from pfv_mepa.pfv_core.attention.formula import BranchControl
 
     prompt = bench.adapter.image_prompt(models.encoded(), "adapter", 0)
     region = models.region(PERCENT, side)

@@ -58,7 +58,7 @@ class Workbench:
     @cached_property
     def adapter(self) -> Any:
         """The pack's adapter of that file."""
-        from pfv_mepa.nodes.host_adapter import HostAdapter
+        from pfv_mepa.nodes.host.adapter import HostAdapter
 
         return HostAdapter.load(self.adapter_file)
 

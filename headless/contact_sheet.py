@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pfv_core.depth import compose_depth
-from pfv_core.fit import FitGeometry, fit_geometry
-from pfv_core.patch_mask import rebinarize
-from pfv_core.preview import patch_grid_preview
+from pfv_core.ad.depth import compose_depth
+from pfv_core.reference.fit import FitGeometry, fit_geometry
+from pfv_core.reference.patch_mask import rebinarize
+from pfv_core.reference.preview import patch_grid_preview
 
 from .client import Prompt
 from .pictures import Pictures, alpha, as_picture, rgb

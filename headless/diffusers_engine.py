@@ -16,14 +16,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from pfv_core.attention import BranchControl
-from pfv_core.balance import PAPER_GAMMA, Balance
-from pfv_core.checkpoint import load_adapter
-from pfv_core.composite import paste_back
-from pfv_core.depth import compose_depth
-from pfv_core.fit import fit_geometry
-from pfv_core.patch_mask import PatchMask, rebinarize
-from pfv_core.vit import encode_image
+from pfv_core.ad.composite import paste_back
+from pfv_core.ad.depth import compose_depth
+from pfv_core.adapter.checkpoint import load_adapter
+from pfv_core.attention.balance import PAPER_GAMMA, Balance
+from pfv_core.attention.formula import BranchControl
+from pfv_core.reference.fit import fit_geometry
+from pfv_core.reference.patch_mask import PatchMask, rebinarize
+from pfv_core.reference.vit import encode_image
 from pfv_demo.sizes import ADAPTER_FILE, IMAGE_SIZE, WEIGHTS
 from pfv_demo.stack import encode_text, load_stack, new_scheduler, tokenize
 from pfv_diffusers.sample import ImagePrompt, sample_latents

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..pfv_core.choices import parse_choice
-from ..pfv_core.patch_embed import RANGE_TOLERANCE
+from ..pfv_core.reference.patch_embed import RANGE_TOLERANCE
 
 NO_MASK_SIZE = (64, 64)
 SELECTED_ABOVE = 0.5

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .adapter_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
-from .branch_nodes import MEPAApplyControlNet, MEPABranch
-from .canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
-from .demo_nodes import PFVDemoModels
-from .fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
-from .product_nodes import PFVDepthCompose, StrictIDComposite
-from .reference_file_nodes import PFVLoadReference, PFVSaveReference
-from .reference_nodes import PFVImageEncode, PFVMaskRebinarize
-from .region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
-from .scale_nodes import PFVScaleMap
+from .ad.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
+from .ad.product_nodes import PFVDepthCompose, StrictIDComposite
+from .demo.demo_nodes import PFVDemoModels
+from .mepa.apply_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
+from .mepa.branch_nodes import MEPAApplyControlNet, MEPABranch
+from .mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
+from .reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
+from .reference.file_nodes import PFVLoadReference, PFVSaveReference
+from .research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
+from .research.scale_nodes import PFVScaleMap
 
 NODES: list[type[io.ComfyNode]] = [
     PFVMaskRebinarize,

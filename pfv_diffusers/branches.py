@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pfv_core.attention import Gate, SampleWeights, sample_weights
-from pfv_core.balance import Balance, time_weight, weigh
+from pfv_core.attention.balance import Balance, time_weight, weigh
+from pfv_core.attention.formula import Gate, SampleWeights, sample_weights
+from pfv_core.attention.query_mask import LATENT_SCALE, layer_grid, query_mask
+from pfv_core.attention.unet_layout import AttentionLayer
 from pfv_core.choices import parse_choice
-from pfv_core.query_mask import LATENT_SCALE, layer_grid, query_mask
-from pfv_core.unet_layout import AttentionLayer
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from pfv_core.unet_layout import AttentionLayer, unet_layers
+from pfv_core.attention.unet_layout import AttentionLayer, unet_layers
 
 
 def attention_layers(unet: UNet2DConditionModel) -> dict[AttentionLayer, str]:

@@ -6,10 +6,10 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from pfv_core.adapter import Adapter, AdapterConfig, AdapterKind
+from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
+from pfv_core.adapter.resampler import HEAD_DIM
 from pfv_core.choices import parse_choice
-from pfv_core.resampler import HEAD_DIM
-from pfv_core.vit import EncoderSpec
+from pfv_core.reference.vit import EncoderSpec
 
 from .layers import attention_layers
 

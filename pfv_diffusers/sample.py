@@ -11,9 +11,9 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from pfv_core.adapter import Adapter
-from pfv_core.attention import BranchControl, Gate
-from pfv_core.balance import Balance, check_gamma
+from pfv_core.adapter.model import Adapter
+from pfv_core.attention.balance import Balance, check_gamma
+from pfv_core.attention.formula import BranchControl, Gate
 
 from .branches import Branch
 from .unet import image_prompts as image_prompts_in

@@ -1,4 +1,4 @@
-"""Image prompts in the cross-attentions of a diffusers U-Net, by the mathematics of `pfv_core.attention`.
+"""Image prompts in the cross-attentions of a diffusers U-Net, by the mathematics of `pfv_core.attention.formula`.
 
 `image_prompts` puts a processor of its own into every cross-attention for as long as it lasts. The processor projects
 as diffusers' does, attends as the processor that it stands in for does (plain matrix products for AttnProcessor, fused
@@ -18,10 +18,10 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from pfv_core.attention import text_image_attention_by_sample
-from pfv_core.balance import balanced_attention
-from pfv_core.query_mask import LATENT_SCALE, frame_matches
-from pfv_core.unet_layout import AttentionLayer
+from pfv_core.attention.balance import balanced_attention
+from pfv_core.attention.formula import text_image_attention_by_sample
+from pfv_core.attention.query_mask import LATENT_SCALE, frame_matches
+from pfv_core.attention.unet_layout import AttentionLayer
 
 from .branches import Branch, Passes
 from .layers import attention_layers

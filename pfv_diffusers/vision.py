@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pfv_core.open_clip_vit import OPENAI_MEAN, OPENAI_STD
-from pfv_core.vit import EncoderSpec
+from pfv_core.reference.open_clip_vit import OPENAI_MEAN, OPENAI_STD
+from pfv_core.reference.vit import EncoderSpec
 
 
 class ClipVisionEncoder:
-    """`pfv_core.vit.VisionEncoder` over a transformers CLIPVisionModelWithProjection.
+    """`pfv_core.reference.vit.VisionEncoder` over a transformers CLIPVisionModelWithProjection.
 
     Args:
         model: on the device that should encode; it is used in the mode (train or eval) that it is in.

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from pfv_core.adapter import Adapter
-from pfv_core.checkpoint import load_adapter
+from pfv_core.adapter.checkpoint import load_adapter
+from pfv_core.adapter.model import Adapter
 from pfv_demo import stack
 from pfv_train.loop import save_atomically
 

@@ -15,11 +15,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from pfv_core.adapter import Adapter
-from pfv_core.fit import Fit, fit_geometry
-from pfv_core.open_clip_vit import OPENAI_MEAN
-from pfv_core.patch_mask import PatchMask, rebinarize
-from pfv_core.vit import HideMode, ImageTokens, encode_image, encode_uncond
+from pfv_core.adapter.model import Adapter
+from pfv_core.reference.fit import Fit, fit_geometry
+from pfv_core.reference.open_clip_vit import OPENAI_MEAN
+from pfv_core.reference.patch_mask import PatchMask, rebinarize
+from pfv_core.reference.vit import HideMode, ImageTokens, encode_image, encode_uncond
 from pfv_demo import stack
 from pfv_demo.captions import caption
 from pfv_demo.scenes import Rendered, Scene, render, sample_pair

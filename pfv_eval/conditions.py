@@ -11,8 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from pfv_core.attention import BranchControl, Gate
-from pfv_core.balance import PAPER_GAMMA, Balance
+from pfv_core.attention.balance import PAPER_GAMMA, Balance
+from pfv_core.attention.formula import BranchControl, Gate
 
 MAIN = "eq3_c16"
 RESAMPLER = "resampler_c16"

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from pfv_core.composite import erode_mask
+from pfv_core.ad.composite import erode_mask
 
 DIRECTIONS = 32
 PALETTE_PIXELS = 1024

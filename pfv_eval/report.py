@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pfv_core.preview import patch_grid_preview
+from pfv_core.reference.preview import patch_grid_preview
 from pfv_demo.captions import caption
 
 from .chunk import Chunk, Models

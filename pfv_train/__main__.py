@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from pfv_core.checkpoint import AdapterFileError
+from pfv_core.adapter.checkpoint import AdapterFileError
 
 from .adapter_training import train_adapter
 from .config import ConfigError, TrainConfig, add_arguments, config_of_arguments

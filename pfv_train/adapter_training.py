@@ -15,8 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pfv_core.adapter import Adapter, AdapterConfig, AdapterKind
-from pfv_core.checkpoint import load_adapter, save_adapter
+from pfv_core.adapter.checkpoint import load_adapter, save_adapter
+from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
 from pfv_diffusers.branches import Branch
 from pfv_diffusers.new_adapter import adapter_config, new_adapter
 from pfv_diffusers.unet import image_prompts

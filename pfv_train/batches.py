@@ -15,10 +15,10 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pfv_core.attention import Gate
-from pfv_core.fit import Fit, FitGeometry, fit_geometry
-from pfv_core.patch_mask import rebinarize
-from pfv_core.vit import EncoderSpec
+from pfv_core.attention.formula import Gate
+from pfv_core.reference.fit import Fit, FitGeometry, fit_geometry
+from pfv_core.reference.patch_mask import rebinarize
+from pfv_core.reference.vit import EncoderSpec
 
 from .augment import degrade
 from .config import DATASET, VISIBLE, TrainConfig

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pfv_core.adapter import AdapterKind
-from pfv_core.attention import Gate
-from pfv_core.vit import HideMode
+from pfv_core.adapter.model import AdapterKind
+from pfv_core.attention.formula import Gate
+from pfv_core.reference.vit import HideMode
 
 from .augment import Degradation
 from .loop import Schedule
@@ -60,12 +60,12 @@ class TrainConfig:
         drop_text_share: samples whose caption is emptied, 0..1.
         mask_share: samples, of those with an image prompt, of whose reference something is hidden, 0..1.
         hide_kinds: what is hidden: dataset (the sample's product mask) or a random mask of a kind of `masks`.
-        hide_mode: zero or drop hidden patches (see `pfv_core.vit.HideMode`).
+        hide_mode: zero or drop hidden patches (see `pfv_core.reference.vit.HideMode`).
         hide_threshold: tolerated hidden share of a patch, 0..1.
         region_share_masked, region_share_unmasked: samples that have a region, of those with and without hidden parts.
         region_kinds: where the image prompt rules: visible (what is not hidden), dataset (the sample's own region), or
             a random mask of a kind of `masks`.
-        gates: gate of the step (see `pfv_core.attention`).
+        gates: gate of the step (see `pfv_core.attention.formula`).
         text_share: what the text keeps inside a region, 0..1; without a region it keeps all.
         image_scale: lambda of Eq. 4 during training.
         augment_share: samples whose reference is degraded (see `augment`), of those with an image prompt, 0..1; 0 = none. The

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
-from pfv_core.open_clip_vit import load_open_clip
-from pfv_core.vit import VisionEncoder
+from pfv_core.reference.open_clip_vit import load_open_clip
+from pfv_core.reference.vit import VisionEncoder
 from pfv_diffusers.vision import ClipVisionEncoder
 
 from .cache import fingerprint

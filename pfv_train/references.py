@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pfv_core.adapter import Adapter, AdapterKind
-from pfv_core.fit import Fit, fit_geometry
-from pfv_core.patch_mask import rebinarize
-from pfv_core.vit import encode_image, encode_uncond
+from pfv_core.adapter.model import Adapter, AdapterKind
+from pfv_core.reference.fit import Fit, fit_geometry
+from pfv_core.reference.patch_mask import rebinarize
+from pfv_core.reference.vit import encode_image, encode_uncond
 
 from .cache import TensorCache, cached
 from .config import TrainConfig

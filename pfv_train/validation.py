@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pfv_core.adapter import Adapter
-from pfv_core.attention import BranchControl
-from pfv_core.fit import Fit, fit_geometry
-from pfv_core.patch_mask import rebinarize
+from pfv_core.adapter.model import Adapter
+from pfv_core.attention.formula import BranchControl
+from pfv_core.reference.fit import Fit, fit_geometry
+from pfv_core.reference.patch_mask import rebinarize
 from pfv_diffusers.branches import Branch
 from pfv_diffusers.sample import ImagePrompt, sample_latents
 from pfv_diffusers.unet import image_prompts

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from pfv_core.adapter import Adapter, AdapterConfig, AdapterKind
-from pfv_core.checkpoint import save_adapter
-from pfv_core.unet_layout import unet_layers
+from pfv_core.adapter.checkpoint import save_adapter
+from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
+from pfv_core.attention.unet_layout import unet_layers
 from pfv_demo import sizes, stack
 from pfv_mepa.headless.find_host import PACK_ROOT
 

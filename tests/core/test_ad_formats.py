@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from pfv_mepa.pfv_core.ad_formats import FORMATS, SAMPLING_SCALES, ad_format
+from pfv_mepa.pfv_core.ad.formats import FORMATS, SAMPLING_SCALES, ad_format
 
 NONE = (1, 1)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.adapter import (
+from pfv_mepa.pfv_core.adapter.model import (
     Adapter,
     AdapterConfig,
     AdapterKind,
@@ -17,8 +17,8 @@ from pfv_mepa.pfv_core.adapter import (
     LinearProjection,
     TokenProjection,
 )
-from pfv_mepa.pfv_core.token_compress import cluster_tokens
-from pfv_mepa.pfv_core.vit import VIT_H, EncoderSpec, ImageTokens
+from pfv_mepa.pfv_core.adapter.token_compress import cluster_tokens
+from pfv_mepa.pfv_core.reference.vit import VIT_H, EncoderSpec, ImageTokens
 
 from . import reference
 from .tiny_adapters import CONTEXT_DIM, LAYERS, WIDTHS, tiny_adapter, tiny_config

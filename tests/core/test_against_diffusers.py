@@ -7,9 +7,9 @@ import re
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.adapter import AdapterKind, LinearProjection
-from pfv_mepa.pfv_core.resampler import Resampler
-from pfv_mepa.pfv_core.vit import EncoderSpec
+from pfv_mepa.pfv_core.adapter.model import AdapterKind, LinearProjection
+from pfv_mepa.pfv_core.adapter.resampler import Resampler
+from pfv_mepa.pfv_core.reference.vit import EncoderSpec
 
 from .third_party import import_third_party
 from .tiny_adapters import CONTEXT_DIM, tiny_config

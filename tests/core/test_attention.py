@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.attention import (
+from pfv_mepa.pfv_core.attention.formula import (
     Attend,
     BranchControl,
     Gate,

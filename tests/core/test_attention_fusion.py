@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.attention import scaled_dot_product
-from pfv_mepa.pfv_core.attention_fusion import Combine, FusionControl, FusionRows, fused_attention, fusion_rows
+from pfv_mepa.pfv_core.attention.formula import scaled_dot_product
+from pfv_mepa.pfv_core.attention.fusion import Combine, FusionControl, FusionRows, fused_attention, fusion_rows
 
 from .tolerances import DTYPES, assert_close
 from .weights import noise

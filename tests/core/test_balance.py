@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.attention import (
+from pfv_mepa.pfv_core.attention.balance import balanced_attention, check_gamma, std_ratio, time_weight, weigh_control
+from pfv_mepa.pfv_core.attention.formula import (
     BranchControl,
     Gate,
     plan_rows,
@@ -15,7 +16,6 @@ from pfv_mepa.pfv_core.attention import (
     scaled_dot_product,
     text_image_attention,
 )
-from pfv_mepa.pfv_core.balance import balanced_attention, check_gamma, std_ratio, time_weight, weigh_control
 
 from . import reference
 from .tolerances import DTYPES, assert_close

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.ad_formats import FORMATS, AdFormat, ad_format
-from pfv_mepa.pfv_core.canvas import AdCanvas
-from pfv_mepa.pfv_core.placement import Box, Layout, Placement, bounding_box
+from pfv_mepa.pfv_core.ad.canvas import AdCanvas
+from pfv_mepa.pfv_core.ad.formats import FORMATS, AdFormat, ad_format
+from pfv_mepa.pfv_core.ad.placement import Box, Layout, Placement, bounding_box
 
 from .weights import image
 

@@ -12,11 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pfv_mepa.pfv_core import checkpoint
-from pfv_mepa.pfv_core.adapter import Adapter, AdapterKind
-from pfv_mepa.pfv_core.checkpoint import AdapterFileError, load_adapter, read_config, save_adapter
-from pfv_mepa.pfv_core.unet_layout import SD15, SDXL
-from pfv_mepa.pfv_core.vit import VIT_H, EncoderSpec
+from pfv_mepa.pfv_core.adapter import checkpoint
+from pfv_mepa.pfv_core.adapter.checkpoint import AdapterFileError, load_adapter, read_config, save_adapter
+from pfv_mepa.pfv_core.adapter.model import Adapter, AdapterKind
+from pfv_mepa.pfv_core.attention.unet_layout import SD15, SDXL
+from pfv_mepa.pfv_core.reference.vit import VIT_H, EncoderSpec
 
 from .adapter_layouts import PUBLIC, SD15_WIDTHS, SDXL_WIDTHS, TINY, nested, random_tensors, weightless_tensors
 from .tiny_adapters import LAYERS, tiny_adapter

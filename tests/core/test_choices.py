@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pfv_mepa.pfv_core.adapter import AdapterKind, CompressMethod
-from pfv_mepa.pfv_core.attention import Gate
-from pfv_mepa.pfv_core.attention_fusion import Combine
+from pfv_mepa.pfv_core.ad.depth import DepthFill
+from pfv_mepa.pfv_core.adapter.model import AdapterKind, CompressMethod
+from pfv_mepa.pfv_core.attention.formula import Gate
+from pfv_mepa.pfv_core.attention.fusion import Combine
 from pfv_mepa.pfv_core.choices import parse_choice
-from pfv_mepa.pfv_core.depth import DepthFill
-from pfv_mepa.pfv_core.fit import Fit
-from pfv_mepa.pfv_core.vit import HideMode
+from pfv_mepa.pfv_core.reference.fit import Fit
+from pfv_mepa.pfv_core.reference.vit import HideMode
 
 SETS = {
     Fit: ["crop", "pad", "stretch"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.composite import erode_mask, paste_back
+from pfv_mepa.pfv_core.ad.composite import erode_mask, paste_back
 
 from . import reference
 from .tolerances import HALF_DTYPES, assert_close

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.cut_out import resize_cut_out, resize_image
+from pfv_mepa.pfv_core.ad.cut_out import resize_cut_out, resize_image
 
 from . import reference
 from .tolerances import assert_close

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.depth import DepthFill, compose_depth, fill_along_rows, fill_hidden
+from pfv_mepa.pfv_core.ad.depth import DepthFill, compose_depth, fill_along_rows, fill_hidden
 
 from . import reference
 from .weights import image, ramp, seeded

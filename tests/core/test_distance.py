@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.distance import MAX_REACH, fade, grow, squared_distance
+from pfv_mepa.pfv_core.region.distance import MAX_REACH, fade, grow, squared_distance
 
 from .weights import seeded
 

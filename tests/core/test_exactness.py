@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.exactness import all_exact, check_mask_like, mask_iou, measure_exactness
+from pfv_mepa.pfv_core.ad.exactness import all_exact, check_mask_like, mask_iou, measure_exactness
 
 from .weights import image
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pfv_mepa.pfv_core.fit import Axis, Fit, fit_geometry
+from pfv_mepa.pfv_core.reference.fit import Axis, Fit, fit_geometry
 
 from . import reference
 

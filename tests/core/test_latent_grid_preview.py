@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pfv_mepa.pfv_core.latent_grid_preview import FREE, LINE, RULED, latent_grid_preview
+from pfv_mepa.pfv_core.region.grid_preview import FREE, LINE, RULED, latent_grid_preview
 
 
 def cells(picture, cell):

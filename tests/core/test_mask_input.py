@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from pfv_mepa.pfv_core.mask_input import (
+from pfv_mepa.pfv_core.research.mask_input import (
     MaskInput,
     MaskInputFileError,
     add_mask_input,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pfv_mepa.pfv_core.adapter import AdapterKind
-from pfv_mepa.pfv_core.attention import BranchControl, Gate, plan_rows, scaled_dot_product, text_image_attention
-from pfv_mepa.pfv_core.fit import fit_geometry
-from pfv_mepa.pfv_core.patch_mask import PatchMask, rebinarize
-from pfv_mepa.pfv_core.vit import encode_image, encode_pixels, encode_uncond
+from pfv_mepa.pfv_core.adapter.model import AdapterKind
+from pfv_mepa.pfv_core.attention.formula import BranchControl, Gate, plan_rows, scaled_dot_product, text_image_attention
+from pfv_mepa.pfv_core.reference.fit import fit_geometry
+from pfv_mepa.pfv_core.reference.patch_mask import PatchMask, rebinarize
+from pfv_mepa.pfv_core.reference.vit import encode_image, encode_pixels, encode_uncond
 
 from .tiny_adapters import tiny_adapter
 from .tiny_vit import TinyVit

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pfv_mepa.pfv_core.fit import fit_geometry
-from pfv_mepa.pfv_core.open_clip_vit import OPENAI_MEAN, OPENAI_STD, OpenClipVit, load_open_clip
-from pfv_mepa.pfv_core.patch_mask import PatchMask, rebinarize
-from pfv_mepa.pfv_core.vit import EncoderSpec, encode_image, encode_pixels, encode_uncond
+from pfv_mepa.pfv_core.reference.fit import fit_geometry
+from pfv_mepa.pfv_core.reference.open_clip_vit import OPENAI_MEAN, OPENAI_STD, OpenClipVit, load_open_clip
+from pfv_mepa.pfv_core.reference.patch_mask import PatchMask, rebinarize
+from pfv_mepa.pfv_core.reference.vit import EncoderSpec, encode_image, encode_pixels, encode_uncond
 
 from .third_party import import_third_party
 from .tolerances import assert_close

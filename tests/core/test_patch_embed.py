@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from pfv_mepa.pfv_core.fit import fit_geometry
-from pfv_mepa.pfv_core.patch_embed import masked_pixel_values, zero_hidden_tokens
-from pfv_mepa.pfv_core.patch_mask import rebinarize
+from pfv_mepa.pfv_core.reference.fit import fit_geometry
+from pfv_mepa.pfv_core.reference.patch_embed import masked_pixel_values, zero_hidden_tokens
+from pfv_mepa.pfv_core.reference.patch_mask import rebinarize
 
 from . import reference
 from .tiny_vit import MEAN, STD

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.fit import Fit, fit_geometry
-from pfv_mepa.pfv_core.patch_mask import rebinarize
+from pfv_mepa.pfv_core.reference.fit import Fit, fit_geometry
+from pfv_mepa.pfv_core.reference.patch_mask import rebinarize
 
 from . import reference
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.placement import Box, Layout, bounding_box, plan_placement
+from pfv_mepa.pfv_core.ad.placement import Box, Layout, bounding_box, plan_placement
 
 from .test_canvas import PLAIN, SIZE, photo_mask
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pfv_mepa.pfv_core.ad_formats import FORMATS, SAMPLING_SCALES, AdFormat, ad_format
-from pfv_mepa.pfv_core.canvas import AdCanvas
-from pfv_mepa.pfv_core.composite import Rim, paste_back
-from pfv_mepa.pfv_core.placement import Layout, Position, ScaleBy
-from pfv_mepa.pfv_core.shadow import add_contact_shadow
+from pfv_mepa.pfv_core.ad.canvas import AdCanvas
+from pfv_mepa.pfv_core.ad.composite import Rim, paste_back
+from pfv_mepa.pfv_core.ad.formats import FORMATS, SAMPLING_SCALES, AdFormat, ad_format
+from pfv_mepa.pfv_core.ad.placement import Layout, Position, ScaleBy
+from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
 
 NUM_PLACEMENTS = 500
 LARGE = [name for name in FORMATS if min(FORMATS[name]) > 600]  # a tenth of a second each: one placement in 14

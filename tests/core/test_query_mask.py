@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.query_mask import frame_matches, layer_grid, query_mask
+from pfv_mepa.pfv_core.attention.query_mask import frame_matches, layer_grid, query_mask
 
 from . import reference
 from .weights import ramp

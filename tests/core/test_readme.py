@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pfv_mepa.pfv_core import open_clip_vit
-from pfv_mepa.pfv_core.checkpoint import save_adapter
-from pfv_mepa.pfv_core.vit import EncoderSpec
+from pfv_mepa.pfv_core.adapter.checkpoint import save_adapter
+from pfv_mepa.pfv_core.reference import open_clip_vit
+from pfv_mepa.pfv_core.reference.vit import EncoderSpec
 
 from .third_party import import_third_party
 from .tiny_adapters import AdapterKind, tiny_adapter

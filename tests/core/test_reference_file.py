@@ -11,10 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pfv_mepa.pfv_core.fit import fit_geometry
-from pfv_mepa.pfv_core.patch_mask import rebinarize
-from pfv_mepa.pfv_core.reference_file import ReferenceFileError, check_origin, load_reference, save_reference
-from pfv_mepa.pfv_core.reference_origin import (
+from pfv_mepa.pfv_core.reference.file import ReferenceFileError, check_origin, load_reference, save_reference
+from pfv_mepa.pfv_core.reference.fit import fit_geometry
+from pfv_mepa.pfv_core.reference.origin import (
     EncodedReference,
     mask_hash,
     reference_origin,
@@ -22,7 +21,8 @@ from pfv_mepa.pfv_core.reference_origin import (
     weights_hash,
     with_origin,
 )
-from pfv_mepa.pfv_core.vit import encode_image
+from pfv_mepa.pfv_core.reference.patch_mask import rebinarize
+from pfv_mepa.pfv_core.reference.vit import encode_image
 
 from .tiny_vit import TinyVit
 

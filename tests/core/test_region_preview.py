@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.placement import Box
-from pfv_mepa.pfv_core.region_preview import COLOURS, CUT_OFF, REST, SAFE_LINE, canvas_preview, region_preview
+from pfv_mepa.pfv_core.ad.placement import Box
+from pfv_mepa.pfv_core.region.preview import COLOURS, CUT_OFF, REST, SAFE_LINE, canvas_preview, region_preview
 
 from .weights import image
 

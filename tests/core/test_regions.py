@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.regions import Shape, Sharing, draw_region, share_frame
+from pfv_mepa.pfv_core.region.regions import Shape, Sharing, draw_region, share_frame
 
 from .weights import image
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.adapter import AdapterKind
-from pfv_mepa.pfv_core.resampler import Resampler
-from pfv_mepa.pfv_core.vit import EncoderSpec
+from pfv_mepa.pfv_core.adapter.model import AdapterKind
+from pfv_mepa.pfv_core.adapter.resampler import Resampler
+from pfv_mepa.pfv_core.reference.vit import EncoderSpec
 
 from . import reference
 from .tiny_adapters import tiny_config

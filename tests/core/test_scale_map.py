@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.scale_map import scale_hint, scale_map, subject_height_by_ratio, subject_height_by_size
+from pfv_mepa.pfv_core.research.scale_map import scale_hint, scale_map, subject_height_by_ratio, subject_height_by_size
 
 from .weights import image
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.shadow import add_contact_shadow, contact_shadow
+from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow, contact_shadow
 
 from .weights import image
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, unfold
 
-from pfv_mepa.pfv_core.token_compress import cluster_tokens, compress_eq3
+from pfv_mepa.pfv_core.adapter.token_compress import cluster_tokens, compress_eq3
 
 from . import reference
 from .tolerances import DTYPES, assert_close

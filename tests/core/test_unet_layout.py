@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pfv_mepa.pfv_core.unet_layout import (
+from pfv_mepa.pfv_core.attention.unet_layout import (
     CONTEXT_DIM,
     LAYOUTS,
     SD15,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.fit import fit_geometry
-from pfv_mepa.pfv_core.patch_embed import masked_pixel_values
-from pfv_mepa.pfv_core.patch_mask import rebinarize
-from pfv_mepa.pfv_core.vit import VIT_H, EncoderSpec, HideMode, encode_image, encode_pixels, encode_uncond
+from pfv_mepa.pfv_core.reference.fit import fit_geometry
+from pfv_mepa.pfv_core.reference.patch_embed import masked_pixel_values
+from pfv_mepa.pfv_core.reference.patch_mask import rebinarize
+from pfv_mepa.pfv_core.reference.vit import VIT_H, EncoderSpec, HideMode, encode_image, encode_pixels, encode_uncond
 
 from . import reference
 from .tiny_vit import MEAN, STD, TinyVit

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pfv_mepa.pfv_core.adapter import Adapter, AdapterConfig, AdapterKind
-from pfv_mepa.pfv_core.unet_layout import unet_layers
-from pfv_mepa.pfv_core.vit import EncoderSpec
+from pfv_mepa.pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
+from pfv_mepa.pfv_core.attention.unet_layout import unet_layers
+from pfv_mepa.pfv_core.reference.vit import EncoderSpec
 
 from .weights import randomize
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pfv_mepa.pfv_core.vit import EncoderSpec
+from pfv_mepa.pfv_core.reference.vit import EncoderSpec
 
 from .weights import randomize
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from safetensors import safe_open
 
-from pfv_core.checkpoint import load_adapter
+from pfv_core.adapter.checkpoint import load_adapter
 from pfv_demo.scenes import labels
 from pfv_demo.sizes import ADAPTER_FILE, WEIGHTS
 from pfv_eval.chunk import Chunk, load_models, make_images

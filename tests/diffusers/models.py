@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from pfv_core.adapter import Adapter, AdapterKind
-from pfv_core.vit import EncoderSpec
+from pfv_core.adapter.model import Adapter, AdapterKind
+from pfv_core.reference.vit import EncoderSpec
 from pfv_diffusers.branches import Branch
 from pfv_diffusers.new_adapter import adapter_config, new_adapter
 from pfv_diffusers.unet import image_prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_core.balance import Balance
+from pfv_core.attention.balance import Balance
 from pfv_diffusers.branches import Branch
 from pfv_diffusers.unet import image_prompts
 

@@ -7,7 +7,7 @@ import torch
 import torch.utils.checkpoint
 from diffusers.models.attention_processor import AttnProcessor
 
-from pfv_core.attention import Gate
+from pfv_core.attention.formula import Gate
 from pfv_diffusers.branches import Branch
 from pfv_diffusers.unet import image_prompts
 

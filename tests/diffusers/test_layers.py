@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from diffusers import UNet2DConditionModel, UNet2DModel
 
-from pfv_core.unet_layout import SD15, SDXL, AttentionLayer, Side
+from pfv_core.attention.unet_layout import SD15, SDXL, AttentionLayer, Side
 from pfv_diffusers.layers import attention_layers
 
 from .models import new_unet

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_core.adapter import AdapterKind
-from pfv_core.checkpoint import load_adapter, save_adapter
+from pfv_core.adapter.checkpoint import load_adapter, save_adapter
+from pfv_core.adapter.model import AdapterKind
 from pfv_diffusers.layers import attention_layers
 from pfv_diffusers.new_adapter import adapter_config, new_adapter
 

@@ -16,10 +16,10 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-from pfv_core.adapter import AdapterKind
-from pfv_core.attention import BranchControl, Gate
-from pfv_core.balance import Balance
-from pfv_core.checkpoint import read_tensors, save_adapter
+from pfv_core.adapter.checkpoint import read_tensors, save_adapter
+from pfv_core.adapter.model import AdapterKind
+from pfv_core.attention.balance import Balance
+from pfv_core.attention.formula import BranchControl, Gate
 from pfv_diffusers.new_adapter import adapter_config, new_adapter
 from pfv_diffusers.sample import ImagePrompt, sample_latents
 

@@ -13,11 +13,11 @@ from diffusers.models.attention_processor import (
     SlicedAttnProcessor,
 )
 
-from pfv_core.adapter import AdapterKind
-from pfv_core.attention import BranchControl, Gate, plan_rows, scaled_dot_product, text_image_attention
-from pfv_core.balance import Balance
-from pfv_core.checkpoint import read_tensors, save_adapter
-from pfv_core.query_mask import query_mask
+from pfv_core.adapter.checkpoint import read_tensors, save_adapter
+from pfv_core.adapter.model import AdapterKind
+from pfv_core.attention.balance import Balance
+from pfv_core.attention.formula import BranchControl, Gate, plan_rows, scaled_dot_product, text_image_attention
+from pfv_core.attention.query_mask import query_mask
 from pfv_diffusers.branches import Branch
 from pfv_diffusers.layers import attention_layers
 from pfv_diffusers.unet import image_prompts

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig, SiglipVisionModel
 
-from pfv_core.fit import fit_geometry
-from pfv_core.patch_mask import rebinarize
-from pfv_core.vit import HideMode, encode_image, encode_pixels, encode_uncond
+from pfv_core.reference.fit import fit_geometry
+from pfv_core.reference.patch_mask import rebinarize
+from pfv_core.reference.vit import HideMode, encode_image, encode_pixels, encode_uncond
 from pfv_diffusers.vision import ClipVisionEncoder
 
 from .models import ENCODER, noise

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from pfv_core.adapter import AdapterKind
-from pfv_core.balance import Balance
-from pfv_core.checkpoint import load_adapter, save_adapter
-from pfv_core.vit import HideMode
+from pfv_core.adapter.checkpoint import load_adapter, save_adapter
+from pfv_core.adapter.model import AdapterKind
+from pfv_core.attention.balance import Balance
+from pfv_core.reference.vit import HideMode
 from pfv_demo import stack
 from pfv_demo.scenes import render, sample_pair, sample_scene
 from pfv_diffusers.new_adapter import adapter_config, new_adapter

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
-from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
-from pfv_mepa.nodes.cross_attention_patch import ImagePromptPatch
-from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
+from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch
+from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
+from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 
 MEPAAdapterLoader.GET_SCHEMA()  # the host reads every schema when it loads the pack; this one's makes models/ipadapter known
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pfv_mepa.headless.tiny_stack import adapter_files, models
-from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, PFVTokenCompress
-from pfv_mepa.nodes.product_nodes import PFVDepthCompose, StrictIDComposite
-from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
+from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
+from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
+from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.tests.host.sampling import (
     apply,
     image_prompt,

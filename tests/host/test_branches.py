@@ -11,9 +11,9 @@ from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscreteDistilled
 
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
-from pfv_mepa.nodes.branch_nodes import MEPABranch
-from pfv_mepa.nodes.cross_attention_patch import ImagePromptPatch, host_attention, image_prompt_patches
-from pfv_mepa.nodes.noise_schedule import NoiseSchedule
+from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, host_attention, image_prompt_patches
+from pfv_mepa.nodes.host.schedule import NoiseSchedule
+from pfv_mepa.nodes.mepa.branch_nodes import MEPABranch
 from pfv_mepa.tests.core.reference import weighted_std
 from pfv_mepa.tests.host.sampling import (
     apply,

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pfv_mepa.nodes.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
-from pfv_mepa.nodes.product_nodes import StrictIDComposite
-from pfv_mepa.pfv_core.composite import paste_back
+from pfv_mepa.nodes.ad.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
+from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
+from pfv_mepa.pfv_core.ad.composite import paste_back
 from pfv_mepa.tests.host.sampling import outputs, reference, sample
 
 CANVAS = {

@@ -11,8 +11,8 @@ import torch
 from comfy_extras.nodes_controlnet import SetUnionControlNetType
 
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
-from pfv_mepa.nodes.branch_nodes import MEPAApplyControlNet
-from pfv_mepa.nodes.cross_attention_patch import host_attention
+from pfv_mepa.nodes.host.cross_attention import host_attention
+from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet
 from pfv_mepa.tests.host.sampling import (
     apply,
     image_prompt,

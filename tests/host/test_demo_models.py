@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from pfv_demo import sizes, stack
-from pfv_mepa.nodes import host_demo
-from pfv_mepa.nodes.adapter_nodes import MEPAApply, PFVTokenCompress
-from pfv_mepa.nodes.demo_nodes import PFVDemoModels
-from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
+from pfv_mepa.nodes.demo.demo_nodes import PFVDemoModels
+from pfv_mepa.nodes.host import demo as host_demo
+from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply, PFVTokenCompress
+from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.tests.demo_weights import write_random_weights
 from pfv_mepa.tests.host.sampling import outputs, painted, reference
 
@@ -226,7 +226,7 @@ def chain(ours, change: str) -> torch.Tensor:
 
 @pytest.fixture
 def random_node(tmp_path, monkeypatch):
-    monkeypatch.setattr("pfv_mepa.nodes.demo_nodes.WEIGHTS", write_random_weights(tmp_path))
+    monkeypatch.setattr("pfv_mepa.nodes.demo.demo_nodes.WEIGHTS", write_random_weights(tmp_path))
     return PFVDemoModels
 
 

@@ -9,10 +9,10 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
 from pfv_mepa.headless.tiny_stack import adapter_files, models
-from pfv_mepa.nodes.cross_attention_patch import apply_image_prompt, image_prompt_patches
-from pfv_mepa.nodes.host_adapter import HostAdapter, ImagePrompt
-from pfv_mepa.pfv_core.attention import BranchControl, Gate
-from pfv_mepa.pfv_core.checkpoint import read_tensors
+from pfv_mepa.nodes.host.adapter import HostAdapter, ImagePrompt
+from pfv_mepa.nodes.host.cross_attention import apply_image_prompt, image_prompt_patches
+from pfv_mepa.pfv_core.adapter.checkpoint import read_tensors
+from pfv_mepa.pfv_core.attention.formula import BranchControl, Gate
 
 CONTEXT, POOLED, ENCODER = 64, 40, 96
 ROWS, COLUMNS = 16, 24

@@ -7,10 +7,10 @@ import torch
 
 from pfv_mepa.headless.tiny_stack.host_pack.architectures import clip_vision_from_config
 from pfv_mepa.headless.tiny_stack.models import VISION_WIDTH, randomize
-from pfv_mepa.nodes.branch_nodes import MEPABranch
-from pfv_mepa.nodes.host_vit import encoder_spec
-from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
-from pfv_mepa.pfv_core.vit import EncoderSpec
+from pfv_mepa.nodes.host.vit import encoder_spec
+from pfv_mepa.nodes.mepa.branch_nodes import MEPABranch
+from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
+from pfv_mepa.pfv_core.reference.vit import EncoderSpec
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, painted, reference, right_half, sample
 
 CONFIG = {  # the host's dino2_large.json, narrow and shallow

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pfv_core.attention import Gate
-from pfv_core.balance import Balance, time_weight
-from pfv_core.checkpoint import load_adapter
+from pfv_core.adapter.checkpoint import load_adapter
+from pfv_core.attention.balance import Balance, time_weight
+from pfv_core.attention.formula import Gate
 from pfv_demo import sizes, stack
 from pfv_diffusers.branches import Branch
 from pfv_diffusers.unet import image_prompts
-from pfv_mepa.nodes import host_demo
-from pfv_mepa.nodes.host_adapter import HostAdapter, ImagePrompt
+from pfv_mepa.nodes.host import demo as host_demo
+from pfv_mepa.nodes.host.adapter import HostAdapter, ImagePrompt
 from pfv_mepa.tests.demo_weights import write_random_weights
 from pfv_mepa.tests.host.sampling import apply
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pfv_mepa.nodes import cross_attention_patch
-from pfv_mepa.nodes.cross_attention_patch import BlockPatch
+from pfv_mepa.nodes.host import cross_attention as cross_attention_patch
+from pfv_mepa.nodes.host.cross_attention import BlockPatch
 from pfv_mepa.tests.core import reference as explicit
 from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
 

@@ -17,10 +17,10 @@ from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
 from pfv_mepa.headless.tiny_stack import models
-from pfv_mepa.nodes import fusion_run
-from pfv_mepa.nodes.cross_attention_patch import host_attention
-from pfv_mepa.nodes.fusion_nodes import RefAdGenAttentionFusion
-from pfv_mepa.nodes.fusion_run import AttentionFusion
+from pfv_mepa.nodes.host import fusion_run
+from pfv_mepa.nodes.host.cross_attention import host_attention
+from pfv_mepa.nodes.host.fusion_run import AttentionFusion
+from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}  # of the largest value, in float32 through a whole random U-Net

@@ -7,8 +7,8 @@ import torch
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
-from pfv_mepa.nodes.applied_prompt import RunCache
-from pfv_mepa.pfv_core.query_mask import layer_grid
+from pfv_mepa.nodes.host.applied_prompt import RunCache
+from pfv_mepa.pfv_core.attention.query_mask import layer_grid
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, recorded_calls, right_half, sample
 
 
@@ -38,7 +38,7 @@ def test_grid_of_odd_sizes(tiny_model, prompt, height, width):
 
 def planned_masks(model, **size):
     """The region share of every query that the run planned with, by grid."""
-    from pfv_mepa.nodes import applied_prompt as patch_module
+    from pfv_mepa.nodes.host import applied_prompt as patch_module
 
     found = {}
     original = patch_module.query_mask

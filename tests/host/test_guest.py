@@ -13,7 +13,7 @@ import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
 
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
-from pfv_mepa.nodes.cross_attention_patch import image_prompt_patches
+from pfv_mepa.nodes.host.cross_attention import image_prompt_patches
 from pfv_mepa.tests.host.sampling import (
     apply,
     image_prompt,
@@ -165,7 +165,7 @@ def test_stacked_prompts_are_one_patch_and_their_order_does_not_matter(tiny_mode
 
 def test_a_slot_taken_by_another_pack_stays_in_use(tiny_model, prompt):
     """Whatever sits in a slot already computes the text branch; with everything at its plain value, to the bit."""
-    from pfv_mepa.nodes.cross_attention_patch import host_attention
+    from pfv_mepa.nodes.host.cross_attention import host_attention
 
     class Foreign:
         calls = 0

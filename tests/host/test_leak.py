@@ -7,8 +7,8 @@ import torch
 
 from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.headless.tiny_stack.topologies import NO_MIDDLE_BLOCK, Topology
-from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, PFVTokenCompress
-from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
+from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
+from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.tests.host.sampling import apply, outputs
 
 CASES = 2000

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from pfv_mepa.headless.find_host import PACK_ROOT
 from pfv_mepa.headless.tiny_stack import models
-from pfv_mepa.nodes.fusion_nodes import RefAdGenMaskInput
-from pfv_mepa.nodes.mask_input_patch import FIRST_CONVOLUTION
-from pfv_mepa.pfv_core.mask_input import MaskInput, save_mask_input
-from pfv_mepa.pfv_core.query_mask import query_mask
+from pfv_mepa.nodes.host.mask_input import FIRST_CONVOLUTION
+from pfv_mepa.nodes.research.fusion_nodes import RefAdGenMaskInput
+from pfv_mepa.pfv_core.attention.query_mask import query_mask
+from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
 
 CHANNELS = 32  # of the tiny models' first level
@@ -174,7 +174,7 @@ def test_tiles_that_do_not_say_where_they_are_are_refused(model, write):
 
 def test_whoever_samples_the_whole_frame_needs_no_map(model, write):
     """Packs call the model with conditions that they made themselves: the frame's size says enough."""
-    from pfv_mepa.nodes.frame_position import KEY as MAP
+    from pfv_mepa.nodes.host.frame_position import KEY as MAP
     from pfv_mepa.tests.host.test_fusion import fuse
 
     patched = with_mask(fuse(model), write(MaskInput(kernel())))
@@ -211,7 +211,7 @@ def test_beside_controlnet_mepa_and_fusion(tiny_model, tiny_controlnet, tiny_cli
 
 def test_the_reference_pass_reads_no_mask(model, write, monkeypatch):
     """The paper's reference U-Net has four channels: its keys are the same with and without a mask input."""
-    from pfv_mepa.nodes import fusion_run
+    from pfv_mepa.nodes.host import fusion_run
     from pfv_mepa.tests.host.test_fusion import fuse
 
     seen = []

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from pfv_mepa.headless.tiny_stack import adapter_files, models
-from pfv_mepa.nodes import encoded_references, host_adapter
-from pfv_mepa.nodes.content_cache import ContentCache
-from pfv_mepa.nodes.host_adapter import HostAdapter
-from pfv_mepa.nodes.host_vit import HostVit
-from pfv_mepa.pfv_core import checkpoint
-from pfv_mepa.pfv_core.adapter import Adapter
+from pfv_mepa.nodes.host import adapter as host_adapter
+from pfv_mepa.nodes.host.adapter import HostAdapter
+from pfv_mepa.nodes.host.content_cache import ContentCache
+from pfv_mepa.nodes.host.vit import HostVit
+from pfv_mepa.nodes.reference import encoded as encoded_references
+from pfv_mepa.pfv_core.adapter import checkpoint
+from pfv_mepa.pfv_core.adapter.model import Adapter
 from pfv_mepa.tests.host.host_queue import full_prompt, queue_for
 from pfv_mepa.tests.host.sampling import image_prompt
 
@@ -191,7 +192,7 @@ def test_out_of_memory_in_the_patch_is_the_hosts_own_error_and_the_next_run_is_r
 ):
     """More than two rows of queries are too many here, as a batch of two is with positive and negative."""
     latent = queue.run(full_prompt(adapters[0]))
-    attention = "pfv_mepa.nodes.cross_attention_patch.optimized_attention"
+    attention = "pfv_mepa.nodes.host.cross_attention.optimized_attention"
     calls = []
 
     def little_memory(query, *args, **kwargs):
@@ -233,7 +234,7 @@ def test_a_run_that_is_interrupted_leaves_the_next_one_right(queue, adapters, mo
             return original(*args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr("pfv_mepa.nodes.cross_attention_patch.optimized_attention", interrupting)
+            patch.setattr("pfv_mepa.nodes.host.cross_attention.optimized_attention", interrupting)
             assert queue.run(other) is None
         assert queue.events("execution_interrupted")
         assert torch.equal(queue.run(full_prompt(adapters[0])), latent)

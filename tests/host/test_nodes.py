@@ -16,13 +16,13 @@ from PIL import Image
 
 from pfv_mepa.headless.find_host import PACK_ROOT
 from pfv_mepa.headless.tiny_stack import models
-from pfv_mepa.nodes.adapter_nodes import MEPAAdapterLoader, PFVTokenCompress
+from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
 from pfv_mepa.nodes.extension import NODES, PFVExtension
-from pfv_mepa.nodes.host_vit import HostVit
-from pfv_mepa.nodes.product_nodes import PFVDepthCompose, StrictIDComposite
-from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
-from pfv_mepa.pfv_core.open_clip_vit import OpenClipVit
-from pfv_mepa.pfv_core.vit import encode_pixels
+from pfv_mepa.nodes.host.vit import HostVit
+from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
+from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
+from pfv_mepa.pfv_core.reference.open_clip_vit import OpenClipVit
+from pfv_mepa.pfv_core.reference.vit import encode_pixels
 from pfv_mepa.tests.host.sampling import NODE_IDS, apply, image_prompt, outputs, painted, reference, sample
 from pfv_mepa.tools.draw_pictures import HELP
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pfv_mepa.headless.tiny_stack import models
-from pfv_mepa.nodes.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
-from pfv_mepa.nodes.scale_nodes import PFVScaleMap
+from pfv_mepa.nodes.mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
+from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
 from pfv_mepa.tests.host.sampling import outputs, reference, sample
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pfv_mepa.headless.tiny_stack import adapter_files, models
-from pfv_mepa.nodes.cross_attention_patch import apply_image_prompt, image_prompt_patches
-from pfv_mepa.pfv_core.attention import BranchControl, Gate
+from pfv_mepa.nodes.host.cross_attention import apply_image_prompt, image_prompt_patches
+from pfv_mepa.pfv_core.attention.formula import BranchControl, Gate
 from pfv_mepa.tests.host.sampling import apply, image_prompt, recorded_calls, right_half, sample
 
 # Cross-attentions of the released models, counted in their configurations.
@@ -114,7 +114,7 @@ def test_the_region_rules_where_it_is(tiny_model, prompt):
     seen = []
 
     def compare(out, query, key, value, options, **kwargs):
-        from pfv_mepa.nodes.cross_attention_patch import host_attention
+        from pfv_mepa.nodes.host.cross_attention import host_attention
 
         text = host_attention(options)(query, key, value)
         rows, columns = options["activations_shape"][-2:]

@@ -23,8 +23,8 @@ from pfv_mepa.headless.start_host import running_host
 from pfv_mepa.headless.tiny_stack.files import write_tiny_files
 from pfv_mepa.headless.workflow import load_prompt, nodes_of, set_inputs, the_node, without_pfv
 from pfv_mepa.headless.workflow import origin as source
-from pfv_mepa.pfv_core.composite import erode_mask
-from pfv_mepa.pfv_core.placement import Layout, plan_placement
+from pfv_mepa.pfv_core.ad.composite import erode_mask
+from pfv_mepa.pfv_core.ad.placement import Layout, plan_placement
 from pfv_mepa.tests.host.sampling import NODE_IDS
 from pfv_mepa.tools.workflow_parts.definitions import PACK_ID
 from pfv_mepa.tools.workflow_parts.description import Group, Link, Node, Workflow, WorkflowError

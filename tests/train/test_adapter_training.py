@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from pfv_core.checkpoint import load_adapter, read_tensors
+from pfv_core.adapter.checkpoint import load_adapter, read_tensors
 from pfv_train import adapter_training
 from pfv_train.adapter_training import AdapterTraining, train_adapter
 from pfv_train.config import ConfigError

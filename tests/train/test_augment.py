@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from pfv_core.vit import EncoderSpec
+from pfv_core.reference.vit import EncoderSpec
 from pfv_train.adapter_training import AdapterTraining, train_adapter
 from pfv_train.augment import Degradation, degrade
 from pfv_train.batches import Batches, read_ahead

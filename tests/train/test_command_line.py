@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from pfv_core.checkpoint import load_adapter
+from pfv_core.adapter.checkpoint import load_adapter
 from pfv_train import __main__ as command_line
 from pfv_train.config import read_config
 

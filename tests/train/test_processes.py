@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pfv_core.checkpoint import read_tensors
+from pfv_core.adapter.checkpoint import read_tensors
 
 PROGRAM = str(Path(__file__).with_name("run_tiny.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
-from pfv_core.vit import EncoderSpec
+from pfv_core.reference.vit import EncoderSpec
 from pfv_train.config import TrainConfig
 from pfv_train.data import Sample, seeded
 from pfv_train.models import TrainingModels

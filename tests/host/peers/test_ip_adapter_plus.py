@@ -123,7 +123,7 @@ def test_theirs_on_a_clone_of_ours_leaves_ours_alone(wide_model, theirs, ours):
 
 def test_clip_vision_output_feeds_their_node(wide_model, theirs, ip_adapter_plus, tiny_clip_vision):
     """PFV Image Encode's standard output stands in for the host's encoder."""
-    from pfv_mepa.nodes.reference_nodes import PFVImageEncode, PFVMaskRebinarize
+    from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 
     image = reference(224, 224)
     inputs = {"clip_vision": tiny_clip_vision, "reference": image}

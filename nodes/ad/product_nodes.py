@@ -1,0 +1,233 @@
+"""The product: its depth in front of the reference's, and its own pixels back in the ad."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...pfv_core.ad.canvas import AdCanvas
+from ...pfv_core.ad.composite import Rim, paste_back
+from ...pfv_core.ad.depth import DepthFill, compose_depth
+from ...pfv_core.ad.exactness import Exactness, all_exact, check_mask_like, measure_exactness
+from ...pfv_core.ad.shadow import add_contact_shadow
+from ..convert import (
+    SELECTED_ABOVE,
+    Selects,
+    check_image_range,
+    image_from_core,
+    image_to_core,
+    mask_to_core,
+    visible_mask,
+)
+from ..convert import product_mask as product_mask_to_core
+from ..feedback import with_line
+from ..types import CATEGORY, AdCanvasType
+
+MASK_SELECTS_TOOLTIP = (
+    "What the mask selects. product: you painted the product. background: the file is a cut-out with transparency, whose "
+    "mask is 1 on the transparent part."
+)
+
+
+class PFVDepthCompose(io.ComfyNode):
+    """Two depth maps -> the depth image for ControlNet."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="PFVDepthCompose",
+            display_name="PFV Depth Compose",
+            category=CATEGORY,
+            description="Puts the product's depth in front of the reference's depth, without the reference's hidden part. "
+            "Near is bright. Connect it to a depth ControlNet.",
+            inputs=[
+                io.Image.Input("foreground_depth", tooltip="Depth of the product photo. 1 = near."),
+                io.Mask.Input("product_mask", tooltip="Where the product stands in the ad."),
+                io.Combo.Input(
+                    "product_mask_selects", options=Selects, default=Selects.PRODUCT, tooltip=MASK_SELECTS_TOOLTIP
+                ),
+                io.Image.Input("reference_depth", tooltip="Depth of the reference, the same size. 1 = near."),
+                io.Combo.Input(
+                    "fill",
+                    options=DepthFill,
+                    default=DepthFill.SURROUNDINGS,
+                    tooltip="What stands where the reference is hidden. surroundings: its visible depth, carried inwards "
+                    "along rows. far: 0.",
+                ),
+                io.Mask.Input(
+                    "hidden_mask",
+                    optional=True,
+                    tooltip="1 = hidden in the reference, as painted. Not connected: all of its depth is used.",
+                ),
+            ],
+            outputs=[io.Image.Output("depth", display_name="depth", tooltip="For a depth ControlNet.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        foreground_depth: Tensor,
+        product_mask: Tensor,
+        product_mask_selects: str,
+        reference_depth: Tensor,
+        fill: str,
+        hidden_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Compose."""
+        foreground = image_to_core(foreground_depth, "foreground_depth")
+        reference = image_to_core(reference_depth, "reference_depth")
+        check_image_range(foreground, "foreground_depth")
+        product = product_mask_to_core(product_mask, product_mask_selects, foreground, "product_mask")
+        # PFV Mask Re-binarize hands out an empty mask where its own is disconnected: nothing is hidden.
+        visible = visible_mask(hidden_mask, reference, "hidden_mask", empty=True).expand(reference.shape[0], -1, -1)
+        check_image_range(reference.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")
+        return io.NodeOutput(image_from_core(compose_depth(foreground, product, reference, visible, fill)))
+
+
+class StrictIDComposite(io.ComfyNode):
+    """Generated image and product photo -> the ad with the photo's own product."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="StrictIDComposite",
+            display_name="Strict-ID Composite",
+            category=CATEGORY,
+            description="Puts the product's own pixels back over the generated image: exact inside the eroded mask, blended "
+            "at its rim, untouched outside. Counts what is exact in its report.",
+            inputs=[
+                io.Image.Input("generated", tooltip="The generated image."),
+                io.Image.Input("product", tooltip="The product photo, the same size."),
+                io.Mask.Input("product_mask", tooltip="Where the product is."),
+                io.Combo.Input(
+                    "product_mask_selects", options=Selects, default=Selects.PRODUCT, tooltip=MASK_SELECTS_TOOLTIP
+                ),
+                io.Int.Input(
+                    "erode",
+                    default=2,
+                    min=0,
+                    max=256,
+                    tooltip="Pixels taken off the mask's rim, which often carries the photo's old background. 0: none.",
+                ),
+                io.Int.Input(
+                    "feather",
+                    default=4,
+                    min=0,
+                    max=256,
+                    tooltip="Pixels over which the product fades out beyond the eroded mask; see rim. 0: a hard edge.",
+                ),
+                io.Combo.Input(
+                    "rim",
+                    options=Rim,
+                    default=Rim.WITHIN_MASK,
+                    optional=True,
+                    tooltip="within_mask: the fade ends at the mask itself, what lies outside is never touched. beyond_mask: it "
+                    "has its full length, over the surroundings too; there the product's edge fades, not the photo's "
+                    "background.",
+                ),
+                io.Float.Input(
+                    "shadow_strength",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How dark an added contact shadow around the product's foot is. 0: none is added, the shadow of the "
+                    "generated image stays. 1: black at its deepest.",
+                ),
+                io.Int.Input(
+                    "shadow_size",
+                    default=16,
+                    min=1,
+                    max=512,
+                    optional=True,
+                    tooltip="Pixels above the product's lowest row that count as its foot, and softness of the added shadow.",
+                ),
+                AdCanvasType.Input(
+                    "canvas",
+                    optional=True,
+                    tooltip="From PFV Ad Canvas: the generated image is brought to the ad's exact size first. Product and mask "
+                    "are then the canvas's.",
+                ),
+                io.Mask.Input(
+                    "generated_mask",
+                    optional=True,
+                    tooltip="The product as found in the generated image, 1 = product. Only for mask_iou in the report.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The ad."),
+                io.Mask.Output(
+                    "exact_mask",
+                    display_name="exact_mask",
+                    tooltip="1 where the ad is the photo's own pixels, bit for bit.",
+                ),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="JSON: for each ad the pixels checked and equal, the largest difference, and mask_iou.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        generated: Tensor,
+        product: Tensor,
+        product_mask: Tensor,
+        product_mask_selects: str,
+        erode: int,
+        feather: int,
+        rim: str = Rim.WITHIN_MASK,
+        shadow_strength: float = 0.0,
+        shadow_size: int = 16,
+        canvas: AdCanvas | None = None,
+        generated_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Composite every generated image with its product; one product serves a whole batch."""
+        generated_image, product_image = image_to_core(generated, "generated"), image_to_core(product, "product")
+        check_image_range(product_image, "product")
+        mask = product_mask_to_core(product_mask, product_mask_selects, product_image, "product_mask")
+        drawn = None if generated_mask is None else _mask_of(generated_mask, generated_image)
+        if canvas is not None:
+            generated_image, product_image = canvas.finish(generated_image), canvas.finish(product_image)
+            mask = _finished(mask[:, None].float(), canvas)
+            drawn = None if drawn is None else _finished(drawn, canvas)
+        elif drawn is not None:
+            drawn = drawn[:, 0] > SELECTED_ABOVE
+        if product_image.shape[0] == 1:
+            product_image = product_image.expand(generated_image.shape[0], -1, -1, -1)
+            mask = mask.expand(generated_image.shape[0], -1, -1)
+        if shadow_strength:
+            generated_image = add_contact_shadow(generated_image, mask, shadow_strength, shadow_size)
+        image, exact_mask = paste_back(generated_image, product_image, mask, erode, feather, rim)
+        reports = measure_exactness(image, product_image, mask, exact_mask, drawn)
+        report = _report(reports)
+        shown = with_line(ui.PreviewText(report).as_dict(), _line(reports))
+        return io.NodeOutput(image_from_core(image), exact_mask.float(), report, ui=shown)
+
+
+def _mask_of(mask: Tensor, image: Tensor) -> Tensor:
+    """A MASK that may be empty -> (B, 1, H, W) float of an image's batch and size."""
+    return check_mask_like(mask_to_core(mask, "generated_mask").float(), image, "generated_mask")
+
+
+def _finished(mask: Tensor, canvas: AdCanvas) -> Tensor:
+    """(B, 1, H, W) float of the canvas's frame or sampling size -> (B, height, width) bool of the ad."""
+    return canvas.finish(mask)[:, 0] > SELECTED_ABOVE
+
+
+def _report(reports: list[Exactness]) -> str:
+    return json.dumps({"exact": all_exact(reports), "ads": [asdict(report) for report in reports]}, indent=2)
+
+
+def _line(reports: list[Exactness]) -> str:
+    """The report in a line."""
+    counts = ", ".join(f"{one.pixels_equal} of {one.pixels_checked}" for one in reports)
+    return f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's"

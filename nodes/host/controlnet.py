@@ -1,0 +1,122 @@
+"""Image prompts in a ControlNet's cross-attentions, by the hooks of the U-Net's.
+
+The host hands its ControlNets no options, and a block without options runs no patch (0.3.64: `cldm.ControlNet.forward`
+calls `module(h, emb, context)`). Two doors are open all the same. Whatever a ControlNet names in `extra_conds` is passed
+to its network, and the options are among it; and a network's blocks take options where they are given some. So the
+network is wrapped: while it runs, each block with cross-attention is handed options that hold our patches alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+import torch
+from comfy.controlnet import ControlLora
+
+from .cross_attention import KEY, BlockPatch, ImagePromptPatch, Options, image_prompt_patches
+from .unet import BlockKey, cross_attentions, match_adapter
+
+logger = logging.getLogger(__name__)
+
+OPTIONS = "transformer_options"
+PASSED_ON = ("cond_or_uncond", "sigmas", KEY)  # what our hooks read; other packs' patches are the U-Net's alone
+
+Slots = dict[BlockKey, BlockPatch]
+
+
+class PromptedNetwork:
+    """Stands where the host has a ControlNet's network, and is that network but for its cross-attentions."""
+
+    def __init__(self, network: torch.nn.Module, patch: ImagePromptPatch, slots: Slots) -> None:
+        self.network = network
+        self.patch = patch
+        self.slots = slots
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "network":  # not set yet: a copy is being made
+            raise AttributeError(name)
+        return getattr(self.network, name)
+
+    def __call__(self, x: torch.Tensor, **inputs: Any) -> Any:
+        """What the network returns; the host's arguments, with the options that `extra_conds` adds to them."""
+        options = self._options(x, inputs.pop(OPTIONS, None))
+        handles = [
+            block.register_forward_pre_hook(partial(_give_options, options, key), with_kwargs=True)
+            for key, block in self._blocks().items()
+        ]
+        try:
+            return self.network(x=x, **inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _options(self, x: torch.Tensor, given: Options | None) -> Options:
+        if given is None:
+            raise RuntimeError(
+                "MEPA Apply to ControlNet: the sampler did not hand this ControlNet its options, without which nobody knows "
+                "which rows are negative: use the host's own samplers"
+            )
+        if KEY not in given:  # the model being sampled carries no image prompt, so nobody has checked yet
+            self.patch.check_latent(x.shape[0] // len(given["cond_or_uncond"]), (x.shape[-2], x.shape[-1]))
+        options = {name: given[name] for name in PASSED_ON if name in given}
+        return options | {"original_shape": list(x.shape), "patches_replace": {"attn2": self.slots}}
+
+    def _blocks(self) -> dict[tuple[str, int], torch.nn.Module]:
+        network: Any = self.network
+        return {
+            key: network.middle_block if key[0] == "middle" else network.input_blocks[key[1]]
+            for key in {key[:2] for key in self.slots}
+        }
+
+
+def apply_to_control_net(control_net: Any, model: Any) -> Any:
+    """Put a model's image prompts into a ControlNet.
+
+    Args:
+        control_net: the host's ControlNet of a U-Net.
+        model: the host's ModelPatcher, after `apply_image_prompt`.
+
+    Returns:
+        A copy with the same regions, windows and balance, which shares the network's weights; the ControlNet itself
+        where the model carries no image prompt.
+
+    Raises:
+        ValueError: no ControlNet with cross-attention, or one of another family than the adapters.
+    """
+    patches = image_prompt_patches(model)
+    if not patches:
+        logger.info("MEPA Apply to ControlNet: the model carries no image prompt, the ControlNet stays as it is")
+        return control_net
+    patch = max(patches, key=lambda found: len(found.prompts))
+    network = _network(control_net)
+    blocks = cross_attentions(network)
+    indices = [match_adapter(prompt.config, blocks) for prompt in patch.prompts]
+    slots = {block.key: BlockPatch(patch, tuple(index[block.key] for index in indices), None) for block in blocks}
+    prompted = control_net.copy()
+    prompted.control_model = PromptedNetwork(network, patch, slots)
+    prompted.extra_conds = [*(name for name in prompted.extra_conds if name != OPTIONS), OPTIONS]
+    return prompted
+
+
+def _network(control_net: Any) -> Any:
+    if isinstance(control_net, ControlLora):
+        raise ValueError(
+            "MEPA Apply to ControlNet: a control-LoRA has no network of its own before sampling: use a full ControlNet"
+        )
+    network: Any = getattr(control_net, "control_model", None)
+    network = getattr(network, "network", network)
+    if not all(hasattr(network, name) for name in ("input_blocks", "middle_block")):
+        raise ValueError(
+            f"MEPA Apply to ControlNet: this is a {type(control_net).__name__} of {type(network).__name__}, which has no "
+            "cross-attention to put an image prompt into: use a ControlNet for SDXL or SD1.5"
+        )
+    return network
+
+
+def _give_options(
+    options: Options, block: tuple[str, int], module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A forward hook of torch's: the block's own options, which its transformers write to."""
+    return args, {**kwargs, OPTIONS: {**options, "block": block}}

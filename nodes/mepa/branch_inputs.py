@@ -1,0 +1,131 @@
+"""What a branch of the cross-attention is asked for: the inputs that MEPA Apply and MEPA Branch share, written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...pfv_core.attention.balance import PAPER_GAMMA, Balance
+from ...pfv_core.attention.formula import BranchControl, Gate
+from ..convert import region_mask
+from ..host.adapter import ImagePrompt
+from ..host.cross_attention import apply_image_prompt
+from ..types import BranchesType, ImagePromptType
+from ..window_inputs import window_inputs
+
+
+@dataclass(frozen=True)
+class Branch:
+    """An image prompt and how it takes part."""
+
+    image_prompt: ImagePrompt
+    control: BranchControl
+    balance: Balance
+    region: Tensor | None  # (R, H, W) 0..1, 1 = it rules; None = everywhere
+    start_percent: float
+    end_percent: float
+
+    @classmethod
+    def of(
+        cls,
+        image_prompt: ImagePrompt,
+        strength: float,
+        text_share: float,
+        gate: str,
+        start_percent: float,
+        end_percent: float,
+        region: Tensor | None,
+        std_norm: bool,
+        time_weighting: bool,
+        gamma: int,
+    ) -> Branch:
+        """From the inputs of a node."""
+        return cls(
+            image_prompt,
+            BranchControl(strength, text_share, gate),
+            Balance(std_norm, float(gamma) if time_weighting else None),
+            region_mask(region, "region"),
+            start_percent,
+            end_percent,
+        )
+
+    def apply(self, model: Any) -> Any:
+        """A clone of the model with this branch on top of those it has."""
+        return apply_image_prompt(
+            model, self.image_prompt, self.control, self.region, self.start_percent, self.end_percent, self.balance
+        )
+
+
+def branch_inputs() -> list[io.Input]:
+    """Everything but the balance, which came later and stands behind it."""
+    return [
+        ImagePromptType.Input("image_prompt", tooltip="From PFV Token Compress."),
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=0.0,
+            max=5.0,
+            step=0.05,
+            tooltip="How strongly the image prompt counts. 0: the node does nothing. 1: as the adapter was trained.",
+        ),
+        io.Float.Input(
+            "text_share",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="How much the text prompt still counts inside the region. 0: not at all, the image rules alone (the "
+            "paper's region control). 1: fully (the usual IP-Adapter).",
+        ),
+        io.Combo.Input(
+            "gate",
+            options=Gate,
+            default=Gate.OUTPUT,
+            tooltip="output: outside the region the image prompt is exactly absent. query: the paper's equation 6 as "
+            "printed, where each prompt's average still reaches the other's region.",
+        ),
+        *window_inputs(),
+        io.Mask.Input(
+            "region",
+            optional=True,
+            tooltip="1 = the image prompt rules here, 0 = the text does; soft edges blend. It spans the whole image, at "
+            "any resolution of the same shape. Not connected: everywhere.",
+        ),
+    ]
+
+
+def balance_inputs() -> list[io.Input]:
+    """Balance of the branch against the text, off by default, and the branches that come with it."""
+    return [
+        io.Boolean.Input(
+            "std_norm",
+            default=False,
+            optional=True,
+            tooltip="Bring the image prompt to the text's standard deviation, so that neither drowns the other: for "
+            "adapters that copy the reference whatever the prompt says. Strength counts after it.",
+        ),
+        io.Boolean.Input(
+            "time_weighting",
+            default=False,
+            optional=True,
+            tooltip="Let the text lay out the picture alone at first and the image prompt come in later, see gamma.",
+        ),
+        io.Int.Input(
+            "gamma",
+            default=PAPER_GAMMA,
+            min=1,
+            max=10000,
+            optional=True,
+            tooltip="For time_weighting, in timesteps of the model (SDXL and SD1.5 count 1000, from 999 at the start to 0 at "
+            "the end): absent down to 2 x gamma, whole from gamma on, rising between. Small is late.",
+        ),
+        BranchesType.Input(
+            "branches",
+            optional=True,
+            tooltip="Further image prompts from MEPA Branch, each with its own settings. The same as one MEPA Apply after "
+            "another.",
+        ),
+    ]

@@ -1,0 +1,183 @@
+"""RefAdGen: a reference U-Net's keys and values in the self-attention, and a product mask at the U-Net's input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...pfv_core.attention.fusion import Combine, FusionControl
+from ...pfv_core.choices import parse_choice
+from ...pfv_core.research.mask_input import load_mask_input
+from ..convert import PAINT_STEP, region_mask
+from ..host.mask_input import apply_mask_input
+from ..host.reference_pass import ReferenceNoise
+from ..host.self_attention import apply_attention_fusion
+from ..types import CATEGORY
+from ..window_inputs import window_inputs
+
+FOLDER = "model_patches"  # the host's own, for weights that are added to a checkpoint
+
+
+class RefAdGenAttentionFusion(io.ComfyNode):
+    """Product image -> model whose self-attention sees it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="RefAdGenAttentionFusion",
+            display_name="RefAdGen Attention Fusion",
+            category=CATEGORY,
+            description="Lets every self-attention of the model look at a product image: a reference U-Net reads the image, and "
+            "its keys and values join the model's own inside the product mask. Several of these nodes stack.",
+            inputs=[
+                io.Model.Input("model", tooltip="SDXL, SD1.5 or a distilled SDXL (SSD-1B, Vega, KOALA)."),
+                io.Latent.Input(
+                    "reference_latent",
+                    tooltip="The product image through VAE Encode, with the VAE of the model. Any size; a cut-out on a plain "
+                    "ground is best. One for all images of a batch, or one for each.",
+                ),
+                io.Conditioning.Input(
+                    "reference_prompt",
+                    tooltip="What the product image shows, from CLIP Text Encode, or an empty prompt. For the pass on the "
+                    "product image alone.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=5.0,
+                    step=0.05,
+                    tooltip="How strongly the product image counts. 0: the node does nothing. 1: as in the paper's equation 1. "
+                    "Where combine is blend: 1 at most.",
+                ),
+                io.Combo.Input(
+                    "combine",
+                    options=Combine,
+                    default=Combine.BLEND,
+                    tooltip="add: the paper's equation 1, the product's attention on top of the model's own. blend: the "
+                    "product's attention takes the place of the model's own, for models that were not trained for it.",
+                ),
+                io.Combo.Input(
+                    "reference_noise",
+                    options=ReferenceNoise,
+                    default=ReferenceNoise.CLEAN,
+                    tooltip="clean: the product image is read once, without noise. step: it is read at each step, with the "
+                    "noise of that step, which takes about the time of one more image.",
+                ),
+                *window_inputs(),
+                io.Mask.Input(
+                    "product_mask",
+                    optional=True,
+                    tooltip="1 = the product stands here in the new image, 0 = it does not; soft edges blend. It spans the whole "
+                    "image, at any resolution of the same shape. Not connected: everywhere.",
+                ),
+                io.Model.Input(
+                    "reference_model",
+                    optional=True,
+                    tooltip="Another checkpoint of the same family that reads the product image, from a loader of its own. Not "
+                    "connected: the model reads it itself.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    "patched_model",
+                    display_name="model",
+                    tooltip="For the sampler, MEPA Apply, or another of these nodes.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        reference_latent: dict[str, Any],
+        reference_prompt: list[Any],
+        strength: float,
+        combine: str,
+        reference_noise: str,
+        start_percent: float,
+        end_percent: float,
+        product_mask: Tensor | None = None,
+        reference_model: Any = None,
+    ) -> io.NodeOutput:
+        """Patch a clone of the model."""
+        return io.NodeOutput(
+            apply_attention_fusion(
+                model,
+                reference_latent["samples"],
+                reference_prompt,
+                FusionControl(strength, combine),
+                parse_choice(ReferenceNoise, reference_noise, "reference_noise"),
+                None if product_mask is None else _product_mask(product_mask),
+                reference_model,
+                start_percent,
+                end_percent,
+            )
+        )
+
+
+class RefAdGenMaskInput(io.ComfyNode):
+    """Product mask + trained file -> model that reads the mask at its input."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="RefAdGenMaskInput",
+            display_name="RefAdGen Mask Input",
+            category=CATEGORY,
+            description="Gives the U-Net a product mask as a fifth input channel, with the weights of a trained file from "
+            "models/model_patches. The model then knows from its first layer where the product stands.",
+            inputs=[
+                io.Model.Input("model", tooltip="The base checkpoint that the file was trained on: SD1.5 or SDXL."),
+                io.Combo.Input(
+                    "mask_input_name",
+                    options=_safetensors(),
+                    tooltip="A safetensors file in models/model_patches. The help page says what is in it.",
+                ),
+                io.Mask.Input(
+                    "product_mask",
+                    tooltip="1 = the product stands here in the new image. It spans the whole image, at any resolution of the "
+                    "same shape. One for all images of a batch, or one for each.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    "patched_model", display_name="model", tooltip="For the sampler, or RefAdGen Attention Fusion."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, mask_input_name: str, product_mask: Tensor) -> io.NodeOutput:
+        """Patch a clone of the model."""
+        mask_input = load_mask_input(Path(folder_paths.get_full_path_or_raise(FOLDER, mask_input_name)))
+        return io.NodeOutput(apply_mask_input(model, mask_input, _product_mask(product_mask)))
+
+    @classmethod
+    def fingerprint_inputs(cls, mask_input_name: str, **kwargs: Any) -> tuple[str, int, int]:
+        """A file that was replaced is loaded anew."""
+        path = folder_paths.get_full_path(FOLDER, mask_input_name)
+        if path is None:
+            return mask_input_name, 0, 0
+        stat = Path(path).stat()
+        return mask_input_name, stat.st_size, stat.st_mtime_ns
+
+
+def _product_mask(mask: Tensor) -> Tensor:
+    """A MASK -> (B, H, W) float, 0..1, soft edges kept; ValueError where it selects nothing."""
+    if not bool((mask > PAINT_STEP).any()):
+        raise ValueError("product_mask selects nothing: paint where the product stands in the new image")
+    product = region_mask(mask, "product_mask")
+    assert product is not None
+    return product
+
+
+def _safetensors() -> list[str]:
+    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
