@@ -1,4 +1,4 @@
-"""What a balanced branch costs in the cross-attention: `python -m benchmarks.balance`, from the repository root.
+"""What a balanced image prompt costs in the cross-attention: `python -m benchmarks.balance`, from the repository root.
 
 One call of the hook at SDXL's shapes of 1024 px, positive and negative in one pass, 16 image tokens with cached keys and
 values, a hard region of half the frame, to torch's attention of the text alone in the same call. Interleaved, processor time
@@ -20,6 +20,7 @@ from headless.as_package import load_repository
 from headless.find_host import require_host
 
 from .measure import Contestant, clock_for, interleaved, ratio
+from .models import facts_of_a_call, unet_without_weights
 
 SHAPES = {"640x4096": (640, 64), "1280x1024": (1280, 32)}  # width x queries: width, side of the grid
 TOKENS, TEXT_TOKENS, HEAD_DIM = 16, 77, 64
@@ -28,7 +29,7 @@ CASES = {  # text share, normalised
     "text_share 1": (1.0, False),
     "text_share 0, std_norm": (0.0, True),
     "text_share 1, std_norm": (1.0, True),
-    "text_share 0, half of its time weight": (0.5, False),  # what `weigh_control` makes of it
+    "text_share 0, half of its time weight": (0.5, False),  # what `PromptControl.at` makes of it
 }
 
 
@@ -54,9 +55,9 @@ def contestants(width: int, side: int, dtype: torch.dtype) -> dict[str, Contesta
     """The text's attention alone and every case, on the same numbers."""
     from comfy.ldm.modules.attention import attention_pytorch
 
-    from pfv_mepa.nodes.host import cross_attention as cross_attention_patch
+    from pfv_mepa.nodes.host import slots
 
-    cross_attention_patch.optimized_attention = attention_pytorch  # on a CPU the host takes a slower one
+    slots.optimized_attention = attention_pytorch  # on a CPU the host takes a slower one
     generator = torch.Generator().manual_seed(0)
 
     def noise(rows: int, count: int) -> Tensor:
@@ -66,10 +67,9 @@ def contestants(width: int, side: int, dtype: torch.dtype) -> dict[str, Contesta
     pairs: Any = tuple([(noise(1, TOKENS), noise(1, TOKENS))] for _ in range(2))
     options = {
         "n_heads": width // HEAD_DIM,
-        "cond_or_uncond": [1, 0],
-        "sigmas": torch.ones(1),
         "activations_shape": [2, width, side, side],
         "original_shape": [2, 4, 128, 128],
+        **facts_of_a_call(unet_without_weights("sdxl", dtype), (2, 4, 128, 128), (True, False)),
     }
     found: dict[str, Contestant] = {"plain": lambda: attention_pytorch(query, key, value, width // HEAD_DIM)}
     for case, (text_share, std_norm) in CASES.items():
@@ -77,18 +77,26 @@ def contestants(width: int, side: int, dtype: torch.dtype) -> dict[str, Contesta
     return found
 
 
+class _Tokens:
+    """An image prompt, as if an adapter had given its keys and values."""
+
+    def __init__(self, keys_values: Any) -> None:
+        self.keys_values = keys_values
+
+    def __len__(self) -> int:
+        return 1
+
+
 def _hook(pairs: Any, text_share: float, std_norm: bool, call: tuple[Any, ...]) -> Contestant:
-    from pfv_mepa.nodes.host.applied_prompt import AppliedPrompt
-    from pfv_mepa.nodes.host.cross_attention import BlockPatch, ImagePromptPatch
-    from pfv_mepa.pfv_core.attention.balance import Balance
-    from pfv_mepa.pfv_core.attention.formula import BranchControl
+    from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, PromptSlot
+    from pfv_mepa.nodes.host.regional_prompt import RegionalPrompt
+    from pfv_mepa.pfv_core.attention.control import PromptControl
 
     region = torch.zeros(1, 128, 128)
     region[:, :, 64:] = 1
-    control, balance = BranchControl(text_share=text_share), Balance(std_norm)
-    config: Any = None  # of the adapter; only a ControlNet asks for it
-    prompt = AppliedPrompt(pairs, config, control, region, float("inf"), 0.0, balance, None)
-    hook = BlockPatch(ImagePromptPatch((prompt,)), (0,), None)
+    control = PromptControl(text_share=text_share, std_norm=std_norm)
+    image_prompt: Any = _Tokens(pairs)
+    hook = PromptSlot(ImagePromptPatch((RegionalPrompt(image_prompt, control, region),)), ("input", 4, 0), None, (0,))
     return lambda: hook(*call)
 
 

@@ -57,13 +57,14 @@ class Call:
             "n_heads": self.width // models.HEAD_DIM,
             "dim_head": models.HEAD_DIM,
             "attn_precision": None,
-            "cond_or_uncond": [1, 0],
-            "sigmas": torch.tensor([1.0]).to(self.bench.device),
             "activations_shape": [2 * self.batch, self.width, grid, grid],
             "original_shape": [2 * self.batch, 4, self.side // 8, self.side // 8],
             "block": self.block[:2],
             "block_index": self.block[2],
             "transformer_index": 0,
+            **models.facts_of_a_call(
+                self.bench.unet, (2 * self.batch, 4, self.side // 8, self.side // 8), (True, False)
+            ),
         }
 
     @property
@@ -227,11 +228,11 @@ def _add(
 def patched(bench: Workbench, percent: int, tokens: int, control: str, side: int) -> Any:
     """A model with our hooks in it, for this number of tokens."""
     from pfv_mepa.nodes.host.cross_attention import apply_image_prompt
-    from pfv_mepa.pfv_core.attention.formula import BranchControl
+    from pfv_mepa.pfv_core.attention.control import PromptControl
 
     gate, share = CONTROLS[control]
     prompt = image_prompt(bench, tokens)
-    return apply_image_prompt(bench.unet, prompt, BranchControl(1.0, share, gate), models.region(percent, side))
+    return apply_image_prompt(bench.unet, prompt, PromptControl(1.0, share, gate), models.region(percent, side))
 
 
 def image_prompt(bench: Workbench, tokens: int) -> Any:

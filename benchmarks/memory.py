@@ -58,10 +58,11 @@ def _held(name: str, apply: Callable[..., Any], bench: Workbench) -> list[Measur
     forget(bench)
     model = models.unet_without_weights("sdxl", torch.bfloat16)
     slots = peers.slots(apply(bench, model=model))
+    facts = models.facts_of_a_call(model, (2, 4, 32, 32), (True, False))
     for block in cross_attention_blocks(model):
         if block.key in slots:
-            _call(slots[block.key], block.width, bench.device)
-    roots = [slots, bench.adapter] if name == "ours" else [slots]
+            _call(slots[block.key], block.width, bench.device, facts)
+    roots = [slots, facts, bench.adapter] if name == "ours" else [slots]
     held = held_bytes(roots, bench.device, bench.adapter_file)
     demanded = (AT_MOST, STRETCH) if name == "ours" else (None, None)
     return [
@@ -70,18 +71,17 @@ def _held(name: str, apply: Callable[..., Any], bench: Workbench) -> list[Measur
     ]
 
 
-def _call(hook: Callable[..., Any], width: int, device: torch.device) -> None:
+def _call(hook: Callable[..., Any], width: int, device: torch.device, facts: dict[str, Any]) -> None:
     query, text = (torch.randn(2, count, width).to(device, torch.bfloat16) for count in (64, models.TEXT_TOKENS))
     options = {
         "n_heads": width // models.HEAD_DIM,
         "dim_head": models.HEAD_DIM,
         "attn_precision": None,
-        "cond_or_uncond": [1, 0],
-        "sigmas": torch.tensor([1.0]).to(device),
         "activations_shape": [2, width, 8, 8],
         "original_shape": [2, 4, 32, 32],
         "block": ("input", 4),
         "block_index": 0,
         "transformer_index": 0,
+        **facts,
     }
     hook(query, text, text, options)

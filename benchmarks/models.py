@@ -125,3 +125,10 @@ def region(percent: int, side: int = 1024) -> Tensor:
     mask = torch.zeros(cells * cells)
     mask[: round(percent / 100 * len(mask))] = 1.0
     return mask.view(1, cells, cells).repeat_interleave(32, 1).repeat_interleave(32, 2)
+
+
+def facts_of_a_call(model: Any, latent_shape: tuple[int, ...], negative: tuple[bool, ...], sigma: float = 1.0) -> Any:
+    """What a run adds to the options of a call, for a call by hand."""
+    from pfv_mepa.headless.tiny_stack.calls import facts_of_a_call as facts
+
+    return facts(model, latent_shape, negative, sigma)

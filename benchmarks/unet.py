@@ -63,7 +63,11 @@ class Pass:
         keys = [block.key for block in cross_attention_blocks(model)]
         self.fired = sum(key in found for key in keys)
         timed = {key: TimedHook(found.get(key), bench.clock, self.hooks) for key in keys}
-        self.options = {**options, "patches_replace": {"attn2": timed}, "cond_or_uncond": [1, 0]}
+        self.options = {
+            **{name: value for name, value in options.items() if name != "wrappers"},
+            "patches_replace": {"attn2": timed},
+            **models.facts_of_a_call(model, (2, 4, side // 8, side // 8), (True, False), 5.0),
+        }
         self.inputs = self._inputs(side)
 
     def _inputs(self, side: int) -> Options:
@@ -76,7 +80,7 @@ class Pass:
         }
         tensors = {name: torch.randn(size, generator=generator).to(device, dtype) for name, size in sizes.items()}
         sigmas = torch.full((2,), 5.0).to(device)
-        return {**tensors, "t": sigmas, "transformer_options": self.options | {"sigmas": sigmas[:1]}}
+        return {**tensors, "t": sigmas, "transformer_options": self.options}
 
     def __call__(self) -> None:
         """The U-Net once."""
@@ -133,14 +137,14 @@ def _one_size(bench: Workbench, side: int, hooks: Figure, steps: Figure) -> None
 def _models(bench: Workbench, side: int) -> dict[str, Any]:
     """The model unpatched, with our hooks, and with IPAdapter_plus's."""
     from pfv_mepa.nodes.host.cross_attention import apply_image_prompt
-    from pfv_mepa.pfv_core.attention.formula import BranchControl
+    from pfv_mepa.pfv_core.attention.control import PromptControl
 
     prompt = bench.adapter.image_prompt(models.encoded(), "adapter", 0)
     region = models.region(PERCENT, side)
     found = {"plain": bench.unet}
     for name in ("output, 0", "query, 0", "output, 1"):
         gate, share = CONTROLS[name]
-        found[f"ours, {name}"] = apply_image_prompt(bench.unet, prompt, BranchControl(1.0, share, gate), region)
+        found[f"ours, {name}"] = apply_image_prompt(bench.unet, prompt, PromptControl(1.0, share, gate), region)
     if bench.ip_adapter_plus is not None:
         found[peers.IP_ADAPTER_PLUS] = bench.ip_adapter_plus.apply(
             bench.unet, bench.adapter_file, models.encoded(), region, torch.bfloat16

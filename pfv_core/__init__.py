@@ -5,8 +5,8 @@ prompts into one cross-attention, each in its own region. Nothing here knows the
 
     reference   fit -> patch_mask (D -> D_p -> D_z, section 3.2) -> patch_embed, vit (Eq. 1, 2); file, origin: kept on disk
     adapter     token_compress, resampler (Eq. 3); model, checkpoint: the trained modules and their files
-    attention   query_mask (Eq. 5); formula, plan, general, balance (Eq. 4, 6, and Strictly-ID's 8 to 10); fusion (RefAdGen, Eq. 1);
-                unet_layout: which cross-attention a weight belongs to
+    attention   query_mask (Eq. 5); formula, plan, general, balance (Eq. 4, 6, and Strictly-ID's 8 to 10); fusion (RefAdGen,
+                Eq. 1); unet_layout: which cross-attention a weight belongs to
     region      regions drawn, grown and shared; distance
     ad          formats, placement, cut_out, canvas; depth, composite, shadow; exactness, counted
     research    scale_map (Strictly-ID, sections 3.2, 6.2), mask_input (RefAdGen)

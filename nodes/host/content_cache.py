@@ -30,13 +30,17 @@ class ContentCache(Generic[Value]):
         return len(self._values)
 
     def get_or_compute(self, key: str, compute: Callable[[], Value]) -> Value:
-        """The result of this content, computed only where it is not held."""
+        """The result of this content, computed only where it is not held. One larger than the limit is returned and not kept,
+        and what is held stays."""
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]
         value = compute()
+        size = self._size(value)
+        if size > self._limit:
+            return value
         self._values[key] = value
-        self._held += self._size(value)
+        self._held += size
         while self._held > self._limit:
             _, oldest = self._values.popitem(last=False)
             self._held -= self._size(oldest)

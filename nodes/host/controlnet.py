@@ -2,8 +2,9 @@
 
 The host hands its ControlNets no options, and a block without options runs no patch (0.3.64: `cldm.ControlNet.forward`
 calls `module(h, emb, context)`). Two doors are open all the same. Whatever a ControlNet names in `extra_conds` is passed
-to its network, and the options are among it; and a network's blocks take options where they are given some. So the
-network is wrapped: while it runs, each block with cross-attention is handed options that hold our patches alone.
+to its network, and the options and the map of the call's facts are among it; and a network's blocks take options where they
+are given some. So the network is wrapped: while it runs, each block with cross-attention is handed options that hold our
+patches alone.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from typing import Any
 import torch
 from comfy.controlnet import ControlLora
 
-from .cross_attention import KEY, BlockPatch, ImagePromptPatch, Options, image_prompt_patches
+from .cross_attention import ImagePromptPatch, PromptSlot, image_prompt_patches
+from .facts import CALL, KEY, MAP, Options, Run, read_map
 from .unet import BlockKey, cross_attentions, match_adapter
 
 logger = logging.getLogger(__name__)
 
+NODE = "MEPA Apply to ControlNet"
 OPTIONS = "transformer_options"
-PASSED_ON = ("cond_or_uncond", "sigmas", KEY)  # what our hooks read; other packs' patches are the U-Net's alone
 
-Slots = dict[BlockKey, BlockPatch]
+Slots = dict[BlockKey, PromptSlot]
 
 
 class PromptedNetwork:
@@ -40,8 +42,8 @@ class PromptedNetwork:
         return getattr(self.network, name)
 
     def __call__(self, x: torch.Tensor, **inputs: Any) -> Any:
-        """What the network returns; the host's arguments, with the options that `extra_conds` adds to them."""
-        options = self._options(x, inputs.pop(OPTIONS, None))
+        """What the network returns; the host's arguments, with what `extra_conds` adds to them."""
+        options = self._options(x, inputs.pop(OPTIONS, None) or {}, inputs.pop(MAP, None))
         handles = [
             block.register_forward_pre_hook(partial(_give_options, options, key), with_kwargs=True)
             for key, block in self._blocks().items()
@@ -52,15 +54,19 @@ class PromptedNetwork:
             for handle in handles:
                 handle.remove()
 
-    def _options(self, x: torch.Tensor, given: Options | None) -> Options:
-        if given is None:
+    def _options(self, x: torch.Tensor, given: Options, facts: torch.Tensor | None) -> Options:
+        run: Run | None = given.get(KEY)
+        if run is None:
             raise RuntimeError(
-                "MEPA Apply to ControlNet: the sampler did not hand this ControlNet its options, without which nobody knows "
-                "which rows are negative: use the host's own samplers"
+                f"{NODE}: the model that is sampled does not say which rows of the ControlNet are negative, and which image they "
+                "are of: connect the sampler to the model that comes out of MEPA Apply or, for image prompts in the ControlNet "
+                "alone, to this node's model output"
             )
-        if KEY not in given:  # the model being sampled carries no image prompt, so nobody has checked yet
-            self.patch.check_latent(x.shape[0] // len(given["cond_or_uncond"]), (x.shape[-2], x.shape[-1]))
-        options = {name: given[name] for name in PASSED_ON if name in given}
+        options = {
+            KEY: run,
+            CALL: read_map(run, facts, x, given["sigmas"]),
+            "cond_or_uncond": given.get("cond_or_uncond"),
+        }
         return options | {"original_shape": list(x.shape), "patches_replace": {"attn2": self.slots}}
 
     def _blocks(self) -> dict[tuple[str, int], torch.nn.Module]:
@@ -92,11 +98,13 @@ def apply_to_control_net(control_net: Any, model: Any) -> Any:
     patch = max(patches, key=lambda found: len(found.prompts))
     network = _network(control_net)
     blocks = cross_attentions(network)
-    indices = [match_adapter(prompt.config, blocks) for prompt in patch.prompts]
-    slots = {block.key: BlockPatch(patch, tuple(index[block.key] for index in indices), None) for block in blocks}
+    indices = [match_adapter(prompt.image_prompt.adapter.config, blocks) for prompt in patch.prompts]
+    slots = {
+        block.key: PromptSlot(patch, block.key, None, tuple(index[block.key] for index in indices)) for block in blocks
+    }
     prompted = control_net.copy()
     prompted.control_model = PromptedNetwork(network, patch, slots)
-    prompted.extra_conds = [*(name for name in prompted.extra_conds if name != OPTIONS), OPTIONS]
+    prompted.extra_conds = [*(name for name in prompted.extra_conds if name not in (OPTIONS, MAP)), OPTIONS, MAP]
     return prompted
 
 

@@ -1,4 +1,4 @@
-"""A product mask at the U-Net's input: the only file that knows the host's hooks there.
+"""A product mask at the U-Net's input.
 
 The host widens the input of an inpainting model by concatenating latents, which changes how the first convolution adds up.
 Here the fifth channel's share is added to what the unchanged convolution gave, so that a channel of zeros changes no bit;
@@ -7,27 +7,18 @@ the other four, where a file has them too, are an ordinary patch of weights, whi
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...pfv_core.attention.query_mask import LATENT_SCALE, frame_matches
-from ...pfv_core.research.mask_input import LATENT_CHANNELS, MaskInput, add_mask_input, check_fits
-from .frame_position import cropped, position_of, track_positions
-
-logger = logging.getLogger(__name__)
+from ...pfv_core.research.mask_input import LATENT_CHANNELS, MaskInput, check_fits, mask_channel
+from .facts import Call, Options, Run, call_of, cells, patches_of, track
 
 NAME = "RefAdGen Mask Input"
-KEY = "pfv_mask_input"  # of our wrapper and of the kernel among the model's attachments
 FIRST_CONVOLUTION = "diffusion_model.input_blocks.0.0"
 FIRST_BLOCK = ("input", 0)
-
-Options = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,33 +31,40 @@ class MaskInputPatch:
     def __deepcopy__(self, memo: dict[int, Any]) -> MaskInputPatch:
         return self
 
+    def begin(self, run: Run) -> MaskInputRun:
+        """What is computed once for a run; ValueError if the mask does not fit it."""
+        return MaskInputRun(self.kernel, run.placed(self.product_mask, NAME, "product_mask"))
+
+    @torch.compiler.disable
     def __call__(self, hidden: Tensor, options: Options) -> Tensor:
         """What a block of the input side gave -> with the mask's share, if it is the first block."""
         if tuple(options["block"]) != FIRST_BLOCK:
             return hidden
-        position = position_of(options)
-        sampled = (hidden.shape[-2], hidden.shape[-1])
-        if position is None:
-            raise RuntimeError(
-                f"{NAME}: a part of {sampled[0]}x{sampled[1]} latent pixels is sampled by a patch that does not say where in "
-                "the image it lies: without that the mask cannot be placed; remove that patch"
-            )
-        masks = cropped(self.product_mask, position, sampled)[:, None].to(hidden)
-        return add_mask_input(hidden, masks, self.kernel)
+        call = call_of(options, NAME)
+        run: MaskInputRun = call.run.state(self)
+        return hidden + run.channel(call, hidden)
 
-    def check(self, batch: int, latent_size: tuple[int, int]) -> None:
-        """ValueError if the mask fits no batch of this size or no frame of this shape."""
-        count, rows, columns = self.product_mask.shape
-        if count not in (1, batch):
-            raise ValueError(
-                f"{NAME}: product_mask is a batch of {count}, {batch} image(s) are being sampled: give 1, or one for each image"
-            )
-        if not frame_matches((rows, columns), latent_size):
-            height, width = (LATENT_SCALE * side for side in latent_size)
-            raise ValueError(
-                f"{NAME}: product_mask is {rows}x{columns}, the image being sampled is {height}x{width} (height x width): "
-                "give the mask the image's shape"
-            )
+
+class MaskInputRun:
+    """The mask's share of the first convolution in one run, computed once for each part of the frame."""
+
+    def __init__(self, kernel: Tensor, mask: Tensor) -> None:
+        self._kernel, self._mask = kernel, mask
+        self._channels: dict[Any, Tensor] = {}
+
+    def channel(self, call: Call, hidden: Tensor) -> Tensor:
+        """(rows, C, h, w), or (1, C, h, w) where all rows have the same mask; on hidden's device in its dtype."""
+        spots = [(row.image % len(self._mask), row.corner) for row in call.rows]
+        differing = list(dict.fromkeys(spots))
+        key = *differing, call.sampled, hidden.device, hidden.dtype
+        if key not in self._channels:
+            masks = [cells(self._mask[image : image + 1], call.sampled, call, corner) for image, corner in differing]
+            latent_masks = torch.stack(masks).view(-1, 1, *call.sampled)
+            self._channels[key] = mask_channel(latent_masks, self._kernel).to(hidden)
+        channels = self._channels[key]
+        if len(differing) == 1 or spots == differing:
+            return channels
+        return channels[torch.tensor([differing.index(spot) for spot in spots]).to(hidden.device)]
 
 
 def apply_mask_input(model: Any, mask_input: MaskInput, product_mask: Tensor) -> Any:
@@ -83,7 +81,7 @@ def apply_mask_input(model: Any, mask_input: MaskInput, product_mask: Tensor) ->
     Raises:
         ValueError: no such U-Net, a mask input of another base, or a model that has a mask input already.
     """
-    if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+    if any(isinstance(patch, MaskInputPatch) for patch in patches_of(model)):
         raise ValueError(
             f"{NAME}: the model has a mask input already, and there is one channel for it: use one node, with a mask of all "
             "products"
@@ -94,8 +92,7 @@ def apply_mask_input(model: Any, mask_input: MaskInput, product_mask: Tensor) ->
     _patch_latent_channels(clone, mask_input, own)
     patch = MaskInputPatch(mask_input.kernel, product_mask)
     clone.set_model_input_block_patch(patch)
-    track_positions(clone)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, partial(_outer_sample, patch))
+    track(clone, patch)
     return clone
 
 
@@ -129,9 +126,3 @@ def _patch_latent_channels(model: Any, mask_input: MaskInput, own: dict[str, Ten
             differences[f"{FIRST_CONVOLUTION}.{name}"] = (trained - own[name].cpu().float(),)
     if differences:
         model.add_patches(differences)
-
-
-def _outer_sample(patch: MaskInputPatch, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Before the first step: check what only the run can tell."""
-    patch.check(noise.shape[0], (noise.shape[-2], noise.shape[-1]))
-    return executor(noise, *args, **kwargs)

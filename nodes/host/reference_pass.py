@@ -9,15 +9,14 @@ from typing import Any
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
+from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
+
+from .unet import BlockKey, self_attentions
 
 NAME = "RefAdGen Attention Fusion"
 NOISE_STREAM = 0x5EED  # the reference's noise is not the image's, though both come from the run's seed
 BOUND = ("control", "area", "mask", "hooks", "gligen", "timestep_start", "timestep_end")
-
-BlockKey = tuple[str, int, int]
-"""The host's name of a block: part, number in it, depth in its transformer."""
 
 KeysValues = dict[BlockKey, tuple[Tensor, Tensor]]
 
@@ -49,37 +48,9 @@ class Reference:
     patches_uuid: Any = None
 
 
-def self_attentions(model: Any) -> dict[BlockKey, tuple[int, int]]:
-    """Width and heads of every self-attention of a loaded U-Net, in running order.
-
-    Raises:
-        ValueError: a model that is no U-Net with self-attention.
-    """
-    unet = model.get_model_object("diffusion_model")
-    middle = getattr(unet, "middle_block", None)  # None in KOALA-700M
-    sides = {
-        "input": getattr(unet, "input_blocks", []),
-        "middle": [] if middle is None else [middle],
-        "output": getattr(unet, "output_blocks", []),
-    }
-    found: dict[BlockKey, tuple[int, int]] = {}
-    for side, blocks in sides.items():
-        for number, block in enumerate(blocks):
-            for transformer in (module for module in block if isinstance(module, SpatialTransformer)):
-                for depth, inner in enumerate(transformer.transformer_blocks):
-                    if not inner.disable_self_attn:
-                        found[side, number, depth] = inner.attn1.to_q.out_features, inner.attn1.heads
-    if not found:
-        raise ValueError(
-            f"{NAME}: the model is a {type(unet).__name__}, which has no self-attention U-Net (Flux and SD3 are such): use "
-            "SDXL, a distilled SDXL or SD1.5"
-        )
-    return found
-
-
 def check_same_family(model: Any, reference_model: Any) -> None:
     """ValueError, naming the difference, unless each self-attention of the one has its like in the other."""
-    own, other = self_attentions(model), self_attentions(reference_model)
+    own, other = self_attentions(model, NAME), self_attentions(reference_model, NAME)
     advice = "use a reference_model of the same family (SD1.5 with SD1.5, SDXL with SDXL), or disconnect it"
     if own.keys() != other.keys():
         raise ValueError(f"{NAME}: reference_model has {len(other)} self-attentions, model has {len(own)}: {advice}")
@@ -87,8 +58,8 @@ def check_same_family(model: Any, reference_model: Any) -> None:
         if sizes != other[key]:
             place = f"{key[0]} {key[1]} block {key[2]}"
             raise ValueError(
-                f"{NAME}: at {place} reference_model has {other[key][0]} channels in {other[key][1]} heads, model has "
-                f"{sizes[0]} in {sizes[1]}: {advice}"
+                f"{NAME}: at {place} reference_model has {other[key].width} channels in {other[key].heads} heads, model has "
+                f"{sizes.width} in {sizes.heads}: {advice}"
             )
 
 
@@ -144,7 +115,7 @@ def reference_keys_values(model: Any, reference: Reference, sigma: Tensor | None
         return optimized_attention(query, key, value, options["n_heads"], attn_precision=options.get("attn_precision"))
 
     options = {
-        "patches_replace": {"attn1": dict.fromkeys(self_attentions(model), record)},
+        "patches_replace": {"attn1": dict.fromkeys(self_attentions(model, NAME), record)},
         "cond_or_uncond": [0],
         "sigmas": level,
     }

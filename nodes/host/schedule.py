@@ -1,4 +1,4 @@
-"""Noise levels as the timesteps of the model's own schedule."""
+"""The part of the sampling in which a patch takes part, and noise levels as timesteps of the model's schedule."""
 
 from __future__ import annotations
 
@@ -7,6 +7,36 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the sampling, as shares of it; what noise levels those are, the run's own schedule says.
+
+    Raises:
+        ValueError: a window that is empty or reaches out of 0..1.
+    """
+
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.start_percent <= self.end_percent <= 1.0:
+            raise ValueError(
+                f"start_percent is {self.start_percent}, end_percent {self.end_percent}: expected 0 <= start <= end <= 1"
+            )
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the sampling."""
+        return self.start_percent == 0.0 and self.end_percent == 1.0
+
+    def levels(self, sampling: Any) -> tuple[float, float]:
+        """The highest and the lowest noise level in it, by the host's `model_sampling`."""
+        return (
+            float("inf") if self.start_percent == 0.0 else float(sampling.percent_to_sigma(self.start_percent)),
+            0.0 if self.end_percent == 1.0 else float(sampling.percent_to_sigma(self.end_percent)),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The cross-attentions of a loaded U-Net, found by walking what is there, and the adapter layer for each."""
+"""The attentions of a loaded U-Net, found by walking what is there, and the adapter layer for each cross-attention."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
@@ -26,19 +26,51 @@ class CrossAttentionBlock:
     context_dim: int
 
 
-def cross_attention_blocks(model: Any) -> list[CrossAttentionBlock]:
-    """Every cross-attention of a loaded U-Net, by walking what is there.
+class SelfAttention(NamedTuple):
+    """Channels and heads of a self-attention, and how often the latent was halved before it."""
+
+    width: int
+    heads: int
+    level: int
+
+
+def unet_of(model: Any, node: str) -> Any:
+    """The U-Net of a host's ModelPatcher.
 
     Raises:
-        ValueError: a model that is no U-Net with cross-attention.
+        ValueError: a model that is none.
     """
     unet = model.get_model_object("diffusion_model")
+    unet = getattr(unet, "_orig_mod", unet)  # another pack may have compiled it
     if not all(hasattr(unet, name) for name in ("input_blocks", "middle_block", "output_blocks")):
         raise ValueError(
-            f"MEPA Apply: the model is a {type(unet).__name__}, which has no cross-attention U-Net (Flux and SD3 are such): "
-            "use SDXL, a distilled SDXL or SD1.5"
+            f"{node}: the model is a {type(unet).__name__}, which is no U-Net with attention (Flux and SD3 are none): use "
+            "SDXL, a distilled SDXL or SD1.5"
         )
-    return cross_attentions(unet)
+    return unet
+
+
+def self_attentions(model: Any, node: str) -> dict[BlockKey, SelfAttention]:
+    """Every self-attention of a loaded U-Net, in running order.
+
+    Raises:
+        ValueError: a model that is no U-Net with self-attention.
+    """
+    unet = unet_of(model, node)
+    found = {
+        (side.value, number, depth): SelfAttention(block.attn1.to_q.out_features, block.attn1.heads, level)
+        for side, number, level, module in _transformers(unet)
+        for depth, block in enumerate(module.transformer_blocks)
+        if not block.disable_self_attn
+    }
+    if not found:
+        raise ValueError(f"{node}: the {type(unet).__name__} has no self-attention")
+    return found
+
+
+def cross_attention_blocks(model: Any) -> list[CrossAttentionBlock]:
+    """Every cross-attention of a loaded U-Net; ValueError for a model that has none."""
+    return cross_attentions(unet_of(model, "MEPA Apply"))
 
 
 def cross_attentions(unet: Any) -> list[CrossAttentionBlock]:

@@ -16,8 +16,10 @@ from ...pfv_core.region.grid_preview import latent_grid_preview
 from ..convert import image_from_core
 from ..feedback import with_line
 from ..host.adapter import FOLDER, HostAdapter, ImagePrompt, register_folder
+from ..host.cross_attention import apply_prompt
+from ..host.regional_prompt import RegionalPrompt
 from ..types import CATEGORY, AdapterType, ImagePromptType, ImageTokensType
-from .branch_inputs import Branch, balance_inputs, branch_inputs
+from .prompt_inputs import balance_inputs, prompt_inputs, regional_prompt
 
 
 class MEPAAdapterLoader(io.ComfyNode):
@@ -112,7 +114,7 @@ class MEPAApply(io.ComfyNode):
             "Several of these nodes stack: one for each image prompt.",
             inputs=[
                 io.Model.Input("model", tooltip="SDXL, SD1.5 or a distilled SDXL (SSD-1B, Vega, KOALA)."),
-                *branch_inputs(),
+                *prompt_inputs(),
                 *balance_inputs(),
             ],
             outputs=[
@@ -136,13 +138,13 @@ class MEPAApply(io.ComfyNode):
         std_norm: bool = False,
         time_weighting: bool = False,
         gamma: int = PAPER_GAMMA,
-        branches: tuple[Branch, ...] | None = None,
+        branches: tuple[RegionalPrompt, ...] | None = None,
     ) -> io.NodeOutput:
-        """Patch a clone of the model, with one branch after another."""
+        """Patch a clone of the model, with one image prompt after another."""
         numbers = strength, text_share, gate, start_percent, end_percent
-        own = Branch.of(image_prompt, *numbers, region, std_norm, time_weighting, gamma)
-        for branch in (own, *(branches or ())):
-            model = branch.apply(model)
+        own = regional_prompt(image_prompt, *numbers, region, std_norm, time_weighting, gamma)
+        for prompt in (own, *(branches or ())):
+            model = apply_prompt(model, prompt)
         if own.region is None:
             return io.NodeOutput(model)
         shares = ", ".join(f"{share:.0%}" for share in own.region.flatten(1).mean(1).tolist())

@@ -1,4 +1,4 @@
-"""Several branches for one MEPA Apply, and the branches of a model in its ControlNet."""
+"""Several image prompts for one MEPA Apply, and the image prompts of a model in its ControlNet."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from torch import Tensor
 from ...pfv_core.attention.balance import PAPER_GAMMA
 from ..host.adapter import ImagePrompt
 from ..host.controlnet import apply_to_control_net
+from ..host.cross_attention import without_prompts
+from ..host.regional_prompt import RegionalPrompt
 from ..types import CATEGORY, BranchesType
-from .branch_inputs import Branch, balance_inputs, branch_inputs
+from .prompt_inputs import balance_inputs, prompt_inputs, regional_prompt
 
 
 class MEPABranch(io.ComfyNode):
-    """Image prompt -> one more branch."""
+    """Image prompt -> one more for the same MEPA Apply."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,7 +28,7 @@ class MEPABranch(io.ComfyNode):
             category=CATEGORY,
             description="One image prompt with its own region, strength and balance, for the branches input of MEPA Apply or "
             "of another MEPA Branch: pose, appearance and style side by side in one cross-attention.",
-            inputs=[*branch_inputs(), *balance_inputs()],
+            inputs=[*prompt_inputs(), *balance_inputs()],
             outputs=[
                 BranchesType.Output(
                     "all_branches",
@@ -49,16 +51,16 @@ class MEPABranch(io.ComfyNode):
         std_norm: bool = False,
         time_weighting: bool = False,
         gamma: int = PAPER_GAMMA,
-        branches: tuple[Branch, ...] | None = None,
+        branches: tuple[RegionalPrompt, ...] | None = None,
     ) -> io.NodeOutput:
         """Put it behind the others."""
         numbers = strength, text_share, gate, start_percent, end_percent
-        branch = Branch.of(image_prompt, *numbers, region, std_norm, time_weighting, gamma)
-        return io.NodeOutput((*(branches or ()), branch))
+        prompt = regional_prompt(image_prompt, *numbers, region, std_norm, time_weighting, gamma)
+        return io.NodeOutput((*(branches or ()), prompt))
 
 
 class MEPAApplyControlNet(io.ComfyNode):
-    """ControlNet -> ControlNet with the branches of a model."""
+    """ControlNet -> ControlNet with the image prompts of a model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -78,11 +80,17 @@ class MEPAApplyControlNet(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.ControlNet.Output("patched_control_net", display_name="control_net", tooltip="For Apply ControlNet.")
+                io.ControlNet.Output("patched_control_net", display_name="control_net", tooltip="For Apply ControlNet."),
+                io.Model.Output(
+                    "model_without_prompts",
+                    display_name="model",
+                    tooltip="For the sampler, where the image prompts shall be in the ControlNet alone. Otherwise sample with "
+                    "the model from MEPA Apply.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, control_net: Any, model: Any) -> io.NodeOutput:
         """Patch a copy of the ControlNet."""
-        return io.NodeOutput(apply_to_control_net(control_net, model))
+        return io.NodeOutput(apply_to_control_net(control_net, model), without_prompts(model))

@@ -11,11 +11,11 @@ from ...pfv_core.region.regions import Shape, Sharing, draw_region, share_frame
 from ..convert import (
     Selects,
     background_of,
-    check_image_range,
     image_from_core,
     image_to_core,
     region_of,
     region_selection,
+    within_range,
 )
 from ..types import CATEGORY
 
@@ -86,7 +86,10 @@ class MEPARegionFromMask(io.ComfyNode):
             description="Makes a region of a painted mask or of a product's mask: grown or shrunk by a disk, with a soft edge, "
             "or everything around it.",
             inputs=[
-                io.Mask.Input("mask", tooltip="1 = selected, as painted. Above 0.5 counts."),
+                io.Mask.Input(
+                    "mask",
+                    tooltip="1 = selected, as painted. The thing is where its share is above 0.1: glass counts.",
+                ),
                 io.Combo.Input(
                     "mask_selects",
                     options=Selects,
@@ -203,6 +206,4 @@ _OUTPUT_TOOLTIP = "For the region of a MEPA Apply. Empty where the input is not 
 def _picture(image: Tensor | None) -> Tensor | None:
     if image is None:
         return None
-    picture = image_to_core(image, "image")
-    check_image_range(picture, "image")
-    return picture[:1]
+    return within_range(image_to_core(image[:1], "image"), "image")

@@ -15,6 +15,7 @@ from ...pfv_core.research.mask_input import load_mask_input
 from ..convert import PAINT_STEP, region_mask
 from ..host.mask_input import apply_mask_input
 from ..host.reference_pass import ReferenceNoise
+from ..host.schedule import Window
 from ..host.self_attention import apply_attention_fusion
 from ..types import CATEGORY
 from ..window_inputs import window_inputs
@@ -116,8 +117,7 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                 parse_choice(ReferenceNoise, reference_noise, "reference_noise"),
                 None if product_mask is None else _product_mask(product_mask),
                 reference_model,
-                start_percent,
-                end_percent,
+                Window(start_percent, end_percent),
             )
         )
 

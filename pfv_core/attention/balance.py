@@ -1,8 +1,8 @@
-"""Branches in balance: a branch brought to the text's spread (Eq. 8), and one that comes in late (Eq. 10).
+"""An image prompt kept from drowning the text: brought to its spread (Eq. 8), and coming in late (Eq. 10).
 
-Both are of the strictly-ID-preserved paper, where the appearance branch drowned the text's; they are options of every
-branch here and off unless asked for. With m_i, s_i and lambda_i as in `attention`, a_i(t) the time weight and r_i the
-ratio of spreads:
+Both are of the strictly-ID-preserved paper, where the appearance branch drowned the text's; they are options of every image
+prompt here and off unless asked for. With m_i, s_i and lambda_i as in `formula`, a_i(t) the time weight and r_i the ratio of
+spreads:
 
     output gate   out = clamp(1 - sum (1 - s_i) a_i m_i) * text(Q) + sum lambda_i a_i r_i m_i * image_i(Q)
     query gate    out = text(clamp(1 - sum (1 - s_i) a_i m_i) * Q) + sum lambda_i a_i r_i * image_i(m_i * Q)
@@ -13,34 +13,13 @@ weight holds its image prompt back: the weight moves what the region takes from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
-
 import torch
 from torch import Tensor
 
 from ..layers import at_least_float32
-from .branch import Attend, BranchControl, Pair, equals, times
-from .general import SampleWeights
-
-Number = TypeVar("Number", float, Tensor, float | Tensor)
 
 PAPER_GAMMA = 400  # Eq. 10, of 1000 timesteps
-FLAT = 1e-5  # a branch whose spread is a smaller share of its size is constant but for rounding
-
-
-@dataclass(frozen=True)
-class Balance:
-    """How a branch is kept from drowning the text.
-
-    Attributes:
-        std_norm: bring the branch to the text's standard deviation (Eq. 8); False = leave it as it is.
-        gamma: time weighting (Eq. 10), in timesteps; None = the same weight all the time.
-    """
-
-    std_norm: bool = False
-    gamma: float | None = None
+FLAT = 1e-5  # a term whose spread is a smaller share of its size is constant but for rounding
 
 
 def check_gamma(gamma: float, num_timesteps: int) -> None:
@@ -53,11 +32,11 @@ def check_gamma(gamma: float, num_timesteps: int) -> None:
 
 
 def time_weight(timestep: float, gamma: float) -> float:
-    """Weight of a branch at a timestep: 0 in the early, noisy part of sampling, 1 in the late one.
+    """Weight of an image prompt at a timestep: 0 in the early, noisy part of sampling, 1 in the late one.
 
     Args:
         timestep: in the model's schedule, the highest is pure noise and 0 the finished image.
-        gamma: > 0, timesteps. The branch is absent at 2 gamma and above, whole at gamma and below, linear between.
+        gamma: > 0, timesteps. The prompt is absent at 2 gamma and above, whole at gamma and below, linear between.
 
     Returns:
         0..1. Where 2 gamma lies above the schedule's end, sampling starts with more than 0.
@@ -69,82 +48,26 @@ def time_weight(timestep: float, gamma: float) -> float:
     return 1.0 if timestep <= gamma else 1.0 - (timestep - gamma) / gamma
 
 
-def weigh_control(control: BranchControl, weight: float) -> BranchControl:
-    """The control of a branch whose whole part is weighted, 0 = absent, 1 = the same control.
-
-    Paper: Eq. 9, `Y_t + alpha(t) Y'_a`. **Deviation**: what the region takes from the text is weighted as well, so that
-    weight 0 is the text alone at any text_share; with text_share 1, which the paper has, nothing is taken.
-    """
-    if weight == 1.0:
-        return control
-    scale, share = weigh(control.image_scale, control.text_share, weight)
-    return replace(control, image_scale=scale, text_share=share)
-
-
-def weigh(image_scale: Number, text_share: Number, weight: float) -> tuple[Number, Number]:
-    """`weigh_control` of a scale and a share that are one number for all samples, or (B,)."""
-    return weight * image_scale, 1.0 - (1.0 - text_share) * weight
-
-
 def std_ratio(text: Tensor, image: Tensor, region: Tensor | None = None) -> Tensor:
-    """What a branch is multiplied by to have the text's standard deviation.
+    """What an image's term is multiplied by to have the text's standard deviation.
 
     Args:
-        text, image: (B, L, C) output of the text's plain attention and of the branch.
+        text, image: (B, L, C) output of the text's plain attention and of the image prompt's.
         region: (B or 1, L, 1) float, 0..1, how much each query counts; None = all alike.
 
     Returns:
-        (B, 1, 1) in the image's dtype, computed in float32 at least. 1 where the branch is constant (its deviation is
+        (B, 1, 1) in the image's dtype, computed in float32 at least. 1 where the image's term is constant (its deviation is
         0, or less than rounding leaves of it) and where the region is empty: Eq. 8 is not defined there. 0 where the
         text is constant.
 
     Paper: Eq. 8, std(Y_t) / std(Y_a). **Deviation**: the paper does not say what the deviation is taken over. Here it
-    is one number for each sample, over all channels of the queries in the branch's region, so that no image of a batch
+    is one number for each sample, over all channels of the queries in the prompt's region, so that no image of a batch
     depends on another, nor the prompt on the negative. Both outputs are taken before the layer's output projection,
-    which the branches share.
+    which they share.
     """
     of_text, _ = _spread(at_least_float32(text), region)
     of_image, size = _spread(at_least_float32(image), region)
     return torch.where(of_image > FLAT * size, of_text / of_image, 1.0).to(image.dtype)
-
-
-def balanced_attention(
-    query: Tensor,
-    text: tuple[Tensor, Tensor],
-    images: Sequence[Pair],
-    weights: SampleWeights,
-    regions: Sequence[Tensor | None],
-    normalized: Sequence[bool],
-    attend: Attend,
-    base: Attend | None = None,
-) -> Tensor:
-    """Cross-attention where a branch has the text's standard deviation. Every row attends every branch.
-
-    Args:
-        query: (B, L, C), heads joined.
-        text: key and value (B, S, C) of the text.
-        images: per image prompt, key and value (B, c_i, C).
-        weights: from `sample_weights`, moved to the query's device and dtype.
-        regions: per image prompt (B or 1, L, 1), 0..1, 1 = it rules; None = everywhere.
-        normalized: per image prompt, whether it is brought to the text's deviation.
-        attend: plain attention.
-        base: the text branch, where something else already computes it.
-
-    Returns:
-        (B, L, C) in the query's dtype.
-
-    Paper: Eq. 8 and 9. The text's deviation is that of its attention to the query as it is, whatever a gate then makes
-    of it; a branch's is that of its own gated query. lambda and the time weight come after the normalisation.
-    """
-    attend_text = base or attend
-    plain = attend_text(query, *text)
-    gated = plain if equals(weights.text.query, 1.0) else attend_text(times(query, weights.text.query), *text)
-    out = times(gated, weights.text.output)
-    for (key, value, *_), weight, region, normalize in zip(images, weights.images, regions, normalized, strict=True):
-        branch = attend(times(query, weight.query), key, value)
-        factor = std_ratio(plain, branch, region) * weight.output if normalize else weight.output
-        out = torch.addcmul(out, branch, factor) if isinstance(factor, Tensor) else out + times(branch, factor)
-    return out
 
 
 def _spread(values: Tensor, region: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ..choices import parse_choice
-from .formula import Attend
+from .control import Attend
+from .plan import samples_alike
 
 
 class Combine(str, Enum):
@@ -118,8 +119,8 @@ def fused_attention(
         own: key and value (B, S, C) of the layer itself.
         reference: key and value (B, S_ref, C) of the reference U-Net's layer; S_ref need not be S.
         control: scale and way to combine.
-        layout: the rows that are reached, one for the whole batch or one for each image: batch items i, i + len(layout), ...
-            belong to image i.
+        layout: the rows that are reached, one for the whole batch or one each for samples i, i + len(layout), ...; samples with
+            the same object are attended together.
         attend: plain attention.
         base: the layer's own attention, where something else already computes it.
 
@@ -135,18 +136,16 @@ def fused_attention(
     U-Net's input alone), and `blend`. K_ref and V_ref are the reference U-Net's own projections of its own features.
     """
     _check_reference(query, reference)
-    if not layout or query.shape[0] % len(layout):
-        raise ValueError(f"{len(layout)} product masks for a batch of {query.shape[0]}: give 1, or one for each image")
+    parts = list(samples_alike(layout, query.shape[0]))
     out = (base or attend)(query, *own)
     if control.scale == 0.0 or all(part.empty for part in layout):
         return out
     out = out.clone()
     key, value = reference
-    for image, part in enumerate(layout):
+    for samples, part in parts:
         if not part.empty:
-            items = slice(image, None, len(layout))
-            at = (items, slice(None) if part.rows is None else part.rows)
-            term = attend(query[at], key[items], value[items])
+            at = (samples, slice(None) if part.rows is None else part.rows)
+            term = attend(query[at], key[samples], value[samples])
             out[at] = _combined(out[at], term, part.weight, control)
     return out
 

@@ -93,7 +93,12 @@ def add_mask_input(hidden: Tensor, latent_mask: Tensor, kernel: Tensor) -> Tenso
         raise ValueError(
             f"kernel is {tuple(kernel.shape)}, expected ({hidden.shape[1]}, 1, {KERNEL_SIZE}, {KERNEL_SIZE})"
         )
-    return hidden + F.conv2d(latent_mask.to(hidden), kernel.to(hidden), padding=KERNEL_SIZE // 2)
+    return hidden + mask_channel(latent_mask, kernel).to(hidden)
+
+
+def mask_channel(latent_mask: Tensor, kernel: Tensor) -> Tensor:
+    """The fifth channel's share of the first convolution: (B, 1, h, w), (C, 1, 3, 3) -> (B, C, h, w), the kernel's dtype."""
+    return F.conv2d(latent_mask.to(kernel), kernel, padding=KERNEL_SIZE // 2)
 
 
 def load_mask_input(path: Path) -> MaskInput:

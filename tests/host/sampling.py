@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pfv_mepa.headless.tiny_stack.calls import facts_of_a_call
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
@@ -122,6 +123,13 @@ def right_half(height: int = 128, width: int = 128, batch: int = 1) -> Tensor:
     region = torch.zeros(batch, height, width)
     region[:, :, width // 2 :] = 1
     return region
+
+
+def options_of_a_call(
+    model: Any, latent: Tensor, negative: tuple[bool, ...] = (False,), sigma: float = 1.0
+) -> dict[str, Any]:
+    """The options of one call of the U-Net by hand: a chunk of images for each polarity."""
+    return {**model.model_options["transformer_options"], **facts_of_a_call(model, latent.shape, negative, sigma)}
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscreteDistilled
 
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
-from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, host_attention, image_prompt_patches
+from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, image_prompt_patches
+from pfv_mepa.nodes.host.regional_prompt import PromptRun
 from pfv_mepa.nodes.host.schedule import NoiseSchedule
+from pfv_mepa.nodes.host.slots import host_attention
 from pfv_mepa.nodes.mepa.branch_nodes import MEPABranch
 from pfv_mepa.tests.core.reference import weighted_std
 from pfv_mepa.tests.host.sampling import (
@@ -111,15 +113,15 @@ def test_a_normalised_branch_has_the_texts_deviation_in_its_region(model, prompt
 def weights_of_steps(model, **size):
     """What is left of the image scale at every step, from what the hook is called with."""
     found = {}
-    original = ImagePromptPatch._controls_now
+    original = PromptRun.part
 
-    def recording(self, options):
-        controls = original(self, options)
-        found[float(options["sigmas"][0])] = [control.image_scale for control in controls.values()]
-        return controls
+    def recording(self, call, query, options):
+        part = original(self, call, query, options)
+        found[float(options["sigmas"][0])] = [control.image_scale for control in part.controls.values()]
+        return part
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImagePromptPatch, "_controls_now", recording)
+        patch.setattr(PromptRun, "part", recording)
         sample(model, **size)
     return [found[sigma] for sigma in sorted(found, reverse=True)]
 
@@ -140,18 +142,15 @@ def test_a_branch_held_back_leaves_its_region_to_the_text(model, prompt, text_sh
 
 def test_a_time_weight_multiplies_window_and_strength(model, prompt):
     weights = weights_of_steps(apply(model, prompt, strength=0.5, end_percent=0.4, **TIME), steps=4)
-    assert weights == [[1 - 399 / 600], [1 - 66 / 600], [], []]
-    normalised = apply(
-        model, prompt, strength=0.5, **TIME, **STD_NORM
-    )  # the scale comes after Eq. 8, so it is not kept
-    assert weights_of_steps(normalised, steps=4)[1] == [0.5 * (1 - 66 / 600)]
+    assert weights == [[0.5 * (1 - 399 / 600)], [0.5 * (1 - 66 / 600)], [], []]
 
 
 @pytest.mark.parametrize("gamma", [1000, 4000])
 def test_a_gamma_outside_the_schedule_is_refused(model, prompt, gamma):
+    """When sampling begins: the schedule in force is known only then."""
     with pytest.raises(ValueError, match=f"gamma is {gamma}, outside the model's schedule of 1000 timesteps"):
-        apply(model, prompt, time_weighting=True, gamma=gamma)
-    apply(model, prompt, time_weighting=False, gamma=gamma)
+        sample(apply(model, prompt, time_weighting=True, gamma=gamma))
+    sample(apply(model, prompt, time_weighting=False, gamma=gamma))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.host.adapter import HostAdapter, ImagePrompt
 from pfv_mepa.nodes.host.cross_attention import apply_image_prompt, image_prompt_patches
 from pfv_mepa.pfv_core.adapter.checkpoint import read_tensors
-from pfv_mepa.pfv_core.attention.formula import BranchControl, Gate
+from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
+from pfv_mepa.tests.host.sampling import options_of_a_call
 
 CONTEXT, POOLED, ENCODER = 64, 40, 96
 ROWS, COLUMNS = 16, 24
@@ -107,10 +108,10 @@ def of_host(model, unet, inputs, adapter_file, scale, region):
     adapter = HostAdapter.load(adapter_file)
     positive = adapter._adapter.image_proj(inputs["tokens"])
     prompt = ImagePrompt(adapter, positive, torch.zeros_like(positive))
-    patched = apply_image_prompt(model, prompt, BranchControl(scale, 1.0, Gate.OUTPUT), region)
+    patched = apply_image_prompt(model, prompt, PromptControl(scale, 1.0, Gate.OUTPUT), region)
     assert len(image_prompt_patches(patched)) == 1
     sizes = unet.add_time_proj(inputs["time_ids"].flatten()).view(1, -1)
-    options = {**patched.model_options["transformer_options"], "cond_or_uncond": [0], "sigmas": torch.ones(1)}
+    options = options_of_a_call(patched, inputs["latent"])
     return model.model.diffusion_model(
         inputs["latent"],
         inputs["timestep"],

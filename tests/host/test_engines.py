@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from pfv_core.adapter.checkpoint import load_adapter
-from pfv_core.attention.balance import Balance, time_weight
-from pfv_core.attention.formula import Gate
+from pfv_core.attention.balance import time_weight
+from pfv_core.attention.control import Gate, PromptControl
 from pfv_demo import sizes, stack
-from pfv_diffusers.branches import Branch
+from pfv_diffusers.prompts import RegionalPrompt
 from pfv_diffusers.unet import image_prompts
 from pfv_mepa.nodes.host import demo as host_demo
 from pfv_mepa.nodes.host.adapter import HostAdapter, ImagePrompt
 from pfv_mepa.tests.demo_weights import write_random_weights
-from pfv_mepa.tests.host.sampling import apply
+from pfv_mepa.tests.host.sampling import apply, options_of_a_call
 
 TOLERANCE = 1e-4
 BATCH = 2
@@ -72,19 +72,15 @@ def corner(rows: int, columns: int, softness: float = 0.0) -> torch.Tensor:
     return region
 
 
-def of_diffusers(engines, given, branches):
+def of_diffusers(engines, given, prompts):
     conditions = {"encoder_hidden_states": given.text, "added_cond_kwargs": stack.added_conditions(given.pooled)}
-    with image_prompts(engines.unet, branches, tuple(given.latents.shape[2:])):
+    with image_prompts(engines.unet, prompts, tuple(given.latents.shape[2:])):
         return engines.unet(given.latents, given.timestep, **conditions).sample
 
 
 def of_host(model, given, chunks=(COND,), sigma=1.0):
     y = model.model.encode_adm(pooled_output=given.pooled, width=128, height=128, device="cpu")
-    options = {
-        **model.model_options["transformer_options"],
-        "cond_or_uncond": list(chunks),
-        "sigmas": torch.tensor([sigma]),
-    }
+    options = options_of_a_call(model, given.latents, tuple(chunk == UNCOND for chunk in chunks), sigma)
     return model.model.diffusion_model(
         given.latents, given.timestep, context=given.text, y=y, transformer_options=options
     )
@@ -108,7 +104,7 @@ def test_same_prediction(engines, gate, text_share, place):
     given = inputs(rows, columns)
     region = {"everywhere": None, "hard": corner(rows, columns), "soft": corner(rows, columns, 0.3)}[place]
     keys_values = engines.adapter.keys_values(given.positive)
-    theirs = of_diffusers(engines, given, [Branch(keys_values, 0.9, text_share, Gate(gate), region)])
+    theirs = of_diffusers(engines, given, [RegionalPrompt(keys_values, PromptControl(0.9, text_share, gate), region)])
     options = {"strength": 0.9, "text_share": text_share, "gate": gate, "region": region}
     ours = of_host(apply(engines.model, host_prompt(engines, given), **options), given)
     assert difference(ours, theirs) < TOLERANCE
@@ -122,9 +118,9 @@ def test_same_prediction(engines, gate, text_share, place):
 def test_same_prediction_on_frames_that_do_not_halve(engines, size):
     given = inputs(*size)
     region = corner(*size, softness=0.3)
-    branch = Branch(engines.adapter.keys_values(given.positive), 1.0, 0.0, Gate.OUTPUT, region)
+    prompt = RegionalPrompt(engines.adapter.keys_values(given.positive), PromptControl(1.0, 0.0), region)
     ours = of_host(apply(engines.model, host_prompt(engines, given), text_share=0.0, region=region), given)
-    assert difference(ours, of_diffusers(engines, given, [branch])) < TOLERANCE
+    assert difference(ours, of_diffusers(engines, given, [prompt])) < TOLERANCE
 
 
 @torch.no_grad()
@@ -134,14 +130,14 @@ def test_same_prediction_of_two_prompts_with_regions_of_their_own(engines):
     first = corner(16, 16)
     second = torch.cat([first.flip(2), 0.6 * first.flip(1)])
     keys_values = [engines.adapter.keys_values(tokens) for tokens in (given.positive, given.negative)]
-    branches = [
-        Branch(keys_values[0], 1.0, 0.2, Gate.OUTPUT, first),
-        Branch(keys_values[1], 0.7, 0.0, Gate.QUERY, second),
+    prompts = [
+        RegionalPrompt(keys_values[0], PromptControl(1.0, 0.2), first),
+        RegionalPrompt(keys_values[1], PromptControl(0.7, 0.0, Gate.QUERY), second),
     ]
     model = apply(engines.model, host_prompt(engines, given), text_share=0.2, region=first)
     other = ImagePrompt(engines.host_adapter, given.negative, given.negative)
     model = apply(model, other, strength=0.7, text_share=0.0, gate="query", region=second)
-    assert difference(of_host(model, given), of_diffusers(engines, given, branches)) < TOLERANCE
+    assert difference(of_host(model, given), of_diffusers(engines, given, prompts)) < TOLERANCE
 
 
 @torch.no_grad()
@@ -151,8 +147,8 @@ def test_same_prediction_in_both_halves_of_guidance(engines, gate):
     given = inputs(16, 16)
     region = corner(16, 16)
     tokens = torch.cat([given.negative, given.positive[:1]])
-    branch = Branch(engines.adapter.keys_values(tokens), 1.0, 0.0, Gate(gate), region)
-    theirs = of_diffusers(engines, given, [branch])
+    prompt = RegionalPrompt(engines.adapter.keys_values(tokens), PromptControl(1.0, 0.0, gate), region)
+    theirs = of_diffusers(engines, given, [prompt])
     prompt = ImagePrompt(engines.host_adapter, given.positive[:1], given.negative)
     model = apply(engines.model, prompt, text_share=0.0, gate=gate, region=region)
     assert difference(of_host(model, given, (UNCOND, COND)), theirs) < TOLERANCE
@@ -163,13 +159,13 @@ def test_same_prediction_in_both_halves_of_guidance(engines, gate):
 @pytest.mark.parametrize("gate", [gate.value for gate in Gate])
 @pytest.mark.parametrize("text_share", [0.0, 1.0])
 @pytest.mark.parametrize(("std_norm", "gamma"), [(True, None), (False, 400.0), (True, 400.0)])
-def test_same_prediction_of_a_balanced_branch(engines, gate, text_share, std_norm, gamma):
-    """Beside a branch that is not balanced, at timesteps where the time weight is 0, between, and 1."""
-    given, region, balance = inputs(16, 16), corner(16, 16, 0.3), Balance(std_norm, gamma)
+def test_same_prediction_of_a_balanced_prompt(engines, gate, text_share, std_norm, gamma):
+    """Beside one that is not balanced, at timesteps where the time weight is 0, between, and 1."""
+    given, region = inputs(16, 16), corner(16, 16, 0.3)
     keys_values = [engines.adapter.keys_values(tokens) for tokens in (given.positive, given.negative)]
-    branches = [
-        Branch(keys_values[0], 0.9, text_share, Gate(gate), region, balance),
-        Branch(keys_values[1], 0.5, 1.0),
+    prompts = [
+        RegionalPrompt(keys_values[0], PromptControl(0.9, text_share, gate, std_norm, gamma), region),
+        RegionalPrompt(keys_values[1], PromptControl(0.5)),
     ]
     options = {"strength": 0.9, "text_share": text_share, "gate": gate, "region": region, "std_norm": std_norm}
     if gamma is not None:
@@ -179,11 +175,11 @@ def test_same_prediction_of_a_balanced_branch(engines, gate, text_share, std_nor
     sampling = model.get_model_object("model_sampling")
     for timestep in (900.0, 600.0, 300.0):
         given.timestep = torch.full((BATCH,), timestep)
-        theirs = of_diffusers(engines, given, branches)
+        theirs = of_diffusers(engines, given, prompts)
         ours = of_host(model, given, sigma=float(sampling.sigma(torch.tensor(timestep))))
         assert difference(ours, theirs) < TOLERANCE
         unbalanced = of_diffusers(
-            engines, given, [Branch(keys_values[0], 0.9, text_share, Gate(gate), region), branches[1]]
+            engines, given, [RegionalPrompt(keys_values[0], PromptControl(0.9, text_share, gate), region), prompts[1]]
         )
         acts = std_norm or time_weight(timestep, gamma) != 1.0
         assert (difference(theirs, unbalanced) > 10 * TOLERANCE) == acts
@@ -193,7 +189,7 @@ def test_same_prediction_of_a_balanced_branch(engines, gate, text_share, std_nor
 def test_an_inverted_region_is_seen(engines):
     given = inputs(16, 16)
     region = corner(16, 16)
-    branch = Branch(engines.adapter.keys_values(given.positive), region=region)
+    prompt = RegionalPrompt(engines.adapter.keys_values(given.positive), region=region)
     for other in (1 - region, region.flip(2), region.mT):
         ours = of_host(apply(engines.model, host_prompt(engines, given), region=other), given)
-        assert difference(ours, of_diffusers(engines, given, [branch])) > 10 * TOLERANCE
+        assert difference(ours, of_diffusers(engines, given, [prompt])) > 10 * TOLERANCE

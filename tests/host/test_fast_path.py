@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pfv_mepa.nodes.host import cross_attention as cross_attention_patch
-from pfv_mepa.nodes.host.cross_attention import BlockPatch
+from pfv_mepa.nodes.host import slots
+from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, PromptSlot
 from pfv_mepa.tests.core import reference as explicit
 from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
 
@@ -50,7 +50,7 @@ class Operators(TorchDispatchMode):
 def counted_calls() -> Iterator[list[list[str]]]:
     """The operators of each call of the hook, in order."""
     calls: list[list[str]] = []
-    attention, hook = cross_attention_patch.optimized_attention, BlockPatch.__call__
+    attention, hook = slots.optimized_attention, PromptSlot.__call__
 
     def counting(self, *args):
         with Operators() as operators:
@@ -62,13 +62,13 @@ def counted_calls() -> Iterator[list[list[str]]]:
                 operators.names.append("attention")
                 return out
 
-            patch.setattr(cross_attention_patch, "optimized_attention", one_operator)
+            patch.setattr(slots, "optimized_attention", one_operator)
             out = hook(self, *args)
         calls.append(operators.names)
         return out
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BlockPatch, "__call__", counting)
+        patch.setattr(PromptSlot, "__call__", counting)
         yield calls
 
 
@@ -95,10 +95,12 @@ COPIES = ["attention", "index_copy_"]
 )
 @pytest.mark.parametrize("batch", [1, 2])
 def test_operators_of_a_call_with_a_hard_region(model, prompt, gate, text_share, expected, batch):
-    """No more than these, whatever the strength and the batch: nothing is projected, scaled or expanded in a call."""
+    """No more than these, whatever the strength: nothing is projected or scaled in a call. Images of a batch that share a
+    prompt share its keys and values too, which are laid out for the rows in each call and not kept for each."""
     patched = apply(model, prompt, region=right_half(), gate=gate, text_share=text_share, strength=0.7)
+    shared = [] if batch == 1 else ["index_select"] * (3 if gate == "query" else 2)
     for names in after_the_first_step(patched, batch=batch):
-        assert Counter(names) == Counter(expected)
+        assert Counter(names) == Counter([*expected, *shared])
     assert len(expected) <= 9
 
 
@@ -133,7 +135,7 @@ class Explicit:
         chunks = [chunk for chunk in options["cond_or_uncond"] for _ in range(len(query) // 2)]
         out = []
         for row, chunk in enumerate(chunks):
-            images = [p.keys_values[chunk][layer] for p, layer in zip(patch.prompts, layers, strict=True)]
+            images = [p.image_prompt.keys_values[chunk][layer] for p, layer in zip(patch.prompts, layers, strict=True)]
             pairs = [tuple(t[0].double().numpy() for t in pair) for pair in images]
             own, *text = (tensor[row].double().numpy() for tensor in (query, key, value))
             out.append(explicit.text_image_attention(own, text, pairs, masks, numbers, options["n_heads"]))
@@ -156,7 +158,7 @@ def test_sampled_latents_are_those_of_the_explicit_formula(model, prompt, branch
     patched = model
     for share, branch in zip(shares, branches, strict=True):
         patched = apply(patched, prompt, region=share * right_half(64, 64), **branch)
-    fast = sample_with(patched, dtype, cross_attention_patch.ImagePromptPatch.attention)
+    fast = sample_with(patched, dtype, ImagePromptPatch.attention)
     formula = Explicit(shares)
     slow = sample_with(patched, dtype, lambda patch, *args: formula(patch, *args))
     assert (fast - slow).norm() <= tolerance * slow.norm()
@@ -172,5 +174,5 @@ def sample_with(model, dtype, attention):
         return made.to(query.dtype)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_attention_patch.ImagePromptPatch, "attention", in_dtype)
+        patch.setattr(ImagePromptPatch, "attention", in_dtype)
         return sample(model, height=64, width=64)

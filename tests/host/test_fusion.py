@@ -18,8 +18,8 @@ from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
 from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.nodes.host import fusion_run
-from pfv_mepa.nodes.host.cross_attention import host_attention
-from pfv_mepa.nodes.host.fusion_run import AttentionFusion
+from pfv_mepa.nodes.host.fusion_run import FusionRun
+from pfv_mepa.nodes.host.slots import host_attention
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
 
@@ -87,13 +87,13 @@ def passes(monkeypatch):
 def calls(monkeypatch):
     """(block, chunks) of each self-attention that runs."""
     found = []
-    original = AttentionFusion.attention
+    original = FusionRun.attention
 
     def recording(self, block, query, key, value, options, base):
         found.append((block, tuple(options["cond_or_uncond"])))
         return original(self, block, query, key, value, options, base)
 
-    monkeypatch.setattr(AttentionFusion, "attention", recording)
+    monkeypatch.setattr(FusionRun, "attention", recording)
     return found
 
 
@@ -112,13 +112,12 @@ def test_every_self_attention_is_patched_and_fires(tiny_model_of, calls, topolog
 def test_the_mask_rules_at_the_attentions_own_output(model, monkeypatch):
     """Against explicit attention with the reference's recorded keys and values; outside the mask, the layer's own bits."""
     seen = []
-    original = AttentionFusion.attention
+    original = FusionRun.attention
 
     def comparing(self, block, query, key, value, options, base):
         out = original(self, block, query, key, value, options, base)
         own = host_attention(options)(query, key, value)
-        run = options[fusion_run.KEY][self]
-        pair = (tensor.expand(len(query), -1, -1) for tensor in run.keys_values[block])
+        pair = (tensor.expand(len(query), -1, -1) for tensor in self._keys_values[block])
         other = host_attention(options)(query, *pair)
         rows, columns = options["activations_shape"][-2:]
         inside = torch.zeros(rows, columns, 1)
@@ -128,7 +127,7 @@ def test_the_mask_rules_at_the_attentions_own_output(model, monkeypatch):
         seen.append(bool(left.all()) and not torch.equal(out, own))
         return out
 
-    monkeypatch.setattr(AttentionFusion, "attention", comparing)
+    monkeypatch.setattr(FusionRun, "attention", comparing)
     sample(fuse(model, strength=0.5), steps=1)
     assert seen == [True] * 15
 
@@ -239,8 +238,8 @@ def test_clones_do_not_see_each_other(model):
     assert torch.equal(sample(copy.copy(two).clone()), both)
     slots = two.clone().model_options["transformer_options"]["patches_replace"]["attn1"]
     shared = two.model_options["transformer_options"]["patches_replace"]["attn1"]
-    assert all(slots[key] is not shared[key] and slots[key].fusion is shared[key].fusion for key in shared)
-    fusion = slots["input", 4, 0].fusion
+    assert all(slots[key] is not shared[key] and slots[key].patch is shared[key].patch for key in shared)
+    fusion = slots["input", 4, 0].patch
     assert copy.deepcopy(fusion) is fusion  # its runs are found by what it is
 
 
@@ -268,7 +267,8 @@ def test_cycles_leave_nothing_behind(model, other_checkpoint):
 
 def test_another_checkpoint_reads_the_product_and_the_host_loads_it(model, other_checkpoint):
     patched = fuse(model, reference_model=other_checkpoint)
-    assert [extra.model for extra in patched.clone().get_nested_additional_models()] == [other_checkpoint.model]
+    extra = [extra.model for extra in patched.clone().get_nested_additional_models()]
+    assert [one for one in extra if list(one.parameters())] == [other_checkpoint.model]
     comfy.model_management.unload_all_models()
     other = sample(patched)
     loaded = [entry.model.model for entry in comfy.model_management.current_loaded_models]
@@ -357,7 +357,7 @@ def test_what_fits_no_run(model):
 
 def test_hypertile_is_refused_by_name(model):
     (tiled,) = outputs(HyperTile, model=fuse(model), tile_size=64, swap_size=2, max_depth=1, scale_depth=False)
-    with pytest.raises(RuntimeError, match=r"number of rows in self-attention .* HyperTile"):
+    with pytest.raises(RuntimeError, match=r"number of rows in attention from 2 to 8 .* HyperTile"):
         sample(tiled, height=256, width=256, steps=1)
 
 
@@ -439,25 +439,32 @@ def test_areas_of_one_size_are_told_apart_in_one_call(model, calls):
     assert not torch.equal(out[..., 8:], vanilla[..., 8:])
 
 
-def test_tiles_that_do_not_say_where_they_are_are_left_out_and_told(model, caplog):
+def test_tiles_that_do_not_say_where_they_are_are_refused_where_it_matters(model):
     """What tiling packs do: the model on halves of its input, through the function wrapper."""
 
     def tiles(apply_model, arguments):
         halves = arguments["input"].chunk(2, dim=-1)
         return torch.cat([apply_model(half, arguments["timestep"], **arguments["c"]) for half in halves], dim=-1)
 
-    tiled, vanilla = fuse(model), model.clone()
-    for patched in (tiled, vanilla):
+    tiled, everywhere, vanilla = fuse(model), fuse(model, product_mask=None), model.clone()
+    for patched in (tiled, everywhere, vanilla):
         patched.set_model_unet_function_wrapper(tiles)
-    with caplog.at_level(logging.WARNING):
-        out = sample(tiled)
-    told = [record.message for record in caplog.records if "sampled by itself" in record.message]
-    assert len(told) == 1
-    assert "16x8 of 16x16" in told[0]
-    assert torch.equal(out, sample(vanilla))
-    whole = fuse(model, product_mask=None)
-    whole.set_model_unet_function_wrapper(tiles)
-    assert not torch.equal(sample(whole), out)
+    with pytest.raises(RuntimeError, match=r"Between the sampler and the model stand .*test_fusion.*tiles"):
+        sample(tiled)
+    assert not torch.equal(sample(everywhere), sample(vanilla))  # no mask, one reference: the same for every row
+
+
+def test_the_host_makes_room_for_what_is_held(model):
+    """Keys and values of every self-attention: as many bytes as a reference pass gives."""
+    found = []
+    original = fusion_run.reference_keys_values
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fusion_run, "reference_keys_values", lambda *args: found.append(original(*args)) or found[-1])
+        patched = fuse(model, reference_latent=product(height=104, width=72))
+        sample(patched, steps=1)
+    held = sum(tensor.nbytes for pair in found[0].values() for tensor in pair)
+    extra = patched.get_nested_additional_models()
+    assert sum(one.model_size() for one in extra) == held > 0
 
 
 def test_controlnet(tiny_model, tiny_controlnet):

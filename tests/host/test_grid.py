@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
-from pfv_mepa.nodes.host.applied_prompt import RunCache
+from pfv_mepa.nodes.host.regional_prompt import PromptRun
 from pfv_mepa.pfv_core.attention.query_mask import layer_grid
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, recorded_calls, right_half, sample
 
@@ -38,7 +41,7 @@ def test_grid_of_odd_sizes(tiny_model, prompt, height, width):
 
 def planned_masks(model, **size):
     """The region share of every query that the run planned with, by grid."""
-    from pfv_mepa.nodes.host import applied_prompt as patch_module
+    from pfv_mepa.nodes.host import facts as patch_module
 
     found = {}
     original = patch_module.query_mask
@@ -98,17 +101,20 @@ def test_a_soft_painted_rim_counts_as_hard(tiny_model, prompt):
     )
 
 
-def test_plans_are_made_once_for_each_grid_and_dropped_after_the_run(tiny_model, prompt):
+def test_plans_are_made_once_for_each_grid_and_go_with_the_run(tiny_model, prompt):
     patched = apply(tiny_model, prompt, region=right_half())
-    sizes = []
-    original = RunCache.clear
+    made = []
+    original = PromptRun.__init__
 
-    def recording(self):
-        sizes.append((len(self._plans), len(self._keys_values)))
-        original(self)
-        assert not [cache for cache in (self._plans, self._masks, self._keys_values) if cache]
+    def recording(self, *args):
+        original(self, *args)
+        made.append(weakref.ref(self))
+        computed.append((self._computed, self._keys_values))
 
+    computed = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunCache, "clear", recording)
+        patch.setattr(PromptRun, "__init__", recording)
         sample(patched, steps=3)
-    assert sizes == [(2, 70)]
+    assert [(len(plans), len(keys_values)) for plans, keys_values in computed] == [(2, 70)]
+    gc.collect()
+    assert [run() for run in made] == [None]

@@ -93,18 +93,23 @@ def test_one_reference_and_one_region_for_each_image(tiny_model, tiny_clip_visio
         assert_near(together[index], sample(patched, batch=2, steps=1)[index])
 
 
-def test_area_conditioning_says_so_and_leaves_regions_out(tiny_model, prompt, caplog):
+def test_a_region_is_cropped_with_the_area_that_is_sampled(tiny_model, prompt, caplog):
+    """The right half alone is sampled: a region there is all of it, one on the left is nothing."""
     (area,) = host_nodes.ConditioningSetArea().append(tiny_conditioning(tiny_model, seed=6), 64, 128, 64, 0, 1.0)
-    patched = apply(tiny_model, prompt, region=right_half())
     with caplog.at_level(logging.WARNING):
-        cropped = sample(patched, positive=area, steps=2)
-    told = [record for record in caplog.records if "sampled by itself" in record.message]
-    assert len(told) == 1
-    assert "16x8 of 16x16" in told[0].message
-    vanilla = sample(tiny_model, positive=area, steps=2)
-    assert not torch.equal(cropped, vanilla)  # the negative covers the whole frame and keeps its image prompt
-    everywhere = sample(apply(tiny_model, prompt), positive=area, steps=2)
-    assert not torch.equal(everywhere, vanilla)
+        right, left, everywhere, vanilla = (
+            sample(model, positive=area, cfg=1.0)
+            for model in (
+                apply(tiny_model, prompt, region=right_half(), text_share=0.0),
+                apply(tiny_model, prompt, region=1 - right_half(), text_share=0.0),
+                apply(tiny_model, prompt, text_share=0.0),
+                tiny_model,
+            )
+        )
+    assert torch.equal(right, everywhere)
+    assert torch.equal(left, vanilla)
+    assert not torch.equal(right, vanilla)
+    assert not [record for record in caplog.records if "MEPA" in record.message]
 
 
 def test_lora_before_and_after(tiny_model, prompt):
@@ -165,7 +170,7 @@ def test_stacked_prompts_are_one_patch_and_their_order_does_not_matter(tiny_mode
 
 def test_a_slot_taken_by_another_pack_stays_in_use(tiny_model, prompt):
     """Whatever sits in a slot already computes the text branch; with everything at its plain value, to the bit."""
-    from pfv_mepa.nodes.host.cross_attention import host_attention
+    from pfv_mepa.nodes.host.slots import host_attention
 
     class Foreign:
         calls = 0

@@ -9,7 +9,7 @@ from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.headless.tiny_stack.topologies import NO_MIDDLE_BLOCK, Topology
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
-from pfv_mepa.tests.host.sampling import apply, outputs
+from pfv_mepa.tests.host.sampling import apply, options_of_a_call, outputs
 
 CASES = 2000
 MODES, FITS, THRESHOLDS = ("drop", "zero"), ("pad", "crop", "stretch"), (0.0, 0.0, 0.1, 0.5, 0.9)
@@ -73,10 +73,11 @@ def through_everything(small, adapter, image, patch_mask, mode, method, gate):
     unet = model.model.diffusion_model
     generator = torch.Generator().manual_seed(0)
     batch = len(prompt)
-    options = {**patched.model_options["transformer_options"], "cond_or_uncond": [0], "sigmas": torch.ones(batch)}
+    latent = torch.randn(batch, 4, 8, 8, generator=generator)
+    options = options_of_a_call(patched, latent)
     with torch.inference_mode():
         denoised = unet(
-            torch.randn(batch, 4, 8, 8, generator=generator),
+            latent,
             torch.full((batch,), 500.0),
             context=torch.randn(batch, 8, models.CONTEXT_DIM, generator=generator),
             y=torch.randn(batch, models.POOLED_DIM + models.SIZE_EMBEDDING_DIM, generator=generator),

@@ -192,7 +192,7 @@ def test_out_of_memory_in_the_patch_is_the_hosts_own_error_and_the_next_run_is_r
 ):
     """More than two rows of queries are too many here, as a batch of two is with positive and negative."""
     latent = queue.run(full_prompt(adapters[0]))
-    attention = "pfv_mepa.nodes.host.cross_attention.optimized_attention"
+    attention = "pfv_mepa.nodes.host.slots.optimized_attention"
     calls = []
 
     def little_memory(query, *args, **kwargs):
@@ -234,7 +234,7 @@ def test_a_run_that_is_interrupted_leaves_the_next_one_right(queue, adapters, mo
             return original(*args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr("pfv_mepa.nodes.host.cross_attention.optimized_attention", interrupting)
+            patch.setattr("pfv_mepa.nodes.host.slots.optimized_attention", interrupting)
             assert queue.run(other) is None
         assert queue.events("execution_interrupted")
         assert torch.equal(queue.run(full_prompt(adapters[0])), latent)

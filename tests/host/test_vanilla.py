@@ -7,7 +7,7 @@ import torch
 
 from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.host.cross_attention import apply_image_prompt, image_prompt_patches
-from pfv_mepa.pfv_core.attention.formula import BranchControl, Gate
+from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
 from pfv_mepa.tests.host.sampling import apply, image_prompt, recorded_calls, right_half, sample
 
 # Cross-attentions of the released models, counted in their configurations.
@@ -48,7 +48,7 @@ def test_removing_the_node_leaves_the_model_as_it_was(tiny_model, prompt):
 
 def test_empty_region_with_all_text_is_the_unpatched_model(tiny_model, prompt):
     empty = torch.zeros(1, 128, 128)
-    patched = apply_image_prompt(tiny_model, prompt, BranchControl(1.0, 1.0, Gate.OUTPUT), empty)
+    patched = apply_image_prompt(tiny_model, prompt, PromptControl(1.0, 1.0, Gate.OUTPUT), empty)
     assert (sample(patched) - sample(tiny_model)).abs().max() == 0.0
 
 
@@ -89,7 +89,7 @@ def test_each_layer_counts(tiny_model, prompt):
     """Silencing one layer's values at a time changes the latent, so each of the 70 feeds its own block."""
     baseline = sample(apply(tiny_model, prompt), steps=1)
     (patch,) = image_prompt_patches(apply(tiny_model, prompt))
-    positive, negative = patch.prompts[0].keys_values
+    positive, negative = patch.prompts[0].image_prompt.keys_values
     for layer in (0, 3, 23, 24, 53, 54, 59, 60, 69):
         kept = [pairs[layer] for pairs in (positive, negative)]
         for pairs in (positive, negative):
@@ -114,7 +114,7 @@ def test_the_region_rules_where_it_is(tiny_model, prompt):
     seen = []
 
     def compare(out, query, key, value, options, **kwargs):
-        from pfv_mepa.nodes.host.cross_attention import host_attention
+        from pfv_mepa.nodes.host.slots import host_attention
 
         text = host_attention(options)(query, key, value)
         rows, columns = options["activations_shape"][-2:]

@@ -1,65 +1,42 @@
-"""What a branch of the cross-attention is asked for: the inputs that MEPA Apply and MEPA Branch share, written once."""
+"""What an image prompt is asked for: the inputs that MEPA Apply and MEPA Branch share, written once."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...pfv_core.attention.balance import PAPER_GAMMA, Balance
-from ...pfv_core.attention.formula import BranchControl, Gate
+from ...pfv_core.attention.balance import PAPER_GAMMA
+from ...pfv_core.attention.control import Gate, PromptControl
 from ..convert import region_mask
 from ..host.adapter import ImagePrompt
-from ..host.cross_attention import apply_image_prompt
+from ..host.regional_prompt import RegionalPrompt
+from ..host.schedule import Window
 from ..types import BranchesType, ImagePromptType
 from ..window_inputs import window_inputs
 
 
-@dataclass(frozen=True)
-class Branch:
-    """An image prompt and how it takes part."""
-
-    image_prompt: ImagePrompt
-    control: BranchControl
-    balance: Balance
-    region: Tensor | None  # (R, H, W) 0..1, 1 = it rules; None = everywhere
-    start_percent: float
-    end_percent: float
-
-    @classmethod
-    def of(
-        cls,
-        image_prompt: ImagePrompt,
-        strength: float,
-        text_share: float,
-        gate: str,
-        start_percent: float,
-        end_percent: float,
-        region: Tensor | None,
-        std_norm: bool,
-        time_weighting: bool,
-        gamma: int,
-    ) -> Branch:
-        """From the inputs of a node."""
-        return cls(
-            image_prompt,
-            BranchControl(strength, text_share, gate),
-            Balance(std_norm, float(gamma) if time_weighting else None),
-            region_mask(region, "region"),
-            start_percent,
-            end_percent,
-        )
-
-    def apply(self, model: Any) -> Any:
-        """A clone of the model with this branch on top of those it has."""
-        return apply_image_prompt(
-            model, self.image_prompt, self.control, self.region, self.start_percent, self.end_percent, self.balance
-        )
+def regional_prompt(
+    image_prompt: ImagePrompt,
+    strength: float,
+    text_share: float,
+    gate: str,
+    start_percent: float,
+    end_percent: float,
+    region: Tensor | None,
+    std_norm: bool,
+    time_weighting: bool,
+    gamma: int,
+) -> RegionalPrompt:
+    """From the inputs of a node."""
+    return RegionalPrompt(
+        image_prompt,
+        PromptControl(strength, text_share, gate, std_norm, float(gamma) if time_weighting else None),
+        region_mask(region, "region"),
+        Window(start_percent, end_percent),
+    )
 
 
-def branch_inputs() -> list[io.Input]:
+def prompt_inputs() -> list[io.Input]:
     """Everything but the balance, which came later and stands behind it."""
     return [
         ImagePromptType.Input("image_prompt", tooltip="From PFV Token Compress."),
@@ -98,7 +75,7 @@ def branch_inputs() -> list[io.Input]:
 
 
 def balance_inputs() -> list[io.Input]:
-    """Balance of the branch against the text, off by default, and the branches that come with it."""
+    """Balance of the image prompt against the text, off by default, and the further prompts that come with it."""
     return [
         io.Boolean.Input(
             "std_norm",

@@ -1,0 +1,411 @@
+"""The facts of a run, for every patch of this pack: which rows are negative, which image, where in the frame, what schedule.
+
+The host crops, slices and repeats whatever has the shape of the noise together with it. So before sampling begins every
+condition gets a map of the latent that is sampled: each latent pixel's own row and column, its image of the batch, and
+whether its prompt is a negative one, which the guider's names for its conditions say. What arrives at the model beside a
+call's latent says all of that for each of its rows, whatever guider, window or area stood between. Nothing is inferred from
+an index, a shape or the moment of patching; where a fact does not arrive, the call is refused and what stands between named.
+
+    track(model, patch)     at the node: the clone's runs are told of the patch
+    Run                     of one sampling: frame, schedule in force, what each patch keeps for it, what the user was told
+    Call                    of one call of the model: its rows, and the noise level
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from comfy.conds import CONDNoiseShape
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...pfv_core.attention.query_mask import LATENT_SCALE, frame_matches, query_mask
+from .compiled import compiled_run
+from .schedule import NoiseSchedule, Window
+
+logger = logging.getLogger(__name__)
+
+KEY = "pfv_mepa"  # of our wrappers, and of the run in the options of its calls
+CALL = "pfv_call"  # of the call in its options
+PATCHES = "pfv_patches"  # of a model's patches in its options
+CROP = "pfv_crop"  # of the part of the frame that a model's runs sample
+MAP = "pfv_map"  # of the map among a condition's tensors
+
+NEGATIVE = {"positive": False, "middle": False, "negative": True, "empty_negative_prompt": True}
+"""The names that guiders have for their conditions -> whether the image prompt's negative answers to it."""
+
+Grid = tuple[int, int]
+Options = dict[str, Any]
+
+
+class Patch(Protocol):
+    """What this pack puts into a model. Never changed; what a run computes lives in its state."""
+
+    def begin(self, run: Run) -> Any:
+        """The patch's state for a run; ValueError if the patch does not fit the run."""
+
+
+class Row(NamedTuple):
+    """One row of a call: whether its prompt is a negative one, its image of the batch, and its corner in latent pixels."""
+
+    negative: bool
+    image: int
+    corner: Grid
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of an ad that is sampled as a picture of its own, in image pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    frame_height: int
+    frame_width: int
+
+    def of(self, mask: Tensor, name: str) -> Tensor:
+        """That part of a (R, H, W) mask; ValueError unless the mask has the frame's size."""
+        if tuple(mask.shape[1:]) != (self.frame_height, self.frame_width):
+            raise ValueError(
+                f"{name} is {mask.shape[1]}x{mask.shape[2]}, MEPA Crop says that the frame is {self.frame_height}x"
+                f"{self.frame_width} (height x width): give the mask the frame's size"
+            )
+        return mask[:, self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(eq=False)
+class Run:
+    """One sampling.
+
+    Attributes:
+        guider: the name of its guider's class, for messages.
+        batch: images that are sampled.
+        latent_size: rows and columns of the latent that is sampled.
+        crop: the part of the ad that it is, None = the whole.
+        between: what else may change the model's calls, for messages.
+        patcher: the host's ModelPatcher of what is sampled.
+        sampling: the host's `model_sampling` in force, once the model is loaded.
+    """
+
+    guider: str
+    batch: int
+    latent_size: Grid
+    crop: Crop | None
+    between: tuple[str, ...]
+    patcher: Any = None
+    sampling: Any = None
+    _states: dict[int, tuple[Patch, Any]] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def state(self, patch: Any) -> Any:
+        """What a patch keeps for this run, made when it is first asked for."""
+        if id(patch) not in self._states:
+            self._states[id(patch)] = patch, patch.begin(self)
+        return self._states[id(patch)][1]
+
+    @property
+    def states(self) -> list[Any]:
+        """Of all patches, in the order in which they were put into the model."""
+        return [state for _, state in self._states.values()]
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        """Timesteps of the model as it is sampled, whatever changed its sampling after our nodes."""
+        return NoiseSchedule.of(self.sampling)
+
+    def levels(self, window: Window) -> tuple[float, float]:
+        """The window's highest and lowest noise level in the schedule in force."""
+        return window.levels(self.sampling)
+
+    def check_batch(self, count: int, node: str, what: str) -> None:
+        """ValueError unless there is one for all images of the batch, or one for each."""
+        if count not in (1, self.batch):
+            raise ValueError(
+                f"{node}: {what} is a batch of {count}, {self.batch} image(s) are being sampled: give 1, or one for each image"
+            )
+
+    def placed(self, mask: Tensor, node: str, what: str) -> Tensor:
+        """The part of a (R, H, W) mask of the ad that this run samples; ValueError where it cannot be that frame's."""
+        self.check_batch(mask.shape[0], node, what)
+        if self.crop is not None:
+            mask = self.crop.of(mask, f"{node}: {what}")
+        height, width = (LATENT_SCALE * side for side in self.latent_size)
+        size = (
+            f"{what} is {mask.shape[1]}x{mask.shape[2]}, the image being sampled is {height}x{width} (height x width)"
+        )
+        if not frame_matches((mask.shape[1], mask.shape[2]), self.latent_size):
+            raise ValueError(f"{node}: {size}: give the mask the image's shape, or say with MEPA Crop which part it is")
+        if self.crop is None and abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width):
+            self.tell(
+                f"{node}: {size}. It is taken for the whole frame at another size. Where a detailer or an upscaler samples a "
+                "part of the ad as a picture of its own, put MEPA Crop before it"
+            )
+        return mask
+
+    def tell(self, message: str) -> None:
+        """Say something to the user once in a run."""
+        if message not in self._told:
+            self._told.add(message)
+            logger.warning(message)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of the model.
+
+    Attributes:
+        run: that it is part of.
+        rows: of its latent.
+        sampled: rows and columns of its latent, the frame's or those of a part.
+        sigmas: the noise level, the same in all of it.
+        kept: what patches know for the rest of the call.
+    """
+
+    run: Run
+    rows: tuple[Row, ...]
+    sampled: Grid
+    sigmas: Tensor
+    kept: dict[Any, Any] = field(default_factory=dict)
+
+    @cached_property
+    def sigma(self) -> float:
+        """The noise level, read from the device where somebody asks for it and then known."""
+        return float(self.sigmas.flatten()[0])
+
+    def rows_of(self, count: int, options: Options, node: str) -> tuple[Row, ...]:
+        """The rows of an attention with `count` rows.
+
+        Attention-couple packs repeat the rows of a chunk, and publish of which chunks of the host's theirs are made.
+        """
+        if count == len(self.rows):
+            return self.rows
+        host, couple = options.get("cond_or_uncond"), options.get("cond_or_uncond_couple")
+        if host and couple and len(self.rows) % len(host) == 0 and count * len(host) == len(couple) * len(self.rows):
+            batch = len(self.rows) // len(host)
+            chunks = {index: self.rows[at * batch : (at + 1) * batch] for at, index in enumerate(host)}
+            if set(couple) <= set(chunks):
+                return tuple(row for index in couple for row in chunks[index])
+        raise RuntimeError(
+            f"{node}: another patch changed the number of rows in attention from {len(self.rows)} to {count} without saying "
+            "which image and prompt each belongs to, as HyperTile does in self-attention: remove that patch"
+        )
+
+
+def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
+    """Tell the runs of a clone of a model of a patch that it carries, in the place of another one where that is given."""
+    options = model.model_options["transformer_options"]
+    others = [known for known in options.get(PATCHES, ()) if known not in (instead_of, patch)]
+    options[PATCHES] = (*others, patch)
+    carry_facts(model)
+
+
+def carry_facts(model: Any) -> None:
+    """Let the conditions of a clone's runs carry their facts."""
+    if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+        return
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _around_the_run)
+    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, _around_the_sampler)
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _around_an_evaluation)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _around_the_model)
+
+
+def patches_of(model: Any) -> tuple[Any, ...]:
+    """What `track` was told of a model."""
+    return tuple(model.model_options["transformer_options"].get(PATCHES, ()))
+
+
+def crop_runs(model: Any, crop: Crop) -> Any:
+    """A clone of a model whose runs sample this part of the ad."""
+    clone = model.clone()
+    clone.model_options["transformer_options"][CROP] = crop
+    return clone
+
+
+def call_of(options: Options, node: str) -> Call:
+    """The facts of the call that these options belong to.
+
+    Raises:
+        RuntimeError: they did not arrive; the message names what stands between the sampler and the model.
+    """
+    call: Call | None = options.get(CALL)
+    if call is not None:
+        return call
+    run: Run | None = options.get(KEY)
+    if run is None:
+        raise RuntimeError(
+            f"{node}: the model is being run outside the host's samplers: remove the node from this model"
+        )
+    between = f" Between the sampler and the model stand {', '.join(run.between)}." if run.between else ""
+    raise RuntimeError(
+        f"{node}: the model was called without the conditions' facts, so nobody knows which rows are negative, which image "
+        f"they are of and where in it they lie.{between} Remove what calls the model with conditions of its own"
+    )
+
+
+def run_of(options: Options, node: str) -> Run:
+    """The run that a call's options belong to; RuntimeError where the model is run by hand."""
+    run: Run | None = options.get(KEY)
+    if run is None:
+        raise RuntimeError(
+            f"{node}: the model is being run outside the host's samplers: remove the node from this model"
+        )
+    return run
+
+
+def read_map(run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor) -> Call | None:
+    """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's."""
+    if facts is None or facts.shape[0] != latent.shape[0] or facts.shape[-2:] != latent.shape[-2:]:
+        return None
+    height, width = facts.shape[-2:]
+    rows = []
+    for (top, left, image, negative), end in zip(
+        facts[:, :, 0, 0].tolist(), facts[:, :2, -1, -1].tolist(), strict=True
+    ):
+        if end != [top + height - 1, left + width - 1]:
+            return None  # resized on its way, not cropped
+        rows.append(Row(bool(negative), image, (top, left)))
+    return Call(run, tuple(rows), (height, width), sigmas)
+
+
+def cells(mask: Tensor, grid: Grid, call: Call, corner: Grid) -> Tensor:
+    """The share of each query's cell that a mask of the run's frame covers, in the part of it that a row samples.
+
+    Args:
+        mask: (1, H, W) float, 0..1, from `Run.placed`.
+        grid: rows and columns of queries.
+        call: gives the part's size.
+        corner: top and left of the part, latent pixels.
+
+    Returns:
+        (rows * columns) float64, 0..1.
+    """
+    whole = call.run.latent_size
+    if call.sampled == whole:
+        return query_mask(mask, grid, whole)[0]
+    (top, left), (height, width) = corner, call.sampled
+    part = query_mask(mask, whole, whole).view(1, *whole)[:, top : top + height, left : left + width]
+    return query_mask(part, grid, call.sampled)[0]
+
+
+def check_grid(options: Options, num_queries: int, node: str) -> Grid:
+    """Rows and columns of an attention's queries; RuntimeError where another patch changed their number."""
+    rows, columns = options["activations_shape"][-2:]
+    if rows * columns != num_queries:
+        raise RuntimeError(
+            f"{node}: another patch changed the number of queries to {num_queries}, the grid is {rows}x{columns}: without a "
+            "grid no mask can be placed; disconnect the mask or remove that patch"
+        )
+    return rows, columns
+
+
+def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Around all of a sampling: the guider's conditions and its own copy of the options get the facts."""
+    guider = executor.class_obj
+    options = guider.model_options.setdefault("transformer_options", {})
+    run = Run(
+        type(guider).__name__,
+        noise.shape[0],
+        (noise.shape[-2], noise.shape[-1]),
+        options.get(CROP),
+        tuple(_named(guider.model_options, options)),
+        guider.model_patcher,
+    )
+    options[KEY] = run
+    for name, conditions in guider.conds.items():
+        for condition in conditions:
+            condition["model_conds"] = {**condition.get("model_conds", {}), MAP: _map(noise, _is_negative(run, name))}
+    with compiled_run(guider, run.tell):
+        return executor(noise, *args, **kwargs)
+
+
+def _around_the_sampler(executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Around the steps, when the model is loaded as it will be sampled: each patch looks whether it fits."""
+    options = guider.model_options["transformer_options"]
+    run: Run = options[KEY]
+    run.sampling = guider.inner_model.model_sampling
+    for patch in options.get(PATCHES, ()):
+        run.state(patch)
+    with _conditions_made_later(guider.inner_model, run):
+        return executor(guider, *args, **kwargs)
+
+
+def _around_an_evaluation(
+    executor: Any, x: Tensor, sigma: Tensor, model_options: Options | None = None, seed: int | None = None
+) -> Tensor:
+    """Around each evaluation of the model, which may be several calls of it."""
+    guider = executor.class_obj
+    options = guider.model_options if model_options is None else model_options
+    run: Run = options["transformer_options"][KEY]
+    for state in run.states:
+        if hasattr(state, "evaluate"):
+            state.evaluate(guider, sigma, seed or 0)
+    return executor(x, sigma, options, seed)
+
+
+def _around_the_model(
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: Options | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Around a call of the model, which is not to see our condition."""
+    options = {} if transformer_options is None else transformer_options
+    facts, run = kwargs.pop(MAP, None), options.get(KEY)
+    options[CALL] = None if run is None else read_map(run, facts, x, t)
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+@contextmanager
+def _conditions_made_later(model: Any, run: Run) -> Iterator[None]:
+    """Conditions that the host encodes during a run, as its first Perp-Neg node does, get their facts too."""
+    encode: Callable[..., dict[str, Any]] = model.extra_conds
+    replaced = model.__dict__.get("extra_conds")  # by another pack, for this model alone
+
+    def with_facts(**inputs: Any) -> dict[str, Any]:
+        return {**encode(**inputs), MAP: _map(inputs["noise"], _is_negative(run, inputs["prompt_type"]))}
+
+    model.extra_conds = with_facts
+    try:
+        yield
+    finally:
+        del model.extra_conds  # the class's own is seen again
+        if replaced is not None:
+            model.extra_conds = replaced
+
+
+def _is_negative(run: Run, name: str) -> bool:
+    if name not in NEGATIVE:
+        raise ValueError(
+            f"MEPA: the guider {run.guider} samples conditions that it calls '{name}', of which nobody says whether an image "
+            f"prompt counts for or against them (known: {', '.join(NEGATIVE)}): use another guider with this model"
+        )
+    return NEGATIVE[name]
+
+
+def _map(noise: Tensor, negative: bool) -> CONDNoiseShape:
+    """(B, 4, rows, columns) int32 on the CPU, so that reading it waits for no device: row, column, image, negative."""
+    batch, rows, columns = noise.shape[0], noise.shape[-2], noise.shape[-1]
+    facts = torch.empty(batch, 4, rows, columns, dtype=torch.int32)
+    facts[:, 0], facts[:, 1] = torch.arange(rows)[:, None], torch.arange(columns)[None]
+    facts[:, 2], facts[:, 3] = torch.arange(batch)[:, None, None], int(negative)
+    return CONDNoiseShape(facts)
+
+
+def _named(model_options: Options, options: Options) -> Iterator[str]:
+    """What of other packs stands between the sampler and the model."""
+    found = [model_options.get(name) for name in ("model_function_wrapper", "sampler_calc_cond_batch_function")]
+    wrappers = options.get("wrappers", {}).get(WrappersMP.CALC_COND_BATCH, {})
+    found += [wrapper for keyed in wrappers.values() for wrapper in keyed]
+    for function in (function for function in found if function is not None):
+        yield f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
