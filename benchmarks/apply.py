@@ -34,10 +34,10 @@ def run(bench: Workbench) -> list[Figure]:
 def ours(bench: Workbench, strength: float = 1.0, model: Any = None) -> Any:
     """Loader, Token Compress and Apply, as the nodes do it, on the workbench's U-Net or another."""
     from pfv_mepa.nodes.host.cross_attention import apply_image_prompt
-    from pfv_mepa.pfv_core.attention.formula import BranchControl
+    from pfv_mepa.pfv_core.attention.control import PromptControl
 
     prompt = bench.adapter.image_prompt(models.encoded(), "adapter", 0)
-    control = BranchControl(strength, 0.0, "output")
+    control = PromptControl(strength, 0.0, "output")
     return apply_image_prompt(model or bench.unet, prompt, control, models.region(50, SIDE))
 
 

@@ -47,11 +47,11 @@ def measure(model: Any, path: Path, rounds: int) -> None:
     """Time loading, applying and sampling."""
     from pfv_mepa.nodes.host.adapter import HostAdapter
     from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, apply_image_prompt
-    from pfv_mepa.pfv_core.attention.formula import BranchControl, Gate
+    from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
 
     region = torch.zeros(1, SIDE, SIDE)
     region[:, :, SIDE // 2 :] = 1
-    control = BranchControl(1.0, 0.0, Gate.OUTPUT)
+    control = PromptControl(1.0, 0.0, Gate.OUTPUT)
 
     start = time.perf_counter()
     adapter = HostAdapter.load(path)

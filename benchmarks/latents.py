@@ -108,14 +108,14 @@ def _patched(model: Any, file: Path, control: str) -> tuple[Any, Any]:
     from pfv_mepa.nodes.host.adapter import HostAdapter
     from pfv_mepa.nodes.host.cross_attention import apply_image_prompt
     from pfv_mepa.nodes.host.unet import cross_attention_blocks, match_adapter
-    from pfv_mepa.pfv_core.attention.formula import BranchControl
+    from pfv_mepa.pfv_core.attention.control import PromptControl
 
     gate, share = CONTROLS[control]
     region, strength = _region(), 0.8
     adapter = HostAdapter.load(file)
     with torch.inference_mode():
         prompt = adapter.image_prompt(models.encoded(), "adapter", 0)
-        ours = apply_image_prompt(model, prompt, BranchControl(strength, share, gate), region)
+        ours = apply_image_prompt(model, prompt, PromptControl(strength, share, gate), region)
     slow, weights = model.clone(), load_file(file)
     blocks = cross_attention_blocks(model)
     for key, index in match_adapter(adapter.config, blocks).items():

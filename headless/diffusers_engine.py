@@ -18,9 +18,10 @@ from torch import Tensor
 
 from pfv_core.ad.composite import paste_back
 from pfv_core.ad.depth import compose_depth
+from pfv_core.ad.opacity import SEEN_ABOVE, settled
 from pfv_core.adapter.checkpoint import load_adapter
-from pfv_core.attention.balance import PAPER_GAMMA, Balance
-from pfv_core.attention.formula import BranchControl
+from pfv_core.attention.balance import PAPER_GAMMA
+from pfv_core.attention.control import PromptControl
 from pfv_core.reference.fit import fit_geometry
 from pfv_core.reference.patch_mask import PatchMask, rebinarize
 from pfv_core.reference.vit import encode_image
@@ -68,8 +69,8 @@ class DiffusersEngine:
         files = _Files(workflow, pictures)
         generated = self._generate(workflow, files)
         composite = the_node(workflow, "StrictIDComposite")["inputs"]
-        product, mask = files.image("Product photo"), files.mask("Product photo") < 0.5
-        ad, _ = paste_back(generated, product, mask, composite["erode"], composite["feather"], composite["rim"])
+        product, opacity = files.image("Product photo"), files.opacity("Product photo")
+        ad, _ = paste_back(generated, product, opacity, composite["erode"], composite["feather"], composite["rim"])
         embedded = PngInfo()
         embedded.add_text("prompt", json.dumps(workflow))
         values = ad[0].movedim(0, -1).numpy()  # CHW -> HWC
@@ -114,11 +115,12 @@ class DiffusersEngine:
             tokens, compress["inputs"]["method"], compress["inputs"]["num_tokens"]
         )
         settings = apply["inputs"]
-        control = BranchControl(settings["strength"], settings["text_share"], settings["gate"])
-        region = files.mask(origin(workflow, apply, "region")["_meta"]["title"])
         gamma = settings.get("gamma", PAPER_GAMMA) if settings.get("time_weighting", False) else None
-        balance = Balance(settings.get("std_norm", False), gamma)
-        return ImagePrompt(self._adapter, positive, negative, control, region, balance)
+        control = PromptControl(
+            settings["strength"], settings["text_share"], settings["gate"], settings.get("std_norm", False), gamma
+        )
+        region = files.mask(origin(workflow, apply, "region")["_meta"]["title"])
+        return ImagePrompt(self._adapter, positive, negative, control, region)
 
     def _patch_mask(self, workflow: Prompt, node: dict[str, Any], files: _Files) -> PatchMask:
         """What a PFV Mask Re-binarize node gives."""
@@ -135,7 +137,7 @@ class DiffusersEngine:
         hidden = self._patch_mask(workflow, hiding, files).hidden_pixels()
         return compose_depth(
             files.image("Product depth")[:, :1],
-            files.mask("Product photo") < 0.5,
+            files.opacity("Product photo") > SEEN_ABOVE,
             files.image("Background reference depth")[:, :1],
             ~hidden,
             the_node(workflow, "PFVDepthCompose")["inputs"]["fill"],
@@ -156,6 +158,10 @@ class _Files:
     def mask(self, title: str) -> Tensor:
         """(1, H, W), ComfyUI's mask of a file: 1 = transparent."""
         return 1 - alpha(self._file(title))
+
+    def opacity(self, title: str) -> Tensor:
+        """(1, H, W), how opaque a cut-out is: 1 = opaque."""
+        return torch.from_numpy(settled(alpha(self._file(title)).numpy()))
 
     def _file(self, title: str) -> Path:
         return self._pictures[the_node(self._workflow, "LoadImage", title)["inputs"]["image"]]

@@ -4,7 +4,7 @@
 
     layers       where a UNet2DConditionModel has its cross-attentions
     new_adapter  untrained adapters, made to a U-Net's measure
-    branches     an image prompt in a forward pass: region, text share, balance against the text
+    prompts      an image prompt in a forward pass: its keys and values, its control, its region
     unet         image prompts in every cross-attention of a U-Net
     vision       a transformers CLIP vision model as the core's VisionEncoder: masked encoding of references
     sample       latents from noise, with text guidance, image prompts and a depth ControlNet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from pfv_core.adapter.model import Adapter
-from pfv_core.attention.balance import Balance, check_gamma
-from pfv_core.attention.formula import BranchControl, Gate
+from pfv_core.attention.balance import check_gamma
+from pfv_core.attention.control import PromptControl
 
-from .branches import Branch
+from .prompts import RegionalPrompt
 from .unet import image_prompts as image_prompts_in
 
 Text = tuple[Tensor, Tensor]
@@ -29,17 +29,15 @@ class ImagePrompt:
     Attributes:
         adapter: made for the U-Net.
         positive, negative: (B or 1, c, C) image prompts of the two halves of guidance, see `Adapter.image_prompt`.
-        control: image scale, text share and gate.
+        control: how it takes part.
         region: (B or 1, H, W) float, 0..1, 1 = the image prompt rules; None = the whole frame.
-        balance: normalisation and time weighting against the text.
     """
 
     adapter: Adapter
     positive: Tensor
     negative: Tensor
-    control: BranchControl = field(default_factory=BranchControl)
+    control: PromptControl = PromptControl()  # noqa: RUF009, frozen
     region: Tensor | None = None
-    balance: Balance = Balance()  # noqa: RUF009, frozen
 
 
 @torch.no_grad()
@@ -87,16 +85,16 @@ def sample_latents(
     if (controlnet is None) != (depth is None):
         raise ValueError("controlnet and depth belong together: give both or neither")
     for prompt in image_prompts:
-        if prompt.balance.gamma is not None:
-            check_gamma(prompt.balance.gamma, scheduler.config["num_train_timesteps"])
+        if prompt.control.gamma is not None:
+            check_gamma(prompt.control.gamma, scheduler.config["num_train_timesteps"])
     guided = guidance_scale != 1.0
     texts = [negative_text, text] if guided and negative_text is not None else [text]
     batch = len(noise)
     conditions = _conditions(unet, texts, batch, image_size)
-    branches = [_branch(prompt, guided, batch, unet.dtype) for prompt in image_prompts]
+    prompts = [_regional_prompt(prompt, guided, batch, unet.dtype) for prompt in image_prompts]
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
-    with image_prompts_in(unet, branches, (noise.shape[2], noise.shape[3])):
+    with image_prompts_in(unet, prompts, (noise.shape[2], noise.shape[3])):
         for index, timestep in enumerate(scheduler.timesteps):
             latent_input = scheduler.scale_model_input(latents, timestep).to(unet.dtype)
             latent_input = torch.cat([latent_input] * len(texts))
@@ -125,21 +123,13 @@ def _conditions(
     return conditions
 
 
-def _branch(prompt: ImagePrompt, guided: bool, batch: int, dtype: torch.dtype) -> Branch:
+def _regional_prompt(prompt: ImagePrompt, guided: bool, batch: int, dtype: torch.dtype) -> RegionalPrompt:
     halves = [prompt.negative, prompt.positive] if guided else [prompt.positive]
     tokens = torch.cat([_repeated(half, batch, "image prompt") for half in halves])
     region = prompt.region
     if region is not None and len(region) > 1:
         region = torch.cat([_repeated(region, batch, "region")] * len(halves))
-    control = prompt.control
-    return Branch(
-        prompt.adapter.keys_values(tokens.to(dtype)),
-        control.image_scale,
-        control.text_share,
-        Gate(control.gate),
-        region,
-        prompt.balance,
-    )
+    return RegionalPrompt(prompt.adapter.keys_values(tokens.to(dtype)), prompt.control, region)
 
 
 def _control(

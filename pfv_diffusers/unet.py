@@ -1,4 +1,4 @@
-"""Image prompts in the cross-attentions of a diffusers U-Net, by the mathematics of `pfv_core.attention.formula`.
+"""Image prompts in the cross-attentions of a diffusers U-Net, by the mathematics of `pfv_core.attention.general`.
 
 `image_prompts` puts a processor of its own into every cross-attention for as long as it lasts. The processor projects
 as diffusers' does, attends as the processor that it stands in for does (plain matrix products for AttnProcessor, fused
@@ -18,24 +18,23 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from pfv_core.attention.balance import balanced_attention
-from pfv_core.attention.formula import text_image_attention_by_sample
+from pfv_core.attention.general import general_attention
 from pfv_core.attention.query_mask import LATENT_SCALE, frame_matches
 from pfv_core.attention.unet_layout import AttentionLayer
 
-from .branches import Branch, Passes
 from .layers import attention_layers
+from .prompts import Passes, RegionalPrompt
 
 
 @contextmanager
 def image_prompts(
-    unet: UNet2DConditionModel, branches: Sequence[Branch], latent_size: tuple[int, int]
+    unet: UNet2DConditionModel, prompts: Sequence[RegionalPrompt], latent_size: tuple[int, int]
 ) -> Iterator[None]:
     """Run a U-Net with image prompts in every cross-attention.
 
     Args:
-        unet: any UNet2DConditionModel; gradients flow through it into the branches.
-        branches: the image prompts. Those of scale 0 are left out, and without any the U-Net stays untouched.
+        unet: any UNet2DConditionModel; gradients flow through it into the image prompts.
+        prompts: those of scale 0 are left out, and without any the U-Net stays untouched.
         latent_size: rows and columns of the latents that will go in.
 
     Under gradient checkpointing the backward pass recomputes the forward pass: keep it inside this context too.
@@ -45,23 +44,23 @@ def image_prompts(
             that this one cannot stand in for; inside, latents of another size or batch, or a time weight in a batch of
             several timesteps.
     """
-    branches = [branch for branch in branches if isinstance(branch.image_scale, Tensor) or branch.image_scale != 0.0]
-    if not branches:
+    prompts = [prompt for prompt in prompts if not prompt.absent]
+    if not prompts:
         yield
         return
     layers = attention_layers(unet)
-    for branch in branches:
-        _check_branch(branch, len(layers), latent_size)
-    passes = Passes(branches, latent_size)
+    for prompt in prompts:
+        _check_prompt(prompt, len(layers), latent_size)
+    passes = Passes(prompts, latent_size)
     with ExitStack() as stack:
-        begin = partial(_begin_pass, branches, latent_size, passes)
+        begin = partial(_begin_pass, prompts, latent_size, passes)
         stack.callback(unet.register_forward_pre_hook(begin, with_kwargs=True).remove)
         for index, (layer, name) in enumerate(layers.items()):
             attention = unet.get_submodule(name)
             assert isinstance(attention, Attention)
             plain = attention.processor
             processor: Any = _Processor(
-                _attend_like(plain, name), [branch.keys_values[index] for branch in branches], passes, layer
+                _attend_like(plain, name), [prompt.keys_values[index] for prompt in prompts], passes, layer
             )
             attention.set_processor(processor)
             stack.callback(attention.set_processor, plain)
@@ -104,13 +103,10 @@ class _Processor:
         now = self._passes.at(self._layer, query)
         images = [
             (key.to(query).expand(batch, -1, -1), value.to(query).expand(batch, -1, -1))
-            for key, value in (self._keys_values[index] for index in now.branches)
+            for key, value in (self._keys_values[index] for index in now.prompts)
         ]
         attend, base = partial(self._scores, attn, None), partial(self._scores, attn, bias)
-        if any(now.normalized):
-            out = balanced_attention(query, text, images, now.weights, now.regions, now.normalized, attend, base)
-        else:
-            out = text_image_attention_by_sample(query, text, images, now.weights, attend, base)
+        out = general_attention(query, text, images, now.weights, attend, base)
         out = attn.to_out[1](attn.to_out[0](out))
         if attn.residual_connection:
             out = out + residual
@@ -146,23 +142,23 @@ def _attend_like(processor: Any, name: str) -> Scores:
     return known[type(processor)]
 
 
-def _check_branch(branch: Branch, num_layers: int, latent_size: tuple[int, int]) -> None:
-    if len(branch.keys_values) != num_layers:
+def _check_prompt(prompt: RegionalPrompt, num_layers: int, latent_size: tuple[int, int]) -> None:
+    if len(prompt.keys_values) != num_layers:
         raise ValueError(
-            f"the image prompt has keys and values for {len(branch.keys_values)} layers, the U-Net has {num_layers}: use an "
+            f"the image prompt has keys and values for {len(prompt.keys_values)} layers, the U-Net has {num_layers}: use an "
             "adapter made for it"
         )
-    if branch.region is None or frame_matches((branch.region.shape[1], branch.region.shape[2]), latent_size):
+    if prompt.region is None or frame_matches((prompt.region.shape[1], prompt.region.shape[2]), latent_size):
         return
     height, width = (LATENT_SCALE * side for side in latent_size)
     raise ValueError(
-        f"the region is {branch.region.shape[1]}x{branch.region.shape[2]}, the image is {height}x{width} (height x width): "
+        f"the region is {prompt.region.shape[1]}x{prompt.region.shape[2]}, the image is {height}x{width} (height x width): "
         "give the region the image's shape"
     )
 
 
 def _begin_pass(
-    branches: Sequence[Branch],
+    prompts: Sequence[RegionalPrompt],
     latent_size: tuple[int, int],
     passes: Passes,
     unet: nn.Module,
@@ -176,8 +172,8 @@ def _begin_pass(
             f"the latents are {sample.shape[-2]}x{sample.shape[-1]}, image_prompts was given latent_size "
             f"{latent_size[0]}x{latent_size[1]}"
         )
-    for branch in branches:
-        for name, size in branch.batch_sizes.items():
+    for prompt in prompts:
+        for name, size in prompt.batch_sizes.items():
             if size not in (1, len(sample)):
                 raise ValueError(
                     f"{name} of an image prompt is for {size} samples, the batch has {len(sample)}: give 1 or as many"

@@ -197,7 +197,7 @@ def make_images(
     if condition.view is not None and adapter is not None:
         positive, negative = adapter.image_prompt(chunk.tokens(condition.view))
         region = chunk.region if condition.in_region else None
-        prompts.append(ImagePrompt(adapter, positive, negative, condition.control, region, condition.balance))
+        prompts.append(ImagePrompt(adapter, positive, negative, condition.control, region))
     calls = len(chunk.pairs) * (2 if condition.guidance_scale != 1.0 else 1)
     latents = sample_latents(
         models.unet,

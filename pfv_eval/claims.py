@@ -66,7 +66,7 @@ class Comparison:
 
 
 def _balanced(title: str, rows: Sequence[Condition], family: str, measure: str) -> tuple[Comparison, ...]:
-    """What each balance gains over the branch as it is, and both over the normalisation alone."""
+    """What each balance gains over the image prompt as it is, and both over the normalisation alone."""
     plain, std_norm, time, both = (row.name for row in rows)
     pairs = {"std_norm does better": (std_norm, plain), "time_weighting does better": (time, plain)}
     pairs |= {"both do better": (both, plain), "both do better than std_norm alone": (both, std_norm)}

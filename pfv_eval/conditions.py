@@ -10,9 +10,10 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
-from pfv_core.attention.balance import PAPER_GAMMA, Balance
-from pfv_core.attention.formula import BranchControl, Gate
+from pfv_core.attention.balance import PAPER_GAMMA
+from pfv_core.attention.control import Gate, PromptControl
 
 MAIN = "eq3_c16"
 RESAMPLER = "resampler_c16"
@@ -61,7 +62,6 @@ class Condition:
         words: of the text.
         view: of the reference; None = no image prompt.
         control: how the image prompt takes part.
-        balance: what keeps the image prompt from drowning the text.
         in_region: the image prompt rules the wall of A without its product's box; else the whole frame.
         sampled: False = scene A itself, encoded and decoded: what the judge reads there is its ceiling.
         keep_images: all images are stored, not only those of the first chunk.
@@ -71,8 +71,7 @@ class Condition:
     label: str
     words: Words = Words.NOTHING
     view: View | None = None
-    control: BranchControl = BranchControl()  # noqa: RUF009, frozen
-    balance: Balance = Balance()  # noqa: RUF009, frozen
+    control: PromptControl = PromptControl()  # noqa: RUF009, frozen
     in_region: bool = False
     sampled: bool = True
     keep_images: bool = False
@@ -128,13 +127,13 @@ def _fusions(prefix: str, words: Words, scales: tuple[float, ...], shares: tuple
     """Global image scales, Eq. 6 as printed and the output gate, for one text."""
     everywhere = [
         Condition(f"{prefix}_global_{scale:g}", f"whole frame (Eq. 4), scale {scale:g}", words, View.DROPPED, control)
-        for scale, control in ((scale, BranchControl(image_scale=scale)) for scale in scales)
+        for scale, control in ((scale, PromptControl(image_scale=scale)) for scale in scales)
     ]
-    query = BranchControl(text_share=0.0, gate=Gate.QUERY)
+    query = PromptControl(text_share=0.0, gate=Gate.QUERY)
     label = "Eq. 6 as printed (query gate)"
     gated = [Condition(f"{prefix}_query_0", label, words, View.DROPPED, query, in_region=True)]
     for share in shares:
-        control = BranchControl(text_share=share, gate=Gate.OUTPUT)
+        control = PromptControl(text_share=share, gate=Gate.OUTPUT)
         label = f"output gate, text share {share:g}"
         gated.append(Condition(f"{prefix}_output_{share:g}", label, words, View.DROPPED, control, in_region=True))
     return (*everywhere, *gated)
@@ -145,21 +144,20 @@ AGREEING = _fusions("agreeing", Words.PRODUCT_AND_TABLE, (0.5, 1.0), (0.0,))
 BY_NAME = {condition.name: condition for condition in CONFLICT}
 MASKED_IP_ADAPTER = BY_NAME["conflict_output_1"]
 
-BALANCES = {
-    "std_norm": ("std_norm (Eq. 8)", Balance(std_norm=True)),
-    "time": ("time_weighting (Eq. 10)", Balance(gamma=PAPER_GAMMA)),
-    "both": ("both", Balance(std_norm=True, gamma=PAPER_GAMMA)),
+NORMALISED = {"std_norm": True, "image_scale": 1.0}  # as loud as the text, whatever its scale was
+BALANCES: dict[str, tuple[str, dict[str, Any]]] = {  # label, what changes in the control
+    "std_norm": ("std_norm (Eq. 8)", NORMALISED),
+    "time": ("time_weighting (Eq. 10)", {"gamma": PAPER_GAMMA}),
+    "both": ("both", {**NORMALISED, "gamma": PAPER_GAMMA}),
 }
 
 
 def _balanced(plain: Condition, title: str) -> tuple[Condition, ...]:
-    """A condition as it is and with each balance; a normalised branch is as loud as the text, whatever its scale was."""
+    """A condition as it is and with each balance."""
     rows = [replace(plain, label=f"{title}: as it is")]
-    for name, (label, balance) in BALANCES.items():
-        control = replace(plain.control, image_scale=1.0) if balance.std_norm else plain.control
-        rows.append(
-            replace(plain, name=f"{plain.name}_{name}", label=f"{title}: {label}", control=control, balance=balance)
-        )
+    for name, (label, changes) in BALANCES.items():
+        control = replace(plain.control, **changes)
+        rows.append(replace(plain, name=f"{plain.name}_{name}", label=f"{title}: {label}", control=control))
     return tuple(rows)
 
 

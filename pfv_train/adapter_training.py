@@ -17,8 +17,9 @@ from torch import Tensor
 
 from pfv_core.adapter.checkpoint import load_adapter, save_adapter
 from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
-from pfv_diffusers.branches import Branch
+from pfv_core.attention.control import PromptControl
 from pfv_diffusers.new_adapter import adapter_config, new_adapter
+from pfv_diffusers.prompts import RegionalPrompt
 from pfv_diffusers.unet import image_prompts
 
 from .batches import Batch, Batches, read_ahead
@@ -135,9 +136,10 @@ class AdapterTraining:
             context, pooled = models.encode_text(batch.captions)
             features = self.features(batch)
         keys_values = self.loop.modules["adapter"](features)
-        branch = Branch(keys_values, self.config.image_scale, batch.text_share, batch.gate, batch.region)
+        control = PromptControl(self.config.image_scale, batch.text_share, batch.gate)
+        prompt = RegionalPrompt(keys_values, control, batch.region)
         self.close()
-        self._during_backward.enter_context(image_prompts(models.unet, [branch], (clean.shape[2], clean.shape[3])))
+        self._during_backward.enter_context(image_prompts(models.unet, [prompt], (clean.shape[2], clean.shape[3])))
         conditions = unet_conditions(models.unet, context, pooled, batch.time_ids)
         with self.accelerator.autocast():
             predicted = models.unet(noisy.to(models.unet.dtype), timesteps, **conditions).sample

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pfv_core.attention.formula import Gate
+from pfv_core.attention.control import Gate
 from pfv_core.reference.fit import Fit, FitGeometry, fit_geometry
 from pfv_core.reference.patch_mask import rebinarize
 from pfv_core.reference.vit import EncoderSpec

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pfv_core.adapter.model import AdapterKind
-from pfv_core.attention.formula import Gate
+from pfv_core.attention.control import Gate
 from pfv_core.reference.vit import HideMode
 
 from .augment import Degradation

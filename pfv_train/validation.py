@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from pfv_core.adapter.model import Adapter
-from pfv_core.attention.formula import BranchControl
+from pfv_core.attention.control import PromptControl
 from pfv_core.reference.fit import Fit, fit_geometry
 from pfv_core.reference.patch_mask import rebinarize
-from pfv_diffusers.branches import Branch
+from pfv_diffusers.prompts import RegionalPrompt
 from pfv_diffusers.sample import ImagePrompt, sample_latents
 from pfv_diffusers.unet import image_prompts
 
@@ -93,17 +93,17 @@ class Validation:
         )
 
     def _losses(self, adapter: Adapter, view: View) -> dict[str, float]:
-        keys_values = ImagePrompts(adapter)(view.features)
+        prompt = RegionalPrompt(ImagePrompts(adapter)(view.features), PromptControl(self.config.image_scale))
         return {
             "loss_without_image": self._loss(view, []),
-            "loss_with_image": self._loss(view, [Branch(keys_values, self.config.image_scale)]),
+            "loss_with_image": self._loss(view, [prompt]),
         }
 
-    def _loss(self, view: View, branches: list[Branch]) -> float:
+    def _loss(self, view: View, prompts: list[RegionalPrompt]) -> float:
         unet = self.models.unet
         conditions = unet_conditions(unet, *view.text, view.time_ids)
         losses = []
-        with image_prompts(unet, branches, (view.clean.shape[2], view.clean.shape[3])):
+        with image_prompts(unet, prompts, (view.clean.shape[2], view.clean.shape[3])):
             for share in TIMES:
                 timesteps = torch.full((len(view.clean),), int(share * len(self.noise)), device=view.clean.device)
                 noisy = self.noise.noisy(view.clean, view.noise, timesteps)
@@ -115,9 +115,9 @@ class Validation:
         """Each (B, 3, H, W), 0..1."""
         prompts = ImagePrompts(adapter)
         positive, negative = prompts.image_prompt(view.features), prompts.image_prompt([self.references.negative()])
-        everywhere = ImagePrompt(adapter, positive, negative, BranchControl(self.config.image_scale))
+        everywhere = ImagePrompt(adapter, positive, negative, PromptControl(self.config.image_scale))
         gate = max(self.config.gates, key=lambda name: self.config.gates[name])
-        control = BranchControl(self.config.image_scale, self.config.text_share, gate)
+        control = PromptControl(self.config.image_scale, self.config.text_share, gate)
         bounded = ImagePrompt(adapter, positive, negative, control, view.keep_mask.float())
         drawn = [self._draw(view, prompts) for prompts in ([], [everywhere], [bounded])]
         return [view.image, self._seen(view), *drawn]

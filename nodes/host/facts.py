@@ -52,9 +52,10 @@ class Patch(Protocol):
 
 
 class Row(NamedTuple):
-    """One row of a call: whether its prompt is a negative one, its image of the batch, and its corner in latent pixels."""
+    """One row of a call: whether its prompt is a negative one (None = its guider's name for it does not say), its image of
+    the batch, and its corner in latent pixels."""
 
-    negative: bool
+    negative: bool | None
     image: int
     corner: Grid
 
@@ -92,6 +93,7 @@ class Run:
         between: what else may change the model's calls, for messages.
         patcher: the host's ModelPatcher of what is sampled.
         sampling: the host's `model_sampling` in force, once the model is loaded.
+        nameless: names of conditions that do not say whether they are negative.
     """
 
     guider: str
@@ -101,6 +103,7 @@ class Run:
     between: tuple[str, ...]
     patcher: Any = None
     sampling: Any = None
+    nameless: set[str] = field(default_factory=set)
     _states: dict[int, tuple[Patch, Any]] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
 
@@ -123,6 +126,15 @@ class Run:
     def levels(self, window: Window) -> tuple[float, float]:
         """The window's highest and lowest noise level in the schedule in force."""
         return window.levels(self.sampling)
+
+    def check_sides(self, node: str) -> None:
+        """ValueError if the guider has conditions of which nobody says whether they are negative."""
+        if self.nameless:
+            names = ", ".join(f"'{name}'" for name in sorted(self.nameless))
+            raise ValueError(
+                f"{node}: the guider {self.guider} samples conditions that it calls {names}, and nobody says whether an image "
+                f"prompt counts for or against them (known are {', '.join(NEGATIVE)}): use another guider with this model"
+            )
 
     def check_batch(self, count: int, node: str, what: str) -> None:
         """ValueError unless there is one for all images of the batch, or one for each."""
@@ -270,7 +282,7 @@ def read_map(run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor) -> 
     ):
         if end != [top + height - 1, left + width - 1]:
             return None  # resized on its way, not cropped
-        rows.append(Row(bool(negative), image, (top, left)))
+        rows.append(Row(None if negative < 0 else bool(negative), image, (top, left)))
     return Call(run, tuple(rows), (height, width), sigmas)
 
 
@@ -320,7 +332,7 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
     options[KEY] = run
     for name, conditions in guider.conds.items():
         for condition in conditions:
-            condition["model_conds"] = {**condition.get("model_conds", {}), MAP: _map(noise, _is_negative(run, name))}
+            condition["model_conds"] = {**condition.get("model_conds", {}), MAP: _map(noise, run, name)}
     with compiled_run(guider, run.tell):
         return executor(noise, *args, **kwargs)
 
@@ -373,7 +385,7 @@ def _conditions_made_later(model: Any, run: Run) -> Iterator[None]:
     replaced = model.__dict__.get("extra_conds")  # by another pack, for this model alone
 
     def with_facts(**inputs: Any) -> dict[str, Any]:
-        return {**encode(**inputs), MAP: _map(inputs["noise"], _is_negative(run, inputs["prompt_type"]))}
+        return {**encode(**inputs), MAP: _map(inputs["noise"], run, inputs["prompt_type"])}
 
     model.extra_conds = with_facts
     try:
@@ -384,21 +396,15 @@ def _conditions_made_later(model: Any, run: Run) -> Iterator[None]:
             model.extra_conds = replaced
 
 
-def _is_negative(run: Run, name: str) -> bool:
+def _map(noise: Tensor, run: Run, name: str) -> CONDNoiseShape:
+    """(B, 4, rows, columns) int32 on the CPU, so that reading it waits for no device: row, column, image, negative (-1 where
+    the condition's name does not say)."""
     if name not in NEGATIVE:
-        raise ValueError(
-            f"MEPA: the guider {run.guider} samples conditions that it calls '{name}', of which nobody says whether an image "
-            f"prompt counts for or against them (known: {', '.join(NEGATIVE)}): use another guider with this model"
-        )
-    return NEGATIVE[name]
-
-
-def _map(noise: Tensor, negative: bool) -> CONDNoiseShape:
-    """(B, 4, rows, columns) int32 on the CPU, so that reading it waits for no device: row, column, image, negative."""
+        run.nameless.add(name)
     batch, rows, columns = noise.shape[0], noise.shape[-2], noise.shape[-1]
     facts = torch.empty(batch, 4, rows, columns, dtype=torch.int32)
     facts[:, 0], facts[:, 1] = torch.arange(rows)[:, None], torch.arange(columns)[None]
-    facts[:, 2], facts[:, 3] = torch.arange(batch)[:, None, None], int(negative)
+    facts[:, 2], facts[:, 3] = torch.arange(batch)[:, None, None], int(NEGATIVE.get(name, -1))
     return CONDNoiseShape(facts)
 
 

@@ -73,6 +73,8 @@ class PromptRun:
 
     def __init__(self, prompts: tuple[RegionalPrompt, ...], run: Run) -> None:
         self._prompts, self._run = prompts, run
+        if prompts:
+            run.check_sides(NODE)
         for prompt in prompts:
             run.check_batch(len(prompt.image_prompt), NODE, "the image prompt")
             if prompt.control.gamma is not None:
@@ -172,6 +174,7 @@ class PromptRun:
         return self._masks[key]
 
     def _make_keys_values(self, index: int, layer: int, rows: tuple[Row, ...], query: Tensor) -> KeysValues:
+        self._run.check_sides(NODE)  # again: conditions may be made during a run
         prompt = self._prompts[index]
         positive, negative = (pairs[layer] for pairs in prompt.image_prompt.keys_values)
         wanted = [(row.negative, 0 if row.negative else row.image % len(prompt.image_prompt)) for row in rows]

@@ -73,7 +73,8 @@ class PromptControl:
         weight = time_weight(timestep, self.gamma)
         if weight in (0.0, 1.0):
             return self if weight else None
-        return replace(self, image_scale=weight * self.image_scale, text_share=1.0 - (1.0 - self.text_share) * weight)
+        share = 1.0 - (1.0 - self.text_share) * weight
+        return replace(self, image_scale=weight * self.image_scale, text_share=share, gamma=None)
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,14 @@ class KeysValues:
         mean: (R, 1, C), the value's mean over its tokens where it is known already; rows that the query gate takes to
             0 receive it.
         order: (B,) int64, which of the R rows each sample has; None = they are the samples.
-        products: value and mean times a weight that is one number, once computed.
+        products: value and mean times the number that they were last multiplied by.
     """
 
     key: Tensor
     value: Tensor
     mean: Tensor | None = None
     order: Tensor | None = None
-    products: dict[tuple[str, float], Tensor] = field(default_factory=dict, repr=False)
+    products: dict[str, tuple[float, Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, pair: Pair) -> KeysValues:
@@ -140,9 +141,11 @@ class KeysValues:
     def _product(self, name: str, tensor: Tensor, weight: float) -> Tensor:
         if weight == 1.0:
             return tensor
-        if (name, weight) not in self.products:
-            self.products[name, weight] = tensor * weight
-        return self.products[name, weight]
+        known, product = self.products.get(name, (None, tensor))
+        if known != weight:
+            product = tensor * weight
+            self.products[name] = weight, product
+        return product
 
     def _of_samples(self, tensor: Tensor) -> Tensor:
         return tensor if self.order is None else tensor.index_select(0, self.order)

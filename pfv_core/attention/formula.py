@@ -60,11 +60,12 @@ def text_image_attention(
     pairs = [KeysValues.of(pair) for pair in images]
     if len(plans) == 1:
         return _by_plan(query, text, pairs, plans[0], attend, base)
+    parts = list(samples_alike(plans, query.shape[0]))
     whole = None
     if base is not None or all(plan.text_untouched for plan in plans):
         whole = (base or attend)(_times_by_sample(query, [plan.text.query for plan in plans]), *text)
     out = torch.empty_like(query)
-    for samples, plan in samples_alike(plans, query.shape[0]):
+    for samples, plan in parts:
         given = None if whole is None else partial(_given, whole[samples])
         own_text, own_pairs = (text[0][samples], text[1][samples]), [pair.rows(samples) for pair in pairs]
         out[samples] = _by_plan(query[samples], own_text, own_pairs, plan, attend, given)

@@ -95,9 +95,10 @@ def general_attention(
     """
     attend_text = base or attend
     normalised = any(spread is not None for spread in weights.spreads)
-    plain = attend_text(query, *text) if normalised or equals(weights.text.query, 1.0) else None
+    counts = not equals(weights.text.output, 0.0)
+    plain = attend_text(query, *text) if normalised or (counts and equals(weights.text.query, 1.0)) else None
     terms = []
-    if not equals(weights.text.output, 0.0):
+    if counts:
         own = plain if equals(weights.text.query, 1.0) else attend_text(times(query, weights.text.query), *text)
         assert own is not None
         terms.append(times(own, weights.text.output))

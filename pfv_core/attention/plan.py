@@ -74,9 +74,10 @@ def plan_rows(query_masks: Sequence[Tensor | None], controls: Sequence[PromptCon
     """
     if len(query_masks) != len(controls):
         raise ValueError(f"{len(query_masks)} query masks for {len(controls)} image prompts: give one each")
-    if any(control.std_norm or isinstance(control.image_scale, Tensor) for control in controls):
+    numbers = [number for control in controls for number in (control.image_scale, control.text_share)]
+    if any(control.std_norm for control in controls) or any(isinstance(number, Tensor) for number in numbers):
         raise ValueError(
-            "a normalised image prompt, or a scale for each sample, has no row plan: use general_attention"
+            "a normalised image prompt, or one with numbers for each sample, has no row plan: use general_attention"
         )
     masks = torch.stack([_mask_rows(mask, num_queries) for mask in query_masks])
     left = text_weight(masks, [control.text_share for control in controls], [Gate(c.gate) for c in controls])

@@ -243,6 +243,7 @@ def text_image_attention(
     query_masks: Sequence[Array],
     prompts: Sequence[tuple[float, float, str]],
     heads: int,
+    text_heads: int | None = None,
 ) -> Array:
     """Any number of image prompts, each (image_scale, text_share, gate), with hard or soft regions."""
     text_in, text_out = np.ones(len(query)), np.ones(len(query))
@@ -250,7 +251,7 @@ def text_image_attention(
         taken = text_in if gate == "query" else text_out
         taken -= (1 - text_share) * mask
     text_in, text_out = np.maximum(text_in, 0)[:, None], np.maximum(text_out, 0)[:, None]
-    out = text_out * attention(text_in * query, *text, heads)
+    out = text_out * attention(text_in * query, *text, text_heads or heads)
     for image, mask, (image_scale, _, gate) in zip(images, query_masks, prompts, strict=True):
         mask = mask[:, None]
         if gate == "query":
@@ -330,21 +331,21 @@ def compose_depth(
 
 
 def paste_back(generated: Array, product: Array, product_mask: Array, erode: int, feather: int) -> tuple[Array, Array]:
-    """One pixel at a time, distances are those of a king on a chess board."""
+    """One pixel at a time. A pixel lies inside if none outside the mask is within `erode` of it; the ramp ends with the mask."""
     height, width = product_mask.shape
     exact = np.zeros_like(product_mask)
+    left_out = np.argwhere(~product_mask)
     for y in range(height):
         for x in range(width):
-            near = product_mask[max(y - erode, 0) : y + erode + 1, max(x - erode, 0) : x + erode + 1]
-            exact[y, x] = near.all()
-    kept = np.argwhere(exact)
+            exact[y, x] = (((left_out - [y, x]) ** 2).sum(1) > erode**2).all()
+    kept, length = np.argwhere(exact), min(erode, feather)
     out = generated.copy()
     for y in range(height):
         for x in range(width):
-            distance = np.abs(kept - [y, x]).max(1).min()
+            distance = np.sqrt(((kept - [y, x]) ** 2).sum(1).min())
             if distance == 0:
                 out[:, y, x] = product[:, y, x]
-            elif product_mask[y, x] and distance <= feather:
-                alpha = 1 - distance / (feather + 1)
+            elif product_mask[y, x] and distance < length + 1:
+                alpha = 1 - distance / (length + 1)
                 out[:, y, x] = alpha * product[:, y, x] + (1 - alpha) * generated[:, y, x]
     return out, exact

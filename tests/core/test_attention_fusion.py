@@ -167,7 +167,7 @@ def test_bad_shapes():
     with pytest.raises(ValueError, match=r"query mask is \(5,\), expected \(12,\)"):
         fusion_rows(torch.ones(5), QUERIES)
     layout = [fusion_rows(None, QUERIES)]
-    with pytest.raises(ValueError, match="3 product masks for a batch of 2"):
+    with pytest.raises(ValueError, match="3 region layouts for a batch of 2"):
         fused_attention(query, own, reference, FusionControl(), layout * 3, ATTEND)
     with pytest.raises(ValueError, match=r"reference's key is \(1, 7, 8\), .* expected \(2, reference tokens, 8\)"):
         fused_attention(query, own, (reference[0][:1], reference[1]), FusionControl(), layout, ATTEND)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.attention.balance import balanced_attention, check_gamma, std_ratio, time_weight, weigh_control
-from pfv_mepa.pfv_core.attention.formula import (
-    BranchControl,
-    Gate,
-    plan_rows,
-    sample_weights,
-    scaled_dot_product,
-    text_image_attention,
-)
+from pfv_mepa.pfv_core.attention.balance import check_gamma, std_ratio, time_weight
+from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
+from pfv_mepa.pfv_core.attention.formula import scaled_dot_product, text_image_attention
+from pfv_mepa.pfv_core.attention.general import general_attention, sample_weights
+from pfv_mepa.pfv_core.attention.plan import plan_rows
 
 from . import reference
 from .tolerances import DTYPES, assert_close
@@ -40,25 +38,15 @@ TEXT, IMAGES = tensors(5, 2), [tensors(3, 10), tensors(4, 20)]
 
 
 def run(
-    masks: list[Tensor | None],
-    controls: list[BranchControl],
-    normalized: list[bool],
-    dtype: torch.dtype = torch.float64,
-    **options,
+    masks: list[Tensor | None], controls: list[PromptControl], dtype: torch.dtype = torch.float64, **options
 ) -> Tensor:
-    made = [None if mask is None else mask[None] if mask.ndim == 1 else mask for mask in masks]
-    weights = sample_weights(
-        made, [c.image_scale for c in controls], [c.text_share for c in controls], [c.gate for c in controls]
-    ).to(torch.device("cpu"), dtype)
-    regions = [None if mask is None else mask[..., None] for mask in made]
-    query, text, *images = (
-        QUERY.to(dtype),
-        *(tuple(tensor.to(dtype) for tensor in pair) for pair in (TEXT, *IMAGES[: len(masks)])),
-    )
-    return balanced_attention(query, text, images, weights, regions, normalized, ATTEND, **options)
+    made = [None if mask is None else mask.view(-1, ROWS) for mask in masks]
+    weights = sample_weights(made, controls).to(torch.device("cpu"), dtype)
+    text, *images = [tuple(tensor.to(dtype) for tensor in pair) for pair in (TEXT, *IMAGES[: len(masks)])]
+    return general_attention(QUERY.to(dtype), text, images, weights, ATTEND, **options)
 
 
-def expected(masks, controls, normalized) -> np.ndarray:
+def expected(masks: list[Tensor | None], controls: list[PromptControl]) -> np.ndarray:
     """Eq. 8 and 9 with everything written out, one sample at a time."""
     out = []
     for item in range(BATCH):
@@ -68,15 +56,15 @@ def expected(masks, controls, normalized) -> np.ndarray:
         )
         taken = {gate: np.zeros((ROWS, 1)) for gate in GATES}
         plain, added = reference.attention(query, *text, HEADS), np.zeros((ROWS, WIDTH))
-        for image, mask, control, normalize in zip(images, masks, controls, normalized, strict=True):
+        for image, mask, control in zip(images, masks, controls, strict=True):
             region = np.ones((ROWS, 1)) if mask is None else mask.view(-1, ROWS)[item % len(mask.view(-1, ROWS))]
             region = np.asarray(region, dtype=float).reshape(ROWS, 1)
             taken[control.gate] += (1 - control.text_share) * region
             gated = region if control.gate is Gate.QUERY else np.ones((ROWS, 1))
-            branch = reference.attention(gated * query, *image, HEADS)
-            if normalize:
-                branch = branch / reference.weighted_std(branch, region) * reference.weighted_std(plain, region)
-            added += control.image_scale * (region if control.gate is Gate.OUTPUT else 1.0) * branch
+            term = reference.attention(gated * query, *image, HEADS)
+            if control.std_norm:
+                term = term / reference.weighted_std(term, region) * reference.weighted_std(plain, region)
+            added += control.image_scale * (region if control.gate is Gate.OUTPUT else 1.0) * term
         left = {gate: np.maximum(0, 1 - weight) for gate, weight in taken.items()}
         out.append(left[Gate.OUTPUT] * reference.attention(left[Gate.QUERY] * query, *text, HEADS) + added)
     return np.stack(out)
@@ -93,33 +81,33 @@ MASKS: list[Tensor | None] = [
 @pytest.mark.parametrize("mask", MASKS, ids=["everywhere", "hard", "soft", "one each"])
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("text_share", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("normalized", [[True], [True, False], [True, True]], ids=str)
-def test_eq8_and_eq9_are_the_explicit_formula(mask, gate, text_share, normalized):
-    masks = [mask, first_rows(9)][: len(normalized)]
-    controls = [BranchControl(0.6, text_share, gate), BranchControl(-0.5, 0.8, Gate.QUERY)][: len(normalized)]
-    assert_close(run(masks, controls, normalized), expected(masks, controls, normalized))
+@pytest.mark.parametrize("normalised", [[True], [True, False], [True, True]], ids=str)
+def test_eq8_and_eq9_are_the_explicit_formula(mask, gate, text_share, normalised):
+    controls = [PromptControl(0.6, text_share, gate), PromptControl(-0.5, 0.8, Gate.QUERY)]
+    controls = [replace(control, std_norm=norm) for control, norm in zip(controls, normalised, strict=False)]
+    masks = [mask, first_rows(9)][: len(normalised)]
+    assert_close(run(masks, controls), expected(masks, controls))
+
+
+def test_numbers_for_each_sample_are_those_of_the_sample_alone():
+    """Region, scale and text share are one for each; a scale of 0 leaves the text alone."""
+    scales, shares = torch.tensor([0.5, 0.0, -1.0]), torch.tensor([0.25, 1.0, 0.0])
+    out = run([MASKS[3]], [PromptControl(scales, shares, std_norm=True)])
+    for item, (scale, share) in enumerate(zip(scales.tolist(), shares.tolist(), strict=True)):
+        alone = expected([MASKS[3]], [PromptControl(scale, share, std_norm=True)])
+        assert_close(out[item], alone[item])
+    assert torch.equal(out[1], ATTEND(QUERY, *TEXT)[1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes(dtype):
-    masks, controls = [first_rows(5), None], [BranchControl(0.6, 0.3), BranchControl(0.4, 1.0, Gate.QUERY)]
-    out = run(masks, controls, [True, True], dtype)
+    controls = [PromptControl(0.6, 0.3, std_norm=True), PromptControl(0.4, 1.0, Gate.QUERY, std_norm=True)]
+    out = run([first_rows(5), None], controls, dtype)
     assert out.dtype == dtype
-    assert_close(out, expected(masks, controls, [True, True]))
+    assert_close(out, expected([first_rows(5), None], controls))
 
 
-def test_without_normalisation_it_is_the_other_form():
-    """What other branches get when one of them is normalised is what they get alone."""
-    for mask in (None, first_rows(5), torch.linspace(0, 1, ROWS, dtype=torch.float64)):
-        for gate in GATES:
-            control = BranchControl(0.6, 0.3, gate)
-            plan = plan_rows([mask], [control], ROWS)
-            assert_close(
-                run([mask], [control], [False]), text_image_attention(QUERY, TEXT, IMAGES[:1], [control], plan, ATTEND)
-            )
-
-
-def test_the_branch_has_the_texts_deviation():
+def test_the_term_has_the_texts_deviation():
     text, image = ATTEND(QUERY, *TEXT), 7.0 * ATTEND(QUERY, *IMAGES[0]) + 2.0
     brought = image * std_ratio(text, image)
     assert_close(brought.std((1, 2)), text.std((1, 2)))
@@ -155,7 +143,7 @@ def test_images_of_a_batch_do_not_depend_on_each_other():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, *DTYPES])
-def test_a_constant_branch_stays_as_it_is(dtype):
+def test_a_constant_term_stays_as_it_is(dtype):
     """Eq. 8 divides by 0 there; rounding must not be blown up to the text's size either."""
     text = ATTEND(QUERY, *TEXT).to(dtype)
     for value in (0.0, 0.1, 37.3):
@@ -174,7 +162,7 @@ def test_half_precision_is_measured_in_float32():
 @pytest.mark.parametrize("gate", GATES)
 def test_rows_outside_the_region_are_the_bases_own_bits(gate):
     base = scaled_dot_product(1)
-    out = run([first_rows(5)], [BranchControl(0.7, 0.3, gate)], [True], base=base)
+    out = run([first_rows(5)], [PromptControl(0.7, 0.3, gate, std_norm=True)], base=base)
     same = (out == base(QUERY, *TEXT)).all(-1)
     assert not same[:, :5].any()
     assert bool(same[:, 5:].all()) is (gate is Gate.OUTPUT)
@@ -205,14 +193,23 @@ def test_a_gamma_outside_the_schedule_is_refused(gamma):
 
 
 def test_a_weighted_control_is_eq9_and_leaves_the_text_alone_at_zero():
-    control = BranchControl(0.6, 0.3, Gate.QUERY)
-    assert weigh_control(control, 1.0) is control
-    assert weigh_control(control, 0.0) == BranchControl(0.0, 1.0, Gate.QUERY)
-    assert weigh_control(BranchControl(0.6, 1.0), 0.25) == BranchControl(0.15, 1.0)
-    half = weigh_control(BranchControl(1.0, 0.0), 0.5)
+    """Gamma 400: weight 1 at 400, 0 at 800, a quarter at 700."""
+    control = PromptControl(0.6, 0.3, Gate.QUERY, gamma=400.0)
+    assert control.at(400) is control
+    assert control.at(800) is None
+    unweighted = PromptControl(0.6, 0.3)
+    assert unweighted.at(999) is unweighted
+    quarter = replace(control, text_share=1.0, std_norm=True).at(700)
+    assert (quarter.image_scale, quarter.text_share) == (pytest.approx(0.15), 1.0)
+    assert (quarter.gate, quarter.std_norm) == (Gate.QUERY, True)
+    scales, shares = torch.tensor([1.0, -0.5]), torch.tensor([0.0, 0.5])
+    each = PromptControl(scales, shares, gamma=400.0).at(600)
+    assert each.image_scale.tolist() == [0.5, -0.25]
+    assert each.text_share.tolist() == [0.5, 0.75]
+    half = PromptControl(1.0, 0.0, gamma=400.0).at(600)
     text, image = ATTEND(QUERY, *TEXT), ATTEND(QUERY, *IMAGES[0])
     for mask in (None, first_rows(5)):
-        made = text_image_attention(QUERY, TEXT, IMAGES[:1], [half], plan_rows([mask], [half], ROWS), ATTEND)
+        made = text_image_attention(QUERY, TEXT, IMAGES[:1], [plan_rows([mask], [half], ROWS)], ATTEND)
         inside = slice(None) if mask is None else slice(0, 5)
         assert_close(made[:, inside], (0.5 * text + 0.5 * image)[:, inside])
         if mask is not None:

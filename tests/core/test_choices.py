@@ -6,7 +6,7 @@ import pytest
 
 from pfv_mepa.pfv_core.ad.depth import DepthFill
 from pfv_mepa.pfv_core.adapter.model import AdapterKind, CompressMethod
-from pfv_mepa.pfv_core.attention.formula import Gate
+from pfv_mepa.pfv_core.attention.control import Gate
 from pfv_mepa.pfv_core.attention.fusion import Combine
 from pfv_mepa.pfv_core.choices import parse_choice
 from pfv_mepa.pfv_core.reference.fit import Fit

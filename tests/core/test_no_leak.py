@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pfv_mepa.pfv_core.adapter.model import AdapterKind
-from pfv_mepa.pfv_core.attention.formula import BranchControl, Gate, plan_rows, scaled_dot_product, text_image_attention
+from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
+from pfv_mepa.pfv_core.attention.formula import scaled_dot_product, text_image_attention
+from pfv_mepa.pfv_core.attention.plan import plan_rows
 from pfv_mepa.pfv_core.reference.fit import fit_geometry
 from pfv_mepa.pfv_core.reference.patch_mask import PatchMask, rebinarize
 from pfv_mepa.pfv_core.reference.vit import encode_image, encode_pixels, encode_uncond
@@ -39,10 +41,11 @@ class RecordingVit(TinyVit):
 ENCODER = RecordingVit(image_size=32, patch_size=8, num_layers=2)
 UNCOND = encode_uncond(ENCODER)
 ADAPTERS = {kind: tiny_adapter(kind, ENCODER.spec, seed=index) for index, kind in enumerate(AdapterKind)}
-CONTROLS = {gate: [BranchControl(text_share=0.0, gate=gate)] for gate in Gate}
 PLANS = {
-    gate: plan_rows([torch.arange(16) >= 8], controls, 16).to(torch.device("cpu"), torch.float32)
-    for gate, controls in CONTROLS.items()
+    gate: plan_rows([torch.arange(16) >= 8], [PromptControl(text_share=0.0, gate=gate)], 16).to(
+        torch.device("cpu"), torch.float32
+    )
+    for gate in Gate
 }
 HIDDEN_VALUES = (0.0, 1.0, -3.0, 1e30, float("inf"), float("-inf"), float("nan"))
 
@@ -136,7 +139,7 @@ def _attention(key: Tensor, value: Tensor, gate: Gate) -> Tensor:
     """The image prompt in half of a 4x4 frame."""
     batch, _, width = key.shape
     query, text = ramp(batch, 16, width), (ramp(batch, 5, width), ramp(batch, 5, width, low=2.0))
-    return text_image_attention(query, text, [(key, value)], CONTROLS[gate], PLANS[gate], scaled_dot_product(2))
+    return text_image_attention(query, text, [(key, value)], [PLANS[gate]], scaled_dot_product(2))
 
 
 def different(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:

@@ -9,9 +9,10 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from pfv_core.adapter.model import Adapter, AdapterKind
+from pfv_core.attention.control import PromptControl
 from pfv_core.reference.vit import EncoderSpec
-from pfv_diffusers.branches import Branch
 from pfv_diffusers.new_adapter import adapter_config, new_adapter
+from pfv_diffusers.prompts import RegionalPrompt
 from pfv_diffusers.unet import image_prompts
 
 CONTEXT, POOLED = 32, 24
@@ -87,16 +88,19 @@ def adapter_for(unet: UNet2DConditionModel, kind: AdapterKind = AdapterKind.EQ3,
     return new_adapter(unet, adapter_config(unet, kind=kind, base="demo", encoder=ENCODER, **KINDS[kind]), seed)
 
 
-def branch(unet: UNet2DConditionModel, batch: int = 2, seed: int = 0, **values: Any) -> Branch:
+def regional_prompt(
+    unet: UNet2DConditionModel, batch: int = 2, seed: int = 0, region: torch.Tensor | None = None, **control: Any
+) -> RegionalPrompt:
     """An image prompt of an untrained adapter."""
     adapter = adapter_for(unet, seed=seed)
     with torch.no_grad():
-        return Branch(adapter.keys_values(noise(batch, 3, CONTEXT, seed=seed + 10)), **values)
+        keys_values = adapter.keys_values(noise(batch, 3, CONTEXT, seed=seed + 10))
+    return RegionalPrompt(keys_values, PromptControl(**control), region)
 
 
-def predicted(unet: UNet2DConditionModel, branches: Sequence[Branch], arguments: dict[str, Any]) -> torch.Tensor:
+def predicted(unet: UNet2DConditionModel, prompts: Sequence[RegionalPrompt], arguments: dict[str, Any]) -> torch.Tensor:
     """What the U-Net says to these arguments."""
-    with torch.no_grad(), image_prompts(unet, branches, SIZE):
+    with torch.no_grad(), image_prompts(unet, prompts, SIZE):
         return unet(**arguments).sample
 
 

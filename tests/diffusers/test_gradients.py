@@ -7,17 +7,18 @@ import torch
 import torch.utils.checkpoint
 from diffusers.models.attention_processor import AttnProcessor
 
-from pfv_core.attention.formula import Gate
-from pfv_diffusers.branches import Branch
+from pfv_core.attention.control import Gate, PromptControl
+from pfv_diffusers.prompts import RegionalPrompt
 from pfv_diffusers.unet import image_prompts
 
-from .models import SIZE, adapter_for, branch, inputs, left_half, new_unet, noise
+from .models import SIZE, adapter_for, inputs, left_half, new_unet, noise, regional_prompt
 
 
 def loss_and_gradients(unet, adapter, leave_before_backward=False):
     adapter.zero_grad()
     prompt = adapter.image_proj(noise(2, 17, 48))
-    made = Branch(adapter.keys_values(prompt), text_share=torch.tensor([0.0, 0.6]), region=left_half())
+    control = PromptControl(text_share=torch.tensor([0.0, 0.6]))
+    made = RegionalPrompt(adapter.keys_values(prompt), control, left_half())
     arguments = inputs()
     with image_prompts(unet, [made], SIZE):
         loss = unet(**arguments).sample.square().mean()
@@ -40,18 +41,20 @@ def test_gradients_reach_all_of_the_adapter_and_nothing_else(unet):
 def test_gradients_are_those_of_finite_differences(demo_unet):
     unet = new_unet("demo").double()
     unet.set_attn_processor(AttnProcessor())
-    keys_values = [tuple(t.double() for t in pair) for pair in branch(unet).keys_values]
+    keys_values = [tuple(t.double() for t in pair) for pair in regional_prompt(unet).keys_values]
     arguments = {
         name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
         for name, value in inputs().items()
     }
     arguments["added_cond_kwargs"] = {name: value.double() for name, value in arguments["added_cond_kwargs"].items()}
 
+    control = PromptControl(0.8, 0.3, Gate.QUERY)
+
     def loss(move, direction):
         pairs = [
             (key + move * dk, value + move * dv) for (key, value), (dk, dv) in zip(keys_values, direction, strict=True)
         ]
-        with image_prompts(unet, [Branch(pairs, 0.8, 0.3, Gate.QUERY, left_half())], SIZE):
+        with image_prompts(unet, [RegionalPrompt(pairs, control, left_half())], SIZE):
             return unet(**arguments).sample.square().mean()
 
     direction = [tuple(noise(*t.shape, seed=i).double() for t in pair) for i, pair in enumerate(keys_values)]

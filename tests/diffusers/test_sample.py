@@ -18,8 +18,7 @@ from diffusers import (
 
 from pfv_core.adapter.checkpoint import read_tensors, save_adapter
 from pfv_core.adapter.model import AdapterKind
-from pfv_core.attention.balance import Balance
-from pfv_core.attention.formula import BranchControl, Gate
+from pfv_core.attention.control import Gate, PromptControl
 from pfv_diffusers.new_adapter import adapter_config, new_adapter
 from pfv_diffusers.sample import ImagePrompt, sample_latents
 
@@ -121,7 +120,7 @@ def test_with_an_ip_adapter_it_is_diffusers_pipeline(unet, adapter, tmp_path):
         adapter,
         adapter.image_proj(embeds),
         adapter.image_proj(negative_embeds),
-        BranchControl(0.8),
+        PromptControl(0.8),
         region,
     )
     ours = sample(unet, image_prompts=[prompt])
@@ -155,7 +154,7 @@ def test_a_batch_is_its_images(unet, adapter, controlnet, gate):
     """Prompts, regions, texts and depths of their own, under guidance."""
     region = torch.rand(BATCH, *IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
     depth = torch.rand(BATCH, 3, *IMAGE_SIZE, generator=torch.Generator().manual_seed(2))
-    control = BranchControl(0.9, 0.3, gate)
+    control = PromptControl(0.9, 0.3, gate)
     whole = prompt_of(adapter, control=control, region=region)
     out = sample(unet, image_prompts=[whole], controlnet=controlnet, depth=depth)
     for index in range(BATCH):
@@ -196,7 +195,7 @@ def test_one_of_each_serves_the_batch(unet, adapter, controlnet):
 
 def test_strength_zero_is_without(unet, adapter, controlnet):
     plain = sample(unet)
-    assert torch.equal(sample(unet, image_prompts=[prompt_of(adapter, control=BranchControl(0.0, 0.0))]), plain)
+    assert torch.equal(sample(unet, image_prompts=[prompt_of(adapter, control=PromptControl(0.0, 0.0))]), plain)
     depth = torch.rand(1, 3, *IMAGE_SIZE)
     assert torch.equal(sample(unet, controlnet=controlnet, depth=depth, control_strength=0.0), plain)
 
@@ -252,7 +251,7 @@ def test_what_does_not_fit_is_refused(unet, options, message):
         ({"region": torch.ones(1, 64, 64)}, "the region is 64x64, the image is 64x96"),
         ({"region": torch.ones(3, 64, 96)}, "the region is a batch of 3, 2 latents are sampled"),
         ({"batch": 3}, "the image prompt is a batch of 3, 2 latents are sampled"),
-        ({"balance": Balance(gamma=1000.0)}, "gamma is 1000, outside the model's schedule of 1000 timesteps"),
+        ({"control": PromptControl(gamma=1000.0)}, "gamma is 1000, outside the model's schedule of 1000 timesteps"),
     ],
 )
 def test_an_image_prompt_that_does_not_fit_is_refused(unet, adapter, values, message):

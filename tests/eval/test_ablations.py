@@ -16,7 +16,6 @@ import torch
 
 from pfv_core.adapter.checkpoint import load_adapter, save_adapter
 from pfv_core.adapter.model import AdapterKind
-from pfv_core.attention.balance import Balance
 from pfv_core.reference.vit import HideMode
 from pfv_demo import stack
 from pfv_demo.scenes import render, sample_pair, sample_scene
@@ -332,12 +331,13 @@ def test_status_of_a_goal(value, low, high, relation, expected):
 
 def test_balanced_rows_differ_in_their_balance_alone():
     for plain, std_norm, time, both in (LOUD, SEEING, BOUNDED):
-        assert (std_norm.balance, time.balance) == (Balance(True, None), Balance(False, 400.0))
-        assert (plain.balance, both.balance) == (Balance(), Balance(True, 400.0))
-        assert std_norm.control.image_scale == both.control.image_scale == 1.0  # as loud as the text
-        control = replace(plain.control, image_scale=1.0)
-        for row in (plain, std_norm, time, both):
-            assert replace(row.control, image_scale=1.0) == control
+        assert not plain.control.std_norm
+        assert plain.control.gamma is None
+        normalised = replace(plain.control, std_norm=True, image_scale=1.0)  # as loud as the text
+        assert std_norm.control == normalised
+        assert time.control == replace(plain.control, gamma=400.0)
+        assert both.control == replace(normalised, gamma=400.0)
+        for row in (std_norm, time, both):
             assert (row.words, row.view, row.in_region) == (plain.words, plain.view, plain.in_region)
     assert LOUD[2].control.image_scale == LOUD[0].control.image_scale == 3.0
 

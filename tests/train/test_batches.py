@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from pfv_core.attention.formula import Gate
+from pfv_core.attention.control import Gate
 from pfv_core.reference.vit import EncoderSpec
 from pfv_train.batches import Batches, read_ahead
 from pfv_train.data import DataError, image_folder

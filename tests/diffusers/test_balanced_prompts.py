@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_core.attention.balance import Balance
-from pfv_diffusers.branches import Branch
+from pfv_core.attention.control import PromptControl
+from pfv_diffusers.prompts import RegionalPrompt
 from pfv_diffusers.unet import image_prompts
 
-from .models import SIZE, branch, difference, inputs, left_half, predicted
+from .models import SIZE, difference, inputs, left_half, predicted, regional_prompt
 
 
 def at(timestep: float) -> dict[str, torch.Tensor]:
@@ -19,51 +19,58 @@ def at(timestep: float) -> dict[str, torch.Tensor]:
 
 def test_a_neutral_balance_changes_no_bit(unet):
     values = {"region": left_half(), "text_share": 0.3}
-    same = branch(unet, **values, balance=Balance(False, None))
-    late = branch(unet, **values, balance=Balance(gamma=500.0))
+    same = regional_prompt(unet, **values, std_norm=False, gamma=None)
+    late = regional_prompt(unet, **values, gamma=500.0)
     arguments = at(400.0)
-    expected = predicted(unet, [branch(unet, **values)], arguments)
+    expected = predicted(unet, [regional_prompt(unet, **values)], arguments)
     assert torch.equal(predicted(unet, [same], arguments), expected)
     assert torch.equal(predicted(unet, [late], arguments), expected)  # the weight is 1 at gamma and below
 
 
 @pytest.mark.parametrize("text_share", [0.0, 1.0, torch.tensor([0.2, 0.9])])
 def test_a_time_weight_of_0_is_the_unet_itself_bit_for_bit(unet, text_share):
-    held_back = branch(unet, region=left_half(), text_share=text_share, balance=Balance(gamma=400.0))
+    held_back = regional_prompt(unet, region=left_half(), text_share=text_share, gamma=400.0)
     plain = predicted(unet, [], at(800.0))
     assert torch.equal(predicted(unet, [held_back], at(800.0)), plain)
     assert difference(predicted(unet, [held_back], at(799.0)), predicted(unet, [], at(799.0))) > 0
 
 
-def test_a_time_weight_between_is_a_weaker_branch_that_leaves_more_of_the_text(unet):
+def test_a_time_weight_between_is_a_weaker_prompt_that_leaves_more_of_the_text(unet):
     """Half way between 2 gamma and gamma, in one context with a later and an earlier step before and after it."""
-    held_back = branch(unet, region=left_half(), image_scale=0.8, text_share=0.2, balance=Balance(gamma=400.0))
-    weaker = branch(unet, region=left_half(), image_scale=0.4, text_share=0.6)
+    held_back = regional_prompt(unet, region=left_half(), image_scale=0.8, text_share=0.2, gamma=400.0)
+    weaker = regional_prompt(unet, region=left_half(), image_scale=0.4, text_share=0.6)
     expected = predicted(unet, [weaker], at(600.0))
     with torch.no_grad(), image_prompts(unet, [held_back], SIZE):
         first, middle, last, again = (unet(**at(timestep)).sample for timestep in (900.0, 600.0, 100.0, 600.0))
     assert difference(middle, expected) < 1e-6
     assert torch.equal(middle, again)
     assert torch.equal(first, predicted(unet, [], at(900.0)))
-    whole = branch(unet, region=left_half(), image_scale=0.8, text_share=0.2)
+    whole = regional_prompt(unet, region=left_half(), image_scale=0.8, text_share=0.2)
     assert torch.equal(last, predicted(unet, [whole], at(100.0)))
 
 
+def test_a_prompt_held_back_leaves_the_others_as_they_are(unet):
+    late = regional_prompt(unet, seed=1, region=left_half(), text_share=0.0, gamma=400.0)
+    other = regional_prompt(unet, seed=2, region=1 - left_half(), text_share=0.3)
+    arguments = at(900.0)
+    assert torch.equal(predicted(unet, [late, other], arguments), predicted(unet, [other], arguments))
+
+
 @pytest.mark.parametrize("region", [None, left_half()])
-def test_a_normalised_branch_is_as_loud_as_the_text_however_loud_its_values_are(unet, region):
-    made = branch(unet, region=region)
+def test_a_normalised_prompt_is_as_loud_as_the_text_however_loud_its_values_are(unet, region):
+    made = regional_prompt(unet, region=region)
     louder = [(key, 5 * value) for key, value in made.keys_values]
     for std_norm in (True, False):
         outs = [
-            predicted(unet, [Branch(pairs, region=region, balance=Balance(std_norm))], inputs())
+            predicted(unet, [RegionalPrompt(pairs, PromptControl(std_norm=std_norm), region)], inputs())
             for pairs in (made.keys_values, louder)
         ]
         assert (difference(*outs) < 1e-5) == std_norm
 
 
 def test_a_time_weight_wants_one_timestep(unet):
-    late = branch(unet, balance=Balance(gamma=400.0))
+    late = regional_prompt(unet, gamma=400.0)
     arguments = {**inputs(), "timestep": torch.tensor([10.0, 900.0])}
     with pytest.raises(ValueError, match=r"the batch has timesteps \[10.0, 900.0\], a time weight needs one"):
         predicted(unet, [late], arguments)
-    predicted(unet, [branch(unet)], arguments)  # without one they may differ
+    predicted(unet, [regional_prompt(unet)], arguments)  # without one they may differ
