@@ -17,7 +17,7 @@ import torch
 from comfy.controlnet import ControlLora
 
 from .cross_attention import ImagePromptPatch, PromptSlot, image_prompt_patches
-from .facts import CALL, KEY, MAP, Options, Run, read_map
+from .facts import CALL, KEY, MAP, Options, Run, facts_hook, read_map
 from .unet import BlockKey, cross_attentions, match_adapter
 
 logger = logging.getLogger(__name__)
@@ -58,9 +58,8 @@ class PromptedNetwork:
         run: Run | None = given.get(KEY)
         if run is None:
             raise RuntimeError(
-                f"{NODE}: the model that is sampled does not say which rows of the ControlNet are negative, and which image they "
-                "are of: connect the sampler to the model that comes out of MEPA Apply or, for image prompts in the ControlNet "
-                "alone, to this node's model output"
+                f"{NODE}: the sampler did not hand this ControlNet its options, without which nobody knows which rows are "
+                "negative: use the host's own samplers"
             )
         options = {
             KEY: run,
@@ -104,6 +103,9 @@ def apply_to_control_net(control_net: Any, model: Any) -> Any:
     }
     prompted = control_net.copy()
     prompted.control_model = PromptedNetwork(network, patch, slots)
+    prompted.extra_hooks = facts_hook(
+        prompted.extra_hooks
+    )  # the model that is sampled may be another one, without prompts
     prompted.extra_conds = [*(name for name in prompted.extra_conds if name not in (OPTIONS, MAP)), OPTIONS, MAP]
     return prompted
 

@@ -131,28 +131,10 @@ def apply_prompt(model: Any, prompt: RegionalPrompt) -> Any:
     return clone
 
 
-def without_prompts(model: Any) -> Any:
-    """A clone without its image prompts, whose runs' facts are carried all the same: for prompts in its ControlNet alone."""
-    clone = model.clone()
-    none = ImagePromptPatch(())
-    for block, slot in list(_slots(clone).items()):
-        if isinstance(slot, PromptSlot):
-            bare = PromptSlot(none, slot.block, slot.base, ())
-            bare.added = slot.added
-            clone.set_model_attn2_replace(bare, *block)
-            track(clone, none, instead_of=slot.patch)
-    return clone
-
-
 def image_prompt_patches(model: Any) -> list[ImagePromptPatch]:
     """The image prompts that a model carries; one entry unless another pack has taken some of the slots over."""
-    slots = (slot for slot in _slots(model).values() if isinstance(slot, PromptSlot))
-    return list({id(slot.patch): slot.patch for slot in slots if slot.patch.prompts}.values())
-
-
-def _slots(model: Any) -> dict[BlockKey, Any]:
-    found: dict[BlockKey, Any] = model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-    return found
+    slots = model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {}).values()
+    return list({id(slot.patch): slot.patch for slot in slots if isinstance(slot, PromptSlot)}.values())
 
 
 def _in_window(kwargs: Options, call: Call) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from comfy.conds import CONDNoiseShape
+from comfy.hooks import EnumHookScope, HookGroup, TransformerOptionsHook
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -93,6 +94,7 @@ class Run:
         between: what else may change the model's calls, for messages.
         patcher: the host's ModelPatcher of what is sampled.
         sampling: the host's `model_sampling` in force, once the model is loaded.
+        evaluated: the noise level of the evaluation of the model that is under way.
         nameless: names of conditions that do not say whether they are negative.
     """
 
@@ -103,6 +105,7 @@ class Run:
     between: tuple[str, ...]
     patcher: Any = None
     sampling: Any = None
+    evaluated: Tensor | None = None
     nameless: set[str] = field(default_factory=set)
     _states: dict[int, tuple[Patch, Any]] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
@@ -215,17 +218,18 @@ def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
     options = model.model_options["transformer_options"]
     others = [known for known in options.get(PATCHES, ()) if known not in (instead_of, patch)]
     options[PATCHES] = (*others, patch)
-    carry_facts(model)
+    if not model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+        for kind, wrapper in _wrappers().items():
+            model.add_wrapper_with_key(kind, KEY, wrapper)
 
 
-def carry_facts(model: Any) -> None:
-    """Let the conditions of a clone's runs carry their facts."""
-    if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
-        return
-    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _around_the_run)
-    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, _around_the_sampler)
-    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _around_an_evaluation)
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _around_the_model)
+def facts_hook(others: Any = None) -> Any:
+    """A hook for conditions whose model was not told of a patch, such as those of a patched ControlNet: it lets the runs that
+    they are part of carry their facts. `others` are hooks that are there already."""
+    wrappers = {kind: {KEY: [wrapper]} for kind, wrapper in _wrappers().items()}
+    group = HookGroup()
+    group.add(TransformerOptionsHook({"wrappers": wrappers}, EnumHookScope.AllConditioning))
+    return HookGroup.combine_all_hooks([others, group])
 
 
 def patches_of(model: Any) -> tuple[Any, ...]:
@@ -317,10 +321,22 @@ def check_grid(options: Options, num_queries: int, node: str) -> Grid:
     return rows, columns
 
 
+def _wrappers() -> dict[str, Callable[..., Any]]:
+    """Of a run, each from within the one before; a model and a hook may both bring them, then the outer ones do the work."""
+    return {
+        WrappersMP.OUTER_SAMPLE: _around_the_run,
+        WrappersMP.SAMPLER_SAMPLE: _around_the_sampler,
+        WrappersMP.PREDICT_NOISE: _around_an_evaluation,
+        WrappersMP.APPLY_MODEL: _around_the_model,
+    }
+
+
 def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Around all of a sampling: the guider's conditions and its own copy of the options get the facts."""
     guider = executor.class_obj
     options = guider.model_options.setdefault("transformer_options", {})
+    if KEY in options:
+        return executor(noise, *args, **kwargs)
     run = Run(
         type(guider).__name__,
         noise.shape[0],
@@ -341,6 +357,8 @@ def _around_the_sampler(executor: Any, guider: Any, *args: Any, **kwargs: Any) -
     """Around the steps, when the model is loaded as it will be sampled: each patch looks whether it fits."""
     options = guider.model_options["transformer_options"]
     run: Run = options[KEY]
+    if run.sampling is not None:
+        return executor(guider, *args, **kwargs)
     run.sampling = guider.inner_model.model_sampling
     for patch in options.get(PATCHES, ()):
         run.state(patch)
@@ -355,9 +373,11 @@ def _around_an_evaluation(
     guider = executor.class_obj
     options = guider.model_options if model_options is None else model_options
     run: Run = options["transformer_options"][KEY]
-    for state in run.states:
-        if hasattr(state, "evaluate"):
-            state.evaluate(guider, sigma, seed or 0)
+    if run.evaluated is not sigma:
+        run.evaluated = sigma
+        for state in run.states:
+            if hasattr(state, "evaluate"):
+                state.evaluate(guider, sigma, seed or 0)
     return executor(x, sigma, options, seed)
 
 
@@ -374,7 +394,8 @@ def _around_the_model(
     """Around a call of the model, which is not to see our condition."""
     options = {} if transformer_options is None else transformer_options
     facts, run = kwargs.pop(MAP, None), options.get(KEY)
-    options[CALL] = None if run is None else read_map(run, facts, x, t)
+    if facts is not None or CALL not in options:
+        options[CALL] = None if run is None else read_map(run, facts, x, t)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 

@@ -73,8 +73,7 @@ class PromptRun:
 
     def __init__(self, prompts: tuple[RegionalPrompt, ...], run: Run) -> None:
         self._prompts, self._run = prompts, run
-        if prompts:
-            run.check_sides(NODE)
+        run.check_sides(NODE)
         for prompt in prompts:
             run.check_batch(len(prompt.image_prompt), NODE, "the image prompt")
             if prompt.control.gamma is not None:

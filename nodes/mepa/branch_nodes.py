@@ -10,7 +10,6 @@ from torch import Tensor
 from ...pfv_core.attention.balance import PAPER_GAMMA
 from ..host.adapter import ImagePrompt
 from ..host.controlnet import apply_to_control_net
-from ..host.cross_attention import without_prompts
 from ..host.regional_prompt import RegionalPrompt
 from ..types import CATEGORY, BranchesType
 from .prompt_inputs import balance_inputs, prompt_inputs, regional_prompt
@@ -80,17 +79,11 @@ class MEPAApplyControlNet(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.ControlNet.Output("patched_control_net", display_name="control_net", tooltip="For Apply ControlNet."),
-                io.Model.Output(
-                    "model_without_prompts",
-                    display_name="model",
-                    tooltip="For the sampler, where the image prompts shall be in the ControlNet alone. Otherwise sample with "
-                    "the model from MEPA Apply.",
-                ),
+                io.ControlNet.Output("patched_control_net", display_name="control_net", tooltip="For Apply ControlNet.")
             ],
         )
 
     @classmethod
     def execute(cls, control_net: Any, model: Any) -> io.NodeOutput:
         """Patch a copy of the ControlNet."""
-        return io.NodeOutput(apply_to_control_net(control_net, model), without_prompts(model))
+        return io.NodeOutput(apply_to_control_net(control_net, model))

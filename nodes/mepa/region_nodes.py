@@ -43,7 +43,7 @@ class MEPARegionShape(io.ComfyNode):
                 io.Int.Input("height", default=1024, min=1, max=16384, tooltip="Of the canvas, pixels."),
                 io.Combo.Input(
                     "shape",
-                    options=Shape,
+                    options=list(Shape),
                     default=Shape.HALF_PLANE,
                     tooltip="rectangle, ellipse: in the box between the two points. half_plane: what is on the right of "
                     "somebody who walks from point 1 to point 2; from left to right it is what lies below. gradient: rises "
@@ -92,7 +92,7 @@ class MEPARegionFromMask(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mask_selects",
-                    options=Selects,
+                    options=list(Selects),
                     default=Selects.PRODUCT,
                     tooltip="What the mask selects. product: the thing the region is made of. background: what lies around it, "
                     "as the mask of a cut-out with transparency does.",
@@ -154,7 +154,7 @@ class MEPARegionBuilder(io.ComfyNode):
                 io.Mask.Input("region_1", tooltip="1 = in the region, soft edges count. With layers: the topmost."),
                 io.Combo.Input(
                     "sharing",
-                    options=Sharing,
+                    options=list(Sharing),
                     default=Sharing.PARTITION,
                     tooltip="Where regions meet. partition: they are divided by their sum where it passes 1, so that regions and "
                     "rest add up to 1. layers: each lies over those with a higher number, and all add up to 1 with the rest. "

@@ -29,14 +29,9 @@ def prompt(tiny_clip_vision, plus_adapter_file):
     return image_prompt(tiny_clip_vision, plus_adapter_file)
 
 
-@pytest.fixture(scope="module")
-def bare(tiny_model, tiny_controlnet, prompt):
-    """What samples with image prompts in the ControlNet alone, as the paper has it."""
-    return outputs(MEPAApplyControlNet, control_net=tiny_controlnet, model=apply(tiny_model, prompt))[1]
-
-
 def prompted(control_net, model):
-    return outputs(MEPAApplyControlNet, control_net=control_net, model=model)[0]
+    (made,) = outputs(MEPAApplyControlNet, control_net=control_net, model=model)
+    return made
 
 
 def controlled(model, *control_nets, strength=0.8, **options):
@@ -70,19 +65,18 @@ def test_the_controlnets_own_cross_attentions_fire(tiny_model, tiny_controlnet, 
     assert not torch.equal(together, apart)
 
 
-def test_off_or_removed_it_is_the_unpatched_controlnet_to_the_bit(tiny_model, bare, tiny_controlnet, prompt):
+def test_off_or_removed_it_is_the_unpatched_controlnet_to_the_bit(tiny_model, tiny_controlnet, prompt):
     before = controlled(tiny_model, tiny_controlnet)
     patched = apply(tiny_model, prompt, region=right_half())
     own = prompted(tiny_controlnet, patched)
-    assert torch.equal(controlled(bare, tiny_controlnet), before)
-    changed = controlled(bare, own)
+    changed = controlled(tiny_model, own)  # in the ControlNet alone, as the paper has it
     assert not torch.equal(changed, before)
     assert torch.equal(controlled(tiny_model, tiny_controlnet), before)
     empty = prompted(tiny_controlnet, apply(tiny_model, prompt, start_percent=0.5, end_percent=0.6))
-    assert torch.equal(controlled(bare, empty), before)  # outside its window
+    assert torch.equal(controlled(tiny_model, empty), before)  # outside its window
 
 
-def test_the_region_rules_in_the_controlnet_where_it_is(tiny_model, bare, tiny_controlnet, prompt):
+def test_the_region_rules_in_the_controlnet_where_it_is(tiny_model, tiny_controlnet, prompt):
     seen = []
 
     def compare(out, query, key, value, options, **kwargs):
@@ -94,18 +88,18 @@ def test_the_region_rules_in_the_controlnet_where_it_is(tiny_model, bare, tiny_c
     own = prompted(tiny_controlnet, apply(tiny_model, prompt, region=right_half()))
     for slot in own.control_model.slots.values():
         slot.add(compare)
-    controlled(bare, own)
+    controlled(tiny_model, own)
     assert len(seen) == 34
     assert set(seen) == {(True, False)}
 
 
-def test_an_unprompted_controlnet_of_the_same_network_in_the_chain_stays_so(tiny_model, bare, tiny_controlnet, prompt):
+def test_an_unprompted_controlnet_of_the_same_network_in_the_chain_stays_so(tiny_model, tiny_controlnet, prompt):
     """Both copies share the network's weights; only the one with image prompts has them, whichever comes first."""
     own = prompted(tiny_controlnet, apply(tiny_model, prompt))
     for chain in ((tiny_controlnet, own), (own, tiny_controlnet)):
         with recorded_calls() as calls:
-            controlled(bare, *chain)
-        assert len([call for call in calls if call["layers"]]) == 34
+            controlled(tiny_model, *chain)
+        assert len(calls) == 34
 
 
 def test_other_packs_patches_stay_the_unets_alone(tiny_model, tiny_controlnet, prompt):
@@ -145,32 +139,32 @@ def test_positive_and_negative_in_calls_of_their_own(tiny_model, tiny_controlnet
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4 * float(together.abs().max()))
 
 
-def test_balance_and_stacking_reach_it(tiny_model, bare, tiny_controlnet, prompt):
+def test_balance_and_stacking_reach_it(tiny_model, tiny_controlnet, prompt):
     one = apply(tiny_model, prompt, region=right_half(), std_norm=True)
     two = apply(one, prompt, region=1 - right_half(), time_weighting=True, gamma=600)
-    first, both = (controlled(bare, prompted(tiny_controlnet, model)) for model in (one, two))
+    first, both = (controlled(tiny_model, prompted(tiny_controlnet, model)) for model in (one, two))
     assert not torch.equal(first, both)
     plain = apply(tiny_model, prompt, region=right_half())
-    assert not torch.equal(controlled(bare, prompted(tiny_controlnet, plain)), first)
+    assert not torch.equal(controlled(tiny_model, prompted(tiny_controlnet, plain)), first)
 
 
-def test_applied_twice_it_holds_the_last_models_prompts(tiny_model, bare, tiny_controlnet, prompt):
+def test_applied_twice_it_holds_the_last_models_prompts(tiny_model, tiny_controlnet, prompt):
     one, other = apply(tiny_model, prompt), apply(tiny_model, prompt, strength=0.3)
     again = prompted(prompted(tiny_controlnet, one), other)
-    assert torch.equal(controlled(bare, again), controlled(bare, prompted(tiny_controlnet, other)))
+    assert torch.equal(controlled(tiny_model, again), controlled(tiny_model, prompted(tiny_controlnet, other)))
 
 
-def test_it_survives_the_hosts_own_copies(tiny_model, bare, tiny_controlnet, prompt):
+def test_it_survives_the_hosts_own_copies(tiny_model, tiny_controlnet, prompt):
     own = prompted(tiny_controlnet, apply(tiny_model, prompt))
     (copied,) = (
         outputs(SetUnionControlNetType, control_net=own, type="auto")
         if hasattr(SetUnionControlNetType, "execute")
         else SetUnionControlNetType().set_controlnet_type(own, "auto")
     )
-    assert torch.equal(controlled(bare, copied), controlled(bare, own))
+    assert torch.equal(controlled(tiny_model, copied), controlled(tiny_model, own))
 
 
-def test_what_does_not_fit_is_refused(tiny_model, bare, tiny_model_of, tiny_controlnet, prompt):
+def test_what_does_not_fit_is_refused(tiny_model, tiny_model_of, tiny_controlnet, prompt):
     patched = apply(tiny_model, prompt)
     with pytest.raises(ValueError, match="a control-LoRA has no network of its own before sampling"):
         prompted(comfy.controlnet.ControlLora({}), patched)
@@ -178,11 +172,11 @@ def test_what_does_not_fit_is_refused(tiny_model, bare, tiny_model_of, tiny_cont
         prompted(comfy.controlnet.T2IAdapter(None, 3, 8, "nearest-exact"), patched)
     own = prompted(tiny_controlnet, apply(tiny_model, prompt, region=torch.ones(1, 64, 192)))
     with pytest.raises(ValueError, match="the region is 64x192, the image being sampled is 128x128"):
-        controlled(bare, own)
-    with pytest.raises(
-        RuntimeError, match=r"does not say which rows .* connect the sampler to the model that comes out of"
-    ):
-        controlled(tiny_model, prompted(tiny_controlnet, patched))
+        controlled(tiny_model, own)
+    own = prompted(tiny_controlnet, patched)
     own.extra_conds.remove("pfv_map")
     with pytest.raises(RuntimeError, match="the model was called without the conditions' facts"):
-        controlled(bare, own)
+        controlled(tiny_model, own)
+    own.extra_conds.remove("transformer_options")
+    with pytest.raises(RuntimeError, match="the sampler did not hand this ControlNet its options"):
+        controlled(tiny_model, own)
