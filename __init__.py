@@ -9,6 +9,6 @@ WEB_DIRECTORY = "./web"
 
 async def comfy_entrypoint() -> Any:
     """The host calls this once. Host modules are imported here, so that the package can be read without a host."""
-    from ..nodes.extension import PFVExtension
+    from .nodes.extension import PFVExtension
 
     return PFVExtension()

@@ -1,4 +1,4 @@
-"""ComfyUI's IMAGE and MASK to the core's layouts and polarity. The only place where a mask is turned around.
+"""ComfyUI's IMAGE and MASK to the core's layouts, precision and polarity. The only place where a mask is turned around.
 
 A ComfyUI MASK is 1 where something is selected: painted in the mask editor, or transparent in a file with alpha. A
 painted pixel comes as 254/255 or 1, and an image without alpha brings a 64x64 mask of zeros that means "no mask".
@@ -7,30 +7,39 @@ painted pixel comes as 254/255 or 1, and an image without alpha brings a 64x64 m
 from __future__ import annotations
 
 from enum import Enum
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
+from ..pfv_core.ad import opacity
+from ..pfv_core.ad.opacity import PAINT_STEP as PAINT_STEP
+from ..pfv_core.ad.opacity import SEEN_ABOVE
 from ..pfv_core.choices import parse_choice
-from ..pfv_core.reference.patch_embed import RANGE_TOLERANCE
 
 NO_MASK_SIZE = (64, 64)
 SELECTED_ABOVE = 0.5
-PAINT_STEP = 1.5 / 255  # the editor's paint is one 8-bit step short of 1
+OVERSHOOT = 0.25
+"""How far values may lie outside 0..1 and are then brought back to it. Resampling overshoots at edges: where two hard edges meet
+in a corner, bicubic by up to 0.24 and Lanczos by up to 0.25. What is out by more is something else, such as values in -1..1 or
+0..255, and is refused."""
 
 
 class Selects(str, Enum):
-    """What the selected part of a product's mask is: the PRODUCT, or the BACKGROUND of a transparent cut-out."""
+    """What the selected part of a product's mask is: the PRODUCT, or the BACKGROUND of a transparent cut-out.
+
+    The mask of a cut-out that comes from a file is 1 where the file is transparent, so nodes begin with BACKGROUND.
+    """
 
     PRODUCT = "product"
     BACKGROUND = "background"
 
 
 def image_to_core(image: Tensor, name: str) -> Tensor:
-    """IMAGE -> (B, 3, H, W) on the CPU.
+    """IMAGE -> (B, 3, H, W) float32 on the CPU, its values as they came.
 
     Raises:
-        ValueError: an image with alpha, or with another number of channels.
+        ValueError: an image with alpha, with another number of channels, or of whole numbers.
     """
     if image.ndim != 4:
         raise ValueError(f"{name} is {tuple(image.shape)}, expected an IMAGE (batch, height, width, 3)")
@@ -40,7 +49,12 @@ def image_to_core(image: Tensor, name: str) -> Tensor:
         )
     if image.shape[-1] != 3:
         raise ValueError(f"{name} has {image.shape[-1]} channels, expected 3 (RGB)")
-    return image.cpu().movedim(-1, 1)  # BHWC -> BCHW
+    return _to_float32(image, name).movedim(-1, 1)  # BHWC -> BCHW
+
+
+def depth_to_core(image: Tensor, name: str) -> Tensor:
+    """`image_to_core` for a depth map, which may have a single channel: it stands for all three."""
+    return image_to_core(image.expand(-1, -1, -1, 3) if image.ndim == 4 and image.shape[-1] == 1 else image, name)
 
 
 def image_from_core(image: Tensor) -> Tensor:
@@ -48,29 +62,54 @@ def image_from_core(image: Tensor) -> Tensor:
     return image.movedim(1, -1).contiguous()  # BCHW -> BHWC
 
 
-def check_image_range(image: Tensor, name: str) -> None:
-    """ValueError if an image holds NaN or values outside 0..1."""
-    low, high = image.min().item(), image.max().item()
-    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+def within_range(values: Tensor, name: str) -> Tensor:
+    """Values of an image or a mask, those that resampling put outside 0..1 brought back to it; the same tensor where none is.
+
+    Raises:
+        ValueError: NaN, or values that are out by more than OVERSHOOT; the message has both ends.
+    """
+    low, high = values.min().item(), values.max().item()
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
         raise ValueError(f"{name} spans {low:g}..{high:g}, expected finite values from 0 to 1")
+    return values if low >= 0 and high <= 1 else values.clamp(0, 1)
+
+
+def clamp_overshoot(image: Tensor) -> Tensor:
+    """`within_range` for an image of which a part does not count: what is out by more, NaN included, stays as it is."""
+    low = torch.where((image < 0) & (image >= -OVERSHOOT), 0.0, image)
+    return torch.where((low > 1) & (low <= 1 + OVERSHOOT), 1.0, low)
 
 
 def visible_mask(mask: Tensor | None, image: Tensor, name: str, empty: bool = False) -> Tensor:
     """A MASK whose selected part is hidden -> (B, H, W) bool, True = visible. No mask at all hides nothing.
 
     Raises:
-        ValueError: a mask that does not fit the image, selects everything, or selects nothing unless it may be `empty`.
+        ValueError: a mask that does not fit the image, leaves nothing visible, or selects nothing unless it may be `empty`.
     """
     if mask is None:
         return torch.ones(image.shape[0], *image.shape[2:], dtype=torch.bool)
     return ~selected_mask(mask, image, name, empty)
 
 
+def product_opacity(mask: Tensor, selects: Selects | str, image: Tensor, name: str) -> Tensor:
+    """A MASK -> (B, H, W) float32, 0..1, how opaque the product is, for every image of the batch: soft values are kept.
+
+    Values one 8-bit step from 0 or 1, as the mask editor leaves them, become exactly 0 or 1.
+
+    Raises:
+        ValueError: a mask that does not fit the image, that is 0 or 1 all over an image, or that shows no product.
+    """
+    background = parse_choice(Selects, selects, "product_mask_selects") is Selects.BACKGROUND
+    return _opacity(mask_like(mask, image, name), background, name).expand(image.shape[0], -1, -1)
+
+
 def product_mask(mask: Tensor, selects: Selects | str, image: Tensor, name: str) -> Tensor:
-    """A MASK -> (B, H, W) bool, True = product, for every image of the batch."""
-    selected = selected_mask(mask, image, name)
-    selected = ~selected if parse_choice(Selects, selects, "product_mask_selects") is Selects.BACKGROUND else selected
-    return selected.expand(image.shape[0], -1, -1)
+    """A MASK -> (B, H, W) bool, True = product, glass and all, where only yes or no counts: opacity above SEEN_ABOVE.
+
+    Raises:
+        ValueError: what `product_opacity` raises.
+    """
+    return product_opacity(mask, selects, image, name) > SEEN_ABOVE
 
 
 def selected_mask(mask: Tensor, image: Tensor, name: str, empty: bool = False) -> Tensor:
@@ -80,28 +119,13 @@ def selected_mask(mask: Tensor, image: Tensor, name: str, empty: bool = False) -
         ValueError: another size or batch than the image's, values outside 0..1, everything selected, or nothing unless it
             may be `empty`.
     """
-    mask = mask_to_core(mask, name)
-    height, width = image.shape[2:]
-    if tuple(mask.shape[1:]) == NO_MASK_SIZE != (height, width) and not bool(mask.any()):
-        raise ValueError(
-            f"{name} holds no mask: its image has no transparency and nothing is painted on it. Open it in the mask "
-            "editor and paint, or disconnect it where it is optional"
-        )
-    if tuple(mask.shape[1:]) != (height, width):
-        raise ValueError(
-            f"{name} is {mask.shape[1]}x{mask.shape[2]}, its image is {height}x{width} (height x width): give both the "
-            "same size"
-        )
-    if mask.shape[0] not in (1, image.shape[0]):
-        raise ValueError(f"{name} holds {mask.shape[0]} masks for {image.shape[0]} images: give 1, or one each")
+    mask = mask_like(mask, image, name)
     selected = mask > SELECTED_ABOVE
-    share = selected.flatten(1).float().mean(1)
-    for index, value in enumerate(share.tolist()):
-        if value == 1.0 or (value == 0.0 and not empty):
-            what = "selects nothing" if value == 0.0 else "selects the whole image"
-            raise ValueError(
-                f"{name} {index} {what}: paint the part it is meant to select, or disconnect it where it is optional"
-            )
+    for index, count in enumerate(selected.flatten(1).sum(1).tolist()):
+        if count == selected[index].numel():
+            _refuse_all_selected(mask[index], f"{name} {index}")
+        if count == 0 and not empty:
+            raise ValueError(f"{name} {index} selects nothing: {_PAINT}")
     return selected
 
 
@@ -115,8 +139,7 @@ def region_mask(mask: Tensor | None, name: str) -> Tensor | None:
     """
     if mask is None:
         return None
-    region = mask_to_core(mask, name).float()
-    region = torch.where(region <= PAINT_STEP, 0.0, torch.where(region >= 1 - PAINT_STEP, 1.0, region))
+    region = settled(mask_to_core(mask, name))
     if not bool(region.any()):
         raise ValueError(
             f"{name} selects nothing, so the image prompt would do nothing: paint where it shall rule, or disconnect the "
@@ -137,14 +160,13 @@ def region_of(mask: Tensor, name: str) -> Tensor:
 
 
 def region_selection(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
-    """A MASK of no image in particular -> (B, H, W) bool, True = the thing that it selects or lies around.
+    """A MASK of no image in particular -> (B, H, W) bool, True = the thing that it selects or lies around, glass and all.
 
     Raises:
-        ValueError: values outside 0..1, nothing or everything selected, or an unknown `selects`.
+        ValueError: values outside 0..1, a mask that is 0 or 1 all over, one that shows no thing, or an unknown `selects`.
     """
-    mask = mask_to_core(mask, name)
-    selected = selected_mask(mask, mask[:, None], name)
-    return ~selected if parse_choice(Selects, selects, f"{name}_selects") is Selects.BACKGROUND else selected
+    background = parse_choice(Selects, selects, f"{name}_selects") is Selects.BACKGROUND
+    return _opacity(mask_to_core(mask, name), background, name) > SEEN_ABOVE
 
 
 def background_of(region: Tensor) -> Tensor:
@@ -152,13 +174,75 @@ def background_of(region: Tensor) -> Tensor:
     return 1 - region
 
 
+def mask_like(mask: Tensor, image: Tensor, name: str) -> Tensor:
+    """A MASK -> (1 or B, H, W) float32 of a (B, C, H, W) image's size.
+
+    Raises:
+        ValueError: another size or batch than the image's, no mask at all, or values outside 0..1.
+    """
+    mask = mask_to_core(mask, name)
+    height, width = image.shape[2:]
+    if tuple(mask.shape[1:]) == NO_MASK_SIZE != (height, width) and not bool(mask.any()):
+        raise ValueError(
+            f"{name} holds no mask: its image has no transparency and nothing is painted on it. Open it in the mask "
+            "editor and paint, or disconnect it where it is optional"
+        )
+    if tuple(mask.shape[1:]) != (height, width):
+        raise ValueError(
+            f"{name} is {mask.shape[1]}x{mask.shape[2]}, its image is {height}x{width} (height x width): give both the "
+            "same size"
+        )
+    if mask.shape[0] not in (1, image.shape[0]):
+        raise ValueError(f"{name} holds {mask.shape[0]} masks for {image.shape[0]} images: give 1, or one each")
+    return mask
+
+
 def mask_to_core(mask: Tensor, name: str) -> Tensor:
-    """MASK of any usual shape -> (B, H, W) on the CPU, values checked."""
+    """MASK of any usual shape -> (B, H, W) float32 on the CPU, 0..1."""
     mask = mask[None] if mask.ndim == 2 else mask
     mask = mask[:, 0] if mask.ndim == 4 and mask.shape[1] == 1 else mask
     if mask.ndim != 3:
         raise ValueError(f"{name} is {tuple(mask.shape)}, expected a MASK (batch, height, width)")
+    return within_range(_to_float32(mask, name), name)
+
+
+def settled(mask: Tensor) -> Tensor:
+    """A mask whose values one 8-bit step from 0 or 1, as the mask editor leaves them, are exactly 0 or 1."""
+    return torch.from_numpy(opacity.settled(mask.numpy()))
+
+
+_PAINT = "paint the part it is meant to select, or disconnect it where it is optional"
+
+
+def _to_float32(values: Tensor, name: str) -> Tensor:
+    """Hosts may hand out half precision; everything here computes in single."""
+    if not (values.is_floating_point() or values.dtype == torch.bool):
+        raise ValueError(f"{name} holds {values.dtype} values, expected floating-point ones from 0 to 1: divide them")
+    return values.cpu().float()
+
+
+def _opacity(mask: Tensor, background: bool, name: str) -> Tensor:
+    """(B, H, W), 0..1 -> the opacity of what it selects, or of what it lies around."""
+    mask = settled(mask)
+    for index, one in enumerate(mask):
+        low, high = one.min().item(), one.max().item()
+        if low == 1:
+            _refuse_all_selected(one, f"{name} {index}")
+        if high == 0:
+            raise ValueError(f"{name} {index} selects nothing: {_PAINT}")
+        seen = 1 - low if background else high
+        if seen <= SEEN_ABOVE:
+            raise ValueError(
+                f"{name} {index} shows nothing: it spans {low:g}..{high:g}, so that what it "
+                f"{'lies around' if background else 'selects'} is {seen:g} opaque at most, expected more than {SEEN_ABOVE:g}"
+            )
+    return background_of(mask) if background else mask
+
+
+def _refuse_all_selected(mask: Tensor, name: str) -> NoReturn:
     low, high = mask.min().item(), mask.max().item()
-    if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(f"{name} spans {low:g}..{high:g}, expected finite values from 0 to 1")
-    return mask.cpu()
+    if low >= 1 - PAINT_STEP:
+        raise ValueError(f"{name} selects the whole image: {_PAINT}")
+    raise ValueError(
+        f"{name} spans {low:g}..{high:g}, and what is above {SELECTED_ABOVE:g} counts as selected, so nothing is left: {_PAINT}"
+    )

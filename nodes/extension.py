@@ -9,6 +9,7 @@ from .ad.product_nodes import PFVDepthCompose, StrictIDComposite
 from .demo.demo_nodes import PFVDemoModels
 from .mepa.apply_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
 from .mepa.branch_nodes import MEPAApplyControlNet, MEPABranch
+from .mepa.crop_nodes import MEPACrop
 from .mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
 from .reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from .reference.file_nodes import PFVLoadReference, PFVSaveReference
@@ -25,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     MEPAApply,
     MEPABranch,
     MEPAApplyControlNet,
+    MEPACrop,
     PFVDepthCompose,
     StrictIDComposite,
     PFVDemoModels,

@@ -10,11 +10,19 @@ from torch import Tensor
 
 from ...pfv_core.ad.canvas import AdCanvas
 from ...pfv_core.ad.formats import AUTO, CUSTOM, FORMATS, SAMPLING_SCALES, ad_format
+from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.ad.placement import Layout, Position, ScaleBy
 from ...pfv_core.region.distance import fade
 from ...pfv_core.region.preview import canvas_preview
-from ..convert import Selects, background_of, check_image_range, image_from_core, image_to_core
-from ..convert import product_mask as product_mask_to_core
+from ..convert import (
+    Selects,
+    background_of,
+    depth_to_core,
+    image_from_core,
+    image_to_core,
+    product_opacity,
+    within_range,
+)
 from ..types import CATEGORY, AdCanvasType
 from .product_nodes import MASK_SELECTS_TOOLTIP
 
@@ -39,7 +47,10 @@ class PFVAdCanvas(io.ComfyNode):
                 io.Image.Input("product", tooltip="The product photo."),
                 io.Mask.Input("product_mask", tooltip="Where the product is, the same size."),
                 io.Combo.Input(
-                    "product_mask_selects", options=Selects, default=Selects.BACKGROUND, tooltip=MASK_SELECTS_TOOLTIP
+                    "product_mask_selects",
+                    options=list(Selects),
+                    default=Selects.BACKGROUND,
+                    tooltip=MASK_SELECTS_TOOLTIP,
                 ),
                 io.Combo.Input(
                     "format",
@@ -60,13 +71,13 @@ class PFVAdCanvas(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "position",
-                    options=Position,
+                    options=list(Position),
                     default=Position.CENTER,
                     tooltip="Where in the safe area the product stands. numbers: its centre is at x and y.",
                 ),
                 io.Combo.Input(
                     "scale_by",
-                    options=ScaleBy,
+                    options=list(ScaleBy),
                     default=ScaleBy.FIT,
                     tooltip="What share is a share of. fit: the largest size that fits the safe area. height, width: of the "
                     "canvas, for the product's box. area: of the canvas, for the product's own pixels. original: the "
@@ -152,18 +163,17 @@ class PFVAdCanvas(io.ComfyNode):
         backdrop: float,
     ) -> io.NodeOutput:
         """Place."""
-        photo = image_to_core(product, "product")
-        check_image_range(photo, "product")
-        mask = product_mask_to_core(product_mask, product_mask_selects, photo, "product_mask")
+        photo = within_range(image_to_core(product, "product"), "product")
+        opacity = product_opacity(product_mask, product_mask_selects, photo, "product_mask")
         layout = Layout(position, scale_by, share, margin, (safe_left, safe_top, safe_right, safe_bottom), x, y)
-        canvas = AdCanvas.plan(mask, ad_format(format, (custom_height, custom_width), sampling_scale), layout)
-        placed, placed_mask = canvas.place(photo, backdrop)
-        region = background_of(fade(placed_mask, region_rim))
+        canvas = AdCanvas.plan(opacity, ad_format(format, (custom_height, custom_width), sampling_scale), layout)
+        placed, placed_opacity = canvas.place(photo, backdrop)
+        region = background_of(fade(placed_opacity > SEEN_ABOVE, region_rim))
         height, width = canvas.format.sampling
-        preview = canvas_preview(placed, placed_mask, canvas.format.size, layout.safe_box(canvas.format.size))
+        preview = canvas_preview(placed, placed_opacity, canvas.format.size, layout.safe_box(canvas.format.size))
         return io.NodeOutput(
             image_from_core(placed),
-            placed_mask.float(),
+            placed_opacity,
             region,
             canvas,
             width,
@@ -200,8 +210,7 @@ class PFVAdCanvasPlace(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, canvas: AdCanvas, backdrop: float) -> io.NodeOutput:
         """Place."""
-        photo = image_to_core(image, "image")
-        check_image_range(photo, "image")
+        photo = within_range(depth_to_core(image, "image"), "image")
         return io.NodeOutput(image_from_core(canvas.place(photo, backdrop)[0]))
 
 

@@ -11,16 +11,20 @@ from torch import Tensor
 from ...pfv_core.ad.canvas import AdCanvas
 from ...pfv_core.ad.composite import Rim, paste_back
 from ...pfv_core.ad.depth import DepthFill, compose_depth
-from ...pfv_core.ad.exactness import Exactness, all_exact, check_mask_like, measure_exactness
+from ...pfv_core.ad.exactness import Exactness, all_exact, measure_exactness
+from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.ad.shadow import add_contact_shadow
 from ..convert import (
     SELECTED_ABOVE,
     Selects,
-    check_image_range,
+    depth_to_core,
     image_from_core,
     image_to_core,
-    mask_to_core,
+    mask_like,
+    product_opacity,
+    settled,
     visible_mask,
+    within_range,
 )
 from ..convert import product_mask as product_mask_to_core
 from ..feedback import with_line
@@ -48,12 +52,15 @@ class PFVDepthCompose(io.ComfyNode):
                 io.Image.Input("foreground_depth", tooltip="Depth of the product photo. 1 = near."),
                 io.Mask.Input("product_mask", tooltip="Where the product stands in the ad."),
                 io.Combo.Input(
-                    "product_mask_selects", options=Selects, default=Selects.PRODUCT, tooltip=MASK_SELECTS_TOOLTIP
+                    "product_mask_selects",
+                    options=list(Selects),
+                    default=Selects.BACKGROUND,
+                    tooltip=MASK_SELECTS_TOOLTIP,
                 ),
                 io.Image.Input("reference_depth", tooltip="Depth of the reference, the same size. 1 = near."),
                 io.Combo.Input(
                     "fill",
-                    options=DepthFill,
+                    options=list(DepthFill),
                     default=DepthFill.SURROUNDINGS,
                     tooltip="What stands where the reference is hidden. surroundings: its visible depth, carried inwards "
                     "along rows. far: 0.",
@@ -78,13 +85,12 @@ class PFVDepthCompose(io.ComfyNode):
         hidden_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Compose."""
-        foreground = image_to_core(foreground_depth, "foreground_depth")
-        reference = image_to_core(reference_depth, "reference_depth")
-        check_image_range(foreground, "foreground_depth")
+        foreground = within_range(depth_to_core(foreground_depth, "foreground_depth"), "foreground_depth")
+        reference = depth_to_core(reference_depth, "reference_depth")
         product = product_mask_to_core(product_mask, product_mask_selects, foreground, "product_mask")
         # PFV Mask Re-binarize hands out an empty mask where its own is disconnected: nothing is hidden.
         visible = visible_mask(hidden_mask, reference, "hidden_mask", empty=True).expand(reference.shape[0], -1, -1)
-        check_image_range(reference.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")
+        reference = within_range(reference.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")
         return io.NodeOutput(image_from_core(compose_depth(foreground, product, reference, visible, fill)))
 
 
@@ -103,9 +109,12 @@ class StrictIDComposite(io.ComfyNode):
             inputs=[
                 io.Image.Input("generated", tooltip="The generated image."),
                 io.Image.Input("product", tooltip="The product photo, the same size."),
-                io.Mask.Input("product_mask", tooltip="Where the product is."),
+                io.Mask.Input("product_mask", tooltip="Where the product is. A soft mask is how opaque it is."),
                 io.Combo.Input(
-                    "product_mask_selects", options=Selects, default=Selects.PRODUCT, tooltip=MASK_SELECTS_TOOLTIP
+                    "product_mask_selects",
+                    options=list(Selects),
+                    default=Selects.BACKGROUND,
+                    tooltip=MASK_SELECTS_TOOLTIP,
                 ),
                 io.Int.Input(
                     "erode",
@@ -119,16 +128,17 @@ class StrictIDComposite(io.ComfyNode):
                     default=4,
                     min=0,
                     max=256,
-                    tooltip="Pixels over which the product fades out beyond the eroded mask; see rim. 0: a hard edge.",
+                    tooltip="Pixels of the ramp from the eroded mask outwards that ends where the product is gone; see rim. "
+                    "0: a hard edge.",
                 ),
                 io.Combo.Input(
                     "rim",
-                    options=Rim,
+                    options=list(Rim),
                     default=Rim.WITHIN_MASK,
                     optional=True,
-                    tooltip="within_mask: the fade ends at the mask itself, what lies outside is never touched. beyond_mask: it "
-                    "has its full length, over the surroundings too; there the product's edge fades, not the photo's "
-                    "background.",
+                    tooltip="within_mask: the fade ends at the mask itself, so it is as long as erode at most; what lies outside "
+                    "is never touched. beyond_mask: it has its full length, over the surroundings too; there the product's edge "
+                    "fades, not the photo's background.",
                 ),
                 io.Float.Input(
                     "shadow_strength",
@@ -170,7 +180,8 @@ class StrictIDComposite(io.ComfyNode):
                 io.String.Output(
                     "report",
                     display_name="report",
-                    tooltip="JSON: for each ad the pixels checked and equal, the largest difference, and mask_iou.",
+                    tooltip="JSON: for each ad the pixels checked and equal, those that are translucent, the largest difference, "
+                    "and mask_iou.",
                 ),
             ],
         )
@@ -191,36 +202,26 @@ class StrictIDComposite(io.ComfyNode):
         generated_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Composite every generated image with its product; one product serves a whole batch."""
-        generated_image, product_image = image_to_core(generated, "generated"), image_to_core(product, "product")
-        check_image_range(product_image, "product")
-        mask = product_mask_to_core(product_mask, product_mask_selects, product_image, "product_mask")
-        drawn = None if generated_mask is None else _mask_of(generated_mask, generated_image)
+        generated_image = image_to_core(generated, "generated")
+        product_image = within_range(image_to_core(product, "product"), "product")
+        opacity = product_opacity(product_mask, product_mask_selects, product_image, "product_mask")
+        drawn = None if generated_mask is None else mask_like(generated_mask, generated_image, "generated_mask")
         if canvas is not None:
             generated_image, product_image = canvas.finish(generated_image), canvas.finish(product_image)
-            mask = _finished(mask[:, None].float(), canvas)
-            drawn = None if drawn is None else _finished(drawn, canvas)
-        elif drawn is not None:
-            drawn = drawn[:, 0] > SELECTED_ABOVE
+            opacity = settled(canvas.finish(opacity[:, None])[:, 0])
+            canvas.check_mask(opacity)
+            drawn = None if drawn is None else canvas.finish(drawn[:, None])[:, 0]
         if product_image.shape[0] == 1:
             product_image = product_image.expand(generated_image.shape[0], -1, -1, -1)
-            mask = mask.expand(generated_image.shape[0], -1, -1)
+            opacity = opacity.expand(generated_image.shape[0], -1, -1)
         if shadow_strength:
-            generated_image = add_contact_shadow(generated_image, mask, shadow_strength, shadow_size)
-        image, exact_mask = paste_back(generated_image, product_image, mask, erode, feather, rim)
-        reports = measure_exactness(image, product_image, mask, exact_mask, drawn)
+            generated_image = add_contact_shadow(generated_image, opacity > SEEN_ABOVE, shadow_strength, shadow_size)
+        image, exact_mask = paste_back(generated_image, product_image, opacity, erode, feather, rim)
+        found = None if drawn is None else (drawn > SELECTED_ABOVE).expand_as(opacity)
+        reports = measure_exactness(image, product_image, opacity, exact_mask, found)
         report = _report(reports)
         shown = with_line(ui.PreviewText(report).as_dict(), _line(reports))
         return io.NodeOutput(image_from_core(image), exact_mask.float(), report, ui=shown)
-
-
-def _mask_of(mask: Tensor, image: Tensor) -> Tensor:
-    """A MASK that may be empty -> (B, 1, H, W) float of an image's batch and size."""
-    return check_mask_like(mask_to_core(mask, "generated_mask").float(), image, "generated_mask")
-
-
-def _finished(mask: Tensor, canvas: AdCanvas) -> Tensor:
-    """(B, 1, H, W) float of the canvas's frame or sampling size -> (B, height, width) bool of the ad."""
-    return canvas.finish(mask)[:, 0] > SELECTED_ABOVE
 
 
 def _report(reports: list[Exactness]) -> str:
@@ -230,4 +231,7 @@ def _report(reports: list[Exactness]) -> str:
 def _line(reports: list[Exactness]) -> str:
     """The report in a line."""
     counts = ", ".join(f"{one.pixels_equal} of {one.pixels_checked}" for one in reports)
-    return f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's"
+    line = f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's"
+    if not any(one.translucent_pixels for one in reports):
+        return line
+    return f"{line}; translucent, so mixed with the ad: {', '.join(str(one.translucent_pixels) for one in reports)}"

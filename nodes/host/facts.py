@@ -63,21 +63,36 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of an ad that is sampled as a picture of its own, in image pixels."""
+    """The part of an ad that is sampled as a picture of its own, in image pixels.
+
+    Raises:
+        ValueError: a part that is empty or reaches out of the ad.
+    """
 
     top: int
     left: int
     height: int
     width: int
-    frame_height: int
-    frame_width: int
+    ad_height: int
+    ad_width: int
+
+    def __post_init__(self) -> None:
+        for start, length, whole, axis in (
+            (self.left, self.width, self.ad_width, "x"),
+            (self.top, self.height, self.ad_height, "y"),
+        ):
+            if start < 0 or length < 1 or start + length > whole:
+                raise ValueError(
+                    f"MEPA Crop: along {axis} the part goes from {start} to {start + length}, the ad from 0 to {whole}: give a "
+                    "part that lies in the ad, and the ad's own size"
+                )
 
     def of(self, mask: Tensor, name: str) -> Tensor:
-        """That part of a (R, H, W) mask; ValueError unless the mask has the frame's size."""
-        if tuple(mask.shape[1:]) != (self.frame_height, self.frame_width):
+        """That part of a (R, H, W) mask; ValueError unless the mask has the ad's size."""
+        if tuple(mask.shape[1:]) != (self.ad_height, self.ad_width):
             raise ValueError(
-                f"{name} is {mask.shape[1]}x{mask.shape[2]}, MEPA Crop says that the frame is {self.frame_height}x"
-                f"{self.frame_width} (height x width): give the mask the frame's size"
+                f"{name} is {mask.shape[1]}x{mask.shape[2]}, MEPA Crop says that the ad is {self.ad_height}x{self.ad_width} "
+                "(height x width): give the mask the ad's size"
             )
         return mask[:, self.top : self.top + self.height, self.left : self.left + self.width]
 

@@ -17,7 +17,9 @@ from ..convert import image_from_core
 from ..feedback import with_line
 from ..host.adapter import FOLDER, HostAdapter, ImagePrompt, register_folder
 from ..host.cross_attention import apply_prompt
+from ..host.files import Fingerprint, fingerprint
 from ..host.regional_prompt import RegionalPrompt
+from ..host.unet import cross_attention_blocks
 from ..types import CATEGORY, AdapterType, ImagePromptType, ImageTokensType
 from .prompt_inputs import balance_inputs, prompt_inputs, regional_prompt
 
@@ -51,13 +53,9 @@ class MEPAAdapterLoader(io.ComfyNode):
         return io.NodeOutput(HostAdapter.load(Path(folder_paths.get_full_path_or_raise(FOLDER, adapter_name))))
 
     @classmethod
-    def fingerprint_inputs(cls, adapter_name: str) -> tuple[str, int, int]:
+    def fingerprint_inputs(cls, adapter_name: str) -> Fingerprint:
         """A file that was replaced is loaded anew."""
-        path = folder_paths.get_full_path(FOLDER, adapter_name)
-        if path is None:
-            return adapter_name, 0, 0
-        stat = Path(path).stat()
-        return adapter_name, stat.st_size, stat.st_mtime_ns
+        return fingerprint(FOLDER, adapter_name)
 
 
 class PFVTokenCompress(io.ComfyNode):
@@ -76,7 +74,7 @@ class PFVTokenCompress(io.ComfyNode):
                 AdapterType.Input("adapter", tooltip="From MEPA Adapter Loader."),
                 io.Combo.Input(
                     "method",
-                    options=CompressMethod,
+                    options=list(CompressMethod),
                     default=CompressMethod.ADAPTER,
                     tooltip="adapter: as the file was trained. eq3_normalized, eq3_literal: the paper's equation 3 with the "
                     "file's latents, for adapter-plus and MEPA files. cluster: the patches are first averaged in clusters, "
@@ -148,5 +146,6 @@ class MEPAApply(io.ComfyNode):
         if own.region is None:
             return io.NodeOutput(model)
         shares = ", ".join(f"{share:.0%}" for share in own.region.flatten(1).mean(1).tolist())
-        preview = ui.PreviewImage(image_from_core(latent_grid_preview(own.region)), cls=cls)
+        levels = [block.layer.level for block in cross_attention_blocks(model)]
+        preview = ui.PreviewImage(image_from_core(latent_grid_preview(own.region, levels)), cls=cls)
         return io.NodeOutput(model, ui=with_line(preview.as_dict(), f"region: {shares} of the frame"))

@@ -59,7 +59,7 @@ def prompt_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "gate",
-            options=Gate,
+            options=list(Gate),
             default=Gate.OUTPUT,
             tooltip="output: outside the region the image prompt is exactly absent. query: the paper's equation 6 as "
             "printed, where each prompt's average still reaches the other's region.",

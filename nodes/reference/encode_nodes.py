@@ -11,7 +11,7 @@ from ...pfv_core.reference.fit import Fit, fit_geometry
 from ...pfv_core.reference.patch_mask import PatchMask, rebinarize
 from ...pfv_core.reference.preview import patch_grid_preview
 from ...pfv_core.reference.vit import HideMode
-from ..convert import image_from_core, image_to_core, visible_mask
+from ..convert import clamp_overshoot, image_from_core, image_to_core, visible_mask
 from ..feedback import with_line
 from ..host.vit import clip_vision_output, encoder_spec
 from ..types import CATEGORY, ImageTokensType, PatchMaskType
@@ -37,7 +37,7 @@ class PFVMaskRebinarize(io.ComfyNode):
                 io.Image.Input("reference", tooltip="The picture whose look is wanted."),
                 io.Combo.Input(
                     "fit",
-                    options=Fit,
+                    options=list(Fit),
                     default=Fit.PAD,
                     tooltip="pad: the whole picture is seen, undistorted. crop: the centre square, as CLIP does it. "
                     "stretch: the whole picture, distorted to a square.",
@@ -62,7 +62,7 @@ class PFVMaskRebinarize(io.ComfyNode):
                 io.Mask.Output(
                     "hidden_mask",
                     display_name="hidden_mask",
-                    tooltip="1 = hidden, whole patches, at the reference's size.",
+                    tooltip="1 = hidden: what is painted, and whole patches with it. At the reference's size.",
                 ),
             ],
         )
@@ -101,7 +101,7 @@ class PFVImageEncode(io.ComfyNode):
                 PatchMaskType.Input("patch_mask", tooltip="From PFV Mask Re-binarize."),
                 io.Combo.Input(
                     "mode",
-                    options=HideMode,
+                    options=list(HideMode),
                     default=HideMode.DROP,
                     tooltip="drop: hidden patches leave the sequence, which is faster. zero: they stay as empty tokens, as "
                     "the paper's equation 1 has it.",
@@ -120,6 +120,6 @@ class PFVImageEncode(io.ComfyNode):
     @classmethod
     def execute(cls, clip_vision: Any, reference: Tensor, patch_mask: PatchMask, mode: str) -> io.NodeOutput:
         """Encode."""
-        image = image_to_core(reference, "reference")
+        image = clamp_overshoot(image_to_core(reference, "reference"))
         tokens = encode_reference(clip_vision, image, patch_mask, mode)
         return io.NodeOutput(tokens, clip_vision_output(tokens))

@@ -15,11 +15,12 @@ from ...pfv_core.reference.file import check_origin, load_reference, save_refere
 from ...pfv_core.reference.origin import EncodedReference, mask_hash, reference_origin
 from ...pfv_core.reference.patch_mask import PatchMask
 from ...pfv_core.reference.vit import ImageTokens
-from ..convert import image_to_core
+from ..convert import clamp_overshoot, image_to_core
+from ..host.files import Fingerprint, fingerprint
 from ..host.vit import clip_vision_output, encoder_spec
 from ..types import CATEGORY, ImageTokensType, PatchMaskType, SavedMode
 from .encoded import encoder_hash
-from .folder import FOLDER, file_fingerprint, file_name, register_folder
+from .folder import FOLDER, file_name, register_folder
 
 
 class PFVSaveReference(io.ComfyNode):
@@ -87,7 +88,7 @@ class PFVLoadReference(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=SavedMode,
+                    options=list(SavedMode),
                     default=SavedMode.AS_SAVED,
                     tooltip="as_saved: whichever the file has. drop, zero: the file must have been encoded so.",
                 ),
@@ -135,9 +136,9 @@ class PFVLoadReference(io.ComfyNode):
         return io.NodeOutput(tokens, clip_vision_output(tokens))
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **others: Any) -> tuple[str, int, int]:
+    def fingerprint_inputs(cls, file: str, **others: Any) -> Fingerprint:
         """A file that was replaced is loaded anew."""
-        return file_fingerprint(FOLDER, file)
+        return fingerprint(FOLDER, file)
 
 
 def _holds(path: Path, tokens: EncodedReference) -> bool:
@@ -167,6 +168,6 @@ def _asked(
             raise ValueError(
                 "reference is connected without patch_mask: only its visible pixels can be compared, so connect both"
             )
-        image = image_to_core(reference, "reference")
+        image = clamp_overshoot(image_to_core(reference, "reference"))
         asked["image"] = reference_origin(image, patch_mask, "drop", "").image
     return asked

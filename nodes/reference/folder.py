@@ -46,12 +46,3 @@ def file_name(name: str, key: str) -> str:
             '< > : " / \\ | ? *, no dot at the beginning, no space around it'
         )
     return f"{name}_{key[:KEY_DIGITS]}{SUFFIX}"
-
-
-def file_fingerprint(folder: str, name: str) -> tuple[str, int, int]:
-    """Name, size and time of change of a file that the host finds by this name; zeros where there is none."""
-    path = folder_paths.get_full_path(folder, name)
-    if path is None:
-        return name, 0, 0
-    stat = Path(path).stat()
-    return name, stat.st_size, stat.st_mtime_ns

@@ -13,6 +13,7 @@ from ...pfv_core.attention.fusion import Combine, FusionControl
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.research.mask_input import load_mask_input
 from ..convert import PAINT_STEP, region_mask
+from ..host.files import Fingerprint, fingerprint
 from ..host.mask_input import apply_mask_input
 from ..host.reference_pass import ReferenceNoise
 from ..host.schedule import Window
@@ -58,14 +59,14 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "combine",
-                    options=Combine,
+                    options=list(Combine),
                     default=Combine.BLEND,
                     tooltip="add: the paper's equation 1, the product's attention on top of the model's own. blend: the "
                     "product's attention takes the place of the model's own, for models that were not trained for it.",
                 ),
                 io.Combo.Input(
                     "reference_noise",
-                    options=ReferenceNoise,
+                    options=list(ReferenceNoise),
                     default=ReferenceNoise.CLEAN,
                     tooltip="clean: the product image is read once, without noise. step: it is read at each step, with the "
                     "noise of that step, which takes about the time of one more image.",
@@ -161,13 +162,9 @@ class RefAdGenMaskInput(io.ComfyNode):
         return io.NodeOutput(apply_mask_input(model, mask_input, _product_mask(product_mask)))
 
     @classmethod
-    def fingerprint_inputs(cls, mask_input_name: str, **kwargs: Any) -> tuple[str, int, int]:
+    def fingerprint_inputs(cls, mask_input_name: str, **kwargs: Any) -> Fingerprint:
         """A file that was replaced is loaded anew."""
-        path = folder_paths.get_full_path(FOLDER, mask_input_name)
-        if path is None:
-            return mask_input_name, 0, 0
-        stat = Path(path).stat()
-        return mask_input_name, stat.st_size, stat.st_mtime_ns
+        return fingerprint(FOLDER, mask_input_name)
 
 
 def _product_mask(mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.research.scale_map import scale_hint, scale_map, subject_height_by_ratio, subject_height_by_size
 from ..ad.product_nodes import MASK_SELECTS_TOOLTIP
-from ..convert import Selects, check_image_range, image_from_core, image_to_core
+from ..convert import Selects, image_from_core, image_to_core, within_range
 from ..convert import product_mask as product_mask_to_core
 from ..types import CATEGORY
 
@@ -39,11 +39,14 @@ class PFVScaleMap(io.ComfyNode):
                 io.Image.Input("product", tooltip="The product on the canvas: image of PFV Ad Canvas, or a photo."),
                 io.Mask.Input("product_mask", tooltip="Where the product is, the same size."),
                 io.Combo.Input(
-                    "product_mask_selects", options=Selects, default=Selects.PRODUCT, tooltip=MASK_SELECTS_TOOLTIP
+                    "product_mask_selects",
+                    options=list(Selects),
+                    default=Selects.BACKGROUND,
+                    tooltip=MASK_SELECTS_TOOLTIP,
                 ),
                 io.Combo.Input(
                     "height_from",
-                    options=HeightFrom,
+                    options=list(HeightFrom),
                     default=HeightFrom.SIZES,
                     tooltip="sizes: product_cm and subject_cm. ratio: height_ratio.",
                 ),
@@ -104,8 +107,7 @@ class PFVScaleMap(io.ComfyNode):
         center: float,
     ) -> io.NodeOutput:
         """Map."""
-        image = image_to_core(product, "product")
-        check_image_range(image, "product")
+        image = within_range(image_to_core(product, "product"), "product")
         mask = product_mask_to_core(product_mask, product_mask_selects, image, "product_mask")
         match parse_choice(HeightFrom, height_from, "height_from"):
             case HeightFrom.SIZES:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .cut_out import resize_cut_out, resize_image
 from .formats import AdFormat
+from .opacity import SEEN_ABOVE
 from .placement import Layout, Placement, plan_placement
 
 
@@ -19,7 +20,7 @@ class AdCanvas:
 
     Attributes:
         format: the ad's size, and the frame and size it is sampled in.
-        product_mask: (N, H, W) bool, True = product, of the photos.
+        product_mask: (N, H, W), of the photos: bool, True = product; or float, 0..1, its opacity.
         placements: one for each.
     """
 
@@ -33,7 +34,7 @@ class AdCanvas:
         placements = []
         for index, mask in enumerate(product_mask):
             try:
-                placements.append(plan_placement(mask, ad_format.size, layout))
+                placements.append(plan_placement(mask > SEEN_ABOVE, ad_format.size, layout))
             except ValueError as error:
                 raise ValueError(f"product {index}: {error}") from error
         return cls(ad_format, product_mask, tuple(placements))
@@ -46,16 +47,17 @@ class AdCanvas:
             backdrop: what stands around the products.
 
         Returns:
-            (N, C, frame height, frame width), and where the products are, (N, frame height, frame width) bool. Nothing
-            of the photo outside its mask has an influence. A product that is not resized keeps its bits; one that is
-            comes in steps of 1/255, so that a saved file holds just these values.
+            (N, C, frame height, frame width), and where the products are, (N, frame height, frame width), of the mask's
+            kind: an opacity comes along. Colours are not multiplied with it. Nothing of the photo outside its mask, or
+            outside the product's box, has an influence. A product that is not resized keeps its bits; one that is comes
+            in steps of 1/255, so that a saved file holds just these values.
 
         Raises:
             ValueError: another size or batch than the photos', or a product so thin that nothing of it is left.
         """
         image = self._for_every_product(image)
         placed = image.new_full((len(self.placements), image.shape[1], *self.format.frame), backdrop)
-        mask = torch.zeros(len(self.placements), *self.format.frame, dtype=torch.bool)
+        mask = torch.zeros(len(self.placements), *self.format.frame, dtype=self.product_mask.dtype)
         for index, placement in enumerate(self.placements):
             rows, columns = placement.source.slices
             colours, kept = image[index, :, rows, columns], self.product_mask[index, rows, columns]
@@ -63,15 +65,35 @@ class AdCanvas:
                 size = (placement.target.height, placement.target.width)
                 colours, kept = resize_cut_out(colours, kept, size)
                 colours = (255 * colours).round() / 255
-            if not bool(kept.any()):
+            if not bool((kept > SEEN_ABOVE).any()):
                 raise ValueError(
                     f"product {index} is thinner than a pixel at {placement.target.width}x{placement.target.height} "
                     "pixels: raise share, or choose a larger format"
                 )
             rows, columns = placement.target.slices
             mask[index, rows, columns] = kept
-            placed[index, :, rows, columns] = torch.where(kept, colours, backdrop)
+            placed[index, :, rows, columns] = torch.where(kept > 0, colours, backdrop)
         return placed, mask
+
+    def check_mask(self, opacity: Tensor) -> None:
+        """Refuse a mask of products on this canvas that selects what lies around them.
+
+        Args:
+            opacity: (B, height, width) of the finished ad, float 0..1 or bool, as the product is to be pasted.
+
+        Raises:
+            ValueError: everything outside the product's box is selected, so the backdrop would be pasted over the ad.
+        """
+        seen = opacity > SEEN_ABOVE
+        for index, placement in enumerate(self.placements):
+            around = torch.ones(seen.shape[1:], dtype=torch.bool)
+            rows, columns = placement.target.slices
+            around[rows, columns] = False
+            if bool(around.any()) and bool(seen[min(index, len(seen) - 1)][around].all()):
+                raise ValueError(
+                    f"product_mask selects all that lies around product {index} on the canvas, so the backdrop would cover the "
+                    "ad: set product_mask_selects to product for the mask of PFV Ad Canvas"
+                )
 
     def finish(self, image: Tensor) -> Tensor:
         """An image as sampled, or of the frame's size, at the ad's exact size.

@@ -6,36 +6,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KEPT_ABOVE = 0.5  # share of an output pixel that the product must cover
+KEPT_ABOVE = 0.5  # share of an output pixel that the product must cover, where its mask is yes or no
+STEPS = 255  # of an opacity, as a file keeps it
 
 
 def resize_cut_out(image: Tensor, keep_mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Resize the kept part of an image; what is not kept has no influence.
 
     Args:
-        image: (C, H, W) float, 0..1 where kept; anything, NaN included, elsewhere.
-        keep_mask: (H, W) bool, True = kept.
+        image: (C, H, W) float, 0..1 where kept; anything, NaN included, elsewhere. Not multiplied with any opacity.
+        keep_mask: (H, W): bool, True = kept; or float, 0..1, the opacity, 0 = not kept.
         size: height and width wanted, pixels.
 
     Returns:
-        (C, height, width) float colours, not multiplied with any opacity, and (height, width) bool: where the kept part
-        covers more than half of the pixel. Elsewhere the colour is 0.
+        (C, height, width) float colours, not multiplied with any opacity, and (height, width) of the mask's kind: bool,
+        True where the kept part covers more than half of the pixel; or float, the average opacity in steps of 1/255,
+        exactly 1 where everything under the kernel is opaque. Where it is False or 0 the colour is 0.
 
-    Notes: bicubic with antialiasing, values kept in 0..1, where the kernel meets kept pixels only. At the rim the average of
-    the kept pixels, weighted by an antialiased bilinear kernel (premultiplied alpha), so that neither the photo's old
-    background nor black bleeds in.
+    Notes: bicubic with antialiasing, values kept in 0..1, where the kernel meets opaque pixels only. At the rim, and where the
+    product is translucent, the average of the pixels, weighted by an antialiased bilinear kernel and by their opacity
+    (premultiplied alpha), so that neither the photo's old background nor black bleeds in.
     """
-    keep = keep_mask[None, None].to(image.dtype)
-    shown = torch.where(keep_mask, image, 0.0)[None]
+    hard = keep_mask.dtype == torch.bool
+    opacity = keep_mask[None, None].to(image.dtype)
+    shown = torch.where(keep_mask > 0, image, 0.0)[None]
     weight, total, sharp = (
-        _interpolate(keep, size, "bilinear"),
-        _interpolate(shown, size, "bilinear"),
+        _interpolate(opacity, size, "bilinear"),
+        _interpolate(shown * opacity, size, "bilinear"),
         _interpolate(shown, size, "bicubic").clamp(0, 1),
     )
-    reach = _interpolate(1 - keep, size, "bicubic").abs() + _interpolate(1 - keep, size, "bilinear")
-    kept = weight[0, 0] > KEPT_ABOVE
-    average = total / weight.clamp_min(KEPT_ABOVE)
-    return torch.where(kept, torch.where(reach > 0, average, sharp)[0], 0.0), kept
+    clear = (opacity < 1).to(image.dtype)
+    reach = _interpolate(clear, size, "bicubic").abs() + _interpolate(clear, size, "bilinear")
+    if hard:
+        kept, resized = weight[0, 0] > KEPT_ABOVE, weight[0, 0] > KEPT_ABOVE
+    else:
+        resized = torch.where(reach > 0, (STEPS * weight).round() / STEPS, 1.0)[0, 0]
+        kept = resized > 0
+    average = total / weight.clamp_min(KEPT_ABOVE if hard else KEPT_ABOVE / STEPS)
+    return torch.where(kept, torch.where(reach > 0, average, sharp)[0], 0.0), resized
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

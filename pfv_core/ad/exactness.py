@@ -7,21 +7,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .opacity import SEEN_ABOVE
+
 
 @dataclass(frozen=True)
 class Exactness:
     """One ad against its product photo.
 
     Attributes:
-        product_pixels: pixels of the product's mask.
-        pixels_checked: those of them that must be the photo's: the eroded mask.
+        product_pixels: pixels of the product's mask, whatever their opacity.
+        translucent_pixels: those of them whose opacity is below 1: glass, smoothed edges. They are mixed with the generated
+            image, so they are not the photo's and not checked.
+        pixels_checked: those that must be the photo's: opaque, and inside the eroded mask.
         pixels_equal: those of the checked ones whose channels all are the photo's, bit for bit.
-        max_difference: largest difference of any of their values, 0..1.
+        max_difference: largest difference of any of their values, 0..1; 0 where none is checked.
         mask_iou: intersection over union of the product that was generated with the one that was asked for, 0..1; None
             where no mask of the generated one was given.
     """
 
     product_pixels: int
+    translucent_pixels: int
     pixels_checked: int
     pixels_equal: int
     max_difference: float
@@ -36,20 +41,23 @@ def measure_exactness(
     Args:
         image: (B, C, H, W), the ads.
         product: (B, C, H, W), the photos.
-        product_mask: (B, H, W) bool, True = product.
+        product_mask: (B, H, W): bool, True = product; or float, 0..1, its opacity.
         exact_mask: (B, H, W) bool, True = the ad must be the photo here.
         generated_mask: (B, H, W) bool, True = the product as the model drew it.
     """
-    ious = [None] * len(image) if generated_mask is None else mask_iou(generated_mask, product_mask).tolist()
+    seen = product_mask > SEEN_ABOVE
+    ious = [None] * len(image) if generated_mask is None else mask_iou(generated_mask, seen).tolist()
     reports = []
     for index, (ad, photo, mask, exact) in enumerate(zip(image, product, product_mask, exact_mask, strict=True)):
-        difference = (ad[:, exact] - photo[:, exact]).abs().double().amax(0)
+        difference = (ad[:, exact] - photo[:, exact]).abs().amax(0)
+        shown = int((mask > 0).sum())
         reports.append(
             Exactness(
-                product_pixels=int(mask.sum()),
-                pixels_checked=int(exact.sum()),
+                product_pixels=shown,
+                translucent_pixels=shown - int((mask == 1).sum()),
+                pixels_checked=difference.numel(),
                 pixels_equal=int((difference == 0).sum()),
-                max_difference=float(difference.max()),
+                max_difference=float(difference.max()) if difference.numel() else 0.0,
                 mask_iou=ious[index],
             )
         )
@@ -74,15 +82,3 @@ def mask_iou(first: Tensor, second: Tensor) -> Tensor:
 def all_exact(reports: list[Exactness]) -> bool:
     """Whether every checked pixel of every ad is its photo's, and there are such pixels."""
     return all(report.pixels_equal == report.pixels_checked > 0 for report in reports)
-
-
-def check_mask_like(mask: Tensor, image: Tensor, name: str) -> Tensor:
-    """A (1 or B, H, W) float mask of a (B, C, H, W) image as (B, 1, H, W); ValueError where they do not fit."""
-    if tuple(mask.shape[1:]) != tuple(image.shape[2:]):
-        raise ValueError(
-            f"{name} is {mask.shape[1]}x{mask.shape[2]}, its image is {image.shape[2]}x{image.shape[3]} (height x "
-            "width): give both the same size"
-        )
-    if mask.shape[0] not in (1, image.shape[0]):
-        raise ValueError(f"{name} holds {mask.shape[0]} masks for {image.shape[0]} images: give 1, or one each")
-    return torch.broadcast_to(mask[:, None], (image.shape[0], 1, *image.shape[2:]))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..region.distance import window
 
+SHORTEST_BLOCK = 64  # values that are blurred by one product of matrices
 REACH = 3  # standard deviations of the blur; beyond them the shadow is exactly absent
 
 
@@ -75,15 +77,25 @@ def contact_shadow(product_mask: Tensor, size: int) -> Tensor:
 
 def _blurred(values: Tensor, deviation: float, radius: int) -> Tensor:
     """(B, H, W) blurred by a Gaussian, cut off beyond `radius` pixels; outside the image is 0."""
-    rows, columns = (_gaussian(length, deviation, radius) for length in values.shape[1:])
-    return rows @ values @ columns
+    along_rows = _blurred_last(values, deviation, radius)
+    return _blurred_last(along_rows.mT, deviation, radius).mT
 
 
-def _gaussian(length: int, deviation: float, radius: int) -> Tensor:
-    """(length, length) symmetric weights of a blur along one axis."""
+def _blurred_last(values: Tensor, deviation: float, radius: int) -> Tensor:
+    """(B, L, N) blurred along its last axis, in blocks: one small matrix of weights serves each of them."""
+    length = values.shape[-1]
+    block = min(length, max(radius, SHORTEST_BLOCK))
+    blocks = -(-length // block)
+    padded = F.pad(values, (radius, radius + blocks * block - length))
+    parts = padded.unfold(-1, block + 2 * radius, block)  # (B, L, blocks, block + 2 radius)
+    return (parts @ _gaussian(block, deviation, radius)).flatten(-2)[..., :length]
+
+
+def _gaussian(block: int, deviation: float, radius: int) -> Tensor:
+    """(block + 2 radius, block) weights of each value, `radius` before the block to `radius` after it, in each result."""
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     total = torch.exp(-0.5 * (offsets / deviation) ** 2).sum()
-    places = torch.arange(length, dtype=torch.float64)
-    distance = (places[:, None] - places).abs()
+    before = torch.arange(-radius, block + radius, dtype=torch.float64)
+    distance = (before[:, None] - torch.arange(block, dtype=torch.float64)).abs()
     weights = torch.exp(-0.5 * (distance / deviation) ** 2) / total
     return torch.where(distance <= radius, weights, 0.0).float()

@@ -45,8 +45,8 @@ _UNREADABLE = (
     struct.error,
 )
 FITS = (
-    "This loader takes ip-adapter_sdxl_vit-h, ip-adapter-plus_sdxl_vit-h, ip-adapter_sd15, ip-adapter-plus_sd15 and "
-    "MEPA adapters"
+    "This loader takes ip-adapter_sdxl_vit-h, ip-adapter-plus_sdxl_vit-h, ip-adapter_sdxl (with CLIP-ViT-bigG-14), "
+    "ip-adapter_sd15, ip-adapter-plus_sd15 and MEPA adapters"
 )
 
 
@@ -191,11 +191,6 @@ def _refuse_what_does_not_fit(config: AdapterConfig) -> None:
     if config.inner_width % HEAD_DIM:
         raise AdapterFileError(
             f"the resampler's attention has {config.inner_width} channels, expected whole heads of {HEAD_DIM}. {FITS}"
-        )
-    if config.kind is AdapterKind.LINEAR and config.encoder_width == 1280:
-        raise AdapterFileError(
-            "the file is an adapter for the image encoder ViT-bigG/14 (its projection takes 1280 channels; ViT-H/14 "
-            "gives 1024): use ip-adapter_sdxl_vit-h instead of ip-adapter_sdxl"
         )
     if config.kind is AdapterKind.RESAMPLER and config.latent_width == 2048:
         raise AdapterFileError(f"the file is an IP-Adapter for Kolors (its latents have 2048 channels). {FITS}")

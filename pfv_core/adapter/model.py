@@ -42,6 +42,11 @@ class CompressMethod(str, Enum):
     CLUSTER = "cluster"
 
 
+# Encoders by the width of their projected image embedding, and by that of a token.
+EMBEDDINGS = {768: "CLIP-ViT-L-14", 1024: "CLIP-ViT-H-14", 1280: "CLIP-ViT-bigG-14"}
+HIDDEN_STATES = {1024: "CLIP-ViT-L-14 or DINOv2-L", 1280: "CLIP-ViT-H-14", 1664: "CLIP-ViT-bigG-14"}
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """What an adapter file says of itself, by keys, shapes and metadata.
@@ -82,10 +87,11 @@ class AdapterConfig:
         width = encoder.projection_size if self.kind is AdapterKind.LINEAR else encoder.hidden_size
         what = "image embedding" if self.kind is AdapterKind.LINEAR else "hidden state"
         if width != self.encoder_width:
+            fits = (EMBEDDINGS if self.kind is AdapterKind.LINEAR else HIDDEN_STATES).get(self.encoder_width)
             raise ValueError(
                 f"the image was encoded by {encoder.name}, whose {what} has {width} channels; this {self.kind.value} "
                 f"adapter takes {self.encoder_width}: load the encoder it was trained with"
-                + (", CLIP-ViT-H-14" if self.encoder_width in (1024, 1280) else "")
+                + (f", which by this width is {fits}" if fits else "")
             )
 
 
@@ -167,6 +173,20 @@ class KeyValueProjections(nn.Module):
         return [(key(image_prompt), value(image_prompt)) for key, value in zip(self.to_k_ip, self.to_v_ip, strict=True)]
 
 
+def resampler_of(config: AdapterConfig, operations: Any = layers) -> Resampler:
+    """The resampler that an adapter file describes."""
+    return Resampler(
+        config.encoder_width,
+        config.latent_width,
+        config.inner_width,
+        config.depth,
+        config.feedforward,
+        config.num_tokens,
+        config.context_dim,
+        operations,
+    )
+
+
 class Adapter(nn.Module):
     """An image-prompt adapter: tokens of an encoder in, keys and values of every cross-attention out."""
 
@@ -175,7 +195,7 @@ class Adapter(nn.Module):
         self.config = config
         projections = {
             AdapterKind.LINEAR: LinearProjection,
-            AdapterKind.RESAMPLER: Resampler.of_config,
+            AdapterKind.RESAMPLER: resampler_of,
             AdapterKind.EQ3: Eq3Projection,
             AdapterKind.TOKENS: TokenProjection,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from .. import layers
 from ..layers import at_least_float32
 from .token_compress import compress_eq3
-
-if TYPE_CHECKING:
-    from .model import AdapterConfig
 
 HEAD_DIM = 64
 
@@ -71,20 +68,6 @@ class Resampler(nn.Module):
             )
             blocks.append(nn.ModuleList([PerceiverAttention(width, inner_width, operations), mlp]))
         self.layers = nn.ModuleList(blocks)
-
-    @classmethod
-    def of_config(cls, config: AdapterConfig, operations: Any = layers) -> Resampler:
-        """The resampler that an adapter file describes."""
-        return cls(
-            config.encoder_width,
-            config.latent_width,
-            config.inner_width,
-            config.depth,
-            config.feedforward,
-            config.num_tokens,
-            config.context_dim,
-            operations,
-        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, E) -> (B, c, context_dim)."""

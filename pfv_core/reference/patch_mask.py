@@ -42,8 +42,12 @@ class PatchMask:
         return self.patch_keep_mask.flatten(1).sum(1) / own
 
     def hidden_pixels(self) -> Tensor:
-        """D_p painted back: (B, H, W) bool, True = under no kept patch (a crop's cut-off rim is under none)."""
-        return ~self._seen_by(self.patch_keep_mask)
+        """What was hidden, painted back: (B, H, W) bool, True = hidden in D, or under a hidden patch and no kept one.
+
+        A crop's cut-off rim is seen by no patch; it is hidden only where D hides it, so an image of which nothing was
+        hidden has no hidden pixel.
+        """
+        return ~self.visible_pixels()
 
     def visible_pixels(self) -> Tensor:
         """(B, H, W) bool, True = may have influence: visible, and under no hidden patch.

@@ -25,7 +25,7 @@ def patch_grid_preview(reference_image: Tensor, hidden_mask: Tensor, geometry: F
         (B, 3, h, w), 0..1, at most 1024 pixels a side; larger references are shown by every n-th pixel.
     """
     step = -(-max(reference_image.shape[2:]) // LARGEST_SIDE)
-    picture = reference_image.nan_to_num(0.0).clamp(0, 1)[:, :, ::step, ::step].float().cpu()
+    picture = reference_image[:, :, ::step, ::step].float().cpu().nan_to_num(0.0).clamp(0, 1)
     hidden = hidden_mask[:, None, ::step, ::step]
     tint = torch.tensor(HIDDEN_TINT).view(1, 3, 1, 1)
     picture = torch.where(hidden, torch.lerp(picture, tint, HIDDEN_OPACITY), picture)

@@ -1,11 +1,13 @@
-"""Exact Euclidean distances on the pixel grid: masks grown, shrunk and faded, and where they matter."""
+"""Masks grown, shrunk and faded by exact Euclidean distance, and where they matter: `nearest`, on tensors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-MAX_REACH = 4096  # pixels: what keeps every squared distance of two pixels of a large image in 32 bits
+from . import nearest
+
+MAX_REACH = nearest.MAX_REACH
 
 
 def squared_distance(mask: Tensor, reach: int) -> Tensor:
@@ -21,16 +23,7 @@ def squared_distance(mask: Tensor, reach: int) -> Tensor:
     Raises:
         ValueError: a reach outside its range.
     """
-    if not 0 <= reach <= MAX_REACH:
-        raise ValueError(f"reach is {reach} pixels, expected 0 to {MAX_REACH}")
-    limit = reach + 1
-    along_row = _row_distance(mask, limit).square()
-    nearest = along_row.clone()
-    height = mask.shape[1]
-    for step in range(1, min(limit, height)):
-        nearest[:, step:] = torch.minimum(nearest[:, step:], along_row[:, :-step] + step * step)
-        nearest[:, :-step] = torch.minimum(nearest[:, :-step], along_row[:, step:] + step * step)
-    return nearest.clamp_max(limit * limit)
+    return torch.from_numpy(nearest.squared_distance(mask.cpu().numpy(), reach)).to(mask.device)
 
 
 def grow(mask: Tensor, pixels: int) -> Tensor:
@@ -44,13 +37,27 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
     Raises:
         ValueError: a radius above 4096.
     """
-    if pixels >= 0:
-        return squared_distance(mask, pixels) <= pixels * pixels
-    return squared_distance(~mask, -pixels) > pixels * pixels
+    return mask if pixels == 0 else torch.from_numpy(nearest.grow(mask.cpu().numpy(), pixels)).to(mask.device)
+
+
+def erode_mask(mask: Tensor, pixels: int) -> Tensor:
+    """A mask without its rim: what lies inside it.
+
+    Args:
+        mask: (B, H, W) bool.
+        pixels: 0 or more. A pixel stays, and counts as inside, where no pixel outside the mask lies within `pixels` of
+            it, centre to centre: at a straight edge exactly `pixels` rows or columns go. The image's border is no rim.
+
+    Raises:
+        ValueError: a size below 0 or above 4096.
+    """
+    if pixels < 0:
+        raise ValueError(f"pixels is {pixels}, expected 0 or more")
+    return grow(mask, -pixels)
 
 
 def fade(mask: Tensor, softness: int) -> Tensor:
-    """A mask with a soft edge outside it.
+    """A mask with a soft edge outside it: a ramp that ends at 0.
 
     Args:
         mask: (B, H, W) bool.
@@ -64,8 +71,10 @@ def fade(mask: Tensor, softness: int) -> Tensor:
     """
     if not 0 <= softness <= MAX_REACH:
         raise ValueError(f"softness is {softness} pixels, expected 0 to {MAX_REACH}")
-    limit = softness + 1
-    return (1 - squared_distance(mask, softness).float().sqrt() / limit).clamp(0, 1)
+    if softness == 0:
+        return mask.float()
+    share = squared_distance(mask, softness).float().sqrt_().div_(softness + 1)
+    return share.neg_().add_(1).clamp_(0, 1)
 
 
 def window(mask: Tensor, margin: int) -> tuple[slice, slice]:
@@ -75,12 +84,3 @@ def window(mask: Tensor, margin: int) -> tuple[slice, slice]:
         places = used.nonzero().flatten()
         slices.append(slice(max(int(places[0]) - margin, 0), int(places[-1]) + 1 + margin))
     return slices[0], slices[1]
-
-
-def _row_distance(mask: Tensor, limit: int) -> Tensor:
-    """(B, H, W) int32: columns to the nearest pixel of the mask in the same row, at most `limit`."""
-    columns = torch.arange(mask.shape[2], dtype=torch.int32).expand_as(mask)
-    far = mask.shape[2] + limit
-    before = torch.where(mask, columns, -far).cummax(2).values
-    after = torch.where(mask, columns, 2 * far).flip(2).cummin(2).values.flip(2)
-    return torch.minimum(columns - before, after - columns).clamp_max(limit)

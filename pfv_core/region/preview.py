@@ -59,14 +59,15 @@ def canvas_preview(placed: Tensor, product_mask: Tensor, size: tuple[int, int], 
 
     Args:
         placed: (B, 3, H, W), 0..1, in the frame.
-        product_mask: (B, H, W) bool, True = product.
+        product_mask: (B, H, W): bool, True = product; or float, 0..1, its opacity.
         size: height and width of the finished ad.
         safe: the safe area's box.
 
     Returns:
         (B, 3, h, w), 0..1, at most 1024 pixels a side; larger frames are shown by every n-th pixel.
     """
-    picture = torch.where(product_mask[:, None], placed.float(), PAPER)
+    opacity = product_mask[:, None].float()
+    picture = torch.where(opacity > 0, PAPER + (placed.float() - PAPER) * opacity, PAPER)
     picture = _outlined(picture, safe, -(-max(picture.shape[2:]) // LARGEST_SIDE))
     cut = torch.tensor(CUT_OFF).view(1, 3, 1, 1)
     picture[:, :, size[0] :] = cut

@@ -265,9 +265,26 @@ def public(kind: AdapterKind, encoder_width: int) -> AdapterConfig:
             BIGG,
             r"ViT-bigG/14 .*whose hidden state has 1664 channels; this resampler .*1280",
         ),
-        (AdapterKind.LINEAR, 1024, BIGG, "whose image embedding has 1280 channels; this linear adapter takes 1024"),
-        (AdapterKind.RESAMPLER, 1280, VIT_L, r"ViT-L/14 .*has 1024 channels.*load the encoder .*, CLIP-ViT-H-14"),
-        (AdapterKind.EQ3, 999, VIT_H, "ViT-H/14 .*whose hidden state has 1280 channels; this eq3 adapter takes 999"),
+        (
+            AdapterKind.LINEAR,
+            1024,
+            BIGG,
+            "whose image embedding has 1280 channels; this linear adapter takes 1024: .* is CLIP-ViT-H-14$",
+        ),
+        (
+            AdapterKind.LINEAR,
+            1280,
+            VIT_H,
+            "whose image embedding has 1024 channels; this linear adapter takes 1280: .* is CLIP-ViT-bigG-14$",
+        ),
+        (AdapterKind.RESAMPLER, 1664, VIT_H, "this resampler adapter takes 1664: .* is CLIP-ViT-bigG-14$"),
+        (AdapterKind.RESAMPLER, 1280, VIT_L, r"ViT-L/14 .*has 1024 channels.*by this width is CLIP-ViT-H-14$"),
+        (
+            AdapterKind.EQ3,
+            999,
+            VIT_H,
+            "ViT-H/14 .*whose hidden state has 1280 channels; this eq3 adapter takes 999: .* with$",
+        ),
     ],
 )
 def test_tokens_of_another_encoder_are_refused_with_both_sides(kind, width, encoder, message):
@@ -277,6 +294,7 @@ def test_tokens_of_another_encoder_are_refused_with_both_sides(kind, width, enco
 
 def test_tokens_of_the_right_encoder_are_taken():
     public(AdapterKind.LINEAR, 1024).check_encoder(VIT_H)
+    public(AdapterKind.LINEAR, 1280).check_encoder(BIGG)
     public(AdapterKind.RESAMPLER, 1280).check_encoder(VIT_H)
     adapter = Adapter(public(AdapterKind.RESAMPLER, 24))
     with pytest.raises(ValueError, match=r"a ViT of 3 layers.* has 16 channels; this resampler adapter takes 24"):

@@ -172,3 +172,36 @@ def test_a_product_that_touches_the_photos_border_keeps_all_of_itself():
     _placed, placed_mask = canvas.place(image(1, 3, 80, 100, seed=9), 0.0)
     assert placed_mask[0, 100:200, 200:300].all()
     assert placed_mask.sum() == 10000
+
+
+def test_a_translucent_product_keeps_its_opacity_and_its_colours():
+    opacity = photo_mask().float()
+    opacity[0, 20:30, 35:45] = 0.4
+    layout = replace(PLAIN, scale_by="original", position="bottom_left")
+    canvas = AdCanvas.plan(opacity, custom(*SIZE), layout)
+    photo = image(1, 3, 80, 100, seed=10)
+    placed, placed_opacity = canvas.place(photo, 0.25)
+    assert torch.equal(placed_opacity[0, 160:200, 0:20], opacity[0, 10:50, 30:50])
+    assert torch.equal(placed[0, :, 160:200, 0:20], photo[0, :, 10:50, 30:50])
+    assert placed_opacity.sum() == opacity.sum()
+    resized = AdCanvas.plan(opacity, custom(*SIZE), replace(PLAIN, share=1.0)).place(photo, 0.25)[1]
+    assert bounding_box(resized[0] > 0) == Box(0, 100, 200, 100)
+    assert resized[0, 75, 150].item() == pytest.approx(0.4)
+    assert resized[0, 5, 105] == 1
+
+
+def test_the_haze_of_an_automatic_cut_out_is_no_part_of_the_products_box():
+    hazy = torch.where(photo_mask(), 1.0, 0.05)
+    plain, other = (AdCanvas.plan(mask, custom(*SIZE), PLAIN) for mask in (photo_mask(), hazy))
+    assert other.placements == plain.placements
+
+
+def test_a_mask_that_selects_the_backdrop_is_refused():
+    canvas = AdCanvas.plan(photo_mask(), custom(*SIZE), replace(PLAIN, share=0.5))
+    mask = canvas.place(image(1, 3, 80, 100, seed=11), 0.0)[1][:, :200, :300]
+    canvas.check_mask(mask)
+    canvas.check_mask(mask | (torch.arange(300) < 90))  # more than the product, and not all
+    with pytest.raises(
+        ValueError, match=r"selects all that lies around product 0 on the canvas.*to product for the mask"
+    ):
+        canvas.check_mask(~mask)

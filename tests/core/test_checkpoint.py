@@ -211,14 +211,10 @@ def test_other_kinds_of_files_are_refused_by_name(name, tmp_path):
     assert FITS in str(error.value)
 
 
-def test_an_adapter_for_bigg_is_refused_with_both_widths(monkeypatch):
+def test_an_adapter_for_bigg_is_read_and_takes_the_embedding_of_bigg():
     shapes = PUBLIC["ip-adapter_sdxl_vit-h"].shapes() | {"image_proj.proj.weight": (8192, 1280)}
-    monkeypatch.setattr(checkpoint, "read_tensors", lambda _: (weightless_tensors(shapes), {}))
-    message = (
-        r"encoder ViT-bigG/14 \(its projection takes 1280 channels; ViT-H/14 gives 1024\): use ip-adapter_sdxl_vit-h"
-    )
-    with pytest.raises(AdapterFileError, match=message):
-        load_adapter(Path("never-read"))
+    config = read_config(weightless_tensors(shapes), {})
+    assert (config.kind, config.base, config.encoder_width) == (AdapterKind.LINEAR, "sdxl", 1280)
 
 
 def test_kolors_is_refused_though_its_shapes_are_sdxls():

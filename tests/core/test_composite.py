@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pfv_mepa.pfv_core.ad.composite import erode_mask, paste_back
+from pfv_mepa.pfv_core.region.distance import fade
 
 from . import reference
 from .tolerances import HALF_DTYPES, assert_close
@@ -44,7 +45,7 @@ def test_values_by_hand():
     assert hard.flatten().tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0, 0]
     assert exact.flatten().tolist() == [False] * 3 + [True] * 4 + [False] * 3
     soft, exact = paste_back(generated, product, mask, erode=2, feather=3)
-    assert soft.flatten().tolist() == [0, 0.5, 0.75, 1, 1, 1, 1, 0.75, 0.5, 0]
+    assert soft.flatten().tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1, 1, 1, 1, 2 / 3, 1 / 3, 0])
     assert exact.flatten().tolist() == [False] * 3 + [True] * 4 + [False] * 3
 
 
@@ -112,12 +113,102 @@ def test_batch_is_per_item():
 def test_the_opacity_never_rises_with_the_distance_to_the_product():
     generated, product = torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
     mask = torch.rand(1, 40, 40, generator=seeded(13)) > 0.02
-    out = paste_back(generated, product, mask, erode=1, feather=5)[0][0, 0]
+    out = paste_back(generated, product, mask, erode=2, feather=5)[0][0, 0]
     assert ((out >= 0) & (out <= 1)).all()
-    exact = torch.argwhere(erode_mask(mask, 1)[0])
+    exact = torch.argwhere(erode_mask(mask, 2)[0])
     for y, x in torch.argwhere((out < 1) & mask[0]).tolist():
-        distance = (exact - torch.tensor([y, x])).abs().amax(1).min().item()
-        assert out[y, x].item() == pytest.approx(max(0.0, 1 - distance / 6))
+        distance = (exact - torch.tensor([y, x])).square().sum(1).min().item() ** 0.5
+        assert out[y, x].item() == pytest.approx(max(0.0, 1 - distance / 3), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("erode", "feather", "ramp"),
+    [
+        (2, 4, [2 / 3, 1 / 3, 0]),  # not 0.8, 0.6, 0: the ramp ends where the mask does
+        (4, 2, [2 / 3, 1 / 3, 0]),
+        (3, 3, [3 / 4, 2 / 4, 1 / 4, 0]),
+        (1, 4, [1 / 2, 0]),
+        (0, 4, [0]),
+        (4, 0, [0]),
+    ],
+)
+def test_within_the_mask_the_ramp_falls_by_equal_steps_to_0(erode, feather, ramp):
+    mask = torch.zeros(1, 1, 40, dtype=torch.bool)
+    mask[..., :20] = True
+    out, exact = paste_back(torch.zeros(1, 1, 1, 40), torch.ones(1, 1, 1, 40), mask, erode, feather)
+    assert exact.sum() == 20 - erode
+    assert out.flatten()[20 - erode :][: len(ramp)].tolist() == pytest.approx(ramp, abs=1e-6)
+    assert (out.flatten()[20 - erode + len(ramp) - 1 :] == 0).all()
+
+
+def test_erosion_is_round():
+    """5 px off a corner that points into the mask take a quarter of a disk, not a square."""
+    mask = torch.ones(1, 20, 20, dtype=torch.bool)
+    mask[0, :10, :10] = False
+    inside = erode_mask(mask, 5)[0]
+    assert not inside[9 + 5, 3]
+    assert inside[9 + 6, 3]
+    assert not inside[9 + 3, 9 + 4]  # 5 px away
+    assert inside[9 + 4, 9 + 4]  # 5.66 px away
+
+
+# --- a soft mask ---------------------------------------------------------------------------------------------------------
+
+
+def glass() -> Tensor:
+    """An opaque frame around a translucent body, and a smoothed edge at its right: one row."""
+    return torch.tensor([0, 0, 1, 1, 0.4, 0.4, 0.4, 1, 1, 0.6, 0])[None, None]
+
+
+def test_a_translucent_part_is_mixed_by_its_own_opacity():
+    generated, product = torch.full((1, 1, 1, 11), 0.5), torch.ones(1, 1, 1, 11)
+    out, exact = paste_back(generated, product, glass(), erode=0, feather=0)
+    assert out.flatten().tolist() == pytest.approx([0.5, 0.5, 1, 1, 0.7, 0.7, 0.7, 1, 1, 0.8, 0.5])
+    assert torch.equal(exact, glass() == 1)
+
+
+def test_a_translucent_part_is_no_rim():
+    generated, product = torch.zeros(1, 1, 1, 11), torch.ones(1, 1, 1, 11)
+    out, exact = paste_back(generated, product, glass(), erode=1, feather=0)
+    assert out.flatten().tolist() == pytest.approx([0, 0, 0, 1, 0.4, 0.4, 0.4, 1, 1, 0, 0])
+    assert exact.flatten().nonzero().flatten().tolist() == [3, 7, 8]
+    out, _ = paste_back(generated, product, glass(), erode=1, feather=1)
+    assert out.flatten().tolist() == pytest.approx([0, 0, 0.5, 1, 0.4, 0.4, 0.4, 1, 1, 0.3, 0])
+
+
+def test_beyond_the_mask_a_translucent_edge_is_carried_outwards():
+    generated, product = torch.zeros(1, 1, 1, 12), torch.ones(1, 1, 1, 12)
+    mask = torch.tensor([0, 0, 0, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0, 0, 0])[None, None]
+    out, exact = paste_back(generated, product, mask, 0, 1, "beyond_mask")
+    assert out.flatten().tolist() == pytest.approx([0, 0, 0.2, *[0.4] * 6, 0.2, 0, 0])
+    assert not exact.any()
+
+
+def test_a_hard_mask_and_its_opacity_are_one():
+    generated, product, mask = image(1, 3, 24, 31, seed=21), image(1, 3, 24, 31, seed=22), blob()[None]
+    for rim in ("within_mask", "beyond_mask"):
+        for one, other in zip(
+            paste_back(generated, product, mask, 2, 4, rim),
+            paste_back(generated, product, mask.float(), 2, 4, rim),
+            strict=True,
+        ):
+            assert torch.equal(one, other)
+
+
+def test_the_haze_of_an_automatic_cut_out_neither_hides_the_rim_nor_is_lost_where_nothing_is_eroded():
+    generated, product, mask = torch.zeros(1, 1, 24, 31), torch.ones(1, 1, 24, 31), blob()[None]
+    hazy = torch.where(mask, 1.0, 0.05)
+    assert torch.equal(paste_back(generated, product, hazy, 2, 0)[1], erode_mask(mask, 2))
+    assert (paste_back(generated, product, hazy, 0, 0)[0][0, 0][~mask[0]] == 0.05).all()
+
+
+def test_a_mask_that_is_soft_everywhere_is_a_product():
+    generated, product = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    out, exact = paste_back(generated, product, torch.full((1, 4, 4), 0.6), 0, 0)
+    assert (out == 0.6).all()
+    assert not exact.any()
+    with pytest.raises(ValueError, match="product_mask is empty or covers the whole image"):
+        paste_back(generated, product, torch.full((1, 4, 4), 0.1), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +273,7 @@ def test_beyond_the_mask_is_exact_inside_and_untouched_past_the_fade(erode, feat
     assert torch.equal(exact, erode_mask(mask, erode))
     inside = exact[:, None].expand_as(out)
     assert torch.equal(out[inside], product[inside])
-    reached = ~erode_mask(~exact, feather)[:, None].expand_as(out)
+    reached = (fade(exact, feather) > 0)[:, None].expand_as(out)
     assert torch.equal(out[~reached], generated[~reached])
     changed = (out != generated).any(1)
     assert changed[reached[:, 0] & ~mask].all() or feather <= erode

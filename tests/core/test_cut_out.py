@@ -77,3 +77,35 @@ def test_a_whole_image_is_resized_within_its_range(size):
 def test_the_same_size_is_the_same_tensor():
     picture = image(1, 3, 8, 9, seed=4)
     assert resize_image(picture, (8, 9)) is picture
+
+
+def test_an_opacity_comes_along_and_weighs_the_colours():
+    """Half of a 2x enlargement's source is translucent: its colour is its own, its opacity too."""
+    opacity, picture = torch.ones(8, 8), torch.full((3, 8, 8), 0.2)
+    opacity[:, 4:], picture[:, :, 4:] = 0.4, 0.8
+    colours, resized = resize_cut_out(picture, opacity, (16, 16))
+    assert resized.dtype == torch.float32
+    assert (resized[:, :7] == 1).all()
+    assert (colours[:, :, :7] - 0.2).abs().max() < 1e-6
+    assert (resized[:, 10:] - 0.4).abs().max() < 1e-6
+    assert (colours[:, :, 10:] - 0.8).abs().max() < 1e-6
+    edge = resized[0, 7].item()  # 3/4 of the opaque neighbour, 1/4 of the other
+    assert edge == pytest.approx(0.75 + 0.25 * 0.4, abs=1 / 255)
+    assert colours[0, 0, 7].item() == pytest.approx((0.75 * 0.2 + 0.25 * 0.4 * 0.8) / (0.75 + 0.25 * 0.4), abs=1e-3)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_of_an_opacity_what_is_0_has_no_influence(size):
+    opacity, picture = disk() * 0.7, image(3, 40, 30, seed=5)
+    plain = resize_cut_out(picture, opacity, size)
+    other = resize_cut_out(torch.where(opacity > 0, picture, float("nan")), opacity, size)
+    assert torch.equal(other[0], plain[0])
+    assert torch.equal(other[1], plain[1])
+    steps = 255 * plain[1]
+    assert (steps - steps.round()).abs().max() < 1e-4
+    assert plain[1].max() <= 0.7 + 1 / 255
+
+
+def test_an_opacity_of_1_everywhere_stays_1():
+    for size in SIZES:
+        assert (resize_cut_out(image(3, 40, 30, seed=6), torch.ones(40, 30), size)[1] == 1).all()

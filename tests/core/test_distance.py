@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.region.distance import MAX_REACH, fade, grow, squared_distance
+from pfv_mepa.pfv_core.region.distance import MAX_REACH, erode_mask, fade, grow, squared_distance
 
 from .weights import seeded
 
@@ -86,3 +86,22 @@ def test_far_squares_do_not_overflow():
     mask[0, 0, 0] = True
     found = squared_distance(mask[:, :, :], MAX_REACH)
     assert found[0, -1, 1].item() == (MAX_REACH - 1) ** 2 + 1
+
+
+@pytest.mark.parametrize("pixels", [1, 30, 126, 127, 300])
+def test_a_size_that_takes_other_numbers_and_more_strips_gives_the_same(pixels):
+    """A large image is worked on in strips, and small radii in 16 bits: against a distance by brute force in two steps."""
+    mask = torch.rand(1, 700, 900, generator=seeded(2)) < 2e-6
+    mask[0, 350, 40] = mask[0, 10, 880] = mask[0, 699, 899] = True
+    y, x = torch.meshgrid(torch.arange(700), torch.arange(900), indexing="ij")
+    nearest = torch.full((700, 900), 1 << 30)
+    for row, column in torch.argwhere(mask[0]).tolist():
+        nearest = torch.minimum(nearest, (y - row) ** 2 + (x - column) ** 2)
+    assert torch.equal(squared_distance(mask, pixels)[0], nearest.clamp_max((pixels + 1) ** 2).int())
+    assert torch.equal(grow(mask, pixels)[0], nearest <= pixels**2)
+    assert torch.equal(grow(~mask, -pixels)[0], nearest > pixels**2)
+
+
+def test_an_erosion_below_0_is_refused():
+    with pytest.raises(ValueError, match="pixels is -1, expected 0 or more"):
+        erode_mask(torch.ones(1, 4, 4, dtype=torch.bool), -1)

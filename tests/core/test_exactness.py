@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.ad.exactness import all_exact, check_mask_like, mask_iou, measure_exactness
+from pfv_mepa.pfv_core.ad.exactness import all_exact, mask_iou, measure_exactness
 
 from .weights import image
 
@@ -53,10 +53,19 @@ def test_iou():
     assert [report.mask_iou for report in reports] == [96 / 200] * 2
 
 
-def test_a_mask_of_another_image_is_refused():
-    picture = image(2, 3, 20, 30, seed=5)
-    assert tuple(check_mask_like(torch.ones(1, 20, 30), picture, "generated_mask").shape) == (2, 1, 20, 30)
-    with pytest.raises(ValueError, match=r"generated_mask is 30x20, its image is 20x30 \(height x width\)"):
-        check_mask_like(torch.ones(1, 30, 20), picture, "generated_mask")
-    with pytest.raises(ValueError, match="generated_mask holds 3 masks for 2 images"):
-        check_mask_like(torch.ones(3, 20, 30), picture, "generated_mask")
+def test_translucent_pixels_are_a_number_of_their_own():
+    photo, (mask, exact) = image(2, 3, 20, 30, seed=5), masks()
+    opacity = mask.float()
+    opacity[0, 5:9] *= 0.4  # 4 of the product's 10 rows
+    exact = exact & (opacity == 1)
+    first, second = measure_exactness(torch.where(exact[:, None], photo, 0.0), photo, opacity, exact)
+    assert (first.product_pixels, first.translucent_pixels, first.pixels_checked) == (200, 80, 64)
+    assert (second.product_pixels, second.translucent_pixels, second.pixels_checked) == (200, 0, 96)
+    assert all_exact([first, second])
+
+
+def test_a_product_without_an_opaque_pixel_has_nothing_to_check_and_is_not_exact():
+    photo, (mask, exact) = image(2, 3, 20, 30, seed=6), masks()
+    reports = measure_exactness(photo, photo, mask * 0.4, exact & False)
+    assert [(one.pixels_checked, one.pixels_equal, one.max_difference) for one in reports] == [(0, 0, 0.0)] * 2
+    assert not all_exact(reports)

@@ -107,8 +107,8 @@ def test_patches_are_those_of_the_reference_at_any_size_fit_and_threshold():
         area = np.array([[len(row) * len(column) for column in columns] for row in rows])
         assert np.array_equal(patch_mask.padding_mask.numpy(), area == 0)
         assert patch_mask.kept_share.item() == pytest.approx(expected.sum() / (area > 0).sum())
-        seen = reference.pixels_of(expected, rows, columns, height, width)
-        assert np.array_equal(patch_mask.hidden_pixels()[0].numpy(), ~seen)
+        seen, unseen = (reference.pixels_of(each, rows, columns, height, width) for each in (expected, ~expected))
+        assert np.array_equal(patch_mask.hidden_pixels()[0].numpy(), ~keep | (unseen & ~seen))
         compared += 1
 
 
@@ -129,15 +129,23 @@ def test_the_share_of_a_partly_padded_patch_is_that_of_its_own_pixels():
     assert rebinarize(keep, geometry, 0.49).patch_keep_mask[0, 0].tolist() == [False, True, False, False]
 
 
-def test_a_crops_rim_is_hidden_in_the_painted_mask_and_hides_no_patch():
+def test_a_crops_rim_hides_no_patch_and_is_hidden_only_where_it_was_painted():
+    """What lies outside the crop is not seen by the encoder, and yet not hidden: its depth may be used."""
     geometry = fit_geometry(20, 40, 20, 10, Fit.CROP)
     keep = torch.ones(1, 20, 40, dtype=torch.bool)
     keep[0, :, :10] = False  # cut off by the crop anyway
     patch_mask = rebinarize(keep, geometry)
     assert patch_mask.patch_keep_mask.all()
-    expected = torch.ones(1, 20, 40, dtype=torch.bool)
-    expected[0, :, 10:30] = False
-    assert torch.equal(patch_mask.hidden_pixels(), expected)
+    assert torch.equal(patch_mask.hidden_pixels(), ~keep)
+    assert not rebinarize(torch.ones_like(keep), geometry).hidden_pixels().any()
+
+
+def test_a_pixel_that_was_painted_is_hidden_though_its_patch_is_kept():
+    keep = torch.ones(1, 20, 20, dtype=torch.bool)
+    keep[0, 3, 17] = False
+    patch_mask = rebinarize(keep, square(), 0.5)
+    assert patch_mask.patch_keep_mask.all()
+    assert torch.equal(patch_mask.hidden_pixels(), ~keep)
 
 
 def test_hiding_more_never_keeps_more_and_a_higher_threshold_never_hides_more():

@@ -73,13 +73,11 @@ def eight_bits(image: Tensor, part: tuple[slice, slice]) -> np.ndarray:
 
 
 def eroded(mask: Tensor, pixels: int) -> np.ndarray:
-    """The mask's pixels whose neighbours up to `pixels` away are all of the mask; the border is no rim."""
-    inside = mask[0].numpy()
-    for axis in (0, 1):
-        padded = np.pad(inside, [(pixels, pixels) if axis == side else (0, 0) for side in (0, 1)], constant_values=True)
-        shifted = [padded.take(range(step, step + inside.shape[axis]), axis) for step in range(2 * pixels + 1)]
-        inside = np.logical_and.reduce(shifted)
-    return inside
+    """The mask's pixels all of whose neighbours within a disk of `pixels` are of the mask; the border is no rim."""
+    inside, (height, width) = mask[0].numpy(), mask.shape[1:]
+    padded, steps = np.pad(inside, pixels, constant_values=True), range(2 * pixels + 1)
+    near = [(y, x) for y in steps for x in steps if (y - pixels) ** 2 + (x - pixels) ** 2 <= pixels**2]
+    return np.logical_and.reduce([padded[y : y + height, x : x + width] for y, x in near])
 
 
 def test_500_random_placements_are_exact_in_the_saved_png():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pfv_mepa.pfv_core.adapter.model import AdapterKind
+from pfv_mepa.pfv_core.adapter.model import AdapterKind, resampler_of
 from pfv_mepa.pfv_core.adapter.resampler import Resampler
 from pfv_mepa.pfv_core.reference.vit import EncoderSpec
 
@@ -35,7 +35,7 @@ def test_it_is_the_explicit_attention_of_the_public_layout(batch, num_patches):
 
 
 def test_it_is_built_from_an_adapters_configuration():
-    module = Resampler.of_config(tiny_config(AdapterKind.RESAMPLER, ENCODER))
+    module = resampler_of(tiny_config(AdapterKind.RESAMPLER, ENCODER))
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     assert shapes["latents"] == (1, 4, 20)
     assert shapes["proj_in.weight"] == (20, 16)

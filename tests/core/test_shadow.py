@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +92,19 @@ def test_masks_that_do_not_fit_are_refused():
         add_contact_shadow(image(1, 3, 60, 80, seed=3), box().repeat(2, 1, 1), 0.5, 8)
     with pytest.raises(ValueError, match="product_mask is empty"):
         contact_shadow(box() & False, 8)
+
+
+@pytest.mark.parametrize("size", [1, 8, 90])
+def test_a_blur_in_blocks_is_the_blur_of_the_whole(size):
+    """A wide foot over several blocks, some of them short, against one matrix for the whole length."""
+    mask = torch.zeros(1, 130, 401, dtype=torch.bool)
+    mask[0, 20:100, 30:390] = True
+    mask[0, 97:, 100:140] = True
+    lowest = 129
+    foot = mask & (torch.arange(130) > lowest - size)[None, :, None]
+    radius, places = math.ceil(1.5 * size), [torch.arange(length, dtype=torch.float64) for length in (130, 401)]
+    far = [(place[:, None] - place).abs() for place in places]
+    total = torch.exp(-2 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / size) ** 2).sum()
+    rows, columns = (torch.where(each <= radius, torch.exp(-2 * (each / size) ** 2) / total, 0.0) for each in far)
+    expected = (2 * (rows @ foot[0].double() @ columns)).clamp_max(1)
+    assert (contact_shadow(mask, size)[0] - expected).abs().max() < 1e-5

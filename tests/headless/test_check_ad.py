@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
 from pfv_mepa.headless.check_ad import embedded_prompt, measure_exactness, same_workflow
+from pfv_mepa.pfv_core.ad.composite import paste_back
 
 
 @pytest.fixture
@@ -31,6 +34,25 @@ def test_the_photo_itself_is_exact(photo, mask):
 
 def test_erosion_spares_the_images_border(photo, mask):
     assert measure_exactness(photo, photo, mask, erode=2).inside == 6 * 6
+
+
+def test_erosion_is_that_of_the_composite(photo):
+    """Round, at every radius: a corner that points into the product takes a quarter of a disk off it."""
+    mask = Image.new("L", photo.size, 255)
+    mask.paste(0, (0, 0, 10, 5))
+    found = measure_exactness(photo, photo, mask, erode=4)
+    opacity = torch.from_numpy(np.asarray(mask) > 0)[None]
+    generated, product = torch.zeros(1, 3, 10, 20), torch.ones(1, 3, 10, 20)
+    assert found.inside == paste_back(generated, product, opacity, 4, 0)[1].sum()
+
+
+def test_translucent_pixels_are_not_compared_and_counted_apart(photo, mask):
+    mask.paste(153, (9, 2, 11, 4))  # 0.6
+    mask.putpixel((7, 2), 254)  # as a mask editor paints it: opaque
+    ad = photo.copy()
+    ad.paste((200, 200, 200), (9, 2, 11, 4))
+    found = measure_exactness(ad, photo, mask, erode=2)
+    assert (found.inside, found.exact, found.translucent, found.max_difference) == (36 - 4, 36 - 4, 4, 0)
 
 
 def test_one_wrong_pixel_inside_is_counted(photo, mask):

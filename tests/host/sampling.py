@@ -30,6 +30,7 @@ NODE_IDS = (  # in people's saved workflows: never to be changed
     "MEPAApply",
     "MEPABranch",
     "MEPAApplyControlNet",
+    "MEPACrop",
     "PFVDepthCompose",
     "StrictIDComposite",
     "PFVDemoModels",

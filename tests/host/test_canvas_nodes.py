@@ -189,6 +189,7 @@ class TestComposite:
         assert json.loads(report)["exact"] is True
         assert first == {
             "product_pixels": 600,
+            "translucent_pixels": 0,
             "pixels_checked": 16 * 26,
             "pixels_equal": 16 * 26,
             "max_difference": 0.0,

@@ -1,0 +1,265 @@
+"""Beside what the host does to a batch: windows over its images, areas, devices that share a step, tensors in half precision.
+
+Each image of a batch is independent of the others, so it is what it is alone; and a window's share of it is the same in every
+window.
+"""
+
+from __future__ import annotations
+
+import comfy.cli_args
+import pytest
+import torch
+
+from pfv_mepa.headless.tiny_stack.models import tiny_model
+from pfv_mepa.tests.host.beside import (
+    HEIGHT,
+    WIDTH,
+    Given,
+    Pack,
+    assert_apart,
+    assert_near,
+    assert_same,
+    cfg,
+    guided,
+    needs,
+    noise_like,
+    prompts,
+    run,
+)
+from pfv_mepa.tests.host.sampling import image_prompt, painted, reference
+
+SCALE = 5.0
+LATENT = HEIGHT // 8, WIDTH // 8
+FRAMES = 3  # as many as a run of two steps has noise levels: until 0.4 the host's windows over a batch need that
+EACH_PART = pytest.mark.parametrize("part", ["prompt", "normalised", "fusion", "mask"])
+
+
+@pytest.fixture(scope="module")
+def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
+    return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_of):
+    return tiny_model_of("vega")
+
+
+@pytest.fixture(scope="module")
+def texts(model):
+    return prompts(model)
+
+
+@pytest.fixture(scope="module")
+def references(tiny_clip_vision, plus_adapter_file):
+    """Image prompts of as many references as there are frames."""
+    return image_prompt(tiny_clip_vision, plus_adapter_file, image=reference(batch=FRAMES))
+
+
+def regions():
+    """One for each frame: a bar that moves from left to right."""
+    masks = torch.zeros(FRAMES, HEIGHT, WIDTH)
+    for frame in range(FRAMES):
+        masks[frame, :, 32 * frame : 32 * (frame + 1)] = 1
+    return masks
+
+
+@pytest.fixture(scope="module")
+def per_frame(pack, references):
+    """Function: part, model, frames -> the model with a reference and a region for each of these frames."""
+
+    def prompt(model, frames, **options):
+        tokens = type(references)(references.adapter, references.positive[frames], references.negative)
+        return pack.prompt(model, tokens=tokens, region=regions()[frames], **options)
+
+    def fusion(model, frames):
+        latents = noise_like(FRAMES, 8, 6, seed=3)[frames]
+        return pack.fusion(model, reference_latent={"samples": latents}, product_mask=regions()[frames])
+
+    def mask(model, frames):
+        return pack.mask(model, product_mask=regions()[frames])
+
+    def per_frame(part, model, frames=slice(None)):
+        if part == "everything":
+            return mask(fusion(prompt(model, frames), frames), frames)
+        if part == "normalised":
+            return prompt(model, frames, std_norm=True, text_share=1.0)
+        return {"prompt": prompt, "fusion": fusion, "mask": mask}[part](model, frames)
+
+    return per_frame
+
+
+def windows(model, **inputs):
+    """Two frames at a time, each window with a frame of the one before it."""
+    inputs = {"context_length": 2, "context_overlap": 1, "dim": 0} | inputs
+    return run("ContextWindowsManual", model=model, **inputs)
+
+
+def made(model, texts, batch=FRAMES, **where):
+    return guided(cfg(model, *texts, SCALE), batch=batch, **where)
+
+
+@pytest.fixture(scope="module")
+def together(per_frame, model, texts):
+    """Function: part -> the whole batch with it, in one call."""
+    known = {}
+
+    def together(part):
+        if part not in known:
+            known[part] = made(per_frame(part, model), texts)
+            assert_apart(known[part], made(model, texts))
+        return known[part]
+
+    return together
+
+
+# --- each image -------------------------------------------------------------------------------------------------------
+
+
+def in_area(texts):
+    where = {"width": 64, "height": 64, "x": 48, "y": 16, "strength": 1.0}
+    return [run("ConditioningSetArea", conditioning=text, **where) for text in texts]
+
+
+def in_calls_of_their_own(texts):
+    """77 and 539 tokens cannot share a call; the same attention."""
+    (tokens, extras), *_ = texts[1]
+    return [texts[0], [[tokens.repeat(1, 7, 1), extras]]]
+
+
+@pytest.mark.parametrize("conditions", [list, in_area, in_calls_of_their_own], ids=["whole", "area", "calls"])
+@EACH_PART
+def test_an_image_of_a_batch_is_what_it_is_alone(per_frame, model, texts, part, conditions):
+    """With its own reference and region."""
+    noise, sides = noise_like(FRAMES, *LATENT, seed=2), conditions(texts)
+    batch = made(per_frame(part, model), sides, noise=Given(noise))
+    for frame in (0, FRAMES - 1):
+        only = slice(frame, frame + 1)
+        alone = made(per_frame(part, model, only), sides, batch=1, noise=Given(noise[only]))
+        assert_near(batch[only], alone)
+    vanilla = made(model, sides, noise=Given(noise))
+    assert_apart(batch[..., 2:10, 6:14], vanilla[..., 2:10, 6:14])
+
+
+def test_an_image_that_is_taken_out_of_a_batch(pack, per_frame, model, texts):
+    """It keeps its noise; references for all images do not fit it, one for all does."""
+    latent = {"samples": torch.zeros(FRAMES, 4, *LATENT)}
+    second = run("LatentFromBatch", samples=latent, batch_index=1, length=1)
+    patched = pack.put("everything", model)
+    assert_near(made(patched, texts, latent=second), made(patched, texts)[1:2])
+    with pytest.raises(ValueError, match=r"is a batch of 3, 1 image\(s\) are being sampled"):
+        made(per_frame("prompt", model), texts, latent=second)
+
+
+# --- windows over the batch -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schedule", ["standard_static", "standard_uniform", "looped_uniform", "batched"], ids=lambda name: name
+)
+@pytest.mark.parametrize("part", ["prompt", "everything"])
+def test_windows_over_the_images_of_a_batch(per_frame, model, texts, together, part, schedule):
+    """A frame's reference and region go with it into whichever window it is in."""
+    looped = {"closed_loop": True} if schedule == "looped_uniform" else {}
+    windowed = windows(per_frame(part, model), context_schedule=schedule, **looped)
+    assert_near(made(windowed, texts), together(part))
+
+
+@EACH_PART
+def test_windows_before_and_after_are_one(per_frame, model, texts, together, part):
+    after = made(windows(per_frame(part, model), context_length=2, context_overlap=0), texts)
+    assert_near(after, together(part))
+    assert_same(made(per_frame(part, windows(model, context_length=2, context_overlap=0)), texts), after)
+
+
+def test_windows_with_guiders_and_areas(per_frame, model, texts):
+    """The three facts at once: image, place and side."""
+    patched = per_frame("prompt", model)
+    positive, negative = in_area(texts)
+    whole = made(patched, (positive, negative))
+    inputs = {"cond1": positive, "cond2": positive, "negative": negative}
+    scales = {"cfg_conds": SCALE, "cfg_cond2_negative": SCALE, "style": "regular"}
+    guider = run("DualCFGGuider", model=windows(patched), **inputs, **scales)
+    inside = (..., slice(2, 10), slice(6, 14))
+    assert_near(guided(guider, batch=FRAMES)[inside], whole[inside])
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+@needs("MultiGPU_WorkUnits")
+def test_work_units_on_one_device_change_nothing(per_frame, model, texts, together):
+    patched = run("MultiGPU_WorkUnits", model=per_frame("everything", model), max_gpus=2)
+    assert_same(made(patched, texts), together("everything"))
+
+
+@needs("MultiGPU_WorkUnits")
+@pytest.mark.parametrize("part", ["prompt", "everything"])
+def test_two_devices_that_share_a_step(per_frame, model, texts, together, part):
+    """The host samples the two prompts in threads of their own, through one patch; the CPU stands for both devices."""
+    patched = per_frame(part, model).clone()
+    second = tiny_model("vega")  # the same weights
+    second.load_device = torch.device("cpu", 0)
+    second.is_multigpu_base_clone = True
+    patched.set_additional_models("multigpu", [second])
+    patched.match_multigpu_clones()
+    seen = set()
+    patched.set_model_unet_function_wrapper(
+        lambda apply_model, given: (
+            seen.add(given["c"]["transformer_options"].get("multigpu_thread_device"))
+            or apply_model(given["input"], given["timestep"], **given["c"])
+        )
+    )
+    assert_near(made(patched, texts), together(part))
+    assert len(seen) == 2
+
+
+# --- half precision ---------------------------------------------------------------------------------------------------
+
+
+def soft():
+    """A region whose values half precision rounds."""
+    return torch.linspace(0.1, 0.9, WIDTH).repeat(1, HEIGHT, 1)
+
+
+def test_masks_and_images_in_half_precision_are_their_values(
+    pack, model, texts, tiny_clip_vision, plus_adapter_file
+):
+    """What the host hands over with --fp16-intermediates, to each input that takes a picture, a mask or a latent."""
+
+    def sampled(dtype):
+        def as_given(tensor):
+            return tensor.half().to(dtype)
+
+        tokens = image_prompt(
+            tiny_clip_vision, plus_adapter_file, image=as_given(reference()), mask=as_given(painted())
+        )
+        patched = pack.prompt(model, tokens=tokens, region=as_given(soft()))
+        latent = {"samples": as_given(noise_like(1, 8, 6, seed=3))}
+        patched = pack.fusion(patched, reference_latent=latent, product_mask=as_given(soft()))
+        return made(pack.mask(patched, product_mask=as_given(soft())), texts, batch=1)
+
+    half = sampled(torch.float16)
+    assert_same(half, sampled(torch.float32))
+    assert_apart(half, made(model, texts, batch=1))
+
+
+@pytest.mark.skipif(
+    not hasattr(comfy.cli_args.args, "fp16_intermediates"),
+    reason="this ComfyUI has no --fp16-intermediates, which came with 0.18",
+)
+def test_a_host_that_keeps_everything_in_half_precision(pack, model, texts, monkeypatch):
+    """Empty Latent, the empty mask and what KSampler returns are half precision; the steps are not."""
+    where = {"seed": 1, "steps": 2, "cfg": SCALE, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+
+    def sampled():
+        latent = run("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1)
+        mask = run("SolidMask", value=1.0, width=WIDTH, height=HEIGHT)
+        patched = pack.put("everything", pack.prompt(model, region=mask, strength=0.3))
+        inputs = {"positive": texts[0], "negative": texts[1], "latent_image": latent}
+        return run("KSampler", model=patched, **inputs, **where)["samples"]
+
+    full = sampled()
+    monkeypatch.setattr(comfy.cli_args.args, "fp16_intermediates", True)
+    half = sampled()
+    assert half.dtype == torch.float16
+    assert_near(half.float(), full, 1e-3)
