@@ -6,7 +6,7 @@ Each patched block holds a `PromptSlot` in the host's `attn2` replace slot. All 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import Tensor
@@ -18,21 +18,23 @@ from .adapter import ImagePrompt
 from .facts import Call, Options, Run, call_of, track
 from .regional_prompt import NODE, PromptRun, RegionalPrompt
 from .schedule import Window
-from .slots import Slot, fill_slot, host_attention, slot_of
+from .slots import Slot, fill_slot, host_attention, slot_of, tell_what_is_taken
 from .unet import BlockKey, cross_attention_blocks, match_adapter
 
 
 class ImagePromptPatch:
     """Image prompts of a model, shared by all its cross-attentions and never changed."""
 
-    def __init__(self, prompts: tuple[RegionalPrompt, ...]) -> None:
+    def __init__(self, prompts: tuple[RegionalPrompt, ...], blocks: Collection[BlockKey]) -> None:
         self.prompts = prompts
+        self.blocks = blocks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ImagePromptPatch:
         return self
 
     def begin(self, run: Run) -> PromptRun:
         """What is computed once for a run; ValueError if a prompt does not fit it."""
+        tell_what_is_taken(run, self, PromptSlot.kind, self.blocks, NODE)
         return PromptRun(self.prompts, run)
 
     def attention(
@@ -60,6 +62,7 @@ class ImagePromptPatch:
 class PromptSlot(Slot):
     """The callable in the replace slot of one cross-attention block."""
 
+    kind = "attn2"
     patch: ImagePromptPatch
 
     def __init__(self, patch: ImagePromptPatch, block: BlockKey, base: Any, layers: tuple[int, ...]) -> None:
@@ -122,12 +125,12 @@ def apply_prompt(model: Any, prompt: RegionalPrompt) -> Any:
     clone = model.clone()
     extended: dict[ImagePromptPatch | None, ImagePromptPatch] = {}  # one, unless another pack has taken some slots over
     for block in blocks:
-        before = slot_of(clone, "attn2", block.key)
+        before = slot_of(clone, PromptSlot.kind, block.key)
         old = before.patch if isinstance(before, PromptSlot) else None
         if old not in extended:
-            extended[old] = ImagePromptPatch((*(old.prompts if old else ()), prompt))
+            extended[old] = ImagePromptPatch((*(old.prompts if old else ()), prompt), index)
             track(clone, extended[old], instead_of=old)
-        fill_slot(clone, "attn2", PromptSlot.on(before, extended[old], block.key, index[block.key]))
+        fill_slot(clone, PromptSlot.on(before, extended[old], block.key, index[block.key]))
     return clone
 
 

@@ -108,6 +108,7 @@ class Run:
         crop: the part of the ad that it is, None = the whole.
         between: what else may change the model's calls, for messages.
         patcher: the host's ModelPatcher of what is sampled.
+        options: the guider's own copy, as the run begins.
         sampling: the host's `model_sampling` in force, once the model is loaded.
         evaluated: the noise level of the evaluation of the model that is under way.
         nameless: names of conditions that do not say whether they are negative.
@@ -119,6 +120,7 @@ class Run:
     crop: Crop | None
     between: tuple[str, ...]
     patcher: Any = None
+    options: Options = field(default_factory=dict)
     sampling: Any = None
     evaluated: Tensor | None = None
     nameless: set[str] = field(default_factory=set)
@@ -195,6 +197,7 @@ class Call:
         rows: of its latent.
         sampled: rows and columns of its latent, the frame's or those of a part.
         sigmas: the noise level, the same in all of it.
+        replaced: by kind and block, the callables in the host's attention slots.
         kept: what patches know for the rest of the call.
     """
 
@@ -202,6 +205,7 @@ class Call:
     rows: tuple[Row, ...]
     sampled: Grid
     sigmas: Tensor
+    replaced: Options = field(default_factory=dict)
     kept: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
@@ -290,7 +294,9 @@ def run_of(options: Options, node: str) -> Run:
     return run
 
 
-def read_map(run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor) -> Call | None:
+def read_map(
+    run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor, replaced: Options | None = None
+) -> Call | None:
     """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's."""
     if facts is None or facts.shape[0] != latent.shape[0] or facts.shape[-2:] != latent.shape[-2:]:
         return None
@@ -302,7 +308,7 @@ def read_map(run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor) -> 
         if end != [top + height - 1, left + width - 1]:
             return None  # resized on its way, not cropped
         rows.append(Row(None if negative < 0 else bool(negative), image, (top, left)))
-    return Call(run, tuple(rows), (height, width), sigmas)
+    return Call(run, tuple(rows), (height, width), sigmas, replaced or {})
 
 
 def cells(mask: Tensor, grid: Grid, call: Call, corner: Grid) -> Tensor:
@@ -359,6 +365,7 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
         options.get(CROP),
         tuple(_named(guider.model_options, options)),
         guider.model_patcher,
+        options,
     )
     options[KEY] = run
     for name, conditions in guider.conds.items():
@@ -410,7 +417,7 @@ def _around_the_model(
     options = {} if transformer_options is None else transformer_options
     facts, run = kwargs.pop(MAP, None), options.get(KEY)
     if facts is not None or CALL not in options:
-        options[CALL] = None if run is None else read_map(run, facts, x, t)
+        options[CALL] = None if run is None else read_map(run, facts, x, t, options.get("patches_replace"))
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
@@ -449,5 +456,9 @@ def _named(model_options: Options, options: Options) -> Iterator[str]:
     found = [model_options.get(name) for name in ("model_function_wrapper", "sampler_calc_cond_batch_function")]
     wrappers = options.get("wrappers", {}).get(WrappersMP.CALC_COND_BATCH, {})
     found += [wrapper for keyed in wrappers.values() for wrapper in keyed]
-    for function in (function for function in found if function is not None):
-        yield f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+    return (name_of(function) for function in found if function is not None)
+
+
+def name_of(function: Any) -> str:
+    """Where a callable of another pack comes from."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"

@@ -6,6 +6,7 @@ host takes the positive and negative prompts to it together or apart.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from ...pfv_core.attention.fusion import FusionControl, FusionRows, fused_attent
 from .facts import Call, Options, Row, Run, call_of, cells, check_grid
 from .reference_pass import NAME, KeysValues, Reference, ReferenceNoise, reference_keys_values
 from .schedule import Window
-from .slots import host_attention
+from .slots import host_attention, tell_what_is_taken
 from .unet import BlockKey
 
 
@@ -29,12 +30,14 @@ class AttentionFusion:
     product_mask: Tensor | None  # (R, H, W) 0..1, None = the whole frame
     reference: Reference
     window: Window
+    blocks: Collection[BlockKey]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AttentionFusion:
         return self
 
     def begin(self, run: Run) -> FusionRun:
         """What is computed for a run; ValueError if reference, mask or weights do not fit it."""
+        tell_what_is_taken(run, self, "attn1", self.blocks, NAME)
         return FusionRun(self, run)
 
 

@@ -31,6 +31,7 @@ HELD = "pfv_attention_fusion_held"  # of what stands for keys and values there
 class FusionSlot(Slot):
     """The callable in the replace slot of one self-attention block."""
 
+    kind = "attn1"
     patch: AttentionFusion
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, options: Options, base: Attend | None) -> Tensor:
@@ -77,9 +78,9 @@ def apply_attention_fusion(
         return model
     clone = model.clone()
     reference = Reference(latent, conditioning, noise, *_reference_model(clone, reference_model))
-    fusion = AttentionFusion(control, product_mask, reference, window)
+    fusion = AttentionFusion(control, product_mask, reference, window, blocks)
     for block in blocks:
-        fill_slot(clone, "attn1", FusionSlot(fusion, block, slot_of(clone, "attn1", block)))
+        fill_slot(clone, FusionSlot(fusion, block, slot_of(clone, FusionSlot.kind, block)))
     track(clone, fusion)
     _let_the_host_know(clone, latent)
     return clone

@@ -8,10 +8,10 @@ then reach every clone, so each clone is given slots of its own here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import copy
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
@@ -19,7 +19,7 @@ from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from ...pfv_core.attention.control import Attend
-from .facts import KEY, Options
+from .facts import CALL, KEY, PATCHES, Call, Options, Run, name_of
 from .unet import BlockKey
 
 SlotT = TypeVar("SlotT", bound="Slot")
@@ -29,10 +29,13 @@ class Slot(ABC):
     """The callable in the replace slot of one attention.
 
     Attributes:
+        kind: which attention, `attn1` or `attn2`.
         patch: what it belongs to, shared by all blocks.
         block: the host's name of the block.
         base: what was in the slot before, if anything.
     """
+
+    kind: ClassVar[str]
 
     def __init__(self, patch: Any, block: BlockKey, base: Any) -> None:
         self.patch = patch
@@ -42,12 +45,20 @@ class Slot(ABC):
     @torch.compiler.disable
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         """q, k, v (rows, tokens, width) after their projections, the host's options -> the output before to_out."""
-        base = None if self.base is None else partial(_call_base, self.base, options)
+        base = self._base(options)
+        base = None if base is None else partial(_call_base, base, options)
         return self.attention(query, key, value, options, base)
 
     @abstractmethod
     def attention(self, query: Tensor, key: Tensor, value: Tensor, options: Options, base: Attend | None) -> Tensor:
         """What stands in for the block's attention; `base` is that of the slot before."""
+
+    def _base(self, options: Options) -> Any:
+        """A callable for the whole transformer may have come since, for one call alone, as Perturbed-Attention Guidance puts it
+        there: the host would pass it over for ours."""
+        call: Call | None = options.get(CALL)
+        late = None if call is None else call.replaced.get(self.kind, {}).get(self.block[:2])
+        return self.base if late is None else late
 
     def __deepcopy__(self: SlotT, memo: dict[int, Any]) -> SlotT:
         return copy(self)
@@ -64,16 +75,38 @@ class Slot(ABC):
 
 
 def slot_of(model: Any, kind: str, block: BlockKey) -> Any:
-    """What is in a slot (`attn1` or `attn2`) of a model; a callable for the whole transformer serves each of its blocks."""
+    """What is in a slot of a model; a callable for the whole transformer serves each of its blocks."""
     slots = model.model_options["transformer_options"].get("patches_replace", {}).get(kind, {})
     return slots.get(block, slots.get(block[:2]))
 
 
-def fill_slot(model: Any, kind: str, slot: Slot) -> None:
+def fill_slot(model: Any, slot: Slot) -> None:
     """Put a slot into a clone of a model, whose own clones then get copies of it."""
-    model.set_model_patch_replace(slot, kind, *slot.block)
+    model.set_model_patch_replace(slot, slot.kind, *slot.block)
     if not model.callbacks.get(CallbacksMP.ON_CLONE, {}).get(KEY):
         model.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _own_slots)
+
+
+def tell_what_is_taken(run: Run, patch: Any, kind: str, blocks: Collection[BlockKey], node: str) -> None:
+    """At the beginning of a run, say by name what has taken slots of a patch over since it was put into the model."""
+    if patch not in run.options.get(PATCHES, ()):
+        return  # it is a ControlNet's
+    slots = run.options.get("patches_replace", {}).get(kind, {})
+    taken = {block: slots.get(block) for block in blocks if not _holds(slots.get(block), patch)}
+    if taken:
+        names = ", ".join(sorted({name_of(slot) for slot in taken.values()}))
+        run.tell(
+            f"{node}: {names} has taken the place of {len(taken)} of its {len(blocks)} attentions ({next(iter(taken))} for one) "
+            "and may leave it out there: put that node before this one"
+        )
+
+
+def _holds(slot: Any, patch: Any) -> bool:
+    while isinstance(slot, Slot):
+        if slot.patch is patch:
+            return True
+        slot = slot.base
+    return False
 
 
 def host_attention(options: Options) -> Attend:

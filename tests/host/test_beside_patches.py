@@ -224,10 +224,20 @@ def test_a_call_of_its_own_has_its_own_side(pack, with_middle, texts, node):
 
 @pytest.mark.parametrize("node", CALLING)
 @PARTS
-def test_a_node_with_a_call_of_its_own_before_and_after_is_one(pack, with_middle, texts, part, node):
-    made = before_and_after(pack, part, with_middle, texts, node)
-    assert_apart(made, prediction(cfg(pack.put(part, with_middle), *texts, SCALE)), 1e-2)
-    assert_apart(made, prediction(cfg(run(node, model=with_middle), *texts, SCALE)))
+def test_a_node_with_a_call_of_its_own_before_and_after_is_one(pack, with_middle, texts, part, node, caplog):
+    """SAG takes the middle's self-attention over without a look at what is there: after the fusion it is named, and where to
+    put it."""
+    before = prediction(cfg(pack.put(part, run(node, model=with_middle)), *texts, SCALE))
+    assert "has taken the place of" not in caplog.text
+    after = prediction(cfg(run(node, model=pack.put(part, with_middle)), *texts, SCALE))
+    if (node, part) == ("SelfAttentionGuidance", "fusion"):
+        assert "attn_and_record has taken the place of 1 of its 30 attentions" in caplog.text
+        assert "put that node before this one" in caplog.text
+    else:
+        assert_same(before, after)
+        assert "has taken the place of" not in caplog.text
+    assert_apart(before, prediction(cfg(pack.put(part, with_middle), *texts, SCALE)), 1e-2)
+    assert_apart(before, prediction(cfg(run(node, model=with_middle), *texts, SCALE)))
 
 
 # --- steps that are left out ------------------------------------------------------------------------------------------
