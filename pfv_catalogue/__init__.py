@@ -20,4 +20,4 @@ cluster       the same jobs as tasks of a Dask cluster
 progress      bars and the closing report
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
