@@ -108,7 +108,8 @@ class Run:
         crop: the part of the ad that it is, None = the whole.
         between: what else may change the model's calls, for messages.
         patcher: the host's ModelPatcher of what is sampled.
-        options: the guider's own copy, as the run begins.
+        patches: of ours, in what is sampled.
+        replaced: by kind and block, the callables in the host's attention slots as the run begins.
         sampling: the host's `model_sampling` in force, once the model is loaded.
         evaluated: the noise level of the evaluation of the model that is under way.
         nameless: names of conditions that do not say whether they are negative.
@@ -120,7 +121,8 @@ class Run:
     crop: Crop | None
     between: tuple[str, ...]
     patcher: Any = None
-    options: Options = field(default_factory=dict)
+    patches: tuple[Any, ...] = ()
+    replaced: Options = field(default_factory=dict)
     sampling: Any = None
     evaluated: Tensor | None = None
     nameless: set[str] = field(default_factory=set)
@@ -365,7 +367,8 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
         options.get(CROP),
         tuple(_named(guider.model_options, options)),
         guider.model_patcher,
-        options,
+        options.get(PATCHES, ()),
+        options.get("patches_replace", {}),
     )
     options[KEY] = run
     for name, conditions in guider.conds.items():
@@ -382,7 +385,7 @@ def _around_the_sampler(executor: Any, guider: Any, *args: Any, **kwargs: Any) -
     if run.sampling is not None:
         return executor(guider, *args, **kwargs)
     run.sampling = guider.inner_model.model_sampling
-    for patch in options.get(PATCHES, ()):
+    for patch in run.patches:
         run.state(patch)
     with _conditions_made_later(guider.inner_model, run):
         return executor(guider, *args, **kwargs)

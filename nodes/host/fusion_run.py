@@ -45,7 +45,7 @@ class FusionRun:
     """A fusion in one run: whether the reference takes part in this evaluation, its keys and values, the rows of each grid."""
 
     def __init__(self, fusion: AttentionFusion, run: Run) -> None:
-        self._fusion, self._run = fusion, run
+        self._fusion = fusion
         reference = fusion.reference
         run.check_batch(len(reference.latent), NAME, "reference_latent")
         self._mask = fusion.product_mask

@@ -50,7 +50,7 @@ class Part:
     Attributes:
         controls: by the prompts' index.
         rows: of the query.
-        rows_key: stands for the rows where something is kept.
+        tokens: stands for the image prompts that the rows have, by side and image.
         grid: rows and columns of queries.
         plans: for `text_image_attention`; None where a prompt is normalised.
         weights: for `general_attention`; None where none is.
@@ -58,7 +58,7 @@ class Part:
 
     controls: Controls
     rows: tuple[Row, ...]
-    rows_key: int
+    tokens: int
     grid: Grid
     plans: list[RowPlan] | None = None
     weights: SampleWeights | None = None
@@ -72,7 +72,7 @@ class PromptRun:
     """
 
     def __init__(self, prompts: tuple[RegionalPrompt, ...], run: Run) -> None:
-        self._prompts, self._run = prompts, run
+        self._prompts = prompts  # and not the run, which holds this: what it keeps goes with it, at once
         run.check_sides(NODE)
         for prompt in prompts:
             run.check_batch(len(prompt.image_prompt), NODE, "the image prompt")
@@ -82,8 +82,9 @@ class PromptRun:
             None if prompt.region is None else run.placed(prompt.region, NODE, "the region") for prompt in prompts
         ]
         self._levels = [run.levels(prompt.window) for prompt in prompts]
+        self._schedule = run.schedule if any(prompt.control.gamma is not None for prompt in prompts) else None
         self._reads_noise = any(not prompt.window.whole or prompt.control.gamma is not None for prompt in prompts)
-        self._rows_keys: dict[tuple[Row, ...], int] = {}
+        self._tokens: dict[tuple[tuple[bool | None, int], ...], int] = {}
         self._masks: dict[Any, Tensor] = {}
         self._computed: dict[Any, list[RowPlan] | SampleWeights] = {}
         self._keys_values: dict[Any, KeysValues] = {}
@@ -102,24 +103,25 @@ class PromptRun:
 
         What is kept has a row for each image prompt in use, however many images of the batch share it.
         """
-        key = index, layer, part.rows_key, query.device, query.dtype
+        key = index, layer, part.tokens, query.device, query.dtype
         if key not in self._keys_values:
             self._keys_values[key] = self._make_keys_values(index, layer, part.rows, query)
         return self._keys_values[key]
 
     def _make_part(self, call: Call, query: Tensor, options: Options) -> Part:
         """The noise level is read only if a prompt needs it, the grid only if one has a region."""
+        call.run.check_sides(NODE)  # again: conditions may be made during a run
         sigma = call.sigma if self._reads_noise else 1.0
         found = {index: self._control_at(index, sigma) for index in range(len(self._prompts))}
         controls = {index: control for index, control in found.items() if control is not None}
         rows = call.rows_of(query.shape[0], options, NODE)
-        rows_key = self._rows_keys.setdefault(rows, len(self._rows_keys))
+        tokens = self._tokens.setdefault(tuple((row.negative, row.image) for row in rows), len(self._tokens))
         regional = any(self._regions[index] is not None for index in controls)
         grid = check_grid(options, query.shape[1], NODE) if regional else (query.shape[1], 1)
-        part = Part(controls, rows, rows_key, grid)
+        part = Part(controls, rows, tokens, grid)
         if not controls:
             return part
-        key = *controls.items(), rows_key, grid, call.sampled, query.device, query.dtype
+        key = *controls.items(), rows, grid, call.sampled, query.device, query.dtype
         if key not in self._computed:
             if len(self._computed) >= MOST_KEPT:
                 self._computed.clear()
@@ -134,7 +136,7 @@ class PromptRun:
         control, (start, end) = self._prompts[index].control, self._levels[index]
         if not end <= sigma <= start:
             return None
-        return control if control.gamma is None else control.at(self._run.schedule.timestep(sigma))
+        return control if self._schedule is None else control.at(self._schedule.timestep(sigma))
 
     def _make_plans(self, part: Part, call: Call, query: Tensor) -> list[RowPlan]:
         """One plan, or one for each row where regions differ; rows with the same regions share one."""
@@ -173,7 +175,6 @@ class PromptRun:
         return self._masks[key]
 
     def _make_keys_values(self, index: int, layer: int, rows: tuple[Row, ...], query: Tensor) -> KeysValues:
-        self._run.check_sides(NODE)  # again: conditions may be made during a run
         prompt = self._prompts[index]
         positive, negative = (pairs[layer] for pairs in prompt.image_prompt.keys_values)
         wanted = [(row.negative, 0 if row.negative else row.image % len(prompt.image_prompt)) for row in rows]

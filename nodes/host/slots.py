@@ -19,7 +19,7 @@ from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from ...pfv_core.attention.control import Attend
-from .facts import CALL, KEY, PATCHES, Call, Options, Run, name_of
+from .facts import CALL, KEY, Call, Options, Run, name_of
 from .unet import BlockKey
 
 SlotT = TypeVar("SlotT", bound="Slot")
@@ -89,9 +89,9 @@ def fill_slot(model: Any, slot: Slot) -> None:
 
 def tell_what_is_taken(run: Run, patch: Any, kind: str, blocks: Collection[BlockKey], node: str) -> None:
     """At the beginning of a run, say by name what has taken slots of a patch over since it was put into the model."""
-    if patch not in run.options.get(PATCHES, ()):
+    if patch not in run.patches:
         return  # it is a ControlNet's
-    slots = run.options.get("patches_replace", {}).get(kind, {})
+    slots = run.replaced.get(kind, {})
     taken = {block: slots.get(block) for block in blocks if not _holds(slots.get(block), patch)}
     if taken:
         names = ", ".join(sorted({name_of(slot) for slot in taken.values()}))

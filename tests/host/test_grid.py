@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 
 import pytest
@@ -116,5 +115,4 @@ def test_plans_are_made_once_for_each_grid_and_go_with_the_run(tiny_model, promp
         patch.setattr(PromptRun, "__init__", recording)
         sample(patched, steps=3)
     assert [(len(plans), len(keys_values)) for plans, keys_values in computed] == [(2, 70)]
-    gc.collect()
-    assert [run() for run in made] == [None]
+    assert [run() for run in made] == [None]  # without a collection of garbage: no circle holds it on the device
