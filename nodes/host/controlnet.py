@@ -17,7 +17,8 @@ import torch
 from comfy.controlnet import ControlLora
 
 from .cross_attention import ImagePromptPatch, PromptSlot, image_prompt_patches
-from .facts import CALL, KEY, MAP, Options, Run, facts_hook, read_map
+from .facts import CALL, KEY, Options, Run
+from .tracking import MAP, facts_hook, read_map
 from .unet import BlockKey, cross_attentions, match_adapter
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from ...pfv_core.attention.control import Attend, PromptControl
 from ...pfv_core.attention.formula import text_image_attention
 from ...pfv_core.attention.general import general_attention
 from .adapter import ImagePrompt
-from .facts import Call, Options, Run, call_of, track
+from .facts import Call, Options, Run, call_of
 from .regional_prompt import NODE, PromptRun, RegionalPrompt
 from .schedule import Window
 from .slots import Slot, fill_slot, host_attention, slot_of, tell_what_is_taken
+from .tracking import track
 from .unet import BlockKey, cross_attention_blocks, match_adapter
 
 

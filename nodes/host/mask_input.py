@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ...pfv_core.research.mask_input import LATENT_CHANNELS, MaskInput, check_fits, mask_channel
-from .facts import Call, Options, Run, call_of, cells, patches_of, track
+from .facts import Call, Options, Run, call_of, cells
+from .tracking import patches_of, track
 
 NAME = "RefAdGen Mask Input"
 FIRST_CONVOLUTION = "diffusion_model.input_blocks.0.0"

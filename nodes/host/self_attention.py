@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ...pfv_core.attention.control import Attend
 from ...pfv_core.attention.fusion import FusionControl
-from .facts import Options, run_of, track
+from .facts import Options, run_of
 from .fusion_run import AttentionFusion, FusionRun
 from .reference_pass import NAME, Reference, ReferenceNoise, check_conditioning, check_latent, check_same_family
 from .schedule import Window
 from .slots import Slot, fill_slot, slot_of
+from .tracking import track
 from .unet import self_attentions
 
 KEY = "pfv_attention_fusion"  # of the reference models among a model's additional ones

@@ -6,7 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..host.facts import Crop, crop_runs
+from ..host.facts import Crop
+from ..host.tracking import crop_runs
 from ..types import CATEGORY
 
 

@@ -1,0 +1,195 @@
+"""How the facts of a run travel: on the conditions, which the host crops, slices and repeats together with the noise.
+
+Before sampling begins every condition gets a map of the latent that is sampled: each latent pixel's own row and column, its
+image of the batch, and whether its prompt is a negative one, which the guider's names for its conditions say. What arrives at
+the model beside a call's latent says all of that for each of its rows, whatever guider, window or area stood between.
+
+    track(model, patch)     at the node: the clone's runs are told of the patch
+    facts_hook()            the same for conditions whose model was not told, such as a patched ControlNet's
+    crop_runs(model, crop)  at the node: which part of the ad the clone's runs sample
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from comfy.conds import CONDNoiseShape
+from comfy.hooks import EnumHookScope, HookGroup, TransformerOptionsHook
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from .compiled import compiled_run
+from .facts import CALL, KEY, NEGATIVE, Call, Crop, Options, Patch, Row, Run, name_of
+
+PATCHES = "pfv_patches"  # of a model's patches in its options
+CROP = "pfv_crop"  # of the part of the ad that a model's runs sample
+MAP = "pfv_map"  # of the map among a condition's tensors
+
+
+def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
+    """Tell the runs of a clone of a model of a patch that it carries, in the place of another one where that is given."""
+    options = model.model_options["transformer_options"]
+    others = [known for known in options.get(PATCHES, ()) if known not in (instead_of, patch)]
+    options[PATCHES] = (*others, patch)
+    if not model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+        for kind, wrapper in _wrappers().items():
+            model.add_wrapper_with_key(kind, KEY, wrapper)
+
+
+def facts_hook(others: Any = None) -> Any:
+    """A hook for conditions whose model was not told of a patch, such as those of a patched ControlNet: it lets the runs that
+    they are part of carry their facts. `others` are hooks that are there already."""
+    wrappers = {kind: {KEY: [wrapper]} for kind, wrapper in _wrappers().items()}
+    group = HookGroup()
+    group.add(TransformerOptionsHook({"wrappers": wrappers}, EnumHookScope.AllConditioning))
+    return HookGroup.combine_all_hooks([others, group])
+
+
+def patches_of(model: Any) -> tuple[Any, ...]:
+    """What `track` was told of a model."""
+    return tuple(model.model_options["transformer_options"].get(PATCHES, ()))
+
+
+def crop_runs(model: Any, crop: Crop) -> Any:
+    """A clone of a model whose runs sample this part of the ad."""
+    clone = model.clone()
+    clone.model_options["transformer_options"][CROP] = crop
+    return clone
+
+
+def read_map(
+    run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor, replaced: Options | None = None
+) -> Call | None:
+    """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's."""
+    if facts is None or facts.shape[0] != latent.shape[0] or facts.shape[-2:] != latent.shape[-2:]:
+        return None
+    height, width = facts.shape[-2:]
+    rows = []
+    for (top, left, image, negative), end in zip(
+        facts[:, :, 0, 0].tolist(), facts[:, :2, -1, -1].tolist(), strict=True
+    ):
+        if end != [top + height - 1, left + width - 1]:
+            return None  # resized on its way, not cropped
+        rows.append(Row(None if negative < 0 else bool(negative), image, (top, left)))
+    return Call(run, tuple(rows), (height, width), sigmas, replaced or {})
+
+
+def _wrappers() -> dict[str, Callable[..., Any]]:
+    """Of a run, each from within the one before; a model and a hook may both bring them, then the outer ones do the work."""
+    return {
+        WrappersMP.OUTER_SAMPLE: _around_the_run,
+        WrappersMP.SAMPLER_SAMPLE: _around_the_sampler,
+        WrappersMP.PREDICT_NOISE: _around_an_evaluation,
+        WrappersMP.APPLY_MODEL: _around_the_model,
+    }
+
+
+def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Around all of a sampling: the guider's conditions and its own copy of the options get the facts."""
+    guider = executor.class_obj
+    options = guider.model_options.setdefault("transformer_options", {})
+    if KEY in options:
+        return executor(noise, *args, **kwargs)
+    run = Run(
+        type(guider).__name__,
+        noise.shape[0],
+        (noise.shape[-2], noise.shape[-1]),
+        options.get(CROP),
+        tuple(_named(guider.model_options, options)),
+        guider.model_patcher,
+        options.get(PATCHES, ()),
+        options.get("patches_replace", {}),
+    )
+    options[KEY] = run
+    for name, conditions in guider.conds.items():
+        for condition in conditions:
+            condition["model_conds"] = {**condition.get("model_conds", {}), MAP: _map(noise, run, name)}
+    with compiled_run(guider, run.tell):
+        return executor(noise, *args, **kwargs)
+
+
+def _around_the_sampler(executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Around the steps, when the model is loaded as it will be sampled: each patch looks whether it fits."""
+    options = guider.model_options["transformer_options"]
+    run: Run = options[KEY]
+    if run.sampling is not None:
+        return executor(guider, *args, **kwargs)
+    run.sampling = guider.inner_model.model_sampling
+    for patch in run.patches:
+        run.state(patch)
+    with _conditions_made_later(guider.inner_model, run):
+        return executor(guider, *args, **kwargs)
+
+
+def _around_an_evaluation(
+    executor: Any, x: Tensor, sigma: Tensor, model_options: Options | None = None, seed: int | None = None
+) -> Tensor:
+    """Around each evaluation of the model, which may be several calls of it."""
+    guider = executor.class_obj
+    options = guider.model_options if model_options is None else model_options
+    run: Run = options["transformer_options"][KEY]
+    if run.evaluated is not sigma:
+        run.evaluated = sigma
+        for state in run.states:
+            if hasattr(state, "evaluate"):
+                state.evaluate(guider, sigma, seed or 0)
+    return executor(x, sigma, options, seed)
+
+
+def _around_the_model(
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: Any = None,
+    transformer_options: Options | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """Around a call of the model, which is not to see our condition."""
+    options = {} if transformer_options is None else transformer_options
+    facts, run = kwargs.pop(MAP, None), options.get(KEY)
+    if facts is not None or CALL not in options:
+        options[CALL] = None if run is None else read_map(run, facts, x, t, options.get("patches_replace"))
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+@contextmanager
+def _conditions_made_later(model: Any, run: Run) -> Iterator[None]:
+    """Conditions that the host encodes during a run, as its first Perp-Neg node does, get their facts too."""
+    encode: Callable[..., dict[str, Any]] = model.extra_conds
+    replaced = model.__dict__.get("extra_conds")  # by another pack, for this model alone
+
+    def with_facts(**inputs: Any) -> dict[str, Any]:
+        return {**encode(**inputs), MAP: _map(inputs["noise"], run, inputs["prompt_type"])}
+
+    model.extra_conds = with_facts
+    try:
+        yield
+    finally:
+        del model.extra_conds  # the class's own is seen again
+        if replaced is not None:
+            model.extra_conds = replaced
+
+
+def _map(noise: Tensor, run: Run, name: str) -> CONDNoiseShape:
+    """(B, 4, rows, columns) int32 on the CPU, so that reading it waits for no device: row, column, image, negative (-1 where
+    the condition's name does not say)."""
+    if name not in NEGATIVE:
+        run.nameless.add(name)
+    batch, rows, columns = noise.shape[0], noise.shape[-2], noise.shape[-1]
+    facts = torch.empty(batch, 4, rows, columns, dtype=torch.int32)
+    facts[:, 0], facts[:, 1] = torch.arange(rows)[:, None], torch.arange(columns)[None]
+    facts[:, 2], facts[:, 3] = torch.arange(batch)[:, None, None], int(NEGATIVE.get(name, -1))
+    return CONDNoiseShape(facts)
+
+
+def _named(model_options: Options, options: Options) -> Iterator[str]:
+    """What of other packs stands between the sampler and the model."""
+    found = [model_options.get(name) for name in ("model_function_wrapper", "sampler_calc_cond_batch_function")]
+    wrappers = options.get("wrappers", {}).get(WrappersMP.CALC_COND_BATCH, {})
+    found += [wrapper for keyed in wrappers.values() for wrapper in keyed]
+    return (name_of(function) for function in found if function is not None)
