@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...pfv_core.research.mask_input import LATENT_CHANNELS, MaskInput, check_fits, mask_channel
+from .compiled import never_traced
 from .facts import Call, Options, Run, call_of, cells
 from .tracking import patches_of, track
 
@@ -36,7 +37,7 @@ class MaskInputPatch:
         """What is computed once for a run; ValueError if the mask does not fit it."""
         return MaskInputRun(self.kernel, run.placed(self.product_mask, NAME, "product_mask"))
 
-    @torch.compiler.disable
+    @never_traced
     def __call__(self, hidden: Tensor, options: Options) -> Tensor:
         """What a block of the input side gave -> with the mask's share, if it is the first block."""
         if tuple(options["block"]) != FIRST_BLOCK:

@@ -13,12 +13,12 @@ from copy import copy
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from ...pfv_core.attention.control import Attend
+from .compiled import never_traced
 from .facts import CALL, KEY, Call, Options, Run, name_of
 from .unet import BlockKey
 
@@ -42,7 +42,7 @@ class Slot(ABC):
         self.block = block
         self.base = base
 
-    @torch.compiler.disable
+    @never_traced
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         """q, k, v (rows, tokens, width) after their projections, the host's options -> the output before to_out."""
         base = self._base(options)

@@ -1,0 +1,278 @@
+"""Models that torch.compile runs: with the pack's patches they give the latent that they give without it.
+
+Most of it runs dynamo with the backend `eager`, which changes no bit: what is tested is which compiled code runs where.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import comfy.ldm.modules.attention as host_attention
+import pytest
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+from pfv_mepa.headless.tiny_stack import models
+from pfv_mepa.headless.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
+from pfv_mepa.nodes.host import compiled
+from pfv_mepa.nodes.host.compiled import GuardedBackend, compiled_run
+from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
+from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
+from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
+
+try:
+    from comfy_extras.nodes_torch_compile import skip_torch_compile_dict as host_filter
+except ImportError:  # a host that drops no guards
+    host_filter = None
+
+FEW = Topology((1, 2, 4), (1, 1, 1), (0, 1, 2), NO_MIDDLE_BLOCK, (0, 0, 0, 1, 0, 1))
+"""SDXL's three levels with five attention blocks, two of them in one transformer: compiling takes a second a block."""
+
+EFFECT = 0.05  # relative: what the pack must change at least, or equality would show nothing
+ROUNDING = 1e-4  # relative: inductor adds up in another order; 4e-6 measured
+
+inductor = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # that torch itself calls
+
+
+@pytest.fixture(scope="module")
+def model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TOPOLOGIES, "few", FEW)
+        return models.tiny_model("few")
+
+
+@pytest.fixture(autouse=True)
+def attention_of_a_gpu(monkeypatch):
+    """The attention that the host takes where there is a GPU; that of a CPU asks for the free memory, which is not traced."""
+    monkeypatch.setattr(host_attention, "optimized_attention", host_attention.attention_pytorch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_what_was_compiled():
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny_clip_vision, linear_adapter_file):
+    return [image_prompt(tiny_clip_vision, linear_adapter_file, image=reference(seed=seed)) for seed in (0, 4)]
+
+
+@pytest.fixture(scope="module")
+def mask_input(host_base_directory):
+    file = host_base_directory / "models" / "model_patches" / "compiled.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kernel = torch.randn(32, 1, 3, 3, generator=torch.Generator().manual_seed(1)) * 0.3
+    save_mask_input(file, MaskInput(kernel), models.CONTEXT_DIM)
+    yield file.name
+    file.unlink()
+
+
+@pytest.fixture
+def told(caplog):
+    """Function: what was said about samplings that are not compiled."""
+    ours = "without torch.compile"
+    return lambda: [record.message for record in caplog.records if ours in record.message]
+
+
+def compile_model(model, backend="eager", **options):
+    """TorchCompileModel, with a backend that its list does not offer."""
+    clone = model.clone()
+    dropped = {"guard_filter_fn": host_filter} if host_filter else None
+    set_torch_compile_wrapper(clone, backend=backend, options=dropped, **options)
+    return clone
+
+
+def distance(first, second):
+    """Relative root mean square."""
+    return float((first - second).norm() / second.norm())
+
+
+def fuse(model):
+    product = {"samples": torch.randn(1, 4, 12, 8, generator=torch.Generator().manual_seed(3))}
+    (patched,) = outputs(
+        RefAdGenAttentionFusion,
+        model=model,
+        reference_latent=product,
+        reference_prompt=models.tiny_conditioning(model, seed=8),
+        strength=1.0,
+        combine="add",
+        reference_noise="clean",
+        start_percent=0.0,
+        end_percent=1.0,
+        product_mask=right_half(),
+    )
+    return patched
+
+
+def give_mask(model, name):
+    (patched,) = outputs(RefAdGenMaskInput, model=model, mask_input_name=name, product_mask=right_half())
+    return patched
+
+
+def assert_compiled_is_right(model, patched, **where):
+    """The compiled sampling gives the bits of the other, and the pack's effect is in them."""
+    expected = sample(patched, **where)
+    assert distance(expected, sample(model, **where)) > EFFECT
+    graphs = compiled_graphs()
+    assert torch.equal(sample(compile_model(patched), **where), expected)
+    return compiled_graphs() - graphs
+
+
+def compiled_graphs():
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def test_plain_then_patched_then_plain_in_one_process(model, prompts, told):
+    plain = sample(model)
+    assert torch.equal(sample(compile_model(model)), plain)
+    assert assert_compiled_is_right(model, apply(model, prompts[0], region=right_half())) > 0
+    assert torch.equal(sample(compile_model(model)), plain)
+    assert told() == []
+
+
+def test_patched_then_plain(model, prompts):
+    torch._dynamo.reset()
+    assert assert_compiled_is_right(model, apply(model, prompts[0], region=right_half())) > 0
+    assert torch.equal(sample(compile_model(model)), sample(model))
+
+
+def test_what_was_compiled_serves_other_prompts_steps_and_runs(model, prompts):
+    """No compiling again, and no other prompt's picture."""
+    assert_compiled_is_right(model, apply(model, prompts[0], region=right_half()))
+    before = compiled_graphs()
+    for options in ({"region": right_half()}, {"std_norm": True}, {"gate": "query"}):
+        assert_compiled_is_right(model, apply(model, prompts[1], **options))
+    both = apply(apply(model, prompts[0]), prompts[1], region=right_half())
+    assert_compiled_is_right(model, both)
+    assert_compiled_is_right(model, both, steps=4, seed=3)
+    assert compiled_graphs() == before
+
+
+def test_before_and_after_our_node(model, prompts):
+    patched = apply(model, prompts[0], region=right_half())
+    expected = sample(patched)
+    assert torch.equal(sample(apply(compile_model(model), prompts[0], region=right_half())), expected)
+    assert torch.equal(sample(compile_model(patched)), expected)
+
+
+def test_another_latent_with_as_many_tokens(model, prompts):
+    assert_compiled_is_right(model, apply(model, prompts[0]), height=96, width=64)
+    patched = apply(model, prompts[0], region=right_half(64, 96))
+    assert_compiled_is_right(model, patched, height=64, width=96)
+
+
+def test_without_the_negative_after_with_it(model, prompts):
+    patched = apply(model, prompts[0])
+    assert_compiled_is_right(model, patched, cfg=5.0)
+    assert_compiled_is_right(model, patched, cfg=1.0)
+
+
+def test_fusion_and_mask_input_beside_an_image_prompt(model, prompts, mask_input):
+    alone = fuse(model)
+    assert_compiled_is_right(model, alone)
+    assert_compiled_is_right(model, give_mask(alone, mask_input))
+    assert_compiled_is_right(model, apply(give_mask(alone, mask_input), prompts[0]))
+
+
+def test_the_models_own_options_are_left_as_they_were(model, prompts):
+    patched = compile_model(apply(model, prompts[0]))
+    (before,) = patched.get_wrappers("apply_model", "torch.compile")
+    limit = torch._dynamo.config.recompile_limit
+    sample(patched, steps=1)
+    assert patched.get_wrappers("apply_model", "torch.compile") == [before]
+    assert torch._dynamo.config.recompile_limit == limit
+    assert compiled.KEY not in patched.model_options
+
+
+# --- what is not compiled, and said ----------------------------------------------------------------------------------
+
+
+def compile_fully(model):
+    return compile_model(model, fullgraph=True)
+
+
+def compile_a_block(model):
+    clone = model.clone()
+    block = clone.get_model_object("diffusion_model.input_blocks.5.1.transformer_blocks.0")
+    clone.add_object_patch(
+        "diffusion_model.input_blocks.5.1.transformer_blocks.0", torch.compile(block, backend="eager")
+    )
+    return clone
+
+
+def compile_a_forward(model):
+    clone = model.clone()
+    unet = clone.get_model_object("diffusion_model")
+    clone.add_object_patch("diffusion_model.forward", torch.compile(unet.forward, backend="eager"))
+    return clone
+
+
+def compile_in_a_way_of_its_own(model):
+    clone = model.clone()
+    unet = torch.compile(clone.get_model_object("diffusion_model"), backend="eager")
+
+    def wrapper(executor, *args, **kwargs):
+        own, executor.class_obj.diffusion_model = executor.class_obj.diffusion_model, unet
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            executor.class_obj.diffusion_model = own
+
+    clone.add_wrapper_with_key("apply_model", "torch.compile", wrapper)
+    return clone
+
+
+@pytest.mark.parametrize(
+    ("compiling", "named"),
+    [
+        (compile_fully, "fullgraph"),
+        (compile_a_block, "diffusion_model.input_blocks.5.1.transformer_blocks.0"),
+        (compile_a_forward, "diffusion_model"),
+        (compile_in_a_way_of_its_own, "TorchCompileModel"),
+    ],
+)
+def test_what_cannot_be_guarded_runs_uncompiled(model, prompts, told, compiling, named):
+    patched = apply(model, prompts[0], region=right_half())
+    expected, graphs = sample(patched), compiled_graphs()
+    assert torch.equal(sample(compiling(patched)), expected)
+    (message,) = told()
+    assert named in message
+    assert compiled_graphs() == graphs
+
+
+def test_a_model_without_compiling_is_left_alone():
+    guider = SimpleNamespace(model_options={"transformer_options": {}})
+    limit = torch._dynamo.config.recompile_limit
+    with compiled_run(guider, pytest.fail):
+        assert torch._dynamo.config.recompile_limit == limit
+    assert "apply_model" not in guider.model_options["transformer_options"]["wrappers"]
+
+
+# --- with what users compile ------------------------------------------------------------------------------------------
+
+
+@inductor
+def test_inductor_gives_the_latent_but_for_rounding(model, prompts):
+    """Two blocks, each compiled by itself: the plain model first, then ours, then ours from inductor's files."""
+    keys = [f"diffusion_model.input_blocks.5.1.transformer_blocks.{depth}" for depth in (0, 1)]
+    patched = apply(model, prompts[0])
+    plain, expected = sample(model, steps=1), sample(patched, steps=1)
+    assert distance(expected, plain) > EFFECT
+    torch._dynamo.reset()
+    assert distance(sample(compile_model(model, "inductor", keys=keys), steps=1), plain) < ROUNDING
+    assert distance(sample(compile_model(patched, "inductor", keys=keys), steps=1), expected) < ROUNDING
+    torch._dynamo.reset()
+    assert distance(sample(compile_model(patched, "inductor", keys=keys), steps=1), expected) < ROUNDING
+
+
+@inductor
+@pytest.mark.parametrize("mode", [None, "default", "max-autotune-no-cudagraphs"])
+def test_the_backend_compiles_as_the_hosts(mode):
+    backend = GuardedBackend("inductor", mode, {} if mode else {"max-autotune": False}, None)
+    function = torch.compile(lambda x: (x * 2).relu().sum(-1), backend=backend)
+    x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(function(x), (x * 2).relu().sum(-1))
+    assert backend == GuardedBackend("inductor", mode, {} if mode else {"max-autotune": False}, None)
+    assert backend != GuardedBackend("inductor", mode, {}, True)
