@@ -97,20 +97,26 @@ def general_attention(
     normalised = any(spread is not None for spread in weights.spreads)
     counts = not equals(weights.text.output, 0.0)
     plain = attend_text(query, *text) if normalised or (counts and equals(weights.text.query, 1.0)) else None
-    terms = []
+    out = None
     if counts:
         own = plain if equals(weights.text.query, 1.0) else attend_text(times(query, weights.text.query), *text)
         assert own is not None
-        terms.append(times(own, weights.text.output))
+        out = times(own, weights.text.output)
     for pair, weight, spread in zip(map(KeysValues.of, images), weights.images, weights.spreads, strict=True):
         if equals(weight.output, 0.0):
             continue
-        term = attend(times(query, weight.query), pair.keys(), pair.values())
+        term, factor = attend(times(query, weight.query), pair.keys(), pair.values()), weight.output
         if spread is not None:
             assert plain is not None
-            term = term * std_ratio(plain, term, spread if isinstance(spread, Tensor) else None)
-        terms.append(times(term, weight.output))
-    return sum(terms[1:], terms[0]) if terms else torch.zeros_like(query)
+            factor = factor * std_ratio(plain, term, spread if isinstance(spread, Tensor) else None)
+        out = _plus(out, term, factor)
+    return torch.zeros_like(query) if out is None else out
+
+
+def _plus(out: Tensor | None, term: Tensor, factor: Weight) -> Tensor:
+    if out is None:
+        return times(term, factor)
+    return torch.addcmul(out, term, factor) if isinstance(factor, Tensor) else out + times(term, factor)
 
 
 def _by_sample(values: Weight) -> Weight:

@@ -163,10 +163,14 @@ class TestAdapterFiles:
         only = {"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.ones(1, 1)}
         self.refused(write(lambda t: only), "for Flux")
 
-    def test_big_g(self, write, linear_adapter_file):
+    def test_big_g(self, write, linear_adapter_file, tiny_clip_vision):
+        """The file is right for its own encoder, and says which that is where another one encoded."""
         tensors = load_file(linear_adapter_file)
         tensors["image_proj.proj.weight"] = torch.ones(4 * models.CONTEXT_DIM, 1280)
-        self.refused(write(lambda t: tensors), "ViT-bigG/14.*use ip-adapter_sdxl_vit-h instead")
+        name = write(lambda t: tensors)
+        outputs(MEPAAdapterLoader, adapter_name=name)
+        with pytest.raises(ValueError, match=r"this linear adapter takes 1280: .* by this width is CLIP-ViT-bigG-14$"):
+            compress(tiny_clip_vision, types.SimpleNamespace(name=name))
 
     def test_lora(self, write):
         only = {"lora_unet_input_blocks_4_1_proj_in.lora_down.weight": torch.ones(1, 1)}
@@ -213,7 +217,7 @@ class TestModels:
         inner = torch.nn.Module()
         inner.diffusion_model = Flux()
         model = comfy.model_patcher.ModelPatcher(inner, torch.device("cpu"), torch.device("cpu"))
-        with pytest.raises(ValueError, match="the model is a Flux, which has no cross-attention U-Net"):
+        with pytest.raises(ValueError, match="MEPA Apply: the model is a Flux, which is no U-Net with attention"):
             apply(model, prompt)
 
     def test_another_family(self, prompt):
@@ -292,7 +296,7 @@ class TestApply:
     def test_a_patch_that_changes_the_number_of_rows(self, tiny_model, prompt):
         doubled = tiny_model.clone()
         doubled.set_model_attn2_patch(lambda n, *contexts: tuple(t.repeat(2, 1, 1) for t in (n, *contexts[:2])))
-        with pytest.raises(RuntimeError, match=r"number of rows in cross-attention to 4 .*the host says \[1, 0\]"):
+        with pytest.raises(RuntimeError, match="number of rows in attention from 2 to 4 without saying which image"):
             sample(apply(doubled, prompt))
 
 

@@ -18,8 +18,10 @@ from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference
 
 @pytest.fixture
 def moves(monkeypatch):
-    """(value, total) of each move of a progress bar."""
+    """(value, total) of each move of a progress bar; newer hosts send ten in a second, unless they are told otherwise."""
     seen = []
+    for limit in ("PROGRESS_THROTTLE_MIN_INTERVAL", "PROGRESS_THROTTLE_MIN_PERCENT"):
+        monkeypatch.setattr(comfy.utils, limit, 0.0, raising=False)
     hook = lambda value, total, *_, **__: seen.append((value, total))  # noqa: E731
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     return seen
@@ -61,7 +63,7 @@ def test_the_exact_pixels_are_counted_on_the_node(monkeypatch):
     assert StrictIDComposite.execute(*inputs).ui["pfv_line"] == [line]
 
 
-def test_a_region_is_shown_on_the_latent_grid_and_none_where_there_is_none(
+def test_a_region_is_shown_on_the_attentions_grids_and_none_where_there_is_none(
     tiny_model, tiny_clip_vision, plus_adapter_file, host_base_directory
 ):
     prompt = image_prompt(tiny_clip_vision, plus_adapter_file)
@@ -70,9 +72,11 @@ def test_a_region_is_shown_on_the_latent_grid_and_none_where_there_is_none(
     (shown,) = result.ui["images"]
     assert result.ui["pfv_line"] == ["region: 50% of the frame"]
     with Image.open(host_base_directory / "temp" / shown["subfolder"] / shown["filename"]) as picture:
-        cells = np.asarray(picture, dtype=int)[8::16, 8::16]
-        assert picture.size == (256, 128)  # 16 x 8 cells
-    blue = cells[..., 2] - cells[..., 0] > 100
-    assert blue[:, 8:].all()
-    assert not blue[:, :8].any()
+        assert picture.size == (256 + 12 + 256, 128)  # 8 x 4 cells of 16 pixels of the ad, and 4 x 2 of 32
+        pixels = np.asarray(picture, dtype=int)
+    for cells in (pixels[16::32, 16:256:32], pixels[32::64, 256 + 12 + 32 :: 64]):
+        blue = cells[..., 2] - cells[..., 0] > 100
+        middle = cells.shape[1] // 2
+        assert blue[:, middle:].all()
+        assert not blue[:, :middle].any()
     assert MEPAApply.execute(tiny_model, prompt, *settings).ui is None

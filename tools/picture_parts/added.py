@@ -6,9 +6,9 @@ import json
 import struct
 from pathlib import Path
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageDraw
 
-from .studio import Draft, Panels, Shown, Studio, painted
+from .studio import Draft, Output, Panels, Shown, Studio, painted
 
 BACKGROUND, TABLE, LOOK = (
     f"{title} in 1:1" for title in ("Background reference", "Table reference", "Look at the product")
@@ -16,6 +16,12 @@ BACKGROUND, TABLE, LOOK = (
 IN_CONTROL_NET = "References in the ControlNet of 1:1"
 SAVE = "Save the ad"
 DEMO_WIDTH, DEMO_CONTEXT = 64, 128  # of the demo U-Net's first level, and of its text
+DEMO_SIDE = 128  # of the demo's square ad, pixels
+PART_LEFT, PART_TOP, PART_SIDE = 64, 40, 64  # of the part of it that is sampled once more
+PART_DENOISE = 0.8  # with less, what the enlarged part shows is what is drawn
+CELL = 8  # pixels of the ad in one of the latent
+RULED, FREE, LINE = (38, 140, 217), (64, 64, 64), (26, 26, 26)  # as MEPA Apply shows its grids
+FRAME = (255, 255, 0)
 
 
 def one_format() -> Draft:
@@ -80,6 +86,49 @@ def control_net(studio: Studio) -> Panels:
         draft.give("Apply depth to 1:1", control_net=network)
         ads.append((caption, ad_of(studio.make(draft))))
     return ads
+
+
+def crop(studio: Studio) -> Panels:
+    """A part of the ad drawn larger, as a detailer does: enlarged, noised and sampled as a picture of its own."""
+    draft = one_format()
+    place = {"x": PART_LEFT, "y": PART_TOP, "width": PART_SIDE, "height": PART_SIDE}
+    whole = {"ad_width": DEMO_SIDE, "ad_height": DEMO_SIDE}
+    prompted = draft.output(BACKGROUND)
+    cropped = draft.add("Crop", "MEPACrop", model=prompted, **place, **whole)
+    picture, depth = (
+        _enlarged(draft, title, source, place) for title, source in (("Part", "Decode 1:1"), ("Depth", "Depth of 1:1"))
+    )
+    draft.copy("Apply depth to 1:1", "Apply depth to the part", image=depth)
+    draft.copy("Encode the product in 1:1", "Encode the part", pixels=picture)
+    sampled = {
+        "positive": draft.output("Apply depth to the part"),
+        "negative": draft.output("Apply depth to the part", 1),
+        "latent_image": draft.output("Encode the part"),
+        "denoise": PART_DENOISE,
+    }
+    for title, model in (("without", prompted), ("with", cropped)):
+        samples = draft.copy("Sampler 1:1", f"Sampler {title}", model=model, **sampled)
+        draft.copy("Decode 1:1", title, samples=samples)
+        draft.show(title)
+    draft.show("Decode 1:1")
+    draft.show("Larger Part")
+    shown = studio.make(draft)
+    ad = shown["Decode 1:1 0"]
+    box = (PART_LEFT, PART_TOP, PART_LEFT + PART_SIDE - 1, PART_TOP + PART_SIDE - 1)
+    ImageDraw.Draw(ad).rectangle(box, outline=FRAME)
+    return [
+        ("the ad, and a part of it", ad),
+        ("that part, enlarged", shown["Larger Part 0"]),
+        ("sampled anew without the node", shown["without 0"]),
+        ("sampled anew with MEPA Crop", shown["with 0"]),
+    ]
+
+
+def _enlarged(draft: Draft, title: str, source: str, place: dict[str, int]) -> Output:
+    """The part of a picture of the ad, at the ad's size."""
+    part = draft.add(title, "ImageCrop", image=draft.output(source), **place)
+    size = {"upscale_method": "bicubic", "width": DEMO_SIDE, "height": DEMO_SIDE, "crop": "disabled"}
+    return draft.add(f"Larger {title}", "ImageScale", image=part, **size)
 
 
 def fusion(studio: Studio) -> Panels:
@@ -147,19 +196,30 @@ def mask_input(studio: Studio) -> Panels:
     mask = draft.output("Canvas 1:1", 1)
     inputs = {"model": draft.output("PFV Demo Models"), "mask_input_name": file.name, "product_mask": mask}
     model = draft.add("Mask input", "RefAdGenMaskInput", **inputs)
-    # MEPA Apply shows on which grid a mask lies; with strength 0 it does nothing else.
-    grid = draft.copy(BACKGROUND, "Grid", model=model, region=mask, strength=0.0)
-    draft.take("Grid", "branches")
-    draft.give(LOOK, model=grid)
+    draft.give(LOOK, model=model)
     draft.show("Canvas 1:1", 1, "MaskPreview")
     shown = studio.make(draft)
     check_same(plain, ad_of(shown), "RefAdGen Mask Input with a channel of zeros")
     return [
         ("product_mask", shown["Canvas 1:1 1"]),
-        ("as the U-Net gets it", shown["Grid"]),
+        ("as the U-Net gets it", on_latent_grid(shown["Canvas 1:1 1"])),
         ("the ad without the node", plain),
         ("with a file of zeros: the same", ad_of(shown)),
     ]
+
+
+def on_latent_grid(mask: Image.Image) -> Image.Image:
+    """A mask as its share of each cell of the latent: a cell in one colour, with lines between them."""
+    size = mask.width // CELL, mask.height // CELL
+    shares = mask.convert("L").resize(size, Image.Resampling.BOX)
+    cells = Image.composite(Image.new("RGB", size, RULED), Image.new("RGB", size, FREE), shares)
+    grid = cells.resize((2 * mask.width, 2 * mask.height), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(grid)
+    for x in range(0, grid.width, 2 * CELL):
+        draw.line((x, 0, x, grid.height), LINE)
+    for y in range(0, grid.height, 2 * CELL):
+        draw.line((0, y, grid.width, y), LINE)
+    return grid
 
 
 def write_zeros(file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .added import branch, control_net, fusion, load_reference, mask_input, save_reference
+from .added import branch, control_net, crop, fusion, load_reference, mask_input, save_reference
 from .studio import Changes, Panels, Studio, painted
 
 
@@ -51,11 +51,12 @@ def compress(studio: Studio) -> Panels:
 
 
 def apply(studio: Studio) -> Panels:
-    """Strength of the background's image prompt."""
+    """The region on the attention's grid, and strength of the background's image prompt."""
     node = ("MEPAApply", "Background reference in its region")
     region = ("region, painted", painted("demo_region_background.png"))
+    grid = ("as the node shows it", studio.full[node[1]])
     strengths = (0.0, 0.5, 1.0)
-    return [region] + [
+    return [region, grid] + [
         (f"strength {strength:g}", studio.run("demo_full", {node: {"strength": strength}})["Save the ad"])
         for strength in strengths
     ]
@@ -151,6 +152,7 @@ HELP: dict[str, Callable[[Studio], Panels]] = {
     "MEPAApply": apply,
     "MEPABranch": branch,
     "MEPAApplyControlNet": control_net,
+    "MEPACrop": crop,
     "PFVDepthCompose": depth,
     "StrictIDComposite": composite,
     "PFVDemoModels": demo,

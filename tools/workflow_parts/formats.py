@@ -26,9 +26,9 @@ from .format_nodes import Format, canvas_nodes, depth_nodes, prompt_nodes, regio
 from .full import MODEL_FILES
 
 HOW_TO_USE = """\
-**Product photo**: a cut-out with transparency, of any size. *Canvas* places it in each format; what it shows there is \
-what the ad shows, pixel by pixel. If you paint the product instead, set *product_mask_selects* to *product* in the three \
-*Canvas* nodes.
+**Product photo**: a cut-out with transparency, of any size. *Canvas* places it in each format; what is opaque there the \
+ad shows pixel by pixel, and glass over what is drawn behind it. If you paint the product instead, set \
+*product_mask_selects* to *product* in the three *Canvas* nodes.
 
 **Product depth, Background reference depth**: near is bright. The product's has the photo's size; the reference's is \
 stretched to each format, so that the table's edge stays at the same share of the height.

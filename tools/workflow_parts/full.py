@@ -40,7 +40,7 @@ background reference. Any size of the same shape.
 **Background region, Table region**: any picture of the ad's shape; paint where each reference rules. Leave the \
 product free: there the prompt rules.
 
-Run. Inside the product the ad is the photo itself, pixel by pixel.
+Run. Where the product is opaque the ad is the photo itself, pixel by pixel; glass is mixed with what is drawn behind it.
 """
 
 MODEL_FILES = """\
