@@ -55,15 +55,19 @@ class Step:
         return hashlib.sha256("\0".join(self.arguments).encode()).hexdigest()[:16]
 
 
-def python_for(host: Host | None, extras: Sequence[str] = (), venv: Path = PACK_ROOT / ".venv") -> Path:
+def python_for(
+    host: Host | None, extras: Sequence[str] = (), venv: Path = PACK_ROOT / ".venv", running_will_do: bool = True
+) -> Path:
     """Find or make a Python that imports what the host and the named extras need.
 
     In this order: the running interpreter, the host's own environment (venv or .venv in its folder), `venv`.
+    Packages are looked for by name, so another host's interpreter may have this one's in other versions.
 
     Args:
         host: the ComfyUI that it must run, or None when only `pfv_core` and the extras are wanted.
         extras: names of this pack's optional dependencies, see `EXTRAS`.
         venv: the folder of the environment that is made where neither of the others will do.
+        running_will_do: False = the running interpreter is passed over.
 
     Returns:
         The path of a Python executable.
@@ -75,7 +79,7 @@ def python_for(host: Host | None, extras: Sequence[str] = (), venv: Path = PACK_
     base_needs = _names(_base_requirements(host))
     extra_needs = _names(line for extra in extras for line in _extra_requirements(extra))
     base = None
-    for python in _existing_pythons(host):
+    for python in _existing_pythons(host, running_will_do):
         missing = _missing(python, [*base_needs, *extra_needs])
         if not missing:
             return python
@@ -121,8 +125,8 @@ def _names(requirements: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(_name(requirement) for requirement in requirements))
 
 
-def _existing_pythons(host: Host | None) -> list[Path]:
-    pythons = [Path(sys.executable)]
+def _existing_pythons(host: Host | None, running_will_do: bool) -> list[Path]:
+    pythons = [Path(sys.executable)] if running_will_do else []
     if host is not None:
         pythons += [python for name in ("venv", ".venv") if (python := _python_in(host.path / name)).is_file()]
     return pythons

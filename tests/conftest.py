@@ -43,6 +43,11 @@ LONGEST = "test_leak.py"  # thousands of cases: begun last, it would keep one co
 _host_tests_run: set[str] = set()
 
 
+def pytest_report_header() -> str:
+    """Say which ComfyUI the tests see."""
+    return str(host or HOW_TO_GET_HOST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
     items.sort(key=lambda item: item.path.name != LONGEST)

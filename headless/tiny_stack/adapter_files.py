@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 HEAD_DIM = 64  # of the resampler's attention in the public files
-KEY_VALUE_GAIN = 0.3  # below the text branch's 1.0: a random image branch must not drown a random U-Net
+KEY_VALUE_GAIN = 0.3  # below the text's 1.0: a random image prompt must not drown a random U-Net
 
 
 def cross_attention_widths(diffusion_model: Any) -> list[int]:

@@ -56,8 +56,11 @@ def _write_checkpoint(file: Path, model: Any) -> None:
     """MODEL, CLIP and VAE under the keys of a released SDXL checkpoint, by the host's own conversion."""
     from . import models
 
+    layout = model.model.model_config
+    unet = layout.process_unet_state_dict_for_saving(model.model.diffusion_model.state_dict())
+    clip = layout.process_clip_state_dict_for_saving(models.tiny_clip().get_sd())
     vae = {f"first_stage_model.{key}": value for key, value in models.tiny_autoencoder().state_dict().items()}
-    _write(file, model.model.state_dict_for_saving(models.tiny_clip().get_sd()) | vae)
+    _write(file, unet | clip | vae)
 
 
 def _write(file: Path, state_dict: dict[str, Any]) -> None:

@@ -34,10 +34,12 @@ DIALOG = ".p-dialog"
 CARD = "[data-testid='error-overlay']"
 CARD_MORE = "[data-testid='error-overlay-see-errors']"
 DETAILS = "[data-testid='properties-panel']"
+REPORT_SECONDS = 30  # that an error's details may take on a busy machine
 CLOSE = ", ".join(f"{place} button[aria-label='Close']" for place in (DIALOG, "[role=dialog]", CARD))
 CLOSE += f", {DIALOG} .p-dialog-close-button"
 SEARCH_FIELD = ".comfy-vue-node-search-box input, [role=dialog] [role=combobox]"
 SEARCH_RESULT = ".comfy-vue-node-search-box .option-display-name, [data-testid='result-item'] span.truncate"
+HELP = "[data-testid='info-button'], .help-button:has(.pi-question-circle)"  # of the selected node
 BUSY = ".p-blockui-mask-document"
 MASK_CANVAS = "#maskCanvas, #maskEditorCanvasContainer canvas.z-30"
 MASK_EDITOR = "#maskEditor, #maskEditorCanvasContainer"
@@ -58,6 +60,10 @@ HOST_NOISE = (  # of the frontends without any pack
     "Error loading fuse options",
     "ComfyApp graph accessed before initialization",  # 1.45 to 1.52, by themselves
 )
+
+# Newer hosts let the page reach nobody else. It tries to by itself, the pack's scripts must not.
+REFUSED = "Content Security Policy"
+PACK_SCRIPTS = f"/extensions/{Path(__file__).resolve().parents[2].name}/"
 
 READY = """() => window.app?.vueAppReady && app.extensionManager && !app.extensionManager.spinner
     && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50
@@ -121,7 +127,8 @@ class ComfyPage:
         route.continue_() if inside else route.abort()
 
     def _complain(self, text: str) -> None:
-        if not any(noise in text for noise in (*HOST_NOISE, "ERR_FAILED")):
+        noise = any(noise in text for noise in (*HOST_NOISE, "ERR_FAILED"))
+        if not noise and not (REFUSED in text and PACK_SCRIPTS not in text):
             self.complaints.append(text)
 
     def open(self, **settings: Any) -> ComfyPage:
@@ -274,8 +281,11 @@ class ComfyPage:
 
     # --- around the canvas ----------------------------------------------------------------------------------------
 
-    def problem(self) -> str:
-        """What the page says is wrong, with its details, once it says so; they stay open."""
+    def problem(self, *words: str) -> str:
+        """What the page says is wrong, with its details, once it says so in these words; they stay open.
+
+        Where the words do not come, it is what the page says after a while.
+        """
         said = self.page.locator(f"{DIALOG}, {CARD}").last
         said.wait_for()
         text = said.inner_text()
@@ -283,13 +293,14 @@ class ComfyPage:
             self.page.locator(CARD_MORE).click()
             details = self.page.locator(DETAILS)
             details.locator("[data-testid^='error-']").first.wait_for()
-            text += "\n" + self._text_at_rest(details)
+            text += "\n" + self._text_at_rest(details, words)
         return text
 
-    def _text_at_rest(self, place: Locator) -> str:
-        """Its text once that has stopped growing: of an error the page fetches a report first."""
+    def _text_at_rest(self, place: Locator, words: tuple[str, ...]) -> str:
+        """Its text once that has the words and has stopped growing: of an error the page fetches a report first."""
         before, text = None, place.inner_text()
-        while text != before:
+        deadline = time.monotonic() + REPORT_SECONDS
+        while time.monotonic() < deadline and (text != before or not all(word in text for word in words)):
             self.page.wait_for_timeout(500)
             before, text = text, place.inner_text()
         return text

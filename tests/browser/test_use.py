@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Route
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from pfv_mepa.headless.find_host import PACK_ROOT
-from pfv_mepa.tests.browser.comfy_page import SEARCH_FIELD, SEARCH_RESULT
+from pfv_mepa.tests.browser.comfy_page import HELP, SEARCH_FIELD, SEARCH_RESULT
 from pfv_mepa.tests.browser.conftest import REFERENCE, STROKE, WORKFLOWS
 
 CATEGORY = "PFV-MEPA"
@@ -50,7 +50,7 @@ def unpainted(page, unpainted_workflow):
 
 def test_without_paint_a_dialog_says_what_to_do(unpainted, keep):
     assert unpainted.run()[-1]["type"] == "execution_error"
-    text = unpainted.problem()
+    text = unpainted.problem("mask holds no mask")
     assert "mask holds no mask" in text
     assert "Open it in the mask editor and paint" in text
     keep("error_dialog")
@@ -64,7 +64,10 @@ def test_a_person_paints_and_sees_what_is_hidden(unpainted, keep):
     events = page.run()
     assert events[-1]["type"] == "execution_success"
     for title in (ENCODE, APPLY):
-        assert len(set(bar(page, events, title))) > 3, f"the bar of {title} stands still"
+        places = bar(page, events, title)
+        # Newer hosts send ten places in a second: of a short run the first one, and the end.
+        assert any(0 < place < 1 for place in places), f"the bar of {title} stands still: {places}"
+        assert places[-1] == 1
     output, preview = page.shown(HIDE)
     (share,) = output["kept_share"]
     assert 0.5 < share < 0.95
@@ -80,17 +83,18 @@ def test_a_person_paints_and_sees_what_is_hidden(unpainted, keep):
     keep("result", APPLY, "Sampler", SAVE)
 
 
-def test_a_region_is_shown_on_the_latent_grid(page, keep):
+def test_a_region_is_shown_on_the_attentions_grid(page, keep):
     page.drop(WORKFLOWS / "demo_full.json")
     page.set_widget("Sampler", "steps", 2)
+    page.set_widget("Hide in the background reference", "threshold", 0.1)  # not another test's, see test_nodes_2
     assert page.run()[-1]["type"] == "execution_success"
     _, preview = page.shown("Background reference in its region")
-    assert preview.size == (256, 256)  # 16x16 cells of a 128x128 ad
-    cells = np.asarray(preview, dtype=int)[8::16, 8::16]
+    assert preview.size == (256, 256)  # 8x8 cells of a 128x128 ad: the demo's U-Net attends on one grid, of 16 pixels
+    cells = np.asarray(preview, dtype=int)[16::32, 16::32]
     blue = (cells[..., 2] - cells[..., 0]) / 178  # 0.85 - 0.15 of 255 where the region is 1
     with Image.open(WORKFLOWS / "demo_inputs" / "demo_region_background.png") as picture:
         painted = np.asarray(picture.getchannel("A")) < 128
-    shares = painted.reshape(16, 8, 16, 8).mean((1, 3))
+    shares = painted.reshape(8, 16, 8, 16).mean((1, 3))
     assert 0.2 < shares.mean() < 0.8
     assert np.abs(blue - shares).max() < 0.05
     keep("regions", "Background reference in its region", "Table reference in its region")
@@ -114,7 +118,7 @@ def test_a_value_out_of_range_is_refused_with_its_limits(page, keep):
 def test_the_help_page_of_a_node_opens_with_its_picture(page, keep):
     page.drop(WORKFLOWS / "demo_minimal.json")
     page.click_title(HIDE)
-    page.page.locator("[data-testid='info-button']").first.click()
+    page.page.locator(HELP).first.click()
     help_page = page.page.locator(".node-help-content")
     help_page.locator("h1").first.wait_for()
     assert help_page.locator("h1").first.inner_text() == "PFV Mask Re-binarize"

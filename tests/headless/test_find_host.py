@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, PACK_ROOT, HostNotFoundError, find_host
+from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, PACK_ROOT, HostNotFoundError, find_host, find_hosts
 
 
 def make_host(path: Path, version: str | None = "0.3.64") -> Path:
@@ -44,6 +44,34 @@ def test_default_place(tmp_path):
     default = make_host(tmp_path / "comfy" / "ComfyUI", version=None)
     host = find_host({}, tmp_path / "pack", tmp_path)
     assert (host.path, host.version) == (default, "unknown")
+
+
+def test_of_several_in_the_default_place_the_newest_is_taken_and_it_says_so(tmp_path):
+    """By its numbers, not its letters: 0.33 is newer than 0.3.64, and 0.3.100 than 0.3.64."""
+    for name, version in {"ComfyUI": "0.3.64", "b": "0.33.0", "c": "0.4.0", "d": "0.3.100"}.items():
+        make_host(tmp_path / "comfy" / name, version)
+    host = find_host({}, tmp_path / "pack", tmp_path)
+    assert host.path == tmp_path / "comfy" / "b"
+    assert str(host) == f"ComfyUI 0.33.0 at {host.path} (the newest in {tmp_path / 'comfy'})"
+
+
+def test_the_hosts_of_the_default_place_come_newest_first_and_unknown_ones_last(tmp_path):
+    versions = {"a": None, "b": "0.3.60", "c": "0.33.0", "d": "1.0rc1", "e": "0.3.64-dev", "f": "nightly"}
+    for name, version in versions.items():
+        make_host(tmp_path / "comfy" / name, version)
+    (tmp_path / "comfy" / "notes.txt").touch()
+    (tmp_path / "comfy" / "no_host").mkdir()
+    assert [host.path.name for host in find_hosts(tmp_path)] == ["d", "c", "e", "b", "a", "f"]
+
+
+def test_an_only_host_is_taken_though_its_version_is_unknown(tmp_path):
+    only = make_host(tmp_path / "comfy" / "own", version=None)
+    assert [host.path for host in find_hosts(tmp_path)] == [only]
+    assert find_host({}, tmp_path / "pack", tmp_path).path == only
+
+
+def test_without_the_default_place_there_are_none(tmp_path):
+    assert find_hosts(tmp_path) == []
 
 
 def test_none_anywhere(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -66,12 +67,20 @@ class TinyOutput:
         return {"ui": {}}
 
 
+def _limits_of_classic_cache() -> dict[str, Any]:
+    """As the host's own worker gives them with --cache-classic; the older ones know one limit, and need not be told."""
+    named = "cache_args" in inspect.signature(execution.PromptExecutor).parameters
+    return {"cache_args": {"lru": 0, "ram": 0, "ram_inactive": 0}} if named else {}
+
+
 class Queue:
     """Runs prompts one after the other, as the host's worker does."""
 
     def __init__(self) -> None:
         self.server = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *args: None)
-        self.executor = execution.PromptExecutor(self.server, cache_type=execution.CacheType.CLASSIC)
+        self.executor = execution.PromptExecutor(
+            self.server, cache_type=execution.CacheType.CLASSIC, **_limits_of_classic_cache()
+        )
         self._count = 0
 
     def run(self, prompt: Prompt) -> torch.Tensor | None:

@@ -63,11 +63,10 @@ class TinySDXL(comfy.supported_models.SDXL):
     }
 
     @classmethod
-    def matches(cls, unet_config: dict[str, Any], state_dict: Any = None) -> bool:
-        """The host's question whether a checkpoint is of this class."""
-        return unet_config.get("model_channels", SDXL_CHANNELS) < SDXL_CHANNELS and super().matches(
-            unet_config, state_dict
-        )
+    def matches(cls, unet_config: dict[str, Any], *details: Any, **named_details: Any) -> bool:
+        """The host's question whether a checkpoint is of this class; what it tells besides the sizes grew over time."""
+        narrower = unet_config.get("model_channels", SDXL_CHANNELS) < SDXL_CHANNELS
+        return narrower and super().matches(unet_config, *details, **named_details)
 
     def clip_target(self, state_dict: Any = None) -> Any:
         """The host's question for the text encoders: SDXL's two, as wide and deep as the checkpoint has them."""
