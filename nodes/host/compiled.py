@@ -19,6 +19,9 @@ import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from .facts import Options
+from .operators import patches_as_operators
+
 HOST_KEY = "torch.compile"  # of the host's wrapper around apply_model
 HOST_KWARGS = "torch_compile_kwargs"  # in the model's options: what it compiled with
 MODULES = "compiled_module_dict"  # in the closure of its wrapper
@@ -30,14 +33,7 @@ LIMITS = {  # of compiled variants of one function: a block is one, and SDXL has
     "accumulated_cache_size_limit": 16384,
 }
 
-Options = dict[str, Any]
 Tell = Callable[[str], None]
-
-
-def never_traced(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates what the host calls inside its U-Net: torch.compile leaves it, and all that it calls, as it is."""
-    disabled: Callable[..., Any] = torch.compiler.disable(call)
-    return disabled
 
 
 @contextmanager
@@ -81,29 +77,51 @@ class GuardedBackend:
         backend: the name, or the callable, that the host was given.
         mode, options: what the host was given for it.
         dynamic: of torch.compile, on which some modes depend.
+        fullgraph: of torch.compile.
     """
 
     backend: Any
     mode: str | None
     options: Options | None
     dynamic: bool | None
+    fullgraph: bool = False
 
     def __hash__(self) -> int:
         return hash(str(self.backend))
 
     def __call__(self, graph: Any, inputs: list[Any]) -> Any:
         """The graph, compiled as the host's own backend would."""
-        mode = None if self.mode == "default" else self.mode
         if self.backend == "inductor":
             import torch._inductor as inductor
 
-            settings = dict(inductor.list_mode_options(mode, self.dynamic)) if mode else {}
-            settings |= {name.replace("-", "_"): value for name, value in (self.options or {}).items()}
-            return inductor.compile(graph, inputs, options=settings)
-        given = {"mode": mode, "options": self.options}
+            return inductor.compile(graph, inputs, options=self._settings())
+        given = {"mode": self._mode, "options": self.options}
         return dynamo().lookup_backend(self.backend)(
             graph, inputs, **{name: value for name, value in given.items() if value}
         )
+
+    def calls_operators(self) -> bool:
+        """Whether what it makes calls our operators each time: CUDA graphs repeat what a call did, and of others who knows."""
+        if self.backend != "inductor":
+            return self.backend in ("eager", "aot_eager")
+        import torch._inductor.config as config
+
+        settings = self._settings()
+        return not (
+            settings.get("triton.cudagraphs", config.triton.cudagraphs)
+            or settings.get("cpp_wrapper", config.cpp_wrapper)
+        )
+
+    @property
+    def _mode(self) -> str | None:
+        return None if self.mode == "default" else self.mode
+
+    def _settings(self) -> Options:
+        """Of inductor."""
+        import torch._inductor as inductor
+
+        settings = dict(inductor.list_mode_options(self._mode, self.dynamic)) if self._mode else {}
+        return settings | {name.replace("-", "_"): value for name, value in (self.options or {}).items()}
 
 
 _compilers: dict[GuardedBackend, Callable[[Any], Any]] = {}
@@ -117,7 +135,7 @@ def _compiler(backend: GuardedBackend) -> Callable[[Any], Any]:
     if backend not in _compilers:
         optional = "isolate_recompiles"
         own = {optional: True} if optional in inspect.signature(torch.compile).parameters else {}
-        _compilers[backend] = dynamo().optimize(backend, dynamic=backend.dynamic, **own)
+        _compilers[backend] = dynamo().optimize(backend, nopython=backend.fullgraph, dynamic=backend.dynamic, **own)
     return _compilers[backend]
 
 
@@ -137,16 +155,20 @@ def _compile_with_guards(options: Options) -> str | None:
     modules = [_modules_of(wrapper) for wrapper in wrappers]
     if not isinstance(kwargs, dict) or any(found is None for found in modules):
         return "The model is compiled by a node that does not compile as the host's TorchCompileModel does"
-    if kwargs.get("fullgraph"):
-        return "The model is compiled with fullgraph, which allows no patches"
     given = {name: value for name, value in (kwargs.get("options") or {}).items() if name != "guard_filter_fn"}
-    dynamic = kwargs.get("dynamic")
-    compiler = _compiler(GuardedBackend(kwargs.get("backend", "inductor"), kwargs.get("mode"), given, dynamic))
+    dynamic, fullgraph = kwargs.get("dynamic"), bool(kwargs.get("fullgraph"))
+    backend = GuardedBackend(kwargs.get("backend", "inductor"), kwargs.get("mode"), given, dynamic, fullgraph)
+    operators = backend.calls_operators()
+    if fullgraph and not operators:
+        return "The model is compiled with fullgraph and CUDA graphs or a backend of its own, which allows no patches"
+    compiler = _compiler(backend)
     wrappers[:] = [
-        GuardedModules({key: compiler(module) for key, module in found.items()})
+        GuardedModules({key: compiler(module) for key, module in found.items()}, operators)
         for found in modules
         if found is not None
     ]
+    around = options["transformer_options"]["wrappers"][WrappersMP.APPLY_MODEL]
+    around[HOST_KEY] = around.pop(HOST_KEY)  # the last, within all others: what they say of a call is said by then
     return None
 
 
@@ -161,19 +183,37 @@ def _modules_of(wrapper: Any) -> dict[str, Any] | None:
 
 
 class GuardedModules:
-    """A wrapper around apply_model: while the model runs, modules of it are the compiled ones."""
+    """A wrapper around apply_model: while the model runs, modules of it are the compiled ones.
 
-    def __init__(self, modules: dict[str, Any]) -> None:
+    Attributes:
+        modules: by their names in the model.
+        operators: whether operators stand for our patches in them.
+    """
+
+    def __init__(self, modules: dict[str, Any], operators: bool) -> None:
         self.modules = modules
+        self.operators = operators
 
-    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """The model's output; x, t, c_concat, c_crossattn, control and transformer_options come in this order."""
-        _let_the_steps_vary(kwargs.get("transformer_options", args[5] if len(args) > 5 else {}))
+    def __call__(
+        self,
+        executor: Any,
+        x: Any,
+        t: Any,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: Options | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The model's output."""
+        options = {} if transformer_options is None else transformer_options
+        _let_the_steps_vary(options)
         model, own = executor.class_obj, {}
         try:
             for key, module in self.modules.items():
                 own[key] = comfy.utils.set_attr(model, key, module)
-            return executor(*args, **kwargs)
+            with patches_as_operators(options) if self.operators else nullcontext(options) as seen:
+                return executor(x, t, c_concat, c_crossattn, control, seen, **kwargs)
         finally:
             for key, module in own.items():
                 comfy.utils.set_attr(model, key, module)

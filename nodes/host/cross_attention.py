@@ -88,6 +88,10 @@ class PromptSlot(Slot):
                 out = out + callback(out, query, key, value, options, **kwargs)
         return out
 
+    def reaches_others(self, options: Options) -> bool:
+        """What was added is called too."""
+        return bool(self.added) or super().reaches_others(options)
+
     def add(self, callback: Callable[..., Tensor], **kwargs: Any) -> None:
         """What IP-Adapter packs call on a slot that is taken: their term is added to the output."""
         self.added = (*self.added, (callback, kwargs))

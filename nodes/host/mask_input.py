@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ...pfv_core.research.mask_input import LATENT_CHANNELS, MaskInput, check_fits, mask_channel
-from .compiled import never_traced
 from .facts import Call, Options, Run, call_of, cells
+from .operators import FirstBlock, never_traced
 from .tracking import patches_of, track
 
 NAME = "RefAdGen Mask Input"
@@ -24,7 +24,7 @@ FIRST_BLOCK = ("input", 0)
 
 
 @dataclass(frozen=True, eq=False)
-class MaskInputPatch:
+class MaskInputPatch(FirstBlock):
     """The fifth channel of one model: its kernel and the mask that it reads. Never changed."""
 
     kernel: Tensor  # (C, 1, 3, 3) float32

@@ -7,35 +7,32 @@ then reach every clone, so each clone is given slots of its own here.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection
 from copy import copy
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from ...pfv_core.attention.control import Attend
-from .compiled import never_traced
 from .facts import CALL, KEY, Call, Options, Run, name_of
+from .operators import Attention, never_traced
 from .unet import BlockKey
 
 SlotT = TypeVar("SlotT", bound="Slot")
 
 
-class Slot(ABC):
+class Slot(Attention):
     """The callable in the replace slot of one attention.
 
     Attributes:
-        kind: which attention, `attn1` or `attn2`.
         patch: what it belongs to, shared by all blocks.
         block: the host's name of the block.
         base: what was in the slot before, if anything.
     """
-
-    kind: ClassVar[str]
 
     def __init__(self, patch: Any, block: BlockKey, base: Any) -> None:
         self.patch = patch
@@ -52,6 +49,10 @@ class Slot(ABC):
     @abstractmethod
     def attention(self, query: Tensor, key: Tensor, value: Tensor, options: Options, base: Attend | None) -> Tensor:
         """What stands in for the block's attention; `base` is that of the slot before."""
+
+    def reaches_others(self, options: Options) -> bool:
+        """Whether what was here before, or what stands in for the host's attention, is called with the tensors."""
+        return self._base(options) is not None or "optimized_attention_override" in options
 
     def _base(self, options: Options) -> Any:
         """A callable for the whole transformer may have come since, for one call alone, as Perturbed-Attention Guidance puts it

@@ -5,16 +5,20 @@ Most of it runs dynamo with the backend `eager`, which changes no bit: what is t
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from types import SimpleNamespace
 
 import comfy.ldm.modules.attention as host_attention
+import comfy.model_patcher
+import comfy.samplers
 import pytest
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
 from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.headless.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
-from pfv_mepa.nodes.host import compiled
+from pfv_mepa.nodes.host import compiled, operators
 from pfv_mepa.nodes.host.compiled import GuardedBackend, compiled_run
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
 from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
@@ -111,7 +115,7 @@ def give_mask(model, name):
 
 
 def assert_compiled_is_right(model, patched, **where):
-    """The compiled sampling gives the bits of the other, and the pack's effect is in them."""
+    """The compiled sampling gives the bits of the other, and the pack's effect is in them; how many graphs were compiled."""
     expected = sample(patched, **where)
     assert distance(expected, sample(model, **where)) > EFFECT
     graphs = compiled_graphs()
@@ -126,14 +130,14 @@ def compiled_graphs():
 def test_plain_then_patched_then_plain_in_one_process(model, prompts, told):
     plain = sample(model)
     assert torch.equal(sample(compile_model(model)), plain)
-    assert assert_compiled_is_right(model, apply(model, prompts[0], region=right_half())) > 0
+    assert assert_compiled_is_right(model, apply(model, prompts[0], region=right_half())) == 1
     assert torch.equal(sample(compile_model(model)), plain)
     assert told() == []
 
 
 def test_patched_then_plain(model, prompts):
     torch._dynamo.reset()
-    assert assert_compiled_is_right(model, apply(model, prompts[0], region=right_half())) > 0
+    assert assert_compiled_is_right(model, apply(model, prompts[0], region=right_half())) == 1
     assert torch.equal(sample(compile_model(model)), sample(model))
 
 
@@ -170,9 +174,159 @@ def test_without_the_negative_after_with_it(model, prompts):
 
 def test_fusion_and_mask_input_beside_an_image_prompt(model, prompts, mask_input):
     alone = fuse(model)
-    assert_compiled_is_right(model, alone)
-    assert_compiled_is_right(model, give_mask(alone, mask_input))
-    assert_compiled_is_right(model, apply(give_mask(alone, mask_input), prompts[0]))
+    assert assert_compiled_is_right(model, alone) == 1
+    assert assert_compiled_is_right(model, give_mask(alone, mask_input)) == 1
+    assert assert_compiled_is_right(model, apply(give_mask(alone, mask_input), prompts[0])) == 1
+
+
+def test_with_fullgraph(model, prompts, mask_input, told):
+    patched = apply(give_mask(fuse(model), mask_input), prompts[0], region=right_half())
+    expected, graphs = sample(patched), compiled_graphs()
+    assert torch.equal(sample(compile_model(patched, fullgraph=True)), expected)
+    assert compiled_graphs() == graphs + 1
+    assert told() == []
+
+
+def test_two_sizes_at_once(model, prompts):
+    """Rows, columns and batch are the operators' arguments, whether torch makes them variables or not."""
+    patched = apply(model, prompts[0], gate="query")
+    for height, width, batch in ((64, 64, 1), (96, 64, 2), (64, 128, 3)):
+        assert_compiled_is_right(model, patched, height=height, width=width, batch=batch)
+
+
+# --- with code of others inside ---------------------------------------------------------------------------------------
+
+
+def halved(query, key, value, options):
+    return value.mean(1, keepdim=True).expand_as(query) * 0.5
+
+
+def put_below(model, prompt):
+    """Another pack's attention, and ours around it."""
+    clone = model.clone()
+    clone.set_model_attn2_replace(halved, "input", 5)
+    return apply(clone, prompt)
+
+
+def add_to_ours(model, prompt):
+    patched = apply(model, prompt)
+    for slot in patched.model_options["transformer_options"]["patches_replace"]["attn2"].values():
+        slot.add(lambda out, *args, **window: halved(*args), sigma_start=999999999.9, sigma_end=0.0)
+    return patched
+
+
+def override(model, prompt):
+    """As packs of faster attentions do."""
+    patched = apply(model, prompt)
+    options = patched.model_options["transformer_options"]
+    options["optimized_attention_override"] = lambda own, *args, **kwargs: own(*args, **kwargs) * 0.5
+    return patched
+
+
+def put_around(model, prompt):
+    """Another pack's attention around ours."""
+    patched = apply(model, prompt)
+    slots = patched.model_options["transformer_options"]["patches_replace"]["attn2"]
+    ours = slots["input", 5, 0]
+    patched.set_model_attn2_replace(lambda *args: ours(*args) * 0.5, "input", 5, 0)
+    return patched
+
+
+def tell_inside(model, prompt):
+    """As attention-couple packs do in the U-Net."""
+    patched = apply(model, prompt)
+
+    def repeat(query, key, value, options):
+        options["cond_or_uncond_couple"] = [*options["cond_or_uncond"], *options["cond_or_uncond"]]
+        return tuple(tensor.repeat(2, 1, 1) for tensor in (query, key, value))
+
+    patched.set_model_attn2_patch(repeat)
+    patched.set_model_attn2_output_patch(lambda out, options: out[: len(out) // 2] + out[len(out) // 2 :])
+    return patched
+
+
+def attend_for_one_call(model, prompt):
+    """As Perturbed-Attention Guidance does, for the whole of a transformer."""
+    patched = fuse(apply(model, prompt))
+
+    def guided(args):
+        options = comfy.model_patcher.set_model_options_patch_replace(
+            args["model_options"].copy(), lambda query, key, value, options: value, "attn1", "input", 5
+        )
+        (out,) = comfy.samplers.calc_cond_batch(args["model"], [args["cond"]], args["input"], args["sigma"], options)
+        return args["denoised"] + (args["cond_denoised"] - out) * 3
+
+    patched.set_model_sampler_post_cfg_function(guided)
+    return patched
+
+
+@pytest.mark.parametrize(
+    ("combine", "whole"),
+    [
+        (put_below, True),
+        (add_to_ours, True),
+        (override, True),
+        (attend_for_one_call, True),
+        (put_around, False),
+        (tell_inside, False),
+    ],
+)
+def test_beside_other_packs(model, prompts, combine, whole):
+    """What another pack knows or does inside the U-Net is no operator's: there the graph ends."""
+    torch._dynamo.reset()
+    combined = combine(model, prompts[0])
+    graphs = assert_compiled_is_right(model, combined)
+    assert (graphs <= 2) == whole  # two where one call has other patches
+    assert assert_compiled_is_right(model, combine(model, prompts[1])) == 0
+    assert not torch.equal(sample(combined), sample(apply(model, prompts[0])))
+
+
+def test_a_deep_copy_of_a_compiled_models_options(model, prompts):
+    """Clones are made while another of them has been sampled."""
+    patched = compile_model(apply(model, prompts[0]))
+    expected = sample(patched)
+    assert torch.equal(sample(patched.clone()), expected)
+    assert torch.equal(sample(compile_model(patched.clone())), expected)
+
+
+def test_a_second_copy_of_the_pack_has_operators_of_its_own():
+    name = f"{operators.__name__}_again"
+    spec = importlib.util.spec_from_file_location(name, operators.__file__)
+    again = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, name, again)
+        spec.loader.exec_module(again)
+    assert again.ATTENTION is not operators.ATTENTION
+    assert again.ATTENTION._schema.name != operators.ATTENTION._schema.name
+
+
+@pytest.mark.parametrize(
+    ("backend", "mode", "options", "expected"),
+    [
+        ("inductor", None, {}, True),
+        ("inductor", "max-autotune-no-cudagraphs", {}, True),
+        ("inductor", "reduce-overhead", {}, False),
+        ("inductor", "max-autotune", {}, False),
+        ("inductor", None, {"triton.cudagraphs": True}, False),
+        ("eager", None, {}, True),
+        ("cudagraphs", None, {}, False),
+        (print, None, {}, False),
+    ],
+)
+def test_who_calls_operators_each_time(backend, mode, options, expected):
+    """A CUDA graph would repeat the first image prompt for ever."""
+    assert GuardedBackend(backend, mode, options, None).calls_operators() is expected
+
+
+def a_backend_of_its_own(graph, inputs):
+    return graph
+
+
+def test_a_backend_that_may_not_call_operators_is_given_none(model, prompts):
+    patched = apply(model, prompts[0])
+    expected, graphs = sample(patched), compiled_graphs()
+    assert torch.equal(sample(compile_model(patched, a_backend_of_its_own)), expected)
+    assert compiled_graphs() > graphs + 1
 
 
 def test_the_models_own_options_are_left_as_they_were(model, prompts):
@@ -189,7 +343,7 @@ def test_the_models_own_options_are_left_as_they_were(model, prompts):
 
 
 def compile_fully(model):
-    return compile_model(model, fullgraph=True)
+    return compile_model(model, a_backend_of_its_own, fullgraph=True)
 
 
 def compile_a_block(model):
@@ -264,6 +418,25 @@ def test_inductor_gives_the_latent_but_for_rounding(model, prompts):
     assert distance(sample(compile_model(patched, "inductor", keys=keys), steps=1), expected) < ROUNDING
     torch._dynamo.reset()
     assert distance(sample(compile_model(patched, "inductor", keys=keys), steps=1), expected) < ROUNDING
+
+
+@inductor
+def test_what_another_pack_keeps_is_not_written_into(model, prompts):
+    """Inductor uses the memory of a tensor again when its own code has read it for the last time."""
+    keys = ["diffusion_model.input_blocks.5.1.transformer_blocks.0"]
+
+    def kept(compiling):
+        patched, tensors = apply(model, prompts[0]), []
+        slot = patched.model_options["transformer_options"]["patches_replace"]["attn2"]["input", 5, 0]
+        slot.add(lambda out, query, key, value, options, **kwargs: tensors.extend((query, key, value)) or out)
+        sample(compiling(patched), steps=1)
+        return tensors
+
+    expected = kept(lambda patched: patched)
+    for tensor, other in zip(
+        kept(lambda patched: compile_model(patched, "inductor", keys=keys)), expected, strict=True
+    ):
+        assert distance(tensor, other) < ROUNDING
 
 
 @inductor
