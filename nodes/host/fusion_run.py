@@ -61,6 +61,7 @@ class FusionRun:
         self._active = False
         self._keys_values: KeysValues | None = None
         self._layouts: dict[Any, list[FusionRows]] = {}
+        self._orders: dict[Any, Tensor] = {}
 
     def evaluate(self, guider: Any, sigma: Tensor, seed: int) -> None:
         """Before an evaluation of the model: decide whether the reference takes part, and let it read the product."""
@@ -89,7 +90,7 @@ class FusionRun:
             call = call_of(options, NAME)
             rows = call.rows_of(query.shape[0], options, NAME)
             layout = self._layout(call, rows, query, options)
-            reference = _to_rows(key_ref, rows), _to_rows(value_ref, rows)
+            reference = self._to_rows(key_ref, rows), self._to_rows(value_ref, rows)
         return fused_attention(query, (key, value), reference, self._fusion.control, layout, attend, base)
 
     def _read(self, guider: Any, sigma: Tensor | None, seed: int) -> KeysValues:
@@ -117,9 +118,11 @@ class FusionRun:
             self._layouts[key] = of_rows[:1] if len(made) == 1 else of_rows
         return self._layouts[key]
 
-
-def _to_rows(tensor: Tensor, rows: tuple[Row, ...]) -> Tensor:
-    """(T, tokens, width) of the references -> (rows, tokens, width), each row that of its image."""
-    if len(tensor) == 1:
-        return tensor.expand(len(rows), -1, -1)
-    return tensor[torch.tensor([row.image % len(tensor) for row in rows]).to(tensor.device)]
+    def _to_rows(self, tensor: Tensor, rows: tuple[Row, ...]) -> Tensor:
+        """(T, tokens, width) of the references -> (rows, tokens, width), each row that of its image."""
+        if len(tensor) == 1:
+            return tensor.expand(len(rows), -1, -1)
+        key = rows, len(tensor), tensor.device
+        if key not in self._orders:
+            self._orders[key] = torch.tensor([row.image % len(tensor) for row in rows]).to(tensor.device)
+        return tensor.index_select(0, self._orders[key])

@@ -53,6 +53,7 @@ class MaskInputRun:
     def __init__(self, kernel: Tensor, mask: Tensor) -> None:
         self._kernel, self._mask = kernel, mask
         self._channels: dict[Any, Tensor] = {}
+        self._orders: dict[Any, Tensor] = {}
 
     def channel(self, call: Call, hidden: Tensor) -> Tensor:
         """(rows, C, h, w), or (1, C, h, w) where all rows have the same mask; on hidden's device in its dtype."""
@@ -66,7 +67,10 @@ class MaskInputRun:
         channels = self._channels[key]
         if len(differing) == 1 or spots == differing:
             return channels
-        return channels[torch.tensor([differing.index(spot) for spot in spots]).to(hidden.device)]
+        order = *spots, hidden.device
+        if order not in self._orders:
+            self._orders[order] = torch.tensor([differing.index(spot) for spot in spots]).to(hidden.device)
+        return channels.index_select(0, self._orders[order])
 
 
 def apply_mask_input(model: Any, mask_input: MaskInput, product_mask: Tensor) -> Any:

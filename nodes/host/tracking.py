@@ -68,10 +68,10 @@ def read_map(
         return None
     height, width = facts.shape[-2:]
     rows = []
-    for (top, left, image, negative), end in zip(
-        facts[:, :, 0, 0].tolist(), facts[:, :2, -1, -1].tolist(), strict=True
-    ):
-        if end != [top + height - 1, left + width - 1]:
+    # One read: in a ControlNet the map is on the device, which is waited for.
+    corners = torch.stack([facts[:, :, 0, 0], facts[:, :, -1, -1]], 1).tolist()
+    for (top, left, image, negative), (bottom, right, *_) in corners:
+        if (bottom, right) != (top + height - 1, left + width - 1):
             return None  # resized on its way, not cropped
         rows.append(Row(None if negative < 0 else bool(negative), image, (top, left)))
     return Call(run, tuple(rows), (height, width), sigmas, replaced or {})

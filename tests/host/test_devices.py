@@ -1,0 +1,654 @@
+"""Nothing of ours mixes devices, and a step waits for the device only where a number is needed: shown without one.
+
+Queries, keys and values lie on another device than main memory: on `meta`, and on a "cuda" whose tensors are torch's fake
+ones, which have a device and no content. An operator that is given tensors of both is refused; what crosses between them, what
+is read back and what is computed in main memory is noted. A prompt's keys and values, its regions and the map of facts are
+real tensors in main memory, as they are for a user. The first step may bring them over, the second finds everything there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import comfy.samplers
+import pytest
+import torch
+from comfy.conds import CONDCrossAttn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from pfv_mepa.headless.tiny_stack.models import tiny_conditioning, tiny_controlnet
+from pfv_mepa.nodes.host import fusion_run, slots, tracking
+from pfv_mepa.nodes.host.controlnet import apply_to_control_net
+from pfv_mepa.nodes.host.cross_attention import apply_prompt
+from pfv_mepa.nodes.host.facts import CALL, KEY, Call, Row, Run
+from pfv_mepa.nodes.host.mask_input import apply_mask_input
+from pfv_mepa.nodes.host.reference_pass import ReferenceNoise
+from pfv_mepa.nodes.host.regional_prompt import PromptRun, RegionalPrompt
+from pfv_mepa.nodes.host.schedule import Window
+from pfv_mepa.nodes.host.self_attention import apply_attention_fusion
+from pfv_mepa.nodes.host.tracking import MAP, patches_of
+from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
+from pfv_mepa.pfv_core.attention.fusion import Combine, FusionControl
+from pfv_mepa.pfv_core.attention.plan import RowPlan
+from pfv_mepa.pfv_core.research.mask_input import CONTEXT_DIM, MaskInput
+from pfv_mepa.tests.host.sampling import image_prompt, reference
+
+GUIDER = SimpleNamespace(model_patcher=SimpleNamespace(apply_hooks=lambda hooks: None))
+KINDS = ("meta", "cuda")
+LATENT, PART = (16, 24), (8, 8)  # of the frame, and of an area of it
+CORNERS = ((4, 8), (8, 0))
+TEXT, HEADS = 77, 4
+SIGMA = 2.0  # of the tiny models' schedule: where a time weight of gamma 400 is neither 0 nor 1
+
+
+class MixedDevicesError(AssertionError):
+    """An operator was given tensors of two devices."""
+
+
+class Device(TorchDispatchMode):
+    """While it is entered there is a device of this kind beside main memory.
+
+    Attributes:
+        copies: operators that brought something from main memory to the device.
+        reads: of the device; each waits for it.
+        on_host: operators in main memory, its factories among them.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._stack = ExitStack()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self.copies: list[str] = []
+        self.reads: list[str] = []
+        self.on_host: list[str] = []
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
+        """A tensor on the device."""
+        return torch.empty(*shape, dtype=dtype, device=self.kind)
+
+    def known(self, tensor: Tensor) -> Tensor:
+        """A tensor of main memory on the device, of which it is known what a read of it gives."""
+        moved = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.kind)
+        moved.content = tensor
+        return moved
+
+    def has(self, tensor: Any) -> bool:
+        """Whether something is a tensor that lies there."""
+        return isinstance(tensor, Tensor) and tensor.device.type == self.kind
+
+    def __enter__(self) -> Device:
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())  # in inference mode composite operators come as one
+            if self.kind == "cuda":
+                stack.enter_context(self._fake)
+            stack.enter_context(Methods(self))
+            self._stack = stack.pop_all()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._stack.close()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        there = [tensor for tensor in tensors if self.has(tensor)]
+        target = kwargs.get("device") or (args[0].device if name == "copy_" else None)
+        to_device = target is not None and torch.device(target).type == self.kind
+        if not there and not to_device:
+            with _disable_current_modes():
+                out = func(*args, **kwargs)
+            if isinstance(out, Tensor) or tensors:
+                self.on_host.append(name)
+            return out
+        if name == "_local_scalar_dense":
+            return self.read(name, args[0]).item()
+        if there and target is not None and not to_device:
+            return self.read(name, args[-1] if name == "copy_" else args[0]).clone()
+        if len(there) < len(tensors):
+            if name in ("_to_copy", "copy_"):
+                self.copies.append(name)
+            elif any(tensor.ndim for tensor in tensors if not self.has(tensor)):  # a kernel may be handed a number
+                sides = ", ".join(f"{tuple(tensor.shape)} on {tensor.device}" for tensor in tensors)
+                raise MixedDevicesError(f"{name} of {sides}")
+        out = func(*args, **kwargs)
+        if there and isinstance(out, Tensor) and all(hasattr(tensor, "content") for tensor in tensors):
+            known_args, known_kwargs = tree_map_only(Tensor, lambda tensor: tensor.content, (args, kwargs))
+            with _disable_current_modes():
+                out.content = func(*known_args, **known_kwargs)
+        return out
+
+    def read(self, name: str, tensor: Tensor) -> Tensor:
+        """What a tensor of the device holds; the host has waited for it."""
+        self.reads.append(name)
+        if not hasattr(tensor, "content"):
+            raise AssertionError(f"{name} reads {tuple(tensor.shape)} back from the device")
+        return tensor.content
+
+    def list_of(self, tensor: Tensor) -> Any:
+        """`tensor.tolist()`, which is one read."""
+        content = self.read("tolist", tensor)
+        with _disable_current_modes():
+            return content.tolist()
+
+
+NUMBERS = {Tensor.item: lambda number: number, Tensor.__float__: float, Tensor.__int__: int, Tensor.__bool__: bool}
+OPERATORS = {
+    Tensor.contiguous: torch.ops.aten.contiguous,
+    Tensor.copy_: torch.ops.aten.copy_,
+    Tensor.nonzero: torch.ops.aten.nonzero,
+}
+
+
+class Methods(TorchFunctionMode):
+    """Methods of a device's tensors as operators: a torch without CUDA refuses these before it looks at the tensor."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not args or not self.device.has(args[0]):
+            return func(*args, **(kwargs or {}))
+        if func is Tensor.tolist:
+            return self.device.list_of(args[0])
+        if func is Tensor.cpu:
+            return self.device.read("cpu", args[0]).clone()
+        if func in NUMBERS:
+            content = self.device.read(func.__name__, args[0])
+            with _disable_current_modes():
+                return NUMBERS[func](content.item())
+        if func is Tensor.__getitem__:
+            return _part(*args)
+        if func is Tensor.__setitem__:
+            value = args[2] if isinstance(args[2], Tensor) else args[0].new_full((), args[2])
+            return torch.ops.aten.copy_(_part(args[0], args[1]), value)
+        return OPERATORS.get(func, func)(*args, **(kwargs or {}))
+
+
+def _part(tensor: Tensor, subscript: Any) -> Tensor:
+    """A subscript of numbers, slices, None and tensors of places."""
+    items = list(subscript) if isinstance(subscript, tuple) else [subscript]
+    if Ellipsis in [item for item in items if not isinstance(item, Tensor)]:
+        at = items.index(Ellipsis)
+        rest = tensor.ndim - sum(item is not None for item in items) + 1
+        items[at : at + 1] = [slice(None)] * rest
+    axis, places = 0, []
+    for item in items:
+        if isinstance(item, int):
+            tensor = tensor.select(axis, item)
+            continue
+        if item is None:
+            tensor = tensor.unsqueeze(axis)
+        elif isinstance(item, slice):
+            tensor = torch.ops.aten.slice(tensor, axis, item.start, item.stop, item.step or 1)
+        places.append(item if isinstance(item, Tensor) else None)
+        axis += 1
+    return torch.ops.aten.index(tensor, places) if any(place is not None for place in places) else tensor
+
+
+@pytest.fixture(params=KINDS)
+def device(request, monkeypatch):
+    """A device of each kind. The host's attention would ask it for the memory that is free, and is no part of this."""
+    device = Device(request.param)
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, **options: Any) -> Tensor:
+        assert all(device.has(tensor) and tensor.dtype is query.dtype for tensor in (query, key, value))
+        assert key.shape == value.shape
+        assert len(key) == len(query)
+        return query.clone()
+
+    monkeypatch.setattr(slots, "optimized_attention", attention)
+    monkeypatch.setattr(
+        FakeTensor, "tolist", lambda tensor: device.list_of(tensor)
+    )  # it asks for one number after the other
+    return device
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_of):
+    return tiny_model_of("vega")
+
+
+@pytest.fixture(scope="module")
+def control_net(model):
+    return tiny_controlnet(model)
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny_clip_vision, plus_adapter_file):
+    """Function: number of references -> their image prompt."""
+    made = {}
+
+    def prompts(count):
+        if count not in made:
+            made[count] = image_prompt(tiny_clip_vision, plus_adapter_file, image=reference(batch=count))
+            assert len(made[count]) == count
+            _ = made[count].keys_values
+        return made[count]
+
+    return prompts
+
+
+# --- calls by hand ----------------------------------------------------------------------------------------------------
+
+
+class Layer(NamedTuple):
+    """One attention of a U-Net: the host's name of it, its width, and how often the latent was halved before it."""
+
+    key: tuple[str, int, int]
+    width: int
+    level: int
+
+    def grid(self, sampled):
+        return sampled[0] >> self.level, sampled[1] >> self.level
+
+
+# Two on one grid, the third on a coarser one.
+LAYERS = [Layer(("input", 4, 0), 64, 1), Layer(("input", 5, 0), 64, 1), Layer(("input", 7, 0), 128, 2)]
+
+
+@dataclass
+class Steps:
+    """Calls of a U-Net by hand, all of one run.
+
+    Attributes:
+        rows: of each call.
+        sampled: rows and columns of its latent.
+        expected: reads of the device in a step.
+        on_host: operators in main memory that a step may need, whatever the number of layers.
+        sigma: the noise level.
+    """
+
+    device: Device
+    run: Run
+    rows: tuple[Row, ...]
+    sampled: tuple[int, int] = LATENT
+    expected: int = 0
+    on_host: int = 0
+    sigma: float = SIGMA
+
+    def sigmas(self) -> Tensor:
+        """The noise level of every row, on the device."""
+        with _disable_current_modes():
+            level = torch.full((len(self.rows),), self.sigma)
+        return self.device.known(level)
+
+    @classmethod
+    def of(cls, device: Device, model: Any, batch: int = 1, area: bool = False, **options: Any) -> Steps:
+        """Positive and negative in one pass; with an area each image lies somewhere else in it."""
+        run = Run("no guider", batch, LATENT, None, (), model)
+        run.sampling = model.get_model_object("model_sampling")
+        corners = CORNERS if area else ((0, 0), (0, 0))
+        rows = tuple(Row(side, image, corners[image % 2]) for side in (False, True) for image in range(batch))
+        return cls(device, run, rows, PART if area else LATENT, **options)
+
+    def options(self, layer: Layer | None = None) -> dict[str, Any]:
+        """Of a new call, or those of a layer in the call that is under way."""
+        if layer is None:
+            sigmas = self.sigmas()
+            self.call = Call(self.run, self.rows, self.sampled, sigmas)
+            return {KEY: self.run, CALL: self.call, "sigmas": sigmas, "cond_or_uncond": [0, 1]}
+        grid = layer.grid(self.sampled)
+        shape = {"activations_shape": [len(self.rows), layer.width, *grid], "n_heads": HEADS}
+        return {**self.step_options, **shape, "block": layer.key[:2], "block_index": layer.key[2]}
+
+    def step(self, hooks: Sequence[Any], self_attention: bool = False) -> None:
+        """One call of every layer's hook."""
+        self.step_options = self.options()
+        for layer, hook in zip(LAYERS, hooks, strict=True):
+            rows, columns = layer.grid(self.sampled)
+            query = self.device.empty(len(self.rows), rows * columns, layer.width)
+            text = query if self_attention else self.device.empty(len(self.rows), TEXT, layer.width)
+            out = hook(query, text, text.clone(), self.options(layer))
+            assert (out.shape, out.dtype, out.device) == (query.shape, query.dtype, query.device)
+
+    def twice(self, step: Any) -> None:
+        """The first step may bring things over; the second must find everything there."""
+        self.device.forget()
+        with self.device:
+            step()
+            assert len(self.device.reads) == self.expected
+            self.device.forget()
+            step()
+            assert_quiet(self.device, self.expected, self.on_host)
+
+
+def assert_quiet(device: Device, reads: int = 0, on_host: int = 0) -> None:
+    """Nothing crossed to the device, and no more was read of it or computed beside it than is expected."""
+    assert not device.copies, f"copied to the device: {Counter(device.copies)}"
+    assert len(device.on_host) <= on_host, f"in main memory: {Counter(device.on_host)}"
+    assert len(device.reads) == reads, f"read {device.reads}, expected {reads}"
+
+
+def masks(kind: str | None, count: int = 1) -> Tensor | None:
+    """Regions of the frame: hard or soft, one or one for each image."""
+    if kind is None:
+        return None
+    mask = torch.zeros(count, LATENT[0] * 8, LATENT[1] * 8)
+    for number in range(count):
+        mask[number, :, 96 - 32 * number :] = 1.0 if kind == "hard" else 0.4
+        mask[number, 32:64] = 1.0
+    return mask
+
+
+def hooks_of(model: Any, kind: str = "attn2") -> list[Any]:
+    """What the host calls in each layer."""
+    found = model.model_options["transformer_options"]["patches_replace"][kind]
+    return [found[layer.key] for layer in LAYERS]
+
+
+def prompted(model: Any, *regional: RegionalPrompt) -> list[Any]:
+    """The hooks of a model with these prompts."""
+    for one in regional:
+        model = apply_prompt(model, one)
+    return hooks_of(model)
+
+
+CONTROLS = [
+    PromptControl(0.7, share, gate, std_norm, gamma)
+    for gate, share, std_norm, gamma in itertools.product(Gate, (0.0, 0.3, 1.0), (False, True), (None, 400.0))
+]
+WINDOW = Window(0.0, 0.9)
+SCHEDULE = (
+    72  # operators that look a noise level up in the schedule, in main memory: for two grids, not for three layers
+)
+
+
+def beside(control: PromptControl) -> int:
+    """Operators in main memory that a control needs in a step."""
+    return 0 if control.gamma is None else SCHEDULE
+
+
+@pytest.mark.parametrize("window", [Window(), WINDOW], ids=["whole", "window"])
+@pytest.mark.parametrize("region", [None, "hard", "soft"])
+@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+def test_one_prompt(device, model, prompts, frame, region, window):
+    """Each control; in a batch every image has a prompt and a region of its own."""
+    batch = 1 if frame == "one image" else 2
+    for control in CONTROLS:
+        reads = int(not window.whole or control.gamma is not None)
+        steps = Steps.of(device, model, batch, frame == "area", expected=reads, on_host=beside(control))
+        hooks = prompted(model, RegionalPrompt(prompts(batch), control, masks(region, batch), window))
+        steps.twice(lambda steps=steps, hooks=hooks: steps.step(hooks))
+
+
+@pytest.mark.parametrize("region", [None, "hard", "soft"])
+@pytest.mark.parametrize("other", [None, "hard", "soft"])
+@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+def test_two_prompts(device, model, prompts, frame, region, other):
+    """Of which one may be normalised, weighted by time, or out of its window; in a batch the first is shared by all."""
+    batch = 1 if frame == "one image" else 2
+    for gate, std_norm, window in itertools.product(Gate, (False, True), (Window(), Window(0.95, 1.0))):
+        first = RegionalPrompt(prompts(1), PromptControl(0.7, 0.3, gate), masks(region))
+        second = PromptControl(0.7, 0.0, Gate.OUTPUT, std_norm, 400.0)
+        hooks = prompted(model, first, RegionalPrompt(prompts(batch), second, masks(other, batch), window))
+        steps = Steps.of(device, model, batch, frame == "area", expected=1, on_host=SCHEDULE)
+        steps.twice(lambda steps=steps, hooks=hooks: steps.step(hooks))
+
+
+@pytest.mark.parametrize("region", [None, "hard", "soft"])
+@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+@pytest.mark.parametrize("base", [True, False])
+def test_around_a_slot_of_another_pack(device, model, prompts, frame, region, base):
+    """Which computes the text's attention, and adds a term of its own in a window of the run."""
+    batch = 1 if frame == "one image" else 2
+    for control in CONTROLS[::5]:
+        steps = Steps.of(device, model, batch, frame == "area", expected=1, on_host=beside(control))
+        hooks = prompted(model, RegionalPrompt(prompts(batch), control, masks(region, batch)))
+        for hook in hooks:
+            if base:
+                hook.base = lambda query, key, value, options: query * 0.5
+            hook.add(lambda out, *args, **window: 0.5 * out, sigma_start=999999999.9, sigma_end=0.0)
+        steps.twice(lambda steps=steps, hooks=hooks: steps.step(hooks))
+
+
+def test_a_time_weight_that_changes_copies_no_more_than_the_rows_of_each_grid(device, model, prompts):
+    """A step with another weight has plans of its own; no layer copies anything, whatever their number."""
+    control = PromptControl(0.7, 0.0, Gate.OUTPUT, gamma=400.0)
+    hooks = prompted(model, RegionalPrompt(prompts(1), control, masks("hard")))
+    steps = Steps.of(device, model, expected=1)
+    with device:
+        steps.step(hooks)
+        for steps.sigma in (1.9, 1.8):
+            device.forget()
+            steps.step(hooks)
+            assert len(device.reads) == 1
+            assert len(device.copies) <= 4 * len({layer.grid(LATENT) for layer in LAYERS})
+
+
+# --- the others -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fused(device, model, monkeypatch):
+    """Function: control, mask, references, window, noise -> the patch and the hooks of a model whose reference passes leave
+    their keys and values on the device."""
+
+    def fused(combine, mask, references, window, noise):
+        def passed(*args):
+            return {layer.key: tuple(device.empty(references, 20, layer.width) for _ in range(2)) for layer in LAYERS}
+
+        monkeypatch.setattr(fusion_run, "reference_keys_values", passed)
+        latent, text = torch.zeros(references, 4, 4, 5), tiny_conditioning(model)
+        patched = apply_attention_fusion(
+            model, latent, text, FusionControl(0.6, combine), noise, mask, reference_model=None, window=window
+        )
+        return patches_of(patched)[-1], hooks_of(patched, "attn1")
+
+    return fused
+
+
+@pytest.mark.parametrize("combine", Combine)
+@pytest.mark.parametrize("region", [None, "hard", "soft"])
+@pytest.mark.parametrize(
+    ("batch", "references", "regions"), [(1, 1, 1), (2, 1, 1), (2, 1, 2), (2, 2, 1), (2, 2, 2)], ids=str
+)
+def test_attention_fusion(device, model, fused, combine, region, batch, references, regions):
+    """One reference or several, one mask or several; the noise level is read before the evaluation where there is a window."""
+    for window, noise, area in itertools.product((Window(), WINDOW), ReferenceNoise, (False, True)):
+        mask = masks(region, regions)
+        fusion, hooks = fused(combine, mask, references, window, noise)
+        steps = Steps.of(device, model, batch, area, expected=int(not window.whole))
+
+        def step(fusion=fusion, hooks=hooks, steps=steps):
+            steps.run.state(fusion).evaluate(GUIDER, steps.sigmas(), 0)
+            steps.step(hooks, self_attention=True)
+
+        steps.twice(step)
+
+
+@pytest.mark.parametrize(("batch", "regions"), [(1, 1), (2, 1), (2, 2), (3, 3)], ids=str)
+@pytest.mark.parametrize("area", [False, True])
+def test_mask_input(device, model, batch, regions, area):
+    mask_input = MaskInput(torch.randn(32, 1, 3, 3), metadata={CONTEXT_DIM: "64"})
+    patch = patches_of(apply_mask_input(model, mask_input, masks("soft", regions)))[-1]
+    steps = Steps.of(device, model, batch, area)
+
+    def step():
+        hidden = device.empty(len(steps.rows), 32, *steps.sampled)
+        out = patch(hidden, {**steps.options(), "block": ("input", 0)})
+        assert (out.shape, out.dtype, out.device) == (hidden.shape, hidden.dtype, hidden.device)
+
+    steps.twice(step)
+
+
+class Blocks(nn.Module):
+    """A ControlNet's network of which nothing is left but its cross-attentions."""
+
+    def __init__(self, steps: Steps) -> None:
+        super().__init__()
+        self.steps = steps
+        self.input_blocks = nn.ModuleList([Block(steps, number) for number in range(9)])
+        self.middle_block = nn.Identity()
+
+    def forward(self, x: Tensor) -> None:
+        for layer in LAYERS:
+            self.input_blocks[layer.key[1]]()
+
+
+class Block(nn.Module):
+    def __init__(self, steps: Steps, number: int) -> None:
+        super().__init__()
+        self.steps, self.number = steps, number
+
+    def forward(self, transformer_options: Any = None) -> None:
+        (layer,) = [layer for layer in LAYERS if layer.key[1] == self.number]
+        grid, rows = layer.grid(self.steps.sampled), len(self.steps.rows)
+        query = self.steps.device.empty(rows, grid[0] * grid[1], layer.width)
+        text = self.steps.device.empty(rows, TEXT, layer.width)
+        shape = {"activations_shape": [rows, layer.width, *grid], "n_heads": HEADS, "block_index": 0}
+        hook = transformer_options["patches_replace"]["attn2"][layer.key]
+        out = hook(query, text, text, {**transformer_options, **shape})
+        assert out.device == query.device
+
+
+def map_of(rows: Sequence[Row], sampled: tuple[int, int]) -> Tensor:
+    """The map of a call with these rows, in main memory."""
+    facts = torch.empty(len(rows), 4, *sampled, dtype=torch.int32)
+    for number, row in enumerate(rows):
+        facts[number, 0] = torch.arange(sampled[0])[:, None] + row.corner[0]
+        facts[number, 1] = torch.arange(sampled[1])[None] + row.corner[1]
+        facts[number, 2], facts[number, 3] = row.image, int(bool(row.negative))
+    return facts
+
+
+@pytest.mark.parametrize("window", [Window(), WINDOW], ids=["whole", "window"])
+@pytest.mark.parametrize("region", [None, "hard", "soft"])
+@pytest.mark.parametrize("area", [False, True])
+def test_a_controlnet_reads_the_map_once_in_a_call(device, model, control_net, prompts, region, area, window):
+    """The host brings the map to its device with the other conditions; with a window the noise level is read as well."""
+    for control in CONTROLS[::5]:
+        reads = 1 + (not window.whole or control.gamma is not None)
+        steps = Steps.of(device, model, 2, area, expected=reads, on_host=beside(control))
+        patched = apply_prompt(model, RegionalPrompt(prompts(2), control, masks(region, 2), window))
+        network = apply_to_control_net(control_net, patched).control_model
+        network.network = Blocks(steps)
+        network.slots = {layer.key: network.slots[layer.key] for layer in LAYERS}
+        facts = map_of(steps.rows, steps.sampled)
+
+        def step(steps=steps, network=network, facts=facts):
+            x = device.empty(len(steps.rows), 4, *steps.sampled)
+            network(x, transformer_options=steps.options(), **{MAP: device.known(facts)})
+
+        steps.twice(step)
+
+
+# --- the host's way to the model --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("area", [False, True])
+def test_the_map_of_the_unets_call_stays_in_main_memory(device, model, area):
+    """Through the host's own handling of conditions, to the wrapper around the model: nothing of it waits for the device."""
+    run = Run("no guider", 2, LATENT, None, (), model)
+    sides = ("positive", "negative")
+    with torch.no_grad():
+        maps = {name: tracking._map(torch.zeros(2, 4, *LATENT), run, name) for name in sides}
+    place = {"area": (*PART, *CORNERS[0])} if area else {}
+    seen = []
+
+    def executor(x, t, c_concat, c_crossattn, control, options, **kwargs):
+        seen.append((options[CALL], kwargs))
+        return x
+
+    with device:
+        x, sigma = device.empty(2, 4, *LATENT, dtype=torch.float32), device.empty(2, dtype=torch.float32)
+        text = device.empty(2, TEXT, 64)
+        conditions = [
+            {"uuid": name, "model_conds": {MAP: maps[name], "c_crossattn": CONDCrossAttn(text)}, **place}
+            for name in sides
+        ]
+        parts = [comfy.samplers.get_area_and_mult(condition, x, sigma) for condition in conditions]
+        inputs = comfy.samplers.cond_cat([part.conditioning for part in parts])
+        whole, levels = torch.cat([part.input_x for part in parts]), torch.cat([sigma, sigma])
+        device.forget()
+        tracking._around_the_model(executor, whole, levels, transformer_options={KEY: run}, **inputs)
+        assert (device.copies, device.reads) == ([], [])
+    ((call, others),) = seen
+    assert MAP not in others
+    corner = CORNERS[0] if area else (0, 0)
+    assert call.rows == tuple(Row(name == "negative", image, corner) for name in sides for image in range(2))
+    assert call.sampled == (PART if area else LATENT)
+
+
+# --- that it would be seen --------------------------------------------------------------------------------------------
+
+
+def test_a_tensor_that_stayed_behind_is_refused(device, model, prompts, monkeypatch):
+    """Keys and values that are kept in main memory, or brought over in each call."""
+    hooks = prompted(model, RegionalPrompt(prompts(1), PromptControl(0.7, 0.3), masks("hard")))
+    keys_values = PromptRun.keys_values
+
+    def left_behind(self, index, layer, part, query):
+        kept = keys_values(self, index, layer, part, query)
+        with _disable_current_modes():
+            return type(kept)(torch.zeros(kept.key.shape), torch.zeros(kept.value.shape), kept.mean, kept.order)
+
+    def brought_over(self, *args):
+        kept = left_behind(self, *args)
+        return type(kept)(kept.key.to(args[-1]), kept.value.to(args[-1]), kept.mean, kept.order)
+
+    steps = Steps.of(device, model)
+    for change, message in ((left_behind, "on cpu|assert"), (brought_over, "copied to the device")):
+        monkeypatch.setattr(PromptRun, "keys_values", change)
+        with pytest.raises(AssertionError, match=message):
+            steps.twice(lambda: steps.step(hooks))
+
+
+def test_a_row_index_that_stayed_behind_is_refused(device, model, prompts, monkeypatch):
+    hooks = prompted(model, RegionalPrompt(prompts(1), PromptControl(0.7, 0.3), masks("hard")))
+    monkeypatch.setattr(RowPlan, "to", lambda self, *args: self)
+    with device, pytest.raises(MixedDevicesError, match="on cpu"):
+        Steps.of(device, model).step(hooks)
+
+
+def test_a_number_that_every_layer_reads_is_counted(device, model, prompts, monkeypatch):
+    """The noise level is known once it was read in a call; where it is not kept each layer waits for it."""
+    hooks = prompted(model, RegionalPrompt(prompts(1), PromptControl(0.7, 0.3), masks("hard"), WINDOW))
+    steps = Steps.of(device, model, expected=1)
+    steps.twice(lambda: steps.step(hooks))
+    make_part = PromptRun._make_part
+    monkeypatch.setattr(PromptRun, "part", lambda self, *args: make_part(self, *args))
+    monkeypatch.setattr(Call, "sigma", property(lambda call: float(call.sigmas.flatten()[0])))
+    steps = Steps.of(device, model, expected=1)
+    with pytest.raises(AssertionError):
+        steps.twice(lambda: steps.step(hooks))
+    assert len(device.reads) == len(LAYERS)
+
+
+def test_a_content_that_is_read_back_is_refused(device):
+    """Whatever the operator: a number, a truth, a list, the places that are not 0, a copy in main memory."""
+    reads = (
+        lambda tensor: tensor.sum().item(),
+        lambda tensor: bool((tensor > 0).all()),
+        lambda tensor: tensor.tolist(),
+        lambda tensor: tensor.cpu(),
+        lambda tensor: torch.zeros(4, dtype=tensor.dtype).copy_(tensor),
+    )
+    for read in reads:
+        with device, pytest.raises(AssertionError, match="back from the device"):
+            read(device.empty(4))
+    sizes = (
+        lambda tensor: tensor.nonzero(),
+        lambda tensor: tensor.masked_select(tensor > 0),
+        lambda tensor: tensor.unique(),
+    )
+    for size in sizes if device.kind == "cuda" else ():
+        with device, pytest.raises(DynamicOutputShapeException):
+            size(device.empty(4))
