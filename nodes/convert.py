@@ -215,10 +215,18 @@ _PAINT = "paint the part it is meant to select, or disconnect it where it is opt
 
 
 def _to_float32(values: Tensor, name: str) -> Tensor:
-    """Hosts may hand out half precision; everything here computes in single."""
+    """Hosts may hand out half precision; everything here computes in single.
+
+    Half precision has no k / 255 of its own: a value that stands for an 8-bit step becomes that step exactly, as it would in
+    the host, which saves by cutting off and would give the step below otherwise.
+    """
     if not (values.is_floating_point() or values.dtype == torch.bool):
         raise ValueError(f"{name} holds {values.dtype} values, expected floating-point ones from 0 to 1: divide them")
-    return values.cpu().float()
+    single = values.cpu().float()
+    if values.dtype not in (torch.float16, torch.bfloat16):
+        return single
+    step = (single * 255).round() / 255
+    return torch.where(step.to(values.dtype) == values.cpu(), step, single)
 
 
 def _opacity(mask: Tensor, background: bool, name: str) -> Tensor:

@@ -232,6 +232,8 @@ def _line(reports: list[Exactness]) -> str:
     """The report in a line."""
     counts = ", ".join(f"{one.pixels_equal} of {one.pixels_checked}" for one in reports)
     line = f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's"
+    if not any(one.pixels_checked for one in reports):
+        line = "NOT exact: no opaque pixel is left to check"
     if not any(one.translucent_pixels for one in reports):
         return line
     return f"{line}; translucent, so mixed with the ad: {', '.join(str(one.translucent_pixels) for one in reports)}"

@@ -97,6 +97,7 @@ class Run:
         patches: of ours, in what is sampled.
         replaced: by kind and block, the callables in the host's attention slots as the run begins.
         sampling: the host's `model_sampling` in force, once the model is loaded.
+        sampler: the name of the sampler's function, once it runs.
         evaluated: the noise level of the evaluation of the model that is under way.
         nameless: names of conditions that do not say whether they are negative.
     """
@@ -110,6 +111,7 @@ class Run:
     patches: tuple[Any, ...] = ()
     replaced: Options = field(default_factory=dict)
     sampling: Any = None
+    sampler: str = ""
     evaluated: Tensor | None = None
     nameless: set[str] = field(default_factory=set)
     _states: dict[int, tuple[Patch, Any]] = field(default_factory=dict)
@@ -164,8 +166,9 @@ class Run:
             raise ValueError(f"{node}: {size}: give the mask the image's shape, or say with MEPA Crop which part it is")
         if self.crop is None and abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width):
             self.tell(
-                f"{node}: {size}. It is taken for the whole frame at another size. Where a detailer or an upscaler samples a "
-                "part of the ad as a picture of its own, put MEPA Crop before it"
+                f"MEPA: the image being sampled is {height}x{width}, masks of {mask.shape[1]}x{mask.shape[2]} (height x width) "
+                "are taken for the whole of it. Where a detailer or an upscaler samples a part of the ad as a picture of its "
+                "own, put MEPA Crop before it"
             )
         return mask
 
@@ -198,8 +201,18 @@ class Call:
 
     @cached_property
     def sigma(self) -> float:
-        """The noise level, read from the device where somebody asks for it and then known."""
-        return float(self.sigmas.flatten()[0])
+        """The noise level, read from the device where somebody asks for it and then known.
+
+        Raises:
+            RuntimeError: rows of one call at different levels, as a trainer has them.
+        """
+        levels = set(self.sigmas.flatten().tolist())
+        if len(levels) > 1:
+            raise RuntimeError(
+                f"one call has {len(levels)} noise levels, as in training: a window, time weighting and a reference with noise "
+                "need one; take the node off the model that is trained, or leave its window whole"
+            )
+        return float(levels.pop())
 
     def rows_of(self, count: int, options: Options, node: str) -> tuple[Row, ...]:
         """The rows of an attention with `count` rows.
@@ -209,6 +222,8 @@ class Call:
         if count == len(self.rows):
             return self.rows
         host, couple = options.get("cond_or_uncond"), options.get("cond_or_uncond_couple")
+        if host is None or couple is None or len(set(host)) != len(host):
+            host, couple = (), ()  # chunks of one list of prompts cannot be told apart by it
         if host and couple and len(self.rows) % len(host) == 0 and count * len(host) == len(couple) * len(self.rows):
             batch = len(self.rows) // len(host)
             chunks = {index: self.rows[at * batch : (at + 1) * batch] for at, index in enumerate(host)}
@@ -234,10 +249,12 @@ def call_of(options: Options, node: str) -> Call:
         raise RuntimeError(
             f"{node}: the model is being run outside the host's samplers: remove the node from this model"
         )
-    between = f" Between the sampler and the model stand {', '.join(run.between)}." if run.between else ""
+    names = [*run.between, *([f"the sampler {run.sampler}"] if run.sampler else [])]
+    between = f" Between the guider and the model stand {', '.join(names)}." if names else ""
     raise RuntimeError(
         f"{node}: the model was called without the conditions' facts, so nobody knows which rows are negative, which image "
-        f"they are of and where in it they lie.{between} Remove what calls the model with conditions of its own"
+        f"they are of and where in it they lie.{between} Remove what calls the model with conditions of its own, or with a "
+        "latent of another size than the run's"
     )
 
 

@@ -93,6 +93,7 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
     options = guider.model_options.setdefault("transformer_options", {})
     if KEY in options:
         return executor(noise, *args, **kwargs)
+    _check_one_model(guider, options)
     run = Run(
         type(guider).__name__,
         noise.shape[0],
@@ -111,6 +112,16 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
         return executor(noise, *args, **kwargs)
 
 
+def _check_one_model(guider: Any, options: Options) -> None:
+    """The host's DualModelGuider hands the patches of its first model to the second one, which they were not made for."""
+    other = getattr(guider, "uncond_model_patcher", None)
+    if options.get(PATCHES) and other is not None and not other.is_clone(guider.model_patcher):
+        raise ValueError(
+            f"MEPA: the guider {type(guider).__name__} samples the negative with another model, and would run the patches of the "
+            "first one in it: use one checkpoint for both, or another guider"
+        )
+
+
 def _around_the_sampler(executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Tensor:
     """Around the steps, when the model is loaded as it will be sampled: each patch looks whether it fits."""
     options = guider.model_options["transformer_options"]
@@ -118,6 +129,8 @@ def _around_the_sampler(executor: Any, guider: Any, *args: Any, **kwargs: Any) -
     if run.sampling is not None:
         return executor(guider, *args, **kwargs)
     run.sampling = guider.inner_model.model_sampling
+    sampler = executor.class_obj
+    run.sampler = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
     for patch in run.patches:
         run.state(patch)
     with _conditions_made_later(guider.inner_model, run):
@@ -189,7 +202,8 @@ def _map(noise: Tensor, run: Run, name: str) -> CONDNoiseShape:
 
 def _named(model_options: Options, options: Options) -> Iterator[str]:
     """What of other packs stands between the sampler and the model."""
-    found = [model_options.get(name) for name in ("model_function_wrapper", "sampler_calc_cond_batch_function")]
+    names = ("model_function_wrapper", "sampler_calc_cond_batch_function", "context_handler")
+    found = [model_options.get(name) for name in names]
     wrappers = options.get("wrappers", {}).get(WrappersMP.CALC_COND_BATCH, {})
     found += [wrapper for keyed in wrappers.values() for wrapper in keyed]
     return (name_of(function) for function in found if function is not None)

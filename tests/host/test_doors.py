@@ -132,21 +132,27 @@ class TestRange:
             composite(product_mask(), product=(255 * reference(*SIZE)).byte())
 
 
+def eight_bit(image):
+    """A picture as a file has it."""
+    return (image * 255).round() / 255
+
+
 class TestHalfPrecision:
-    """As hosts with --fp16-intermediates hand it out."""
+    """As hosts with --fp16-intermediates hand it out: steps of 255 in half precision."""
 
     def test_the_exact_pixels_are_those_that_arrived(self):
-        photo = reference(*SIZE, seed=2).half()
+        photo = eight_bit(reference(*SIZE, seed=2)).half()
         ad, exact, report = composite(product_mask(254 / 255).half(), product=photo, generated=reference(*SIZE).half())
         assert ad.dtype == exact.dtype == torch.float32
         assert json.loads(report)["exact"]
         assert exact.sum() == 16 * 26
-        assert torch.equal(ad[exact == 1], photo.float()[exact == 1])
+        assert torch.equal(ad[exact == 1], eight_bit(reference(*SIZE, seed=2))[exact == 1])
 
     def test_canvas_depth_regions_and_scale_map(self):
-        half = {"product": reference(*SIZE, seed=2).half(), "product_mask": product_mask().half()}
+        photo = eight_bit(reference(*SIZE, seed=2))
+        half = {"product": photo.half(), "product_mask": product_mask().half()}
         image, mask, region, plan, *_ = canvas(**half)
-        assert torch.equal(image[mask == 1].sort(0)[0], half["product"].float()[product_mask() == 1].sort(0)[0])
+        assert torch.equal(image[mask == 1].sort(0)[0], photo[product_mask() == 1].sort(0)[0])
         assert torch.equal(region, 1 - mask)
         placed = outputs(PFVAdCanvasPlace, image=half["product"][..., :1], canvas=plan, backdrop=0.0)[0]
         assert placed.dtype == torch.float32
@@ -161,12 +167,12 @@ class TestHalfPrecision:
         assert outputs(PFVScaleMap, **half, product_mask_selects="product", **sizes)[1].dtype == torch.float32
 
     def test_a_reference(self, tiny_clip_vision):
-        image = reference(100, 100).half()
+        image = eight_bit(reference(100, 100))
         inputs = {"clip_vision": tiny_clip_vision, "fit": "pad", "threshold": 0.0, "mask": None}
         patch_mask, _ = outputs(PFVMaskRebinarize, reference=image, **inputs)
         encoded = [
             outputs(PFVImageEncode, clip_vision=tiny_clip_vision, reference=each, patch_mask=patch_mask, mode="drop")[0]
-            for each in (image, image.float())
+            for each in (image, image.half())
         ]
         assert encoded[0].origin.key == encoded[1].origin.key
 
@@ -338,3 +344,26 @@ def test_a_fingerprint_is_the_files_and_changes_with_it(plus_adapter_file):
 def test_every_host_can_send_a_nodes_description_to_the_page(node):
     """An old host, such as 0.3.64, sends what a node lists as choices as it is, and a class is no JSON."""
     assert json.loads(json.dumps(node.GET_NODE_INFO_V1()))["name"] == node.GET_SCHEMA().node_id
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_photos_pixels_survive_half_precision_into_the_saved_file(dtype):
+    """The host saves by cutting off: what stood for a step of 255 in half precision must not become the step below."""
+    steps = torch.arange(256).repeat(3)[None, None, :].expand(1, 8, -1) / 255
+    photo = steps[..., None].expand(-1, -1, -1, 3).contiguous().to(dtype)
+    mask = torch.zeros(1, 8, 768)
+    mask[:, :, :4] = 1
+    ad, exact, _ = outputs(
+        StrictIDComposite,
+        generated=torch.zeros(1, 8, 768, 3),
+        product=photo,
+        product_mask=mask,
+        product_mask_selects="background",
+        erode=0,
+        feather=0,
+    )
+    saved = (255.0 * ad.numpy()).clip(0, 255).astype("uint8")
+    wanted = (photo.float() * 255).round().to(torch.uint8).numpy()
+    inside = exact[0].bool().numpy()
+    assert inside.sum() > 5000
+    assert (saved[0][inside] == wanted[0][inside]).all()

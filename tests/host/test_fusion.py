@@ -449,7 +449,7 @@ def test_tiles_that_do_not_say_where_they_are_are_refused_where_it_matters(model
     tiled, everywhere, vanilla = fuse(model), fuse(model, product_mask=None), model.clone()
     for patched in (tiled, everywhere, vanilla):
         patched.set_model_unet_function_wrapper(tiles)
-    with pytest.raises(RuntimeError, match=r"Between the sampler and the model stand .*test_fusion.*tiles"):
+    with pytest.raises(RuntimeError, match=r"Between the guider and the model stand .*test_fusion.*tiles"):
         sample(tiled)
     assert not torch.equal(sample(everywhere), sample(vanilla))  # no mask, one reference: the same for every row
 
