@@ -96,7 +96,9 @@ def _hook(pairs: Any, text_share: float, std_norm: bool, call: tuple[Any, ...]) 
     region[:, :, 64:] = 1
     control = PromptControl(text_share=text_share, std_norm=std_norm)
     image_prompt: Any = _Tokens(pairs)
-    hook = PromptSlot(ImagePromptPatch((RegionalPrompt(image_prompt, control, region),), ()), ("input", 4, 0), None, (0,))
+    hook = PromptSlot(
+        ImagePromptPatch((RegionalPrompt(image_prompt, control, region),), ()), ("input", 4, 0), None, (0,)
+    )
     return lambda: hook(*call)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from pfv_mepa.headless.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 from pfv_mepa.tests.host.beside import (
+    EVERYTHING,
     HEIGHT,
     PARTS,
     SCHEDULER,
@@ -106,17 +107,21 @@ def masked(text, mask, set_cond_area="default", strength=1.0):
 
 AREAS = {
     "one": [(2, 6, 8, 8)],
-    "at the left": [(0, 0, 12, 8)],
     "side by side": [(0, 0, 12, 8), (0, 8, 12, 8)],
     "one above another": [(0, 0, 6, 16), (6, 0, 6, 16)],
 }
 
 
-@pytest.mark.parametrize("areas", AREAS.values(), ids=AREAS)
-@PARTS
+@pytest.mark.parametrize(
+    ("part", "areas"),
+    [
+        *((part, "one") for part in ("prompt", "branches", "fusion", "mask")),
+        *(("everything", areas) for areas in AREAS if areas != "one"),
+    ],
+)
 def test_an_area_is_a_picture_with_its_part_of_the_region(pack, model, texts, part, areas):
     """Several of one shape run as rows of one call, and each lies elsewhere."""
-    noise = noise_like(1, *LATENT, seed=2)
+    noise, areas = noise_like(1, *LATENT, seed=2), AREAS[areas]
     patched = pack.put(part, model, **in_region(part, region()))
     sides = [[entry for where in areas for entry in area(text, *where)] for text in texts[:2]]
     sigmas = sigmas_of(model, 2)
@@ -158,7 +163,7 @@ def test_an_area_of_a_prompted_controlnet(pack, model, texts):
 
 
 @pytest.mark.parametrize("kind", ["area", "percentage"])
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_an_area_of_the_whole_frame_is_none(pack, model, texts, plain, part, kind):
     positive, negative, _ = texts
     if kind == "area":
@@ -187,7 +192,7 @@ def test_an_area_of_the_positive_alone(pack, model, texts, alone, part):
 # --- masks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_masks_that_cover_the_frame_together_are_none(pack, model, texts, plain, part):
     positive, negative, _ = texts
     mask = region()
@@ -211,7 +216,7 @@ def test_masked_prompts_are_the_sum_of_what_each_is_alone(pack, model, texts, al
     assert_apart(ones[0], ones[1], 1e-2)
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_the_bounds_of_a_mask_are_an_area(pack, model, texts, part):
     patched = pack.put(part, model)
     mask = torch.zeros(1, HEIGHT, WIDTH)
@@ -224,7 +229,7 @@ def test_the_bounds_of_a_mask_are_an_area(pack, model, texts, part):
     assert_apart(made, guided(cfg(model, *bounds, SCALE))[inside])
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_a_default_prompt_for_what_no_mask_covers(pack, model, texts, plain, part):
     """The same text under the mask and by default is the text."""
     positive, negative, _ = texts
@@ -237,7 +242,7 @@ def test_a_default_prompt_for_what_no_mask_covers(pack, model, texts, plain, par
 # --- ranges of the run ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_ranges_of_the_run(pack, model, texts, plain, part):
     """One text in two ranges is that text; two texts are two halves."""
     positive, negative, other = texts
@@ -299,7 +304,7 @@ def with_lora(model, lora):
     return run("LoraLoaderModelOnly", model=model, lora_name=lora, strength_model=1.0)
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_a_lora_before_and_after_is_one(pack, model, texts, plain, lora, part):
     after = guided(cfg(with_lora(pack.put(part, model), lora), *texts[:2], SCALE))
     assert_same(guided(cfg(pack.put(part, with_lora(model, lora)), *texts[:2], SCALE)), after)
@@ -360,7 +365,7 @@ def test_a_model_as_the_lora_of_a_prompt(pack, model, texts):
 # --- the same run by other nodes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_the_hosts_sampler_nodes_agree(pack, model, texts, plain, part):
     positive, negative, _ = texts
     patched = pack.put(part, model)
@@ -381,7 +386,7 @@ def test_the_hosts_sampler_nodes_agree(pack, model, texts, plain, part):
     assert_same(made["samples"], plain(part))
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_a_run_in_two_halves_is_the_run(pack, model, texts, plain, part):
     """By Split Sigmas, and by the steps of KSampler (Advanced)."""
     positive, negative, _ = texts
@@ -451,7 +456,7 @@ def test_a_picture_that_is_changed_in_part(pack, model, texts, part):
     assert_near(patched.model.process_latent_in(by_node["samples"]), made)
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_inpainting(pack, model, texts, part):
     """Under a mask of ones everything is as without; where a mask is 0 the picture stays, elsewhere the part counts."""
     positive, negative, _ = texts

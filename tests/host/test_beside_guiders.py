@@ -208,6 +208,17 @@ def test_dual_cfg_that_leaves_conditions_out(pack, model, texts, alone, scales):
     assert_near(made, mixed(first, second, scales[0]))
 
 
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2s_ancestral", "euler_cfg_pp", "uni_pc"])
+def test_dual_cfg_under_other_samplers(pack, model, texts, sampler):
+    """Which evaluate the model more than once in a step, or ask for the negative's prediction."""
+    positive, negative, _ = texts
+    patched = pack.put("everything", model)
+    ordinary = guided(cfg(patched, positive, negative, SCALE), sampler=sampler)
+    made = guided(dual(patched, positive, positive, negative, SCALE, SCALE), sampler=sampler)
+    assert_near(made, ordinary)
+    assert_apart(ordinary, guided(cfg(model, positive, negative, SCALE), sampler=sampler))
+
+
 # --- Perp-Neg ---------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import torch
 
 from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.tests.host.beside import (
+    EVERYTHING,
     HEIGHT,
     PARTS,
     WIDTH,
@@ -49,7 +50,7 @@ INSIDE = {  # the U-Net itself is changed
     "UNetCrossAttentionMultiply": {"q": 1.5},
     "UNetSelfAttentionMultiply": {"v": 1.5},
 }
-AT_FULL_RESOLUTION = {"HyperTile": {"tile_size": 32}, "TomePatchModel": {}}  # where SDXL has no attention, and SD1.5 has
+AT_FULL_RESOLUTION = {"HyperTile": {"tile_size": 32}, "TomePatchModel": {}}  # SDXL has no attention there, SD1.5 has
 CALLING = {"SelfAttentionGuidance": ("negative", "positive"), "PerturbedAttentionGuidance": ("positive", "negative")}
 """Nodes that call the model once more -> the side that they call it for, and the other."""
 
@@ -172,7 +173,7 @@ def test_nodes_at_full_resolution_do_nothing_to_sdxl(pack, model, texts, plain, 
 
 
 @pytest.mark.parametrize("node", marked(["RescaleCFG", "FreeU_V2", "PatchModelAddDownscale", "NAGuidance"]))
-@pytest.mark.parametrize("part", ["fusion", "mask", "everything"])
+@EVERYTHING
 def test_before_and_after_is_one_for_the_other_parts(pack, model, texts, plain, part, node):
     made = before_and_after(pack, part, model, texts, node, **(COMBINING | INSIDE).get(node, {}))
     assert_apart(made, plain(part))
@@ -200,7 +201,7 @@ def test_guidance_that_changes_over_the_batch(pack, model, texts, node):
 
 
 @pytest.mark.parametrize("node", marked(["SkipLayerGuidanceSD3", "SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple"]))
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_guidance_by_skipped_layers_does_nothing_to_a_unet(pack, model, texts, plain, part, node):
     """It calls the model once more, without layers that a U-Net does not have: the same prediction, so a difference of 0."""
     patched = run(node, model=pack.put(part, model), start_percent=0.0, end_percent=1.0)
@@ -244,7 +245,7 @@ def test_a_node_with_a_call_of_its_own_before_and_after_is_one(pack, with_middle
 
 
 @pytest.mark.parametrize("node", ["EasyCache", "LazyCache"])
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_caches_of_steps(pack, model, texts, part, node):
     """With a threshold of 0 no step is left out; with a high one the last is, wherever the node stands."""
 
@@ -264,7 +265,7 @@ def test_caches_of_steps(pack, model, texts, part, node):
 # --- inpainting -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["prompt", "everything"])
+@EVERYTHING
 def test_differential_diffusion(pack, model, texts, part):
     """A mask of ones changes nothing; a soft one leaves the picture where it is 0."""
     picture = noise_like(1, HEIGHT // 8, WIDTH // 8, seed=4)

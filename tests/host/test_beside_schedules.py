@@ -190,8 +190,19 @@ def test_a_window_in_a_controlnet_is_that_of_the_run(pack, model, texts):
 # --- time weights -----------------------------------------------------------------------------------------------------
 
 
-@EACH_SAMPLING
+@pytest.mark.parametrize(
+    ("node", "inputs"),
+    [
+        ("ModelSamplingDiscrete", {"sampling": "eps"}),
+        ("ModelSamplingDiscrete", {"sampling": "lcm"}),
+        ("ModelSamplingDiscrete", {"sampling": "v_prediction", "zsnr": True}),
+        ("ModelSamplingContinuousEDM", {"sampling": "edm"}),
+        ("ModelSamplingContinuousEDM", {"sampling": "cosmos_rflow"}),
+        ("ModelSamplingContinuousV", {"sampling": "v_prediction"}),
+    ],
+)
 def test_a_time_weight_follows_the_timesteps_of_the_run(pack, model, texts, node, inputs):
+    """Each schedule once."""
     options = {"time_weighting": True, "gamma": 600}
     bare = run(node, model=model, **inputs)
     sigmas = torch.tensor([level(bare, percent) for percent in (0.1, 0.3, 0.6)])
