@@ -64,7 +64,7 @@ class PromptedNetwork:
             )
         options = {
             KEY: run,
-            CALL: read_map(run, facts, x, given["sigmas"]),
+            CALL: read_map(run, facts, x, given["sigmas"], given),
             "cond_or_uncond": given.get("cond_or_uncond"),
         }
         return options | {"original_shape": list(x.shape), "patches_replace": {"attn2": self.slots}}

@@ -61,20 +61,35 @@ def crop_runs(model: Any, crop: Crop) -> Any:
 
 
 def read_map(
-    run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor, replaced: Options | None = None
+    run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor, options: Options, replaced: Options | None = None
 ) -> Call | None:
     """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's."""
     if facts is None or facts.shape[0] != latent.shape[0] or facts.shape[-2:] != latent.shape[-2:]:
         return None
     height, width = facts.shape[-2:]
-    rows = []
+    rows: list[Row] = []
+    images = _images_in_window(options, len(facts))
     # One read: in a ControlNet the map is on the device, which is waited for.
     corners = torch.stack([facts[:, :, 0, 0], facts[:, :, -1, -1]], 1).tolist()
     for (top, left, image, negative), (bottom, right, *_) in corners:
         if (bottom, right) != (top + height - 1, left + width - 1):
             return None  # resized on its way, not cropped
+        image = images[len(rows) % len(images)] if images else image
         rows.append(Row(None if negative < 0 else bool(negative), image, (top, left)))
     return Call(run, tuple(rows), (height, width), sigmas, replaced or {})
+
+
+def _images_in_window(options: Options, rows: int) -> list[int]:
+    """The images in a context window over the batch, which says itself which they are; none where there is no window.
+
+    Until 0.4 the host's windows cut no condition at the batch, since 0.18 they may keep the first images' conditions.
+    """
+    window = options.get("context_window")
+    if window is None or window.dim != 0:
+        return []
+    anchor = getattr(window, "causal_anchor_index", None)
+    images = [*([] if anchor is None or anchor < 0 else [anchor]), *window.index_list]
+    return images if rows % len(images) == 0 else []
 
 
 def _wrappers() -> dict[str, Callable[..., Any]]:
@@ -166,7 +181,7 @@ def _around_the_model(
     options = {} if transformer_options is None else transformer_options
     facts, run = kwargs.pop(MAP, None), options.get(KEY)
     if facts is not None or CALL not in options:
-        options[CALL] = None if run is None else read_map(run, facts, x, t, options.get("patches_replace"))
+        options[CALL] = None if run is None else read_map(run, facts, x, t, options, options.get("patches_replace"))
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 

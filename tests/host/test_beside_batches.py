@@ -252,25 +252,24 @@ def test_two_devices_that_share_a_step(per_frame, model, texts, together, part):
 # --- half precision ---------------------------------------------------------------------------------------------------
 
 
-def soft():
-    """A region whose values half precision rounds."""
-    return torch.linspace(0.1, 0.9, WIDTH).repeat(1, HEIGHT, 1)
+def eight_bit(picture):
+    """As a file has it; what half precision makes of such a step stands for that step."""
+    return (picture * 255).round() / 255
 
 
-def test_masks_and_images_in_half_precision_are_their_values(pack, model, texts, tiny_clip_vision, plus_adapter_file):
+def test_masks_and_images_in_half_precision_are_what_they_stand_for(
+    pack, model, texts, tiny_clip_vision, plus_adapter_file
+):
     """What the host hands over with --fp16-intermediates, to each input that takes a picture, a mask or a latent."""
+    soft = eight_bit(torch.linspace(0.1, 0.9, WIDTH).repeat(1, HEIGHT, 1))
+    latent = noise_like(1, 8, 6, seed=3).half().float()  # of no steps: its own values
 
     def sampled(dtype):
-        def as_given(tensor):
-            return tensor.half().to(dtype)
-
-        tokens = image_prompt(
-            tiny_clip_vision, plus_adapter_file, image=as_given(reference()), mask=as_given(painted())
-        )
-        patched = pack.prompt(model, tokens=tokens, region=as_given(soft()))
-        latent = {"samples": as_given(noise_like(1, 8, 6, seed=3))}
-        patched = pack.fusion(patched, reference_latent=latent, product_mask=as_given(soft()))
-        return made(pack.mask(patched, product_mask=as_given(soft())), texts, batch=1)
+        image, mask = eight_bit(reference()).to(dtype), painted().to(dtype)
+        tokens = image_prompt(tiny_clip_vision, plus_adapter_file, image=image, mask=mask)
+        patched = pack.prompt(model, tokens=tokens, region=soft.to(dtype))
+        given = {"reference_latent": {"samples": latent.to(dtype)}, "product_mask": soft.to(dtype)}
+        return made(pack.mask(pack.fusion(patched, **given), product_mask=soft.to(dtype)), texts, batch=1)
 
     half = sampled(torch.float16)
     assert_same(half, sampled(torch.float32))

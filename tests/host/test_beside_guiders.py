@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfy_extras.nodes_perpneg import perp_neg
 
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning, tiny_controlnet
+from pfv_mepa.headless.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 from pfv_mepa.tests.host.beside import (
     HEIGHT,
     PARTS,
@@ -292,6 +292,15 @@ def test_dual_model_at_scale_one_is_one_condition(pack, model, texts):
         "DualModelGuider", model=patched, model_negative=patched, positive=positive, negative=negative, cfg=1.0
     )
     assert_same(guided(guider), guided(basic(patched, positive)))
+
+
+@needs("DualModelGuider")
+def test_dual_model_with_two_models_is_refused(pack, model, texts):
+    """The host would run the first model's patches in the second."""
+    models = {"model": pack.prompt(model), "model_negative": tiny_model("vega", seed=11)}
+    guider = run("DualModelGuider", **models, positive=texts[0], negative=texts[1], cfg=SCALE)
+    with pytest.raises(ValueError, match="Guider_DualModel samples the negative with another model"):
+        guided(guider)
 
 
 # --- guiders of other packs -------------------------------------------------------------------------------------------
