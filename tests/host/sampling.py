@@ -47,9 +47,9 @@ NODE_IDS = (  # in people's saved workflows: never to be changed
 
 
 def outputs(node: type, **inputs: Any) -> tuple[Any, ...]:
-    """Run a V3 node as the host does, in inference mode. Some of the host's own return plain tuples."""
+    """Run a node as the host does, in inference mode: ours, or one of the host's, which older hosts write in another way."""
     with torch.inference_mode():
-        result = node.execute(**inputs)
+        result = node.execute(**inputs) if hasattr(node, "execute") else getattr(node(), node.FUNCTION)(**inputs)
     return getattr(result, "args", result)
 
 

@@ -156,11 +156,7 @@ def test_applied_twice_it_holds_the_last_models_prompts(tiny_model, tiny_control
 
 def test_it_survives_the_hosts_own_copies(tiny_model, tiny_controlnet, prompt):
     own = prompted(tiny_controlnet, apply(tiny_model, prompt))
-    (copied,) = (
-        outputs(SetUnionControlNetType, control_net=own, type="auto")
-        if hasattr(SetUnionControlNetType, "execute")
-        else SetUnionControlNetType().set_controlnet_type(own, "auto")
-    )
+    (copied,) = outputs(SetUnionControlNetType, control_net=own, type="auto")
     assert torch.equal(controlled(tiny_model, copied), controlled(tiny_model, own))
 
 

@@ -512,11 +512,7 @@ def test_a_lora_on_one_prompt_does_not_reach_the_reference(model, monkeypatch):
 
 def test_freeu_before_and_after(model):
     def freeu(model):
-        return (
-            outputs(FreeU_V2, model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0]
-            if hasattr(FreeU_V2, "execute")
-            else (FreeU_V2().patch(model, 1.3, 1.4, 0.9, 0.2)[0])
-        )
+        return outputs(FreeU_V2, model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0]
 
     before, after = sample(fuse(freeu(model))), sample(freeu(fuse(model)))
     assert torch.equal(before, after)

@@ -130,11 +130,7 @@ def test_lora_before_and_after(tiny_model, prompt):
 
 def test_freeu_before_and_after(tiny_model, prompt):
     def freeu(model):
-        return (
-            outputs(FreeU_V2, model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0]
-            if hasattr(FreeU_V2, "execute")
-            else (FreeU_V2().patch(model, 1.3, 1.4, 0.9, 0.2)[0])
-        )
+        return outputs(FreeU_V2, model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0]
 
     before, after = sample(apply(freeu(tiny_model), prompt)), sample(freeu(apply(tiny_model, prompt)))
     assert torch.equal(before, after)
