@@ -98,7 +98,7 @@ class Run:
         replaced: by kind and block, the callables in the host's attention slots as the run begins.
         sampling: the host's `model_sampling` in force, once the model is loaded.
         sampler: the name of the sampler's function, once it runs.
-        evaluated: the noise level of the evaluation of the model that is under way.
+        evaluating: whether an evaluation of the model is under way.
         nameless: names of conditions that do not say whether they are negative.
     """
 
@@ -112,7 +112,7 @@ class Run:
     replaced: Options = field(default_factory=dict)
     sampling: Any = None
     sampler: str = ""
-    evaluated: Tensor | None = None
+    evaluating: bool = False
     nameless: set[str] = field(default_factory=set)
     _states: dict[int, tuple[Patch, Any]] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)

@@ -159,12 +159,16 @@ def _around_an_evaluation(
     guider = executor.class_obj
     options = guider.model_options if model_options is None else model_options
     run: Run = options["transformer_options"][KEY]
-    if run.evaluated is not sigma:
-        run.evaluated = sigma
+    if run.evaluating:
+        return executor(x, sigma, options, seed)
+    run.evaluating = True
+    try:
         for state in run.states:
             if hasattr(state, "evaluate"):
                 state.evaluate(guider, sigma, seed or 0)
-    return executor(x, sigma, options, seed)
+        return executor(x, sigma, options, seed)
+    finally:
+        run.evaluating = False
 
 
 def _around_the_model(
