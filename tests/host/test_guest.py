@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from itertools import pairwise
 
 import comfy.model_patcher
 import comfy.sd
@@ -221,7 +222,10 @@ def test_half_precision_unet(tiny_model_of, prompt, dtype):
 
 
 def test_thirty_cycles_leave_nothing_behind(tiny_model_of, prompt):
-    """Clone, patch, clone, sample, drop: the same tensors and patchers are alive afterwards."""
+    """Clone, patch, clone, sample, drop: no more tensors and patchers are alive afterwards than before.
+
+    Fewer may be: what another test left goes when the host lets go of it.
+    """
     model = tiny_model_of("vega")
 
     def cycle():
@@ -235,8 +239,11 @@ def test_thirty_cycles_leave_nothing_behind(tiny_model_of, prompt):
             sum(type(thing) is comfy.model_patcher.ModelPatcher for thing in objects),
         )
 
-    cycle()
-    before = alive()
-    for _ in range(30):
-        cycle()
-    assert alive() == before
+    counts = []
+    for _ in range(3):  # the first ten also let the host drop what earlier tests left
+        for _ in range(10):
+            cycle()
+        counts.append(alive())
+    for earlier, later in pairwise(counts):
+        assert later[0] <= earlier[0]
+        assert later[1] <= earlier[1]
