@@ -33,7 +33,7 @@ def main() -> None:
     if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
         os.environ.update(ENVIRONMENT)  # read when a process starts
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]])
-    from headless.as_package import load_repository
+    from headless.host.as_package import load_repository
 
     load_repository()
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
@@ -72,8 +72,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
 def _workbench(options: argparse.Namespace, folder: Path):  # type: ignore[no-untyped-def]
     import torch
 
-    from pfv_mepa.headless.boot_host import boot_host
-    from pfv_mepa.headless.find_host import require_host
+    from headless.host.boot import boot_host
+    from headless.host.find import require_host
 
     torch.set_num_threads(1)
     host = require_host()

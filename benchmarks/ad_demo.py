@@ -251,11 +251,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     parser.add_argument("--pictures", type=Path, help="also save a sheet of the first ads here, a row for each setting")
     options = parser.parse_args()
-    from headless.as_package import load_repository
+    from headless.host.as_package import load_repository
 
     load_repository()
-    from pfv_mepa.headless.boot_host import boot_host
-    from pfv_mepa.headless.find_host import require_host
+    from headless.host.boot import boot_host
+    from headless.host.find import require_host
 
     started = time.monotonic()
     settings = [setting for setting in SETTINGS if not options.only or setting.label in options.only]

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headless.as_package import load_repository
-from headless.find_host import require_host
+from headless.host.as_package import load_repository
+from headless.host.find import require_host
 
 from .measure import Contestant, clock_for, interleaved, ratio
 from .models import facts_of_a_call, unet_without_weights
@@ -36,7 +36,7 @@ CASES = {  # text share, normalised
 def main(rounds: int) -> None:
     """Measure and print."""
     load_repository()
-    from pfv_mepa.headless.boot_host import boot_host
+    from headless.host.boot import boot_host
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="balance-") as folder:

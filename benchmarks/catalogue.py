@@ -27,11 +27,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pfv_catalogue.columns import Columns
-from pfv_catalogue.delivery import Delivery, manifest_line, settings_of
-from pfv_catalogue.jobs import JobMaker
-from pfv_catalogue.named_inputs import Workflow
-from pfv_catalogue.rows import Row, read_rows
+from headless.catalogue.columns import Columns
+from headless.catalogue.delivery import Delivery, manifest_line, settings_of
+from headless.catalogue.jobs import JobMaker
+from headless.catalogue.named_inputs import Workflow
+from headless.catalogue.rows import Row, read_rows
 from tests.catalogue import harness
 
 FORMATS = ("64x64", "96x64", "64x96", "128x64")

@@ -82,13 +82,13 @@ def _timed(sample: Callable[[Any], Any], model: Any) -> tuple[float, Any]:
 
 def _models(options: argparse.Namespace, folder: Path) -> tuple[Callable[[Any], Any], dict[str, Any]]:
     """The sampling, and the contestants by their names."""
-    from headless.as_package import load_repository
+    from headless.host.as_package import load_repository
 
     load_repository()
     import torch
 
-    from pfv_mepa.headless.boot_host import boot_host
-    from pfv_mepa.headless.find_host import require_host
+    from headless.host.boot import boot_host
+    from headless.host.find import require_host
 
     torch.set_num_threads(1)
     host = require_host()
@@ -99,8 +99,8 @@ def _models(options: argparse.Namespace, folder: Path) -> tuple[Callable[[Any], 
     import comfy.utils
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    from pfv_mepa.headless.tiny_stack import adapter_files, models
     from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
+    from tests.support.tiny_stack import adapter_files, models
 
     comfy.utils.PROGRESS_BAR_ENABLED = False
     try:

@@ -51,7 +51,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headless.as_package import load_repository
+from headless.host.as_package import load_repository
 
 from . import apply, memory, models, peers, report
 from .hook import CONTROLS
@@ -221,9 +221,9 @@ class Yardsticks:
     """The tiny stack in one dtype."""
 
     def __init__(self, bench: Machine, dtype: torch.dtype) -> None:
-        from pfv_mepa.headless.tiny_stack import adapter_files
-        from pfv_mepa.headless.tiny_stack import models as tiny
         from pfv_mepa.nodes.host.adapter import HostAdapter
+        from tests.support.tiny_stack import adapter_files
+        from tests.support.tiny_stack import models as tiny
 
         self.model = models.random_unet("vega", dtype, **TINY)
         self.encoder = tiny.tiny_clip_vision()
@@ -718,7 +718,7 @@ def _page(bench: Machine, figures: list[Figure], missing: list[str]) -> str:
 
 
 def _versions(bench: Machine) -> str:
-    from pfv_mepa.headless.find_host import host_at
+    from headless.host.find import host_at
 
     cuda = torch.version.cuda or "none"
     return f"{host_at(bench.host, 'host')}; torch {torch.__version__}, CUDA {cuda}; {time.strftime('%Y-%m-%d')}"
@@ -728,8 +728,8 @@ def _machine(options: argparse.Namespace, folder: Path) -> Machine | None:
     ends = time.monotonic() + options.budget
     if options.device == "cuda" and not torch.cuda.is_available():
         return None
-    from pfv_mepa.headless.boot_host import boot_host
-    from pfv_mepa.headless.find_host import require_host
+    from headless.host.boot import boot_host
+    from headless.host.find import require_host
 
     host = require_host()
     boot_host(host.path, folder)
@@ -749,7 +749,7 @@ def _machine(options: argparse.Namespace, folder: Path) -> Machine | None:
 
 def _make_tiny(bench: Machine) -> None:
     """Tiny widths and six cross-attentions, for all that the figures read of SDXL in this process."""
-    from pfv_mepa.headless.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
+    from tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
 
     TOPOLOGIES["smallest"] = Topology((1, 2, 4), (1, 1, 1), (0, 1, 1), NO_MIDDLE_BLOCK, (0, 0, 1, 1, 1, 1))
     for name, value in TINY.items():

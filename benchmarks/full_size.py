@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from headless.as_package import load_repository
+from headless.host.as_package import load_repository
 
 from .models import adapter_file, conditionings, encoded, random_unet
 
@@ -28,7 +28,7 @@ STEPS, SIDE = 2, 512
 def main(host: Path, rounds: int) -> None:
     """Measure and print."""
     load_repository()
-    from pfv_mepa.headless.boot_host import boot_host
+    from headless.host.boot import boot_host
 
     with tempfile.TemporaryDirectory(prefix="full-size-") as folder:
         boot_host(host, Path(folder))

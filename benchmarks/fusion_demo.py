@@ -37,11 +37,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: 20)")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args()
-    from headless.as_package import load_repository
+    from headless.host.as_package import load_repository
 
     load_repository()
-    from pfv_mepa.headless.boot_host import boot_host
-    from pfv_mepa.headless.find_host import require_host
+    from headless.host.boot import boot_host
+    from headless.host.find import require_host
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fusion-demo-") as folder:

@@ -140,7 +140,7 @@ def _region() -> Tensor:
 
 
 def _adapter_file(folder: Path, model: Any) -> Path:
-    from pfv_mepa.headless.tiny_stack import adapter_files
+    from tests.support.tiny_stack import adapter_files
 
     return adapter_files.write_plus_adapter(
         folder / "tiny.safetensors",

@@ -77,13 +77,13 @@ def growth_per_pixel(small: Cost, large: Cost, small_side: int, large_side: int)
 
 def costs_at(side: int) -> dict[str, Cost]:
     """Every case at one side, in this process."""
-    from headless.as_package import load_repository
+    from headless.host.as_package import load_repository
 
     load_repository()
     import torch
 
-    from pfv_mepa.headless.boot_host import boot_host
-    from pfv_mepa.headless.find_host import require_host
+    from headless.host.boot import boot_host
+    from headless.host.find import require_host
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="node-costs-") as folder, torch.inference_mode():
@@ -97,12 +97,12 @@ def cases(side: int) -> dict[str, Case]:
     """Name -> a run of a node on a square of this side. The product is a disk of 0.4 of the side, the hidden part a box."""
     import torch
 
-    from pfv_mepa.headless.tiny_stack.models import tiny_clip_vision
     from pfv_mepa.nodes.ad.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
     from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
     from pfv_mepa.nodes.mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
     from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
     from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
+    from tests.support.tiny_stack.models import tiny_clip_vision
 
     place = torch.arange(side)
     disk = (((place[:, None] - side / 2) ** 2 + (place - side / 2) ** 2) < (0.4 * side) ** 2).float()[None]

@@ -54,7 +54,7 @@ class IPAdapterPlus:
 
 def ip_adapter_plus(host: Path) -> IPAdapterPlus | None:
     """The pack from the host's custom_nodes, or None."""
-    from pfv_mepa.headless.as_package import load_as_package
+    from headless.host.as_package import load_as_package
 
     folder = host / "custom_nodes" / IP_ADAPTER_PLUS
     if not folder.is_dir():

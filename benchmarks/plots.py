@@ -29,7 +29,7 @@ def draw(figures: Iterable[tuple[Figure, dict[str, str]]], folder: Path) -> list
     try:
         from matplotlib.figure import Figure as Canvas
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("plots need matplotlib: pip install -r headless/requirements/bench.txt") from error
+        raise ModuleNotFoundError("plots need matplotlib: pip install -r requirements/bench.txt") from error
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for figure, about in figures:

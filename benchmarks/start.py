@@ -58,11 +58,11 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 def main(name: str) -> None:
     """Import the host, then the pack in children; the last line is JSON."""
-    from headless.as_package import load_repository
+    from headless.host.as_package import load_repository
 
     load_repository()
-    from pfv_mepa.headless.boot_host import boot_host
-    from pfv_mepa.headless.find_host import require_host
+    from headless.host.boot import boot_host
+    from headless.host.find import require_host
 
     host = require_host().path
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
@@ -95,7 +95,7 @@ def _import_ours() -> str:
     """As the host does it: the package, its entry point, its list of nodes."""
     import asyncio
 
-    from headless.as_package import REPOSITORY, load_repository
+    from headless.host.as_package import REPOSITORY, load_repository
 
     async def nodes() -> None:
         extension = await load_repository().comfy_entrypoint()

@@ -1,5 +1,11 @@
-"""Everything from the command line: ComfyUI found, started and driven over its API, or diffusers in its place.
+"""Everything without a page: ComfyUI found, started and driven over its API; one ad, or a whole catalogue of them.
 
-`python3 -m headless.make_ad` makes one ad and shows what made it; `python3 -m headless.run_tests` runs every test.
-Both run on a bare Python: they import nothing but the standard library until they have found or made an environment.
+host        a ComfyUI on this machine: found, started, and the Python that runs it
+server      the client of a ComfyUI server, wherever it is
+ad          one ad, and a sheet that shows what made it
+catalogue   an ad for every row of a table, over many servers
+
+The commands are `python3 -m headless.make_ad`, `pfv-catalogue` (here also `python3 -m headless.catalogue`),
+`python3 -m headless.run_tests` and `python3 -m headless.run_hosts`. `host`, and the commands until they have found or made an
+environment, import the standard library alone. `server` and `host` import nothing of the other rooms.
 """

@@ -14,9 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .environment import EnvironmentFailedError, python_for
-from .find_host import PACK_ROOT, HostNotFoundError
-from .plan import ENGINES, PlanError, plan_ad
+from .ad.plan import ENGINES, PlanError, plan_ad
+from .host.environment import EnvironmentFailedError, python_for
+from .host.find import PACK_ROOT, HostNotFoundError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
     plan = plan_ad(parser().parse_args(arguments))  # complain about options before anything is installed
     print(plan.host or "no ComfyUI: the demo's ad will be made with diffusers", flush=True)
     python = python_for(plan.host, plan.extras)
-    command = [str(python), "-m", "headless.produce_ad", *arguments]
+    command = [str(python), "-m", "headless.ad.produce", *arguments]
     # To models as small as the demo's, threads cost more than they bring.
     threads = {} if plan.models else {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     return subprocess.call(command, cwd=PACK_ROOT, env=os.environ | threads)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .environment import EnvironmentFailedError, python_for
-from .find_host import HOW_TO_GET_HOST, PACK_ROOT, UNKNOWN, Host, HostNotFoundError, find_hosts, host_at
+from .host.environment import EnvironmentFailedError, python_for
+from .host.find import HOW_TO_GET_HOST, PACK_ROOT, UNKNOWN, Host, HostNotFoundError, find_hosts, host_at
 from .run_tests import extras_for, pytest_command, pytest_environ
 
 ENVIRONMENTS = PACK_ROOT / ".venvs"  # one folder for each version

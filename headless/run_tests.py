@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .environment import EnvironmentFailedError, python_for
-from .find_chromium import find_chromium
-from .find_host import HOW_TO_GET_HOST, PACK_ROOT, Host, HostNotFoundError, find_host
+from .host.environment import EnvironmentFailedError, python_for
+from .host.find import HOW_TO_GET_HOST, PACK_ROOT, Host, HostNotFoundError, find_host
+from .host.find_chromium import find_chromium
 
 MOST_WORKERS = 4  # each holds a ComfyUI of its own
 

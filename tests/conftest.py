@@ -1,9 +1,9 @@
 """Loads the repository once as the package `pfv_mepa`, and leaves out the tests whose host or browser is not there.
 
 The repository root must not come before the host on sys.path: its `nodes/` would shadow ComfyUI's own nodes.py. So tests of
-the pack import `pfv_mepa.pfv_core`, `pfv_mepa.nodes` and `pfv_mepa.headless`, whatever the checkout's folder is called. What
-is built on the core (`pfv_diffusers`, `pfv_train`, `pfv_demo`, `pfv_eval`) is imported by its own name, from the end of the path,
-and brings its own `pfv_core`: classes of the two do not mix, tensors and files do.
+the pack import `pfv_mepa.pfv_core` and `pfv_mepa.nodes`, whatever the checkout's folder is called. What is built on the core
+(`headless`, `pfv_diffusers`, `pfv_train`, `pfv_demo`, `pfv_eval`) is imported by its own name, from the end of the path, and
+brings its own `pfv_core`: classes of the two do not mix, tensors and files do.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ HOST_TESTS = "tests/host/"
 
 sys.path.append(str(ROOT))
 
-from headless.as_package import load_repository  # noqa: E402  (the path comes first)
+from headless.host.as_package import load_repository  # noqa: E402  (the path comes first)
 
 load_repository()
 
-from pfv_mepa.headless.cpu_torch_stand_ins import apply_where_needed  # noqa: E402  (needs the package)
-from pfv_mepa.headless.find_chromium import HOW_TO_GET_CHROMIUM, find_chromium  # noqa: E402
-from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, find_host  # noqa: E402
+from headless.host.find import HOW_TO_GET_HOST, find_host  # noqa: E402
+from headless.host.find_chromium import HOW_TO_GET_CHROMIUM, find_chromium  # noqa: E402
+from headless.host.torch_stand_ins import apply_where_needed  # noqa: E402  (needs the package)
 
 apply_where_needed()  # before anything imports diffusers or transformers, which a torchvision that does not load breaks
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from headless.host.find import PACK_ROOT
 from pfv_core.adapter.checkpoint import save_adapter
 from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
 from pfv_core.attention.unet_layout import unet_layers
 from pfv_demo import sizes, stack
-from pfv_mepa.headless.find_host import PACK_ROOT
 
 LAYERS = unet_layers([(1, 1)], (1, 1), [(1, 1), (1, 1)])
 

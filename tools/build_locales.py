@@ -16,9 +16,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headless.environment import EnvironmentFailedError
-from headless.find_host import PACK_ROOT, HostNotFoundError
-from headless.start_host import HostStartError
+from headless.host.environment import EnvironmentFailedError
+from headless.host.find import PACK_ROOT, HostNotFoundError
+from headless.host.start import HostStartError
 
 from .workflow_parts.definitions import Json
 from .workflow_parts.server import object_info_of

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from headless.environment import EnvironmentFailedError
-from headless.find_host import PACK_ROOT, HostNotFoundError
-from headless.start_host import HostStartError
+from headless.host.environment import EnvironmentFailedError
+from headless.host.find import PACK_ROOT, HostNotFoundError
+from headless.host.start import HostStartError
 
 from .workflow_parts.description import Workflow, WorkflowError
 from .workflow_parts.formats import DEMO_FORMATS, FORMATS

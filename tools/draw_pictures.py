@@ -16,10 +16,10 @@ from shutil import copytree
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from headless.client import ApiError, Client
-from headless.environment import EnvironmentFailedError, python_for
-from headless.find_host import PACK_ROOT, HostNotFoundError, require_host
-from headless.start_host import HostStartError, running_host
+from headless.host.environment import EnvironmentFailedError, python_for
+from headless.host.find import PACK_ROOT, HostNotFoundError, require_host
+from headless.host.start import HostStartError, running_host
+from headless.server.client import ApiError, Client
 
 from .picture_parts.panels import HELP
 from .picture_parts.studio import WORKFLOWS, Panels, Studio

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURES = {"Icon": "icons/icon.svg", "Banner": "icons/banner.svg"}
+PICTURES = {"Icon": "docs/icons/icon.svg", "Banner": "docs/icons/banner.svg"}
 
 
 def addresses(url: str) -> tuple[str, str]:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from pfv_mepa.headless.find_chromium import find_chromium
-from pfv_mepa.headless.find_host import PACK_ROOT, require_host
-from pfv_mepa.headless.start_host import running_host
+from headless.host.find import PACK_ROOT, require_host
+from headless.host.find_chromium import find_chromium
+from headless.host.start import running_host
 from pfv_mepa.tests.browser.comfy_page import ComfyPage
 from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
 

@@ -16,10 +16,10 @@ from shutil import copytree
 
 from playwright.sync_api import sync_playwright
 
-from headless.environment import python_for
-from headless.find_chromium import HOW_TO_GET_CHROMIUM, find_chromium
-from headless.find_host import PACK_ROOT, require_host
-from headless.start_host import running_host
+from headless.host.environment import python_for
+from headless.host.find import PACK_ROOT, require_host
+from headless.host.find_chromium import HOW_TO_GET_CHROMIUM, find_chromium
+from headless.host.start import running_host
 from tests.browser.comfy_page import ComfyPage
 
 WORKFLOW = PACK_ROOT / "workflows" / "demo_full.json"

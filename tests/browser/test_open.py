@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pfv_mepa.headless.client import Client, saved_images
-from pfv_mepa.headless.find_host import PACK_ROOT
-from pfv_mepa.headless.workflow import load_prompt, set_inputs, the_node
+from headless.ad.workflow import load_prompt, set_inputs, the_node
+from headless.host.find import PACK_ROOT
+from headless.server.client import Client, saved_images
 from pfv_mepa.tests.browser.conftest import NAMES, WORKFLOWS
 
 OLD = PACK_ROOT / "tests" / "host" / "old_workflows"

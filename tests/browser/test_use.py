@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Route
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
-from pfv_mepa.headless.find_host import PACK_ROOT
+from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.browser.comfy_page import HELP, SEARCH_FIELD, SEARCH_RESULT
 from pfv_mepa.tests.browser.conftest import REFERENCE, STROKE, WORKFLOWS
 

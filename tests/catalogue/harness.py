@@ -13,8 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +86,6 @@ class StubProcess:
         return [line.rpartition("/")[2] for line in lines]
 
 
-@contextmanager
-def dask(part: str, *options: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One of Dask's own commands, `scheduler` or `worker`, on loopback."""
-    program = f"from distributed.cli.dask_{part} import main; main()"
-    line = [sys.executable, "-c", program, *options, "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
-    environment = ENVIRONMENT | variables | {"DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "5s"}
-    process = subprocess.Popen(line, env=environment, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 def free_port() -> int:
     """A loopback port that nobody uses at this moment."""
     with socket.socket() as probe:
@@ -145,7 +130,7 @@ def write_catalogue(folder: Path, num_products: int, formats: Sequence[str], see
 def command(catalogue: Path, out: Path, servers: Iterable[str], *options: str, workflow: str = "full") -> list[str]:
     """The command's line."""
     urls = [part for url in servers for part in ("--server", url)]
-    line = [sys.executable, "-m", "pfv_catalogue", str(catalogue), "--out", str(out), *urls]
+    line = [sys.executable, "-m", "headless.catalogue", str(catalogue), "--out", str(out), *urls]
     return [*line, "--workflow", str(WORKFLOWS / f"{workflow}.json"), *options]
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from aiohttp import web
 
-from pfv_catalogue.columns import Columns
-from pfv_catalogue.jobs import JobMaker
-from pfv_catalogue.ledger import Ledger
-from pfv_catalogue.named_inputs import Workflow
-from pfv_catalogue.run import Reporter, Tally, run_on_servers
-from pfv_mepa.headless.find_host import PACK_ROOT
+from headless.catalogue.columns import Columns
+from headless.catalogue.jobs import JobMaker
+from headless.catalogue.ledger import Ledger
+from headless.catalogue.named_inputs import Workflow
+from headless.catalogue.run import Reporter, Tally, run_on_servers
+from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.catalogue.stub_server import Stub
 
 PATIENCE = {"lost_after": 1.0, "give_up_after": 5.0}

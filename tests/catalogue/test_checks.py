@@ -9,13 +9,13 @@ import json
 import pytest
 from PIL import Image
 
-from pfv_catalogue.checks import check_ad, passed, product_places, read_ad
-from pfv_catalogue.columns import Columns
-from pfv_catalogue.jobs import JobMaker
-from pfv_catalogue.named_inputs import Workflow
-from pfv_catalogue.pictures import PictureError, read_picture
-from pfv_catalogue.rows import Row
-from pfv_mepa.headless.find_host import PACK_ROOT
+from headless.catalogue.checks import check_ad, passed, product_places, read_ad
+from headless.catalogue.columns import Columns
+from headless.catalogue.jobs import JobMaker
+from headless.catalogue.named_inputs import Workflow
+from headless.catalogue.pictures import PictureError, read_picture
+from headless.catalogue.rows import Row
+from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.catalogue.harness import draw_product
 
 FULL = Workflow.read(PACK_ROOT / "workflows" / "api" / "full.json")

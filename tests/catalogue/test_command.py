@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from pfv_catalogue.command import app
+from headless.catalogue.command import app
 from pfv_mepa.tests.catalogue.harness import (
     WORKFLOWS,
     StubProcess,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from pfv_catalogue.columns import Columns
-from pfv_catalogue.jobs import MAX_SEED, JobMaker, RowError, parse_formats, parse_seeds
-from pfv_catalogue.named_inputs import Workflow
-from pfv_catalogue.rows import Row
-from pfv_mepa.headless.find_host import PACK_ROOT
+from headless.catalogue.columns import Columns
+from headless.catalogue.jobs import MAX_SEED, JobMaker, RowError, parse_formats, parse_seeds
+from headless.catalogue.named_inputs import Workflow
+from headless.catalogue.rows import Row
+from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.catalogue.harness import draw_product
 
 API = PACK_ROOT / "workflows" / "api"

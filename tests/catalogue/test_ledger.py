@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pfv_catalogue.ledger import DryLedger, Ledger, LedgerError
+from headless.catalogue.ledger import DryLedger, Ledger, LedgerError
 
 ONE, OTHER = "1" * 64, "2" * 64
 

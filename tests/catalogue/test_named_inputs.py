@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from pfv_catalogue.columns import Columns, parse_mapping
-from pfv_catalogue.named_inputs import UnknownInputError, Workflow, WorkflowError, coerced
-from pfv_mepa.headless.find_host import PACK_ROOT
+from headless.catalogue.columns import Columns, parse_mapping
+from headless.catalogue.named_inputs import UnknownInputError, Workflow, WorkflowError, coerced
+from headless.host.find import PACK_ROOT
 
 SHIPPED = sorted((PACK_ROOT / "workflows" / "api").glob("*.json"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pfv_catalogue.rows import MAX_FIELD, MAX_LINE, BadRow, CatalogueError, Row, read_rows
+from headless.catalogue.rows import MAX_FIELD, MAX_LINE, BadRow, CatalogueError, Row, read_rows
 
 
 def rows(tmp_path, content, name="c.csv"):

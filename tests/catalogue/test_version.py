@@ -6,11 +6,11 @@ from pathlib import Path
 
 import tomli
 
-import pfv_catalogue
+from headless.catalogue import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_version_is_the_projects():
     project = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert pfv_catalogue.__version__ == project["version"]
+    assert __version__ == project["version"]

@@ -6,7 +6,7 @@ import importlib
 import warnings
 from types import ModuleType
 
-from pfv_mepa.headless.cpu_torch_stand_ins import apply_where_needed
+from headless.host.torch_stand_ins import apply_where_needed
 
 
 def import_third_party(name: str) -> ModuleType:

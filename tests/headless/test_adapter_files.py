@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pfv_mepa.headless.tiny_stack.adapter_files import write_linear_adapter, write_plus_adapter
+from pfv_mepa.tests.support.tiny_stack.adapter_files import write_linear_adapter, write_plus_adapter
 
 LAYERS = [64, 64, 128]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from pfv_mepa.headless.check_ad import embedded_prompt, measure_exactness, same_workflow
+from headless.ad.check_ad import embedded_prompt, measure_exactness, same_workflow
 from pfv_mepa.pfv_core.ad.composite import paste_back
 
 

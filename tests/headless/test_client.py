@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pfv_mepa.headless.client import (
+from headless.server.client import (
     ApiError,
     Client,
     ExecutionFailedError,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfv_mepa.headless import contact_sheet, make_ad
-from pfv_mepa.headless.contact_sheet import CAPTION, COLUMNS, DEMO_GRID, MARGIN, PANEL_HEIGHT, PAPER
-from pfv_mepa.headless.pictures import DEMO_INPUTS
-from pfv_mepa.headless.plan import DEMO_SIZE, Plan, plan_workflow
+from headless import make_ad
+from headless.ad import contact_sheet
+from headless.ad.contact_sheet import CAPTION, COLUMNS, DEMO_GRID, MARGIN, PANEL_HEIGHT, PAPER
+from headless.ad.pictures import DEMO_INPUTS
+from headless.ad.plan import DEMO_SIZE, Plan, plan_workflow
 
 
 @pytest.fixture

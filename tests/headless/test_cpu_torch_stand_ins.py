@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from pfv_mepa.headless import cpu_torch_stand_ins as stand_ins
+from headless.host import torch_stand_ins as stand_ins
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfv_mepa.headless import check_ad, make_ad, produce_ad
-from pfv_mepa.headless.diffusers_engine import DiffusersEngine
-from pfv_mepa.headless.pictures import DEMO_INPUTS
-from pfv_mepa.headless.plan import DEMO_SIZE, Plan, plan_workflow
-from pfv_mepa.headless.workflow import nodes_of, set_inputs, the_node, without_pfv
+from headless import make_ad
+from headless.ad import check_ad
+from headless.ad import produce as produce_ad
+from headless.ad.diffusers_engine import DiffusersEngine
+from headless.ad.pictures import DEMO_INPUTS
+from headless.ad.plan import DEMO_SIZE, Plan, plan_workflow
+from headless.ad.workflow import nodes_of, set_inputs, the_node, without_pfv
 from pfv_mepa.tests.demo_weights import write_random_weights
 
 PICTURES = {file.name: file for file in DEMO_INPUTS.glob("*.png")}
@@ -137,7 +139,7 @@ def test_a_missing_file_of_the_weights_is_named(tmp_path):
 
 def test_the_whole_run(engine, tmp_path, monkeypatch, capsys):
     """Two ads, a sheet, all pictures, and what to do next."""
-    monkeypatch.setattr("pfv_mepa.headless.diffusers_engine.DiffusersEngine", lambda: engine)
+    monkeypatch.setattr("headless.ad.diffusers_engine.DiffusersEngine", lambda: engine)
     own = tmp_path / "own.png"
     shutil.copy(PICTURES["demo_product.png"], own)
     arguments = ["--engine", "diffusers", "--out", str(tmp_path / "out"), "--steps", "1", "--product", str(own)]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless import environment
-from pfv_mepa.headless.environment import EnvironmentFailedError, python_for
-from pfv_mepa.headless.find_host import Host
+from headless.host import environment
+from headless.host.environment import EnvironmentFailedError, python_for
+from headless.host.find import Host
 
 PACKAGE = "pfv_mepa_only_in_this_test"
 

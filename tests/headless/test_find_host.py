@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, PACK_ROOT, HostNotFoundError, find_host, find_hosts
+from headless.host.find import HOW_TO_GET_HOST, PACK_ROOT, HostNotFoundError, find_host, find_hosts
 
 
 def make_host(path: Path, version: str | None = "0.3.64") -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless import make_ad
-from pfv_mepa.headless.plan import PlanError
+from headless import make_ad
+from headless.ad.plan import PlanError
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def calls(monkeypatch):
 def test_without_a_host_diffusers_is_installed_and_the_exit_status_handed_on(calls):
     arguments = ["--engine", "diffusers", "--seed", "5"]
     assert make_ad.main(arguments) == 3
-    assert calls == [(None, ["diffusers"]), (["-m", "headless.produce_ad", *arguments], "1")]
+    assert calls == [(None, ["diffusers"]), (["-m", "headless.ad.produce", *arguments], "1")]
 
 
 def test_what_cannot_be_made_is_said_before_anything_is_installed(calls):

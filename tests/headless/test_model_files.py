@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless.model_files import KINDS, find_model_files, read_shapes
+from headless.ad.model_files import KINDS, find_model_files, read_shapes
 
 UNET = "model.diffusion_model."
 SDXL = {

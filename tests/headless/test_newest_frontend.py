@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless.newest_frontend import VERSION, FrontendNotInstalledError, newest_frontend
+from pfv_mepa.tests.support.newest_frontend import VERSION, FrontendNotInstalledError, newest_frontend
 
 NAME = f"comfyui_frontend_package-{VERSION}"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfv_mepa.headless import photos
+from headless.ad import photos
 
 SIZES = [(768, 512), (512, 512), (416, 640)]
 

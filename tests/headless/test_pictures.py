@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headless import make_ad
+from headless.ad import photos, pictures
+from headless.ad.model_files import ModelFiles
+from headless.ad.plan import DEMO_SIZE, Plan, plan_workflow
+from headless.ad.workflow import nodes_of
 from pfv_demo import inputs as demo
-from pfv_mepa.headless import make_ad, photos, pictures
-from pfv_mepa.headless.model_files import ModelFiles
-from pfv_mepa.headless.plan import DEMO_SIZE, Plan, plan_workflow
-from pfv_mepa.headless.workflow import nodes_of
 
 SIZE = (192, 128)
 SDXL = Plan(None, ModelFiles("c", "n", "v", "a"), "", SIZE)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pfv_mepa.headless import make_ad, plan
-from pfv_mepa.headless.find_host import Host
-from pfv_mepa.headless.model_files import ModelFiles
-from pfv_mepa.headless.plan import DEMO_SIZE, SDXL_SIZE, Plan, PlanError, next_steps, plan_ad, plan_workflow
-from pfv_mepa.headless.workflow import the_node
+from headless import make_ad
+from headless.ad import plan
+from headless.ad.model_files import ModelFiles
+from headless.ad.plan import DEMO_SIZE, SDXL_SIZE, Plan, PlanError, next_steps, plan_ad, plan_workflow
+from headless.ad.workflow import the_node
+from headless.host.find import Host
 
 FILES = ModelFiles("c.safetensors", "n.safetensors", "v.safetensors", "a.safetensors")
 NAMED = "--checkpoint c.safetensors --controlnet n.safetensors --clip-vision v.safetensors --adapter a.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from xml.etree import ElementTree
 import pytest
 import tomli
 
-from pfv_mepa.headless.find_host import PACK_ROOT
+from headless.host.find import PACK_ROOT
+from pfv_mepa.tests.support.archive import archive_files
 from pfv_mepa.tools import registry_metadata as registry
 
 PROJECT = (PACK_ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -29,8 +31,8 @@ def test_addresses_are_written_once_and_replaced():
     parsed = tomli.loads(written)
     assert parsed["project"]["urls"]["Repository"] == URL
     comfy = parsed["tool"]["comfy"]
-    assert comfy["Icon"] == "https://raw.githubusercontent.com/somebody/ads/HEAD/icons/icon.svg"
-    assert comfy["Banner"] == "https://raw.githubusercontent.com/somebody/ads/HEAD/icons/banner.svg"
+    assert comfy["Icon"] == "https://raw.githubusercontent.com/somebody/ads/HEAD/docs/icons/icon.svg"
+    assert comfy["Banner"] == "https://raw.githubusercontent.com/somebody/ads/HEAD/docs/icons/banner.svg"
     assert registry.with_addresses(written, URL + ".git") == written
     assert registry.with_addresses(registry.with_addresses(written, "https://github.com/a/b"), URL) == written
     without = {"urls"}, {"Icon", "Banner"}
@@ -77,7 +79,7 @@ def test_the_workflow_checks_first_and_holds_no_secret():
 @pytest.mark.parametrize(("name", "size"), [("icon", (400, 400)), ("banner", (1260, 540))])
 def test_icon_and_banner_have_the_registrys_shapes(name, size):
     """At most 400x400 and square; 21:9."""
-    root = ElementTree.parse(PACK_ROOT / "icons" / f"{name}.svg").getroot()
+    root = ElementTree.parse(PACK_ROOT / "docs" / "icons" / f"{name}.svg").getroot()
     assert (int(root.get("width")), int(root.get("height"))) == size
 
 
@@ -86,6 +88,37 @@ def test_what_is_left_out_of_the_archive_is_named_from_the_root():
     lines = (PACK_ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
     left_out = [line for line in lines if not line.startswith("#")]
     assert all(line.startswith("/") and (PACK_ROOT / line.strip("/")).is_dir() for line in left_out)
-    assert not {"/nodes/", "/pfv_core/", "/pfv_demo/", "/headless/", "/web/", "/workflows/", "/locales/"} & set(
-        left_out
-    )
+
+
+def test_the_archive_holds_what_a_host_reads():
+    found = {file.parts[0] for file in archive_files(PACK_ROOT) if len(file.parts) > 1}
+    assert found == {"nodes", "pfv_core", "pfv_demo", "web", "workflows", "locales"}
+
+
+STARTS_SOMETHING = {
+    "subprocess",
+    "os.system",
+    "os.popen",
+    "os.exec",
+    "pip",
+    "ensurepip",
+    "pickle",
+    "ctypes",
+    "socket",
+    "urllib",
+}
+
+
+def test_the_archive_starts_no_process_and_opens_no_connection():
+    """A scanner of node packs counts such imports, wherever they stand."""
+    for file in archive_files(PACK_ROOT):
+        if file.suffix != ".py":
+            continue
+        for node in ast.walk(ast.parse((PACK_ROOT / file).read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
+            names += [node.func.id] if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else []
+            bad = {name for name in names if name in {"eval", "exec"} or name.split(".")[0] in STARTS_SOMETHING}
+            bad |= set(names) & STARTS_SOMETHING
+            assert not bad, f"{file}:{getattr(node, 'lineno', 0)} uses {bad}"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless import find_host, run_hosts
-from pfv_mepa.headless.environment import EnvironmentFailedError
-from pfv_mepa.headless.find_host import Host, HostNotFoundError
-from pfv_mepa.headless.run_hosts import (
+from headless import run_hosts
+from headless.host import find as find_host
+from headless.host.environment import EnvironmentFailedError
+from headless.host.find import Host, HostNotFoundError
+from headless.run_hosts import (
     HEAD,
     Result,
     hosts_of,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless import run_tests
-from pfv_mepa.headless.find_host import HOW_TO_GET_HOST, PACK_ROOT, Host
+from headless import run_tests
+from headless.host.find import HOW_TO_GET_HOST, PACK_ROOT, Host
 
 NEWEST = Host(Path("/comfy/ComfyUI"), "the newest in /comfy", "0.33.0")
 

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from pfv_mepa.headless.find_host import PACK_ROOT
-from pfv_mepa.headless.workflow import (
+from headless.ad.workflow import (
     NodeNotFoundError,
     load_prompt,
     nodes_of,
@@ -16,6 +15,7 @@ from pfv_mepa.headless.workflow import (
     the_node,
     without_pfv,
 )
+from headless.host.find import PACK_ROOT
 
 PROMPT = {
     "1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cup"}, "_meta": {"title": "Prompt"}},

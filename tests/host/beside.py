@@ -21,11 +21,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.headless.tiny_stack.models import CONTEXT_DIM, tiny_conditioning
 from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet, MEPABranch
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
 from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half
+from pfv_mepa.tests.support.tiny_stack.models import CONTEXT_DIM, tiny_conditioning
 
 ROUNDING = 2e-5  # relative rms of float32 runs that add up in another order; the largest of them is 6e-6
 VISIBLE = 0.05  # relative rms that "it has an effect" asks for

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless.boot_host import boot_host
-from pfv_mepa.headless.find_host import require_host
+from headless.host.boot import boot_host
+from headless.host.find import require_host
 
 _base_directory = tempfile.TemporaryDirectory(prefix="host-tests-", ignore_cleanup_errors=True)
 boot_host(require_host().path, Path(_base_directory.name))
 
 import comfy.model_management  # noqa: E402  (the boot comes first)
 
-from pfv_mepa.headless.tiny_stack import adapter_files, models  # noqa: E402  (needs the host)
+from pfv_mepa.tests.support.tiny_stack import adapter_files, models  # noqa: E402  (needs the host)
 
 
 @pytest.fixture(autouse=True)

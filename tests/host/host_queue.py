@@ -12,9 +12,9 @@ import execution
 import nodes as host_nodes
 import torch
 
-from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.nodes.extension import NODES
 from pfv_mepa.tests.host.sampling import reference, right_half
+from pfv_mepa.tests.support.tiny_stack import models
 
 Prompt = dict[str, dict[str, Any]]
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.headless.tiny_stack.calls import facts_of_a_call
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
+from pfv_mepa.tests.support.tiny_stack.calls import facts_of_a_call
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 
 MEPAAdapterLoader.GET_SCHEMA()  # the host reads every schema when it loads the pack; this one's makes models/ipadapter known
 

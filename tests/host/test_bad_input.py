@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
@@ -23,6 +22,7 @@ from pfv_mepa.tests.host.sampling import (
     right_half,
     sample,
 )
+from pfv_mepa.tests.support.tiny_stack import adapter_files, models
 
 
 def rebinarize(clip_vision, image, mask=None, fit="pad", threshold=0.0):

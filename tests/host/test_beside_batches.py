@@ -10,7 +10,6 @@ import comfy.cli_args
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack.models import tiny_controlnet, tiny_model
 from pfv_mepa.tests.host.beside import (
     EVERYTHING,
     HEIGHT,
@@ -31,6 +30,7 @@ from pfv_mepa.tests.host.beside import (
     run,
 )
 from pfv_mepa.tests.host.sampling import image_prompt, painted, reference
+from pfv_mepa.tests.support.tiny_stack.models import tiny_controlnet, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # the windows of older hosts
 SCALE = 5.0

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 from pfv_mepa.tests.host.beside import (
     EVERYTHING,
     HEIGHT,
@@ -35,6 +34,7 @@ from pfv_mepa.tests.host.beside import (
     sigmas_of,
 )
 from pfv_mepa.tests.host.sampling import right_half, sample
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 
 SCALE = 5.0
 LATENT = HEIGHT // 8, WIDTH // 8

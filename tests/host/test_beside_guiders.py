@@ -11,7 +11,6 @@ import pytest
 import torch
 from comfy_extras.nodes_perpneg import perp_neg
 
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 from pfv_mepa.tests.host.beside import (
     HEIGHT,
     PARTS,
@@ -37,6 +36,7 @@ from pfv_mepa.tests.host.beside import (
     sigmas_of,
 )
 from pfv_mepa.tests.host.sampling import sample
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 
 SCALE = 5.0
 

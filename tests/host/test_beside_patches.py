@@ -9,7 +9,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.tests.host.beside import (
     EVERYTHING,
     HEIGHT,
@@ -30,6 +29,7 @@ from pfv_mepa.tests.host.beside import (
     prompts,
     run,
 )
+from pfv_mepa.tests.support.tiny_stack import adapter_files, models
 
 SCALE = 5.0
 COMBINING = {  # what is made of the predictions is changed

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack.models import tiny_controlnet
 from pfv_mepa.tests.host.beside import (
     Pack,
     assert_apart,
@@ -24,6 +23,7 @@ from pfv_mepa.tests.host.beside import (
     prompts,
     run,
 )
+from pfv_mepa.tests.support.tiny_stack.models import tiny_controlnet
 
 SCALE = 5.0
 PERCENT = 0.2  # of the windows

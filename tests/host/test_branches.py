@@ -10,7 +10,6 @@ import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscreteDistilled
 
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, image_prompt_patches
 from pfv_mepa.nodes.host.regional_prompt import PromptRun
 from pfv_mepa.nodes.host.schedule import NoiseSchedule
@@ -26,6 +25,7 @@ from pfv_mepa.tests.host.sampling import (
     right_half,
     sample,
 )
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 
 STD_NORM = {"std_norm": True}
 TIME = {"time_weighting": True, "gamma": 600}  # 0.33 at the first step, so it takes part in all of them

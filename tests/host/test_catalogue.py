@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pfv_mepa.headless.check_ad import embedded_prompt
-from pfv_mepa.headless.find_host import require_host
-from pfv_mepa.headless.pictures import DEMO_INPUTS
-from pfv_mepa.headless.start_host import running_host
-from pfv_mepa.headless.workflow import the_node
+from headless.ad.check_ad import embedded_prompt
+from headless.ad.pictures import DEMO_INPUTS
+from headless.ad.workflow import the_node
+from headless.host.find import require_host
+from headless.host.start import running_host
 from pfv_mepa.tests.catalogue.harness import ENVIRONMENT, command, manifest, num_lines, run, run_and_kill
 from pfv_mepa.tests.demo_weights import copy_pack
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-from pfv_mepa.headless.tiny_stack import models
-from pfv_mepa.headless.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
 from pfv_mepa.nodes.host import compiled, operators
 from pfv_mepa.nodes.host.compiled import GuardedBackend, compiled_run
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
 from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
+from pfv_mepa.tests.support.tiny_stack import models
+from pfv_mepa.tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
 
 try:
     from comfy_extras.nodes_torch_compile import skip_torch_compile_dict as host_filter

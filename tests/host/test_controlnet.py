@@ -10,7 +10,6 @@ import pytest
 import torch
 from comfy_extras.nodes_controlnet import SetUnionControlNetType
 
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.nodes.host.slots import host_attention
 from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet
 from pfv_mepa.tests.host.sampling import (
@@ -22,6 +21,7 @@ from pfv_mepa.tests.host.sampling import (
     right_half,
     sample,
 )
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 
 
 @pytest.fixture(scope="module")

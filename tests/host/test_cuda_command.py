@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pfv_mepa.headless.find_host import PACK_ROOT, require_host
+from headless.host.find import PACK_ROOT, require_host
 
 TITLES = (
     "Identities on the device",

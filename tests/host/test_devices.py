@@ -26,7 +26,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning, tiny_controlnet
 from pfv_mepa.nodes.host import fusion_run, slots, tracking
 from pfv_mepa.nodes.host.controlnet import apply_to_control_net
 from pfv_mepa.nodes.host.cross_attention import apply_prompt
@@ -42,6 +41,7 @@ from pfv_mepa.pfv_core.attention.fusion import Combine, FusionControl
 from pfv_mepa.pfv_core.attention.plan import RowPlan
 from pfv_mepa.pfv_core.research.mask_input import CONTEXT_DIM, MaskInput
 from pfv_mepa.tests.host.sampling import image_prompt, reference
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_controlnet
 
 GUIDER = SimpleNamespace(model_patcher=SimpleNamespace(apply_hooks=lambda hooks: None))
 KINDS = ("meta", "cuda")

@@ -8,12 +8,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
-from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.host.adapter import HostAdapter, ImagePrompt
 from pfv_mepa.nodes.host.cross_attention import apply_image_prompt, image_prompt_patches
 from pfv_mepa.pfv_core.adapter.checkpoint import read_tensors
 from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
 from pfv_mepa.tests.host.sampling import options_of_a_call
+from pfv_mepa.tests.support.tiny_stack import adapter_files, models
 
 CONTEXT, POOLED, ENCODER = 64, 40, 96
 ROWS, COLUMNS = 16, 24

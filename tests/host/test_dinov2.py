@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack.host_pack.architectures import clip_vision_from_config
-from pfv_mepa.headless.tiny_stack.models import VISION_WIDTH, randomize
 from pfv_mepa.nodes.host.vit import encoder_spec
 from pfv_mepa.nodes.mepa.branch_nodes import MEPABranch
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.pfv_core.reference.vit import EncoderSpec
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, painted, reference, right_half, sample
+from pfv_mepa.tests.support.tiny_stack.host_pack.architectures import clip_vision_from_config
+from pfv_mepa.tests.support.tiny_stack.models import VISION_WIDTH, randomize
 
 CONFIG = {  # the host's dino2_large.json, narrow and shallow
     "model_type": "dinov2",

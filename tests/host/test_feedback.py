@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.nodes.ad import product_nodes
 from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply
 from pfv_mepa.nodes.reference.encode_nodes import PFVMaskRebinarize
 from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference, right_half
+from pfv_mepa.tests.support.tiny_stack import models
 
 
 @pytest.fixture

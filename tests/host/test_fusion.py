@@ -16,12 +16,12 @@ from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
-from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.nodes.host import fusion_run
 from pfv_mepa.nodes.host.fusion_run import FusionRun
 from pfv_mepa.nodes.host.slots import host_attention
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
+from pfv_mepa.tests.support.tiny_stack import models
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}  # of the largest value, in float32 through a whole random U-Net
 SELF_ATTENTIONS = {"sdxl": 70, "vega": 15, "koala700m": 21, "sd15": 16}

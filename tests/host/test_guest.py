@@ -13,7 +13,6 @@ import pytest
 import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
 
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.nodes.host.cross_attention import image_prompt_patches
 from pfv_mepa.tests.host.sampling import (
     apply,
@@ -24,6 +23,7 @@ from pfv_mepa.tests.host.sampling import (
     right_half,
     sample,
 )
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}  # of the largest value, in float32 through a whole random U-Net
 

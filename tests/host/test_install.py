@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pfv_mepa.headless import cpu_torch_stand_ins
-from pfv_mepa.headless.find_host import PACK_ROOT, require_host
-from pfv_mepa.headless.start_host import NOT_COPIED
+from headless.host import torch_stand_ins as cpu_torch_stand_ins
+from headless.host.find import PACK_ROOT, require_host
+from pfv_mepa.tests.support.archive import unpack_archive
 
 NOT_COPIED_OF_HOST = ("models", "input", "output", "temp", "user", "custom_nodes", "venv", "__pycache__")
 OF_THE_HOST = ("user", "temp", "input", "output", "models")  # what every start of it makes, with or without packs
@@ -20,7 +20,7 @@ OF_THE_HOST = ("user", "temp", "input", "output", "models")  # what every start 
 
 @pytest.fixture
 def installed(tmp_path) -> Path:
-    """A host of its own, with the pack copied into its custom_nodes."""
+    """A host of its own, with the registry's archive of the pack in its custom_nodes."""
     host = tmp_path / "ComfyUI"
     host.mkdir()
     for entry in require_host().path.iterdir():
@@ -29,7 +29,7 @@ def installed(tmp_path) -> Path:
         elif entry.is_file():
             shutil.copy(entry, host)
     (host / "models" / "ipadapter").mkdir(parents=True)
-    shutil.copytree(PACK_ROOT, host / "custom_nodes" / "pfv-mepa", ignore=NOT_COPIED)
+    unpack_archive(PACK_ROOT, host / "custom_nodes" / "pfv-mepa")
     return host
 
 

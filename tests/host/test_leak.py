@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack import models
-from pfv_mepa.headless.tiny_stack.topologies import NO_MIDDLE_BLOCK, Topology
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.tests.host.sampling import apply, options_of_a_call, outputs
+from pfv_mepa.tests.support.tiny_stack import models
+from pfv_mepa.tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, Topology
 
 CASES = 2000
 MODES, FITS, THRESHOLDS = ("drop", "zero"), ("pad", "crop", "stretch"), (0.0, 0.0, 0.1, 0.5, 0.9)

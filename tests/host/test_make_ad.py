@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pfv_mepa.headless import make_ad, produce_ad
-from pfv_mepa.headless.diffusers_engine import DiffusersEngine
-from pfv_mepa.headless.engine import engine_of
-from pfv_mepa.headless.find_host import require_host
-from pfv_mepa.headless.pictures import DEMO_INPUTS
-from pfv_mepa.headless.plan import DEMO_SIZE, Plan, plan_workflow
-from pfv_mepa.headless.workflow import nodes_of, set_inputs, without_pfv
+from headless import make_ad
+from headless.ad import produce as produce_ad
+from headless.ad.diffusers_engine import DiffusersEngine
+from headless.ad.engine import engine_of
+from headless.ad.pictures import DEMO_INPUTS
+from headless.ad.plan import DEMO_SIZE, Plan, plan_workflow
+from headless.ad.workflow import nodes_of, set_inputs, without_pfv
+from headless.host.find import require_host
 from pfv_mepa.tests.demo_weights import copy_pack
 
 PICTURES = {file.name: file for file in DEMO_INPUTS.glob("*.png")}

@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pfv_mepa.headless.find_host import PACK_ROOT
-from pfv_mepa.headless.tiny_stack import models
+from headless.host.find import PACK_ROOT
 from pfv_mepa.nodes.host.mask_input import FIRST_CONVOLUTION
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenMaskInput
 from pfv_mepa.pfv_core.attention.query_mask import query_mask
 from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
+from pfv_mepa.tests.support.tiny_stack import models
 
 CHANNELS = 32  # of the tiny models' first level
 KEY = f"{FIRST_CONVOLUTION}.weight"

@@ -11,7 +11,6 @@ import comfy.model_management
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.host import adapter as host_adapter
 from pfv_mepa.nodes.host.adapter import HostAdapter
 from pfv_mepa.nodes.host.content_cache import ContentCache
@@ -21,6 +20,7 @@ from pfv_mepa.pfv_core.adapter import checkpoint
 from pfv_mepa.pfv_core.adapter.model import Adapter
 from pfv_mepa.tests.host.host_queue import full_prompt, queue_for
 from pfv_mepa.tests.host.sampling import image_prompt
+from pfv_mepa.tests.support.tiny_stack import adapter_files, models
 
 SECOND_DEVICE = torch.device("cpu", 0)  # another device to host and torch, which copy weights to it as to a GPU
 

@@ -14,8 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pfv_mepa.headless.find_host import PACK_ROOT
-from pfv_mepa.headless.tiny_stack import models
+from headless.host.find import PACK_ROOT
 from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
 from pfv_mepa.nodes.extension import NODES, PFVExtension
 from pfv_mepa.nodes.host.vit import HostVit
@@ -24,6 +23,7 @@ from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinar
 from pfv_mepa.pfv_core.reference.open_clip_vit import OpenClipVit
 from pfv_mepa.pfv_core.reference.vit import encode_pixels
 from pfv_mepa.tests.host.sampling import NODE_IDS, apply, image_prompt, outputs, painted, reference, sample
+from pfv_mepa.tests.support.tiny_stack import models
 from pfv_mepa.tools.draw_pictures import HELP
 
 DOCS = PACK_ROOT / "web" / "docs"

@@ -9,10 +9,10 @@ import nodes as host_nodes
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack import models
-from pfv_mepa.headless.tiny_stack.files import TINY_FILES, write_tiny_files
-from pfv_mepa.headless.tiny_stack.host_pack.architectures import register
 from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
+from pfv_mepa.tests.support.tiny_stack import models
+from pfv_mepa.tests.support.tiny_stack.files import TINY_FILES, write_tiny_files
+from pfv_mepa.tests.support.tiny_stack.host_pack.architectures import register
 
 DTYPES = {
     "bf16_unet": torch.bfloat16,

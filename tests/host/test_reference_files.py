@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.nodes.host.vit import HostVit
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.reference.file_nodes import PFVLoadReference, PFVSaveReference
 from pfv_mepa.nodes.reference.folder import FOLDER, register_folder
 from pfv_mepa.tests.host.sampling import outputs, painted, reference
+from pfv_mepa.tests.support.tiny_stack import models
 
 PFVLoadReference.GET_SCHEMA()  # the host reads every schema when it loads the pack; this one's makes the folders known
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pfv_mepa.headless.tiny_stack import models
 from pfv_mepa.nodes.mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
 from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
 from pfv_mepa.tests.host.sampling import outputs, reference, sample
+from pfv_mepa.tests.support.tiny_stack import models
 
 
 def photo_mask(batch: int = 1) -> Tensor:

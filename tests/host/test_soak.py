@@ -1,4 +1,4 @@
-"""The short form of `headless.soak`: a real server under load and faults; every kind of each, few of them."""
+"""The short form of `tests.support.soak`: a real server under load and faults; every kind of each, few of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pfv_mepa.headless import soak
-from pfv_mepa.headless.find_host import require_host
-from pfv_mepa.headless.soak_workflow import ADAPTERS, REFERENCES, SIZES, variation
-from pfv_mepa.headless.tiny_stack.files import write_tiny_files
+from headless.host.find import require_host
+from pfv_mepa.tests.support import soak
+from pfv_mepa.tests.support.soak_workflow import ADAPTERS, REFERENCES, SIZES, variation
+from pfv_mepa.tests.support.tiny_stack.files import write_tiny_files
 
 
 def test_a_server_under_load_and_faults(tmp_path):

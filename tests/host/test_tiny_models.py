@@ -6,8 +6,8 @@ import nodes
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack.adapter_files import cross_attention_widths
-from pfv_mepa.headless.tiny_stack.topologies import TOPOLOGIES
+from pfv_mepa.tests.support.tiny_stack.adapter_files import cross_attention_widths
+from pfv_mepa.tests.support.tiny_stack.topologies import TOPOLOGIES
 
 
 def sample(model, positive, negative, latent_size=(16, 24), steps=2):
@@ -55,7 +55,7 @@ def test_clip_vision_has_vit_h_geometry(tiny_clip_vision):
 
 
 def test_same_seed_same_weights(tiny_model_of):
-    from pfv_mepa.headless.tiny_stack import models
+    from pfv_mepa.tests.support.tiny_stack import models
 
     again = models.tiny_model("vega").model.diffusion_model.state_dict()
     assert all(torch.equal(again[k], v) for k, v in tiny_model_of("vega").model.diffusion_model.state_dict().items())

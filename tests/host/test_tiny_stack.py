@@ -13,15 +13,15 @@ import nodes
 import pytest
 import torch
 
-from pfv_mepa.headless.client import Client
-from pfv_mepa.headless.find_host import PACK_ROOT, require_host
-from pfv_mepa.headless.model_files import read_shapes
-from pfv_mepa.headless.start_host import HostStartError, probe_torch, running_host
-from pfv_mepa.headless.tiny_stack import models
-from pfv_mepa.headless.tiny_stack.files import TINY_FILES, TINY_LINEAR_ADAPTER, write_tiny_files
-from pfv_mepa.headless.tiny_stack.host_pack.architectures import TinySDXL, register
+from headless.ad.model_files import read_shapes
+from headless.host.find import PACK_ROOT, require_host
+from headless.host.start import HostStartError, probe_torch, running_host
+from headless.server.client import Client
+from pfv_mepa.tests.support.tiny_stack import models
+from pfv_mepa.tests.support.tiny_stack.files import TINY_FILES, TINY_LINEAR_ADAPTER, write_tiny_files
+from pfv_mepa.tests.support.tiny_stack.host_pack.architectures import TinySDXL, register
 
-HOST_PACK = PACK_ROOT / "headless" / "tiny_stack" / "host_pack"
+HOST_PACK = PACK_ROOT / "tests" / "support" / "tiny_stack" / "host_pack"
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.nodes.host.cross_attention import apply_image_prompt, image_prompt_patches
 from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
 from pfv_mepa.tests.host.sampling import apply, image_prompt, recorded_calls, right_half, sample
+from pfv_mepa.tests.support.tiny_stack import adapter_files, models
 
 # Cross-attentions of the released models, counted in their configurations.
 COUNTS = {"sdxl": 70, "ssd1b": 34, "vega": 15, "koala700m": 21, "koala1b": 30}

@@ -17,15 +17,15 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from pfv_mepa.headless.client import Client, ExecutionFailedError, saved_images
-from pfv_mepa.headless.find_host import PACK_ROOT, require_host
-from pfv_mepa.headless.start_host import running_host
-from pfv_mepa.headless.tiny_stack.files import write_tiny_files
-from pfv_mepa.headless.workflow import load_prompt, nodes_of, set_inputs, the_node, without_pfv
-from pfv_mepa.headless.workflow import origin as source
+from headless.ad.workflow import load_prompt, nodes_of, set_inputs, the_node, without_pfv
+from headless.ad.workflow import origin as source
+from headless.host.find import PACK_ROOT, require_host
+from headless.host.start import running_host
+from headless.server.client import Client, ExecutionFailedError, saved_images
 from pfv_mepa.pfv_core.ad.opacity import SEEN_ABOVE, core_of, settled
 from pfv_mepa.pfv_core.ad.placement import Layout, plan_placement
 from pfv_mepa.tests.host.sampling import NODE_IDS
+from pfv_mepa.tests.support.tiny_stack.files import write_tiny_files
 from pfv_mepa.tools.workflow_parts.definitions import PACK_ID
 from pfv_mepa.tools.workflow_parts.description import Group, Link, Node, Workflow, WorkflowError
 from pfv_mepa.tools.workflow_parts.forms import WorkflowFiles, to_text
@@ -61,7 +61,7 @@ def server(tmp_path_factory):
     for name, picture in pictures().items():
         save(picture, base_directory / "input" / name)
     shutil.copytree(DEMO_INPUTS, base_directory / "input", dirs_exist_ok=True)
-    host_pack = PACK_ROOT / "headless" / "tiny_stack" / "host_pack"
+    host_pack = PACK_ROOT / "tests" / "support" / "tiny_stack" / "host_pack"
     with running_host(require_host(), Path(sys.executable), base_directory, [PACK_ROOT, host_pack]) as running:
         yield running
 

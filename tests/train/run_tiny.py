@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from headless.cpu_torch_stand_ins import apply_where_needed
+from headless.host.torch_stand_ins import apply_where_needed
 
 apply_where_needed()  # before anything imports diffusers
 

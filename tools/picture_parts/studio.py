@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from headless.client import Client, Prompt
-from headless.find_host import PACK_ROOT
-from headless.workflow import load_prompt, set_inputs, the_node
+from headless.ad.workflow import load_prompt, set_inputs, the_node
+from headless.host.find import PACK_ROOT
+from headless.server.client import Client, Prompt
 
 WORKFLOWS = PACK_ROOT / "workflows"
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from headless.environment import python_for
-from headless.find_host import PACK_ROOT, require_host
-from headless.start_host import running_host
+from headless.host.environment import python_for
+from headless.host.find import PACK_ROOT, require_host
+from headless.host.start import running_host
 
 from .definitions import Json
 

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from pfv_mepa.headless.as_package import load_as_package
-from pfv_mepa.headless.find_host import require_host
+from headless.host.as_package import load_as_package
+from headless.host.find import require_host
 
 CUSTOM_NODES = require_host().path / "custom_nodes"
 PEERS = {

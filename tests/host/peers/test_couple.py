@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.headless.tiny_stack.models import tiny_conditioning
 from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 
 
 @pytest.fixture(scope="module")

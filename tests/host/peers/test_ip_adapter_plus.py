@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pfv_mepa.headless.tiny_stack import adapter_files, models
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
+from pfv_mepa.tests.support.tiny_stack import adapter_files, models
 
 MIDDLE = range(121, 140, 2)  # the pack's own key for the middle block is one the host never calls
 

@@ -1,0 +1,121 @@
+"""Which engine and which models make the ad. Standard library only: it is decided before anything is installed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from ..host.find import HOW_TO_GET_HOST, PACK_ROOT, Host, find_host
+from ..server.client import Prompt
+from .model_files import KINDS, ModelFiles, find_model_files
+from .workflow import load_prompt, set_inputs, the_node
+
+ENGINES = ("auto", "comfyui", "diffusers")
+SDXL_SIZE = (768, 512)  # width, height
+DEMO_SIZE = (128, 128)
+
+
+class PlanError(ValueError):
+    """What was asked for cannot be made on this machine; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the ad is made.
+
+    Attributes:
+        host: the ComfyUI that runs the workflow; None = diffusers does the same.
+        models: SDXL's files; None = the demo's models.
+        reason: why the demo's models, in words; empty with SDXL.
+        size: width and height of the ad.
+    """
+
+    host: Host | None
+    models: ModelFiles | None
+    reason: str
+    size: tuple[int, int]
+
+    @property
+    def extras(self) -> list[str]:
+        """Optional dependencies of this pack that it takes."""
+        if self.host is None:
+            return ["diffusers"]
+        return ["demo"] if self.models else []
+
+    def __str__(self) -> str:
+        engine = f"ComfyUI {self.host.version}" if self.host else "diffusers"
+        if self.models:
+            return f"models: {', '.join(astuple(self.models))}, in {engine}"
+        return f"models: the demo's, tiny ones trained on drawn scenes of 128x128 pixels, in {engine} ({self.reason})"
+
+
+def plan_ad(options: argparse.Namespace) -> Plan:
+    """Choose by the options and by what this machine has.
+
+    Raises:
+        PlanError: the options ask for what is not there, or for what does not go together.
+        HostNotFoundError: COMFYUI_PATH is set, but there is no ComfyUI there.
+    """
+    host = None if options.engine == "diffusers" else find_host()
+    if options.engine == "comfyui" and host is None:
+        raise PlanError(HOW_TO_GET_HOST)
+    named = {field.name: getattr(options, field.name) for field in fields(ModelFiles)}
+    named = {field: name for field, name in named.items() if name}
+    if named and (host is None or options.demo):
+        raise PlanError(
+            "files of SDXL are named, which run in a ComfyUI alone: leave out --engine diffusers and --demo"
+        )
+    models, reason = (None, "as asked for") if options.demo else _sdxl_files(host, named)
+    if models is None and options.size:
+        raise PlanError(f"--size goes with SDXL; here the demo's models draw {DEMO_SIZE[0]}x{DEMO_SIZE[1]} ({reason})")
+    return Plan(host, models, reason, (options.size or SDXL_SIZE) if models else DEMO_SIZE)
+
+
+def _sdxl_files(host: Host | None, named: dict[str, str]) -> tuple[ModelFiles | None, str]:
+    if host is None:
+        return None, "SDXL runs in a ComfyUI"
+    folder = host.path / "models"
+    found = find_model_files(folder) | named
+    missing = [kind.description for kind in KINDS if kind.field not in found]
+    if not missing:
+        return ModelFiles(**found), ""
+    if named:
+        raise PlanError(f"not found in {folder}: {', '.join(missing)}; name all four files, or none")
+    return None, f"{folder} has not {', nor '.join(missing)}"
+
+
+def plan_workflow(plan: Plan, options: argparse.Namespace) -> Prompt:
+    """The full workflow with the plan's models and the command line's settings."""
+    name = "full" if plan.models else "demo_full"
+    prompt = load_prompt(PACK_ROOT / "workflows" / "api" / f"{name}.json")
+    if plan.models:
+        set_inputs(the_node(prompt, "CheckpointLoaderSimple"), ckpt_name=plan.models.checkpoint)
+        set_inputs(the_node(prompt, "ControlNetLoader"), control_net_name=plan.models.controlnet)
+        set_inputs(the_node(prompt, "CLIPVisionLoader"), clip_name=plan.models.clip_vision)
+        set_inputs(the_node(prompt, "MEPAAdapterLoader"), adapter_name=plan.models.adapter)
+    sampler = the_node(prompt, "KSampler")
+    if options.steps is not None:
+        set_inputs(sampler, steps=options.steps)
+    if options.seed is not None:
+        set_inputs(sampler, seed=options.seed)
+    if options.prompt is not None:
+        set_inputs(the_node(prompt, "CLIPTextEncode", "Prompt"), text=options.prompt)
+    return prompt
+
+
+def next_steps(plan: Plan, browser_form: Path = PACK_ROOT / "workflows" / "full.json") -> str:
+    """What to do after the ad: with the demo's models, how to get SDXL's; the files are those the workflow names."""
+    if plan.models:
+        return "next: drop the ad onto ComfyUI's page, which opens the workflow that made it"
+    nodes = json.loads(browser_form.read_text(encoding="utf-8"))["nodes"]
+    files = [model for node in nodes for model in node.get("properties", {}).get("models", [])]
+    lines = ["next: the same with SDXL, on a machine with a GPU"]
+    if plan.host is None:
+        lines.append(f"    get ComfyUI ({HOW_TO_GET_HOST.split(': ', 1)[1]})")
+    folder = plan.host.path / "models" if plan.host else "ComfyUI's models folder"
+    lines.append(f"    put these four files into {folder}:")
+    lines += [f"        {model['directory']}/{model['name']}\n            {model['url']}" for model in files]
+    lines.append("    and run this command again, with --product, --reference and --prompt of your own")
+    return "\n".join(lines)

@@ -1,5 +1,0 @@
-"""`python -m pfv_catalogue`, the same as `pfv-catalogue`."""
-
-from .command import app
-
-app(prog_name="pfv-catalogue")
