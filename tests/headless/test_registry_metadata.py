@@ -102,7 +102,6 @@ STARTS_SOMETHING = {
     "os.exec",
     "pip",
     "ensurepip",
-    "pickle",
     "ctypes",
     "socket",
     "urllib",
