@@ -48,7 +48,7 @@ def main() -> None:
     if options.only is not None:
         print(json.dumps({name: asdict(cost) for name, cost in costs_at(options.only).items()}))
         return
-    print(table({side: _in_a_process(side) for side in options.sides}))
+    print(table({side: in_a_process(side, "benchmarks.node_costs") for side in options.sides}))
 
 
 def table(costs: Mapping[int, Mapping[str, Cost]]) -> str:
@@ -90,7 +90,7 @@ def costs_at(side: int) -> dict[str, Cost]:
         boot_host(require_host().path, Path(folder))
         for case in cases(WARM_UP_SIDE).values():
             case()
-        return {name: _cost(case) for name, case in cases(side).items()}
+        return {name: cost_of(case) for name, case in cases(side).items()}
 
 
 def cases(side: int) -> dict[str, Case]:
@@ -158,7 +158,7 @@ def cases(side: int) -> dict[str, Case]:
     }
 
 
-def _cost(case: Case) -> Cost:
+def cost_of(case: Case) -> Cost:
     """The lesser of a few runs."""
     return min((_one_run(case) for _ in range(RUNS)), key=lambda cost: cost.seconds)
 
@@ -181,8 +181,9 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def _in_a_process(side: int) -> dict[str, Cost]:
-    command = [sys.executable, "-m", "benchmarks.node_costs", "--only", str(side)]
+def in_a_process(side: int, module: str) -> dict[str, Cost]:
+    """Every case of a module at one side; the module prints its costs as JSON when it is told `--only SIDE`."""
+    command = [sys.executable, "-m", module, "--only", str(side)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(run.stdout.splitlines()[-1])

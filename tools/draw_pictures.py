@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from headless.host.environment import EnvironmentFailedError, python_for
 from headless.host.find import PACK_ROOT, HostNotFoundError, require_host
 from headless.host.start import HostStartError, running_host
-from headless.server.client import ApiError, Client
+from headless.server.blocking import Client
+from headless.server.errors import ServerError
 
 from .picture_parts.panels import HELP
 from .picture_parts.studio import WORKFLOWS, Panels, Studio
@@ -74,5 +75,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ApiError, EnvironmentFailedError, HostNotFoundError, HostStartError, OSError) as error:
+    except (EnvironmentFailedError, HostNotFoundError, HostStartError, ServerError, OSError) as error:
         sys.exit(str(error))

@@ -8,16 +8,30 @@ from typing import Any
 
 from PIL import Image
 
-from headless.catalogue.exactness import Exactness, measure_exactness
+from pfv_core.ad.file_exactness import FileExactness, measure_file
 
+from ..door import open_picture
 from ..server.client import Prompt
 
-__all__ = ["Exactness", "embedded_prompt", "measure_exactness", "same_workflow"]
+
+def measure_ad(ad: Path, photo: Path, erode: int) -> FileExactness:
+    """Compare a saved ad with the product photo that was loaded, a cut-out.
+
+    Args:
+        ad: the saved file.
+        photo: the product photo; what is opaque of it is the product.
+        erode: pixels taken off the mask's rim, as the composite node was told.
+
+    Raises:
+        ValueError: one of them cannot be read, or the sizes differ.
+    """
+    saved, product = (open_picture(file.read_bytes(), str(file)).pixels for file in (ad, photo))
+    return measure_file(saved[..., :3], product[..., :3], product[..., 3], erode)
 
 
 def embedded_prompt(file: Path) -> Prompt | None:
     """The API-format workflow that the host wrote into a PNG, or None when there is none."""
-    with Image.open(file) as image:
+    with Image.open(file, formats=("PNG",)) as image:
         text: Any = image.info.get("prompt")
     return json.loads(text) if text else None
 

@@ -12,7 +12,8 @@ from typing import Protocol
 from ..host.find import PACK_ROOT
 from ..host.start import RunningHost, running_host
 from ..host.torch_stand_ins import apply_where_needed
-from ..server.client import Client, Prompt, saved_images
+from ..server.blocking import Client, saved_images
+from ..server.client import Prompt
 from .pictures import Pictures
 from .plan import Plan
 
@@ -24,15 +25,19 @@ class Engine(Protocol):
         """Make the ad that `workflow` describes and write it to `file`, a PNG that carries the workflow.
 
         Raises:
-            ValueError, ExecutionFailedError: a picture or a setting that does not fit; the message says which.
+            ValueError, ServerError: a picture or a setting that does not fit; the message says which.
         """
 
 
 class ComfyEngine:
-    """A running ComfyUI."""
+    """A running ComfyUI.
 
-    def __init__(self, server: RunningHost) -> None:
-        self._client = Client(server.url, report=lambda line: print(f"workflow: {line}", flush=True))
+    Args:
+        client: of it; closed by who made it.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     def run(self, workflow: Prompt, pictures: Pictures, file: Path) -> Path:
         """Upload the pictures, run, and fetch the saved image."""
@@ -60,9 +65,10 @@ def engine_of(plan: Plan, log_file: Path, packs: Sequence[Path] = (PACK_ROOT,)) 
     with (
         TemporaryDirectory(prefix="make-ad-") as folder,
         running_host(plan.host, Path(sys.executable), Path(folder), packs, log_file=log_file) as server,
+        Client(server.url, report=lambda line: print(f"workflow: {line}", flush=True)) as client,
     ):
         _say_what_runs(server)
-        yield ComfyEngine(server)
+        yield ComfyEngine(client)
 
 
 def _say_what_runs(server: RunningHost) -> None:

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageDraw, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw
 from torch import Tensor
 
+from ..door import open_picture
 from ..host.find import PACK_ROOT
+from ..masks import read_mask
 from ..server.client import Prompt
 from .photos import Size, cut_and_resize, cut_and_resize_mask
 from .plan import Plan
@@ -124,14 +127,12 @@ def painted(image: Image.Image, marked: Image.Image) -> Image.Image:
 
 def rgb(file: Path) -> Tensor:
     """(1, 3, H, W), 0..1, transparent pixels with the colours that they have."""
-    with Image.open(file) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"), np.float32) / 255).movedim(-1, 0)[None]
+    return torch.from_numpy(_pixels(file)[..., :3].astype(np.float32) / 255).movedim(-1, 0)[None]
 
 
 def alpha(file: Path) -> Tensor:
     """(1, H, W), 0..1, 1 = opaque."""
-    with Image.open(file) as image:
-        return torch.from_numpy(np.array(image.convert("RGBA").getchannel("A"), np.float32) / 255)[None]
+    return torch.from_numpy(_pixels(file)[..., 3].astype(np.float32) / 255)[None]
 
 
 def as_picture(image: Tensor) -> Image.Image:
@@ -145,31 +146,30 @@ def _own(file: Path, mask: Path | None, size: Size, option: str, transparent: bo
 
     `transparent` says which side of the alpha is marked: the product is what is opaque, a painted part is transparent.
     """
-    image = _opened(file)
+    picture = open_picture(file.read_bytes(), str(file))
+    _say(picture.converted, file)
+    marked = picture.pixels[..., 3]
     if mask is not None:
-        marked = _opened(mask).convert("L")
-        if marked.size != image.size:
-            raise ValueError(
-                f"{mask} is {marked.size}, {file} is {image.size} (width, height): give both the same size"
-            )
-    elif "A" in image.getbands():
-        marked = image.getchannel("A")
-        marked = ImageChops.invert(marked) if transparent else marked
-    else:
+        marked, said = read_mask(mask.read_bytes(), str(mask), picture.size, str(file))
+        _say(said, mask)
+    elif bool((marked == 255).all()):
         raise ValueError(f"{file} has no transparency: name a mask with {option}, white where it counts")
-    marked = cut_and_resize_mask(marked.point(lambda value: 255 * (value > 127)), size)
-    if marked.getextrema() not in ((0, 255),):
+    elif transparent:
+        marked = 255 - marked
+    image, marks = Image.fromarray(picture.pixels[..., :3].copy()), Image.fromarray(marked.copy())
+    marks = cut_and_resize_mask(marks.point(lambda value: 255 * (value > 127)), size)
+    if marks.getextrema() != (0, 255):
         raise ValueError(f"the mask of {file} marks nothing or everything of what the ad shows of it ({option})")
-    return cut_and_resize(image.convert("RGB"), size), marked
+    return cut_and_resize(image, size), marks
 
 
-def _opened(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            image.load()
-            return image.convert("RGBA") if "transparency" in image.info else image
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as a picture: {error}") from error
+def _pixels(file: Path) -> NDArray[np.uint8]:
+    return open_picture(file.read_bytes(), str(file)).pixels
+
+
+def _say(converted: tuple[str, ...], file: Path) -> None:
+    if converted:
+        print(f"{file}: {'; '.join(converted)}", flush=True)
 
 
 def _regions(product: Image.Image, marked: Image.Image, edge: int) -> dict[str, Image.Image]:

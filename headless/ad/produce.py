@@ -6,13 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from ..door import header, open_picture
 from ..host.start import HostStartError
 from ..make_ad import parser
-from ..server.client import ApiError, ExecutionFailedError, Prompt
-from .check_ad import embedded_prompt, measure_exactness, same_workflow
+from ..server.client import Prompt
+from ..server.errors import ServerError
+from .check_ad import embedded_prompt, measure_ad, same_workflow
 from .contact_sheet import contact_sheet
 from .engine import engine_of
 from .pictures import Pictures, write_pictures
@@ -41,10 +40,10 @@ def main(options: argparse.Namespace) -> int:
 def report(ad: Path, pictures: Pictures, workflow: Prompt) -> bool:
     """Print what the saved file is; True when it keeps both promises."""
     photo = pictures[the_node(workflow, "LoadImage", "Product photo")["inputs"]["image"]]
-    with Image.open(ad) as image, Image.open(photo) as product:
-        erode = the_node(workflow, "StrictIDComposite")["inputs"]["erode"]
-        exactness = measure_exactness(image, product, product.getchannel("A"), erode)
-        print(f"ad: {ad}, {image.width}x{image.height}")
+    erode = the_node(workflow, "StrictIDComposite")["inputs"]["erode"]
+    exactness = measure_ad(ad, photo, erode)
+    width, height = header(ad.read_bytes(), str(ad)).size
+    print(f"ad: {ad}, {width}x{height}")
     embedded = embedded_prompt(ad)
     workflow_kept = embedded is not None and same_workflow(embedded, workflow)
     print(f"    product: {exactness.exact} of {exactness.inside} pixels in the mask eroded by {erode} are the photo's")
@@ -56,13 +55,12 @@ def report(ad: Path, pictures: Pictures, workflow: Prompt) -> bool:
 
 def changed_share(ad: Path, other: Path) -> float:
     """Share (0..1) of the pixels in which two pictures of one size differ."""
-    with Image.open(ad) as one, Image.open(other) as two:
-        differs = np.asarray(one.convert("RGB")) != np.asarray(two.convert("RGB"))
-    return float(differs.any(axis=2).mean())
+    one, two = (open_picture(file.read_bytes(), str(file)).pixels[..., :3] for file in (ad, other))
+    return float((one != two).any(axis=2).mean())
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(parser().parse_args()))
-    except (ApiError, ExecutionFailedError, HostStartError, PlanError, OSError, ValueError) as error:
+    except (HostStartError, PlanError, ServerError, OSError, ValueError) as error:
         sys.exit(str(error))

@@ -1,23 +1,29 @@
-"""Ads for a whole catalogue: `pfv-catalogue`, over one or many ComfyUI servers. Imports neither torch nor the pack.
+"""Ads for a whole catalogue: `pfv-catalogue`, over one or many ComfyUI servers. Imports neither torch nor the pack's nodes.
 
-command       the command line
-rows          CSV or JSONL, a row at a time
-named_inputs  a workflow in API form, its inputs by node title
-columns       which named inputs a column fills
-safe_paths    a path of a catalogue stays in its folder
-pictures      a product or a reference with its mask, as ComfyUI loads it
-jobs          row x format x seed, and the hash that is a job's identity
-ledger        what is done: manifest, pictures, what was under way
-server        one ComfyUI: its HTTP API and its websocket
-job_queue     jobs waiting, for whichever server is free
-lane          one server's share of the work: retries, faults, other people's jobs
-delivery      from downloaded images to a line of the manifest
-job_index     which jobs were seen, on disk
-run           rows in, lanes at work, ledger out
-exactness     the product's pixels in the saved ad
-checks        what is checked of every ad
-cluster       the same jobs as tasks of a Dask cluster
-progress      bars and the closing report
+The table
+    rows            CSV, TSV, XLSX or JSONL, a row at a time (records, text_tables, spreadsheets: how each is read)
+    columns         which inputs a column fills
+What a job is
+    named_inputs    a workflow in API form, its inputs by node title
+    input_kinds     what each input takes, as a server says
+    places          where pictures may come from (sources: their bytes; safe_paths: a path stays in its folder)
+    pictures        a product or a reference with its mask, as it is uploaded
+    jobs            row x format x seed, and the hash of what is posted: a job's identity
+Making it
+    servers         who works: named, or in a file that is read again
+    job_queue       jobs waiting, for whichever server is free
+    lane            one server's share of the work: retries, faults, other people's jobs
+    checks          what is checked of every ad
+    delivery        from downloaded images to a line of the manifest
+    run             rows in, lanes at work, ledger out
+What is left of it
+    ledger          what is done: manifest, pictures, what was under way (job_index: which jobs were seen)
+    copies          finished pictures at another place (mirror)
+    sheet           all ads on one page
+    command         the command line
+    progress        bars, and the closing report
+
+It may import `server` and `pfv_core.ad`; it is installed as `pfv_headless.catalogue`. A newcomer changes `checks` first.
 """
 
 __version__ = "0.3.0"

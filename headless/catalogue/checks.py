@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
-from .exactness import measure_exactness
+from pfv_core.ad.file_exactness import measure_file
+
 from .jobs import Job
-from .named_inputs import NamedInput, Workflow
-from .pictures import FORMATS, Picture, opened
+from .named_inputs import NamedInput, Prompt, Workflow, title_of
+from .pictures import Picture, open_ad
 
 COMPOSITE = "StrictIDComposite"
 
@@ -25,33 +27,36 @@ class SavedAd:
 
     Attributes:
         format: PNG, JPEG or WEBP, from its content.
-        size: width and height.
+        pixels: (H, W, 3) uint8.
         sha256: of the file.
         bytes: its length.
     """
 
     format: str
-    size: tuple[int, int]
+    pixels: NDArray[np.uint8]
     sha256: str
     bytes: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.pixels.shape[1], self.pixels.shape[0]
 
 
 @dataclass(frozen=True)
 class ProductPlace:
-    """Where a workflow puts a product's own pixels into what it saves.
+    """The node that puts a product's own pixels into what another one saves.
 
     Attributes:
-        save: id of the node that saves.
-        composite: id of the node that puts them in.
+        composite: its id.
         photo: the input with the product photo, whose alpha is the mask; None where the photo is placed on a canvas first.
-        opaque: whether the product is what is opaque of it.
+        selects: what the mask of the photo selects: product or background.
         erode: pixels taken off the mask's rim.
     """
 
-    save: str
     composite: str
     photo: NamedInput | None
-    opaque: bool
+    selects: str
     erode: int
 
 
@@ -61,36 +66,41 @@ def read_ad(file: Path) -> SavedAd:
     Raises:
         PictureError: it is not whole, or no PNG, JPEG or WebP.
     """
-    with opened(file):
-        pass
-    with Image.open(file, formats=FORMATS) as image:
-        content = file.read_bytes()
-        return SavedAd(str(image.format), image.size, hashlib.sha256(content).hexdigest(), len(content))
+    content = file.read_bytes()
+    format_name, pixels = open_ad(content, file.name)
+    return SavedAd(format_name, pixels, hashlib.sha256(content).hexdigest(), len(content))
 
 
-def product_places(workflow: Workflow) -> list[ProductPlace]:
-    """Every saved image that comes straight from a composite."""
-    places = []
-    for node_id, node in workflow.nodes.items():
-        composite_id, composite = _linked(workflow, node, "images")
-        erode = composite["inputs"].get("erode")
-        if composite["class_type"] == COMPOSITE and isinstance(erode, int):
-            opaque = composite["inputs"].get("product_mask_selects") == "background"
-            places.append(ProductPlace(node_id, composite_id, _photo(workflow, composite), opaque, erode))
-    return places
+def product_place(workflow: Workflow, prompt: Prompt, node_id: str) -> ProductPlace | None:
+    """Where what a node saves comes straight from a composite: that composite, as it is posted.
+
+    Args:
+        workflow: for its inputs.
+        prompt: filled.
+        node_id: of the node that saves.
+    """
+    composite_id, composite = _linked(prompt, prompt[node_id], "images")
+    if composite["class_type"] != COMPOSITE:
+        return None
+    inputs = composite["inputs"]
+    photo = _photo(workflow, inputs) if "canvas" not in inputs else None
+    erode = inputs.get("erode")
+    if not isinstance(erode, int):
+        photo = None  # another node says how much: the composite alone knows
+    return ProductPlace(
+        composite_id, photo, str(inputs.get("product_mask_selects")), erode if isinstance(erode, int) else 0
+    )
 
 
 def check_ad(
-    job: Job, file: Path, ad: SavedAd, places: list[ProductPlace], node_id: str, texts: Mapping[str, list[str]]
-) -> dict[str, Any]:
+    job: Job, ad: SavedAd, place: ProductPlace | None, texts: Mapping[str, list[str]]
+) -> dict[str, dict[str, Any]]:
     """The checks of one saved image.
 
     Args:
         job: what was asked for.
-        file: the image.
-        ad: what it is.
-        places: of the workflow.
-        node_id: of the node that saved it.
+        ad: what came.
+        place: of the node that saved it.
         texts: what the run's nodes showed as text.
 
     Returns:
@@ -98,37 +108,39 @@ def check_ad(
         is compared `by` the file, with the row's photo; where it was placed on a canvas first, or is a picture of the
         server's, by the composite node itself, whose count is repeated.
     """
-    checks: dict[str, Any] = {}
+    checks: dict[str, dict[str, Any]] = {}
     if job.size:
         checks["size"] = {"passed": ad.size == job.size, "expected": list(job.size), "found": list(ad.size)}
-    for place in places:
-        if place.save != node_id:
-            continue
+    if place:
         picture = job.pictures.get(place.photo) if place.photo else None
-        product = _product_check(file, picture, place) if picture else _node_check(texts.get(place.composite, []))
-        if product:
-            checks["product"] = product
+        checks["product"] = _by_file(ad, picture, place) if picture else _by_node(texts.get(place.composite, []))
     return checks
 
 
-def passed(checks: dict[str, Any]) -> bool:
+def all_checks(line: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind and result of every check of a line of the manifest; earlier versions had those of all files in one place."""
+    yield from line.get("checks", {}).items()
+    for file in line["files"]:
+        yield from file.get("checks", {}).items()
+
+
+def passed(line: Mapping[str, Any]) -> bool:
     """Whether nothing that was checked failed."""
-    return all(check["passed"] for check in checks.values())
+    return all(check["passed"] for _, check in all_checks(line))
 
 
-def _product_check(file: Path, picture: Picture, place: ProductPlace) -> dict[str, Any]:
-    photo, alpha = picture.product()
-    mask = alpha if place.opaque else alpha.point(lambda value: 255 - value)
-    with opened(file) as image:
-        try:
-            found = measure_exactness(image, photo, mask, place.erode)
-        except ValueError as error:
-            return {"passed": False, "by": "file", "why": str(error)}
+def _by_file(ad: SavedAd, picture: Picture, place: ProductPlace) -> dict[str, Any]:
+    photo, alpha = picture.pixels()
+    opacity = alpha if place.selects == "background" else 255 - alpha
+    try:
+        found = measure_file(ad.pixels, photo, opacity, place.erode)
+    except ValueError as error:
+        return {"passed": False, "by": "file", "why": str(error)}
     return {"passed": found.exact == found.inside > 0, "by": "file", "erode": place.erode, **asdict(found)}
 
 
-def _node_check(texts: list[str]) -> dict[str, Any] | None:
-    """The composite's own report, where it makes one."""
+def _by_node(texts: list[str]) -> dict[str, Any]:
+    """The composite's own report."""
     for text in texts:
         try:
             report = json.loads(text)
@@ -136,19 +148,28 @@ def _node_check(texts: list[str]) -> dict[str, Any] | None:
             continue
         if isinstance(report, dict) and isinstance(report.get("exact"), bool):
             return {"passed": report["exact"], "by": "node", "ads": report.get("ads")}
+    return {
+        "passed": False,
+        "by": "node",
+        "why": f"{COMPOSITE} gave no report: nobody knows whether the product is exact",
+    }
+
+
+def _photo(workflow: Workflow, composite: Mapping[str, Any]) -> NamedInput | None:
+    """The photo that both the composite's product and its mask come from."""
+    match composite.get("product"), composite.get("product_mask"):
+        case [photo, 0], [mask, 1] if photo == mask:
+            return next((named for named in workflow.inputs if named.is_picture and named.node_id == photo), None)
     return None
 
 
-def _photo(workflow: Workflow, composite: dict[str, Any]) -> NamedInput | None:
-    """The photo that both the composite's product and its mask come from."""
-    links = [composite["inputs"].get(name) for name in ("product", "product_mask")]
-    if not all(isinstance(link, list) and len(link) == 2 for link in links) or links[0][0] != links[1][0]:
-        return None
-    return next((named for named in workflow.inputs if named.is_picture and named.node_id == links[0][0]), None)
-
-
-def _linked(workflow: Workflow, node: dict[str, Any], name: str) -> tuple[str, dict[str, Any]]:
+def _linked(prompt: Prompt, node: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]:
     """Id and node that an input is linked to; a node without a class where it is not."""
     link = node["inputs"].get(name)
     node_id = str(link[0]) if isinstance(link, list) and link else ""
-    return node_id, workflow.nodes.get(node_id, {"class_type": "", "inputs": {}})
+    return node_id, prompt.get(node_id, {"class_type": "", "inputs": {}})
+
+
+def saved_by(prompt: Prompt, node_id: str) -> str:
+    """The title of the node that saved a file."""
+    return title_of(prompt[node_id]) if node_id in prompt else node_id

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
-from enum import IntEnum
+from contextlib import closing
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from .columns import Columns, parse_mapping
+from ..server.address import ServerAddress, parse_headers
+from ..server.errors import CannotWriteError
+from . import __version__
+from .columns import Columns, parse_aliases, parse_mapping
+from .copies import Copies
+from .delivery import settings_of, workflow_text
+from .input_kinds import InputKinds
 from .jobs import Job, JobMaker, RowError
-from .ledger import DryLedger, Ledger, LedgerError
-from .named_inputs import UnknownInputError, Workflow
+from .ledger import DryLedger, Ledger, LedgerError, Redo
+from .mirror import Mirror, MirrorError
+from .named_inputs import NamedInput, UnknownInputError, Workflow
+from .pictures import PictureIndex
+from .places import Places
 from .progress import Bars, report, report_dry
 from .rows import CatalogueError, Row, read_rows
-from .run import Counting, NoServerError, Tally, run_on_servers, tickets
-from .server import CannotWriteError, check_url
+from .run import Counting, Limits, NoServerError, Rows, Tally, Work, run_on_servers, tickets
+from .servers import Answer, Servers, ask_all, wait_for_one
+from .sheet import write_sheet
 
 SHOWN_WHEN_DRY = 10
 DEFAULT_SERVER = "http://127.0.0.1:8188"
@@ -35,46 +49,147 @@ class Exit(IntEnum):
     STOPPED = 3  # before the end: run it again to go on
 
 
+class RedoChoice(str, Enum):
+    """What is made again although the ledger has it."""
+
+    MISSING = "missing"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says, read."""
+
+    catalogue: Path
+    workflow: Path
+    out: Path
+    servers: Servers
+    places: Places
+    mapping: dict[str, list[str]]
+    aliases: dict[str, str]
+    encoding: str | None
+    formats: str
+    seeds: str
+    redo: frozenset[Redo]
+    attempts: int
+    job_timeout: float
+    limits: Limits
+    mirror: Mirror | None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The table, read against a workflow.
+
+    Attributes:
+        maker: makes its jobs.
+        columns: which inputs its columns fill.
+        rows: reads it from its beginning.
+        total: jobs that it makes, where every row is good.
+    """
+
+    maker: JobMaker
+    columns: Columns
+    rows: Rows
+    total: int
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pfv-catalogue {__version__}")
+        raise typer.Exit
+
+
 @app.command()
 def main(
-    catalogue: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV or JSONL, one product a row.")],
+    catalogue: Annotated[Path, typer.Argument(help="CSV, TSV, XLSX or JSONL, one product a row.")],
     workflow: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="A workflow in ComfyUI's API form.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the ads and the manifest.")],
     server: Annotated[list[str] | None, typer.Option(help=f"A ComfyUI; repeat it. Default: {DEFAULT_SERVER}")] = None,
-    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, instead of servers.")] = None,
+    servers: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file of servers, one a line; read again while it runs."),
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VARIABLE", help="A header for every server, its value in that environment variable."
+        ),
+    ] = None,
+    proxy: Annotated[str | None, typer.Option(help="Of all servers. Default: the environment's.")] = None,
     inputs: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder of the pictures. Default: the catalogue's."),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PLACE", help="Where pictures may be read besides, as https://HOST or s3://BUCKET."),
+    ] = None,
+    allow_private_network: Annotated[
+        bool, typer.Option("--allow-private-network", help="Also read pictures from addresses of the own network.")
+    ] = False,
+    copy_to: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Copy every ad there too, as s3://BUCKET/FOLDER.")
     ] = None,
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="COLUMN=TITLE.INPUT", help="Which input a column fills; repeat it."),
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=NAME", help="What the table calls one of our columns; repeat it."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a CSV that is not UTF-8 or UTF-16, as cp1252.")] = None,
     formats: Annotated[str, typer.Option(help="Of rows that name none, as '1024x1024; 832x1216'.")] = "",
     seeds: Annotated[str, typer.Option(help="Of rows that name none, as '1; 2; 5-8'.")] = "",
+    redo: Annotated[
+        list[RedoChoice] | None,
+        typer.Option(help="Make again what is in the ledger, but gone from the folder, or failed a check."),
+    ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Runs of one job before it is given up.")] = 3,
+    job_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that one run may take on a server before it is stopped.")
+    ] = 3600.0,
     lost_after: Annotated[
         float, typer.Option(min=0.1, help="Seconds of silence after which a server's job goes to another.")
     ] = 60.0,
     give_up_after: Annotated[float, typer.Option(min=0, help="Seconds without any server after which to end.")] = 600.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check every row, post nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Ask the servers, check every row and picture; post and write nothing.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version this is.")
+    ] = False,
 ) -> None:
     """Make ads for a whole catalogue. Stop it in any way and run it again: it goes on where it was."""
+    del version
     console = Console(stderr=True)
     try:
-        maker = _maker(workflow, inputs or catalogue.absolute().parent, mapping or [], formats, seeds)
-        if server and dask:
-            raise ValueError("--server and --dask: expected one of the two")
-        urls = _distinct([check_url(url) for url in server or [DEFAULT_SERVER]])
-        if dry_run:
-            status = _dry_run(console, catalogue, maker, out)
-        else:
-            limits = {"attempts": attempts, "lost_after": lost_after, "give_up_after": give_up_after}
-            status = _run(console, catalogue, maker, out, urls, dask, limits)
+        headers = parse_headers(header or [], os.environ)
+        named = server or ([] if servers else [DEFAULT_SERVER])
+        addresses = [ServerAddress.parse(text, headers, proxy) for text in named]
+        options = Options(
+            catalogue,
+            workflow,
+            out,
+            Servers(addresses, servers, headers, proxy),
+            Places(inputs or catalogue.absolute().parent, allow or [], allow_private_network),
+            parse_mapping(mapping or []),
+            parse_aliases(column or []),
+            encoding,
+            formats,
+            seeds,
+            frozenset(choice.value for choice in redo or []),
+            attempts,
+            job_timeout,
+            Limits(lost_after, give_up_after),
+            Mirror(copy_to) if copy_to else None,
+        )
+        status = _dry_run(console, options) if dry_run else _run(console, options)
     except (CatalogueError, LedgerError, UnknownInputError, ValueError) as error:
         _complain(console, error)
         status = Exit.WRONG_USE
-    except (NoServerError, CannotWriteError, OSError, asyncio.TimeoutError) as error:
+    except (NoServerError, CannotWriteError, MirrorError, OSError, asyncio.TimeoutError) as error:
         _complain(console, error)
         status = Exit.STOPPED
     except KeyboardInterrupt:
@@ -83,46 +198,102 @@ def main(
     raise typer.Exit(status)
 
 
-def _maker(workflow: Path, inputs: Path, mapping: Sequence[str], formats: str, seeds: str) -> JobMaker:
-    shipped = Workflow.read(workflow)
-    return JobMaker(shipped, Columns(shipped, parse_mapping(mapping)), inputs, formats, seeds)
-
-
-def _run(
-    console: Console,
-    catalogue: Path,
-    maker: JobMaker,
-    out: Path,
-    urls: list[str],
-    dask: str | None,
-    limits: dict[str, float],
-) -> Exit:
-    total = sum(_count(maker, row) for row in read_rows(catalogue) if isinstance(row, Row))
-    with Ledger(out) as ledger:
-        if ledger.num_recovered:
-            console.print(f"{ledger.num_recovered} pictures of an interrupted run put in their place", highlight=False)
-        with Bars(console, total, [] if dask else urls) as bars:
-            tally = _tally(catalogue, maker, ledger, urls, dask, bars, limits)
-        report(console, tally, ledger)
+def _run(console: Console, options: Options) -> Exit:
+    _read(options, InputKinds(None), PictureIndex(None))  # what can be said without a server is said before one is asked
+    if options.mirror:
+        options.mirror.check()
+    with Ledger(options.out, options.redo) as ledger, closing(PictureIndex(ledger.picture_index)) as index:
+        _say_what_was_found(console, ledger)
+        answers = asyncio.run(wait_for_one(options.servers, options.limits.give_up_after, _teller(console)))
+        catalogue = _read(options, _kinds_of(answers), index)
+        _say_ignored(console, catalogue)
+        workflow = catalogue.maker.workflow
+        if not workflow.kinds.are_known:
+            raise NoServerError("no server answered; run the same command again to go on")
+        _say_answers(console, catalogue, answers)
+        settings = settings_of(workflow, options.attempts, options.job_timeout)
+        ledger.put_workflow(settings.workflow_file, workflow_text(workflow))
+        copies = _copies(options.mirror, ledger)
+        work = Work(catalogue.rows, catalogue.maker, ledger, settings, options.limits, copies)
+        try:
+            with Bars(console, catalogue.total, [answer.url for answer in answers]) as bars:
+                tally = asyncio.run(run_on_servers(work, options.servers, bars))
+        finally:
+            sheet = write_sheet(options.out)
+        report(console, tally, ledger, sheet)
     return Exit.ALL_WELL if tally.all_well else Exit.SOMETHING_FAILED
 
 
-def _tally(
-    catalogue: Path,
-    maker: JobMaker,
-    ledger: Ledger,
-    urls: list[str],
-    dask: str | None,
-    bars: Bars,
-    limits: dict[str, float],
-) -> Tally:
-    attempts, lost_after, give_up_after = int(limits["attempts"]), limits["lost_after"], limits["give_up_after"]
-    if dask is None:
-        work = run_on_servers(catalogue, maker, ledger, urls, bars, attempts, lost_after, give_up_after)
-        return asyncio.run(work)
-    from .cluster import run_on_cluster  # Dask is optional
+def _dry_run(console: Console, options: Options) -> Exit:
+    answers = asyncio.run(ask_all(options.servers.now()))
+    ledger = DryLedger(options.out, options.redo)
+    with closing(PictureIndex(None)) as index:
+        catalogue = _read(options, _kinds_of(answers), index)
+        _say_ignored(console, catalogue)
+        all_can = _say_answers(console, catalogue, answers)
+        with Bars(console, 0, []) as bars:
+            tally, shown = _dry_tally(catalogue, ledger, Counting(bars))
+    report_dry(console, tally, shown, options.out)
+    return Exit.ALL_WELL if tally.all_well and all_can else Exit.SOMETHING_FAILED
 
-    return run_on_cluster(catalogue, maker, ledger, dask, bars, attempts)
+
+def _dry_tally(catalogue: Catalogue, ledger: DryLedger, counting: Counting) -> tuple[Tally, list[Job]]:
+    shown: list[Job] = []
+    for ticket in tickets(catalogue.rows, catalogue.maker, ledger, counting):
+        counting.tally.made += 1
+        if len(shown) < SHOWN_WHEN_DRY:
+            shown.append(ticket.job)
+    return counting.tally, shown
+
+
+def _read(options: Options, kinds: InputKinds, index: PictureIndex) -> Catalogue:
+    """Read the workflow, check the table's header against it, once, and count its rows' jobs."""
+    workflow = Workflow.read(options.workflow, kinds)
+    columns = Columns(workflow, options.mapping, options.aliases)
+    maker = JobMaker(workflow, columns, options.places, index, options.formats, options.seeds)
+    rows = partial(read_rows, options.catalogue, columns=columns, encoding=options.encoding)
+    total = sum(_count(maker, row) for row in rows() if isinstance(row, Row))
+    return Catalogue(maker, columns, rows, total)
+
+
+def _say_ignored(console: Console, catalogue: Catalogue) -> None:
+    if ignored := catalogue.columns.ignored:
+        _teller(console)(catalogue.columns.said_of_ignored(ignored))
+
+
+def _kinds_of(answers: Sequence[Answer]) -> InputKinds:
+    return InputKinds(next((answer.object_info for answer in answers if answer.object_info is not None), None))
+
+
+def _say_answers(console: Console, catalogue: Catalogue, answers: Sequence[Answer]) -> bool:
+    """Print what each server is and what it lacks; returns whether all can do the work."""
+    filled = _first_filled(catalogue)
+    all_can = True
+    for answer in answers:
+        lacking: list[str] = []
+        if answer.object_info is not None:
+            lacking = catalogue.maker.workflow.lacks(InputKinds(answer.object_info), filled)
+        all_can = all_can and not (lacking or answer.trouble)
+        text = f"{answer}, without {'; '.join(lacking)}" if lacking else str(answer)
+        style = "yellow" if lacking or answer.trouble else ""
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    return all_can
+
+
+def _first_filled(catalogue: Catalogue) -> dict[NamedInput, Any]:
+    """What the first good row fills: the workflow's own values there need not be on a server."""
+    for row in catalogue.rows():
+        if isinstance(row, Row):
+            try:
+                job = next(catalogue.maker.jobs_of(row))
+            except RowError:
+                continue
+            return {**job.values, **dict.fromkeys(job.pictures, "")}
+    return {}
+
+
+def _copies(mirror: Mirror | None, ledger: Ledger) -> Any:
+    return (lambda says: Copies(mirror, ledger, says)) if mirror else None
 
 
 def _count(maker: JobMaker, row: Row) -> int:
@@ -132,21 +303,23 @@ def _count(maker: JobMaker, row: Row) -> int:
         return 0  # said when the row's turn comes
 
 
-def _dry_run(console: Console, catalogue: Path, maker: JobMaker, out: Path) -> Exit:
-    counting = Counting(Bars(console, 0, []))
-    shown: list[Job] = []
-    for ticket in tickets(catalogue, maker, DryLedger(out), counting):
-        counting.tally.made += 1
-        if len(shown) < SHOWN_WHEN_DRY:
-            shown.append(ticket.job)
-    report_dry(console, counting.tally, shown, out)
-    return Exit.ALL_WELL if counting.tally.all_well else Exit.SOMETHING_FAILED
+def _say_what_was_found(console: Console, ledger: Ledger) -> None:
+    lines = []
+    if ledger.num_recovered:
+        lines.append(f"{ledger.num_recovered} pictures of an interrupted run put in their place")
+    if ledger.num_earlier:
+        lines.append(
+            f"{ledger.num_earlier} lines of the ledger are an earlier version's: it knew a job by other things, so what these "
+            "lines made is not recognised and will be made again, beside it"
+        )
+    if ledger.num_missing:
+        lines.append(f"pictures of {ledger.num_missing} lines are gone; --redo missing makes them again")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _distinct(urls: list[str]) -> list[str]:
-    if len(set(urls)) < len(urls):
-        raise ValueError(f"--server: one stands twice in {urls}")
-    return urls
+def _teller(console: Console) -> Any:
+    return lambda text: console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _complain(console: Console, error: object) -> None:

@@ -1,4 +1,4 @@
-"""From downloaded images to a line of the manifest: the same for a server of one's own and for a cluster."""
+"""From downloaded images to a line of the manifest."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import PIL
 
 from . import __version__
-from .checks import ProductPlace, SavedAd, check_ad, product_places
-from .jobs import Job
-from .ledger import ADS, Ledger
+from .checks import SavedAd, check_ad, product_place, saved_by
+from .jobs import IDENTITY, Job
+from .ledger import ADS, WORKFLOWS, Ledger
 from .named_inputs import Workflow
 from .pictures import EXTENSIONS
 
@@ -26,17 +26,17 @@ class Settings:
 
     Attributes:
         workflow: what is run.
-        places: where it puts a product in.
         attempts: runs of one job before it is given up.
+        job_timeout: seconds that a run may take; None = for ever.
         versions: of this command and what checks its pictures.
-        workflow_sha256: of the workflow as it was read.
+        workflow_file: the workflow's copy, relative to the output folder.
     """
 
     workflow: Workflow
-    places: list[ProductPlace]
     attempts: int
+    job_timeout: float | None
     versions: dict[str, str]
-    workflow_sha256: str
+    workflow_file: str
 
 
 @dataclass(frozen=True)
@@ -61,36 +61,64 @@ class Delivery:
     Attributes:
         names: of the files.
         files: their entries in the manifest.
-        checks: kind -> result; those of a second image end in _2.
     """
 
     names: list[str]
     files: list[dict[str, Any]]
-    checks: dict[str, Any]
 
 
-def settings_of(workflow: Workflow, attempts: int) -> Settings:
+def settings_of(workflow: Workflow, attempts: int, job_timeout: float | None = None) -> Settings:
     """The settings of a run."""
-    digest = hashlib.sha256(json.dumps(workflow.nodes, sort_keys=True).encode()).hexdigest()
     versions = {"pfv_catalogue": __version__, "pillow": PIL.__version__}
-    return Settings(workflow, product_places(workflow), attempts, versions, digest)
+    return Settings(workflow, attempts, job_timeout, versions, f"{WORKFLOWS}/{workflow_sha256(workflow)[:16]}.json")
+
+
+def workflow_text(workflow: Workflow) -> str:
+    """A workflow as it lies beside the manifest."""
+    return json.dumps(workflow.nodes, indent=1, ensure_ascii=True)
+
+
+def workflow_sha256(workflow: Workflow) -> str:
+    """Of `workflow_text`."""
+    return hashlib.sha256(workflow_text(workflow).encode()).hexdigest()
 
 
 def delivery_of(
-    job: Job, settings: Settings, ledger: Ledger, images: list[Received], texts: Mapping[str, list[str]]
+    job: Job, settings: Settings, ledger: Ledger, images: list[Received], texts: Mapping[str, list[str]], times: int
 ) -> Delivery:
-    """Check the images of a job and give them their names, still beside the ledger."""
-    delivery = Delivery([], [], {})
-    for number, image in enumerate(images, 1):
-        mark = f"_{number}" if number > 1 else ""
-        name = f"{job.stem}{mark}.{EXTENSIONS[image.ad.format]}"
-        for kind, check in check_ad(job, image.raw, image.ad, settings.places, image.node_id, texts).items():
-            delivery.checks[f"{kind}{mark}"] = check
+    """Check the images of a job and give them their names, still beside the ledger.
+
+    Args:
+        job: what was asked for.
+        settings: of the run.
+        ledger: where the files go.
+        images: in the order of the nodes that saved them.
+        texts: what nodes showed.
+        times: how often the ledger has the job already.
+    """
+    prompt = job.prompt(settings.workflow, {})
+    delivery = Delivery([], [])
+    for image in images:
+        place = product_place(settings.workflow, prompt, image.node_id) if image.node_id in prompt else None
+        name = _name(job, image.ad, times, delivery.names)
         image.raw.replace(ledger.partial(name))
         delivery.names.append(name)
-        size = {"size": list(image.ad.size), "bytes": image.ad.bytes}
-        delivery.files.append({"file": f"{ADS}/{name}", **size, "sha256": image.ad.sha256})
+        facts = {"size": list(image.ad.size), "bytes": image.ad.bytes, "sha256": image.ad.sha256}
+        checks = check_ad(job, image.ad, place, texts)
+        title = saved_by(prompt, image.node_id)
+        delivery.files.append({"file": f"{ADS}/{name}", **facts, "title": title, "checks": checks})
     return delivery
+
+
+def _name(job: Job, ad: SavedAd, times: int, taken: list[str]) -> str:
+    """A file's name: with its own format, a mark where the job was made before, and a number where it is not the first."""
+    again = f"_r{times + 1}" if times else ""
+    beginning, end = f"{job.stem(ad.size)}{again}", f".{EXTENSIONS[ad.format]}"
+    number, name = 1, f"{beginning}{end}"
+    while name in taken:
+        number += 1
+        name = f"{beginning}_{number}{end}"
+    return name
 
 
 def manifest_line(
@@ -107,25 +135,29 @@ def manifest_line(
     """
     return {
         "job": job.id,
+        "identity": IDENTITY,
         "name": job.name,
         "line": job.line,
         "format": list(job.size) if job.size else None,
         "seed": job.seed,
+        "seeds": job.seeds(settings.workflow),
         "files": delivery.files,
         "inputs": _inputs(job),
-        "checks": delivery.checks,
         **facts,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {**settings.versions, **versions},
-        "workflow_sha256": settings.workflow_sha256,
+        "workflow": settings.workflow_file,
     }
 
 
 def _inputs(job: Job) -> dict[str, Any]:
-    """What the row set, by name: values, and pictures by path and hash."""
+    """What the row set, by name: values, and pictures by path and by the hash of their pixels."""
     values: dict[str, Any] = {str(named): value for named, value in job.values.items()}
     for named, picture in job.pictures.items():
-        values[str(named)] = {"file": picture.text, "sha256": picture.sha256}
-        if picture.mask_sha256:
-            values[str(named)] |= {"mask_sha256": picture.mask_sha256, "white": picture.white}
+        entry: dict[str, Any] = {"file": picture.name, "sha256": picture.sha256}
+        if picture.converted:
+            entry["converted"] = list(picture.converted)
+        if picture.mask:
+            entry |= {"mask": picture.mask.name, "white": picture.white}
+        values[str(named)] = entry
     return values

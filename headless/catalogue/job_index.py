@@ -11,7 +11,7 @@ Claim = Literal["new", "done", "repeated"]
 
 
 class JobIndex:
-    """Job id -> done or not, written anew by every run.
+    """Job id -> how often it was made, whether that counts, and whether it was seen; written anew by every run.
 
     Args:
         file: in a folder that no other process writes to; None = in memory.
@@ -26,36 +26,43 @@ class JobIndex:
         # Worth nothing after the process has ended: no journal, no flushing to disk.
         self._table.execute("PRAGMA journal_mode = OFF")
         self._table.execute("PRAGMA synchronous = OFF")
-        self._table.execute("CREATE TABLE jobs (id BLOB PRIMARY KEY, done INTEGER, seen INTEGER) WITHOUT ROWID")
+        self._table.execute(
+            "CREATE TABLE jobs (id BLOB PRIMARY KEY, times INTEGER, done INTEGER, seen INTEGER) WITHOUT ROWID"
+        )
 
     def claim(self, job_id: str) -> Claim:
         """What is to be done with a job: `new` or, when it is marked as done, `done`; from the second time on `repeated`."""
-        done, seen = self._state(job_id)
+        times, done, seen = self._state(job_id)
         if seen:
             return "repeated"
-        self._write(job_id, done, seen=True)
+        self._write(job_id, times, done, True)
         return "done" if done else "new"
 
     def is_done(self, job_id: str) -> bool:
         """Whether a job is marked as done."""
+        return self._state(job_id)[1]
+
+    def times(self, job_id: str) -> int:
+        """How often a job was made."""
         return self._state(job_id)[0]
 
-    def mark_done(self, job_id: str) -> None:
-        """Remember that a job is done."""
-        _, seen = self._state(job_id)
-        self._write(job_id, True, seen)
+    def mark_made(self, job_id: str, counts: bool = True) -> None:
+        """Remember that a job was made once more; `counts` says whether it is done with that."""
+        times, _, seen = self._state(job_id)
+        self._write(job_id, times + 1, counts, seen)
 
     def close(self) -> None:
         """Let go of the file."""
         self._table.close()
 
-    def _state(self, job_id: str) -> tuple[bool, bool]:
-        """Done, and seen in this run."""
+    def _state(self, job_id: str) -> tuple[int, bool, bool]:
+        """How often made, done, and seen in this run."""
         with self._guard:
-            found = self._table.execute("SELECT done, seen FROM jobs WHERE id = ?", (bytes.fromhex(job_id),)).fetchone()
-        return (bool(found[0]), bool(found[1])) if found else (False, False)
+            query = "SELECT times, done, seen FROM jobs WHERE id = ?"
+            found = self._table.execute(query, (bytes.fromhex(job_id),)).fetchone()
+        return (int(found[0]), bool(found[1]), bool(found[2])) if found else (0, False, False)
 
-    def _write(self, job_id: str, done: bool, seen: bool) -> None:
+    def _write(self, job_id: str, times: int, done: bool, seen: bool) -> None:
         with self._guard:
-            row = (bytes.fromhex(job_id), int(done), int(seen))
-            self._table.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", row)
+            row = (bytes.fromhex(job_id), times, int(done), int(seen))
+            self._table.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?)", row)

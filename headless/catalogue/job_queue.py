@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .jobs import Job
@@ -20,39 +21,44 @@ class Ticket:
     Attributes:
         job: what is to be done.
         resume: server and prompt id of a post whose end nobody has seen: while that server lives, it alone takes the job.
+            A server of another name than all there are may be one of them: each is asked.
+        asked: servers that do not have such a post.
         attempts: runs that ended in failure.
         losses: times its server went away or forgot it.
         avoid: servers on which it failed or was rejected.
         rejected_by: servers that found it invalid.
         problems: what each failure said.
+        mark: goes into the names under which the server saves, so that it saves anew.
     """
 
     job: Job
     resume: tuple[str, str] | None = None
+    asked: set[str] = field(default_factory=set)
     attempts: int = 0
     losses: int = 0
     avoid: set[str] = field(default_factory=set)
     rejected_by: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    mark: str = ""
 
 
 class JobQueue:
     """A queue that a producer fills and lanes empty.
 
     Args:
-        servers: of all lanes.
-        limit: jobs that may wait; the producer waits beyond.
+        waiting_per_server: jobs that may wait for each; the producer waits beyond.
     """
 
-    def __init__(self, servers: list[str], limit: int) -> None:
-        self._alive = set(servers)
-        self._limit = limit
+    def __init__(self, waiting_per_server: int) -> None:
+        self._servers: set[str] = set()
+        self._alive: set[str] = set()
+        self._waiting_per_server = waiting_per_server
         self._waiting: deque[Ticket] = deque()
         self._unfinished = 0  # put, and neither done nor given up
         self._closed = False
         self._stopped = False
         self._changed = asyncio.Condition()
-        self._abandoned: dict[str, list[str]] = {server: [] for server in servers}
+        self._abandoned: dict[str, list[str]] = {}
 
     @property
     def has_stopped(self) -> bool:
@@ -64,10 +70,24 @@ class JobQueue:
         """Whether any server answers."""
         return bool(self._alive)
 
+    async def add_server(self, server: str) -> None:
+        """Say that a server's lane begins; it counts as alive until it is silent."""
+        async with self._changed:
+            self._servers.add(server)
+            self._alive.add(server)
+            self._changed.notify_all()
+
+    async def remove_server(self, server: str) -> None:
+        """Say that a server gets no further jobs."""
+        async with self._changed:
+            self._servers.discard(server)
+            self._alive.discard(server)
+            self._changed.notify_all()
+
     async def put(self, ticket: Ticket) -> None:
         """Add a job, when there is room."""
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self._waiting) < self._limit or self._stopped)
+            await self._changed.wait_for(lambda: self._has_room() or self._stopped)
             self._waiting.append(ticket)
             self._unfinished += 1
             self._changed.notify_all()
@@ -89,13 +109,24 @@ class JobQueue:
             self._stopped = True
             self._changed.notify_all()
 
-    async def take(self, server: str) -> Ticket | None:
-        """The next job for a server, or None when there is nothing more to do for it."""
+    async def take(self, server: str, is_ahead: Callable[[], bool] = lambda: False) -> Ticket | None:
+        """The next job for a server, or None when there is nothing more to do for it.
+
+        Args:
+            server: whose lane asks.
+            is_ahead: whether that server has a job of ours already, so that this one would wait there. The last jobs are
+                left to servers that have none.
+        """
         async with self._changed:
             while True:
-                if self._is_over():
+                if self._is_over() or server not in self._servers:
                     return None
-                ticket = next((ticket for ticket in self._waiting if self._suits(ticket, server)), None)
+                may_take = server in self._alive and not (is_ahead() and self._are_last())
+                ticket = (
+                    next((ticket for ticket in self._waiting if self._suits(ticket, server)), None)
+                    if may_take
+                    else None
+                )
                 if ticket is not None:
                     self._waiting.remove(ticket)
                     self._changed.notify_all()
@@ -132,18 +163,28 @@ class JobQueue:
 
     def abandoned(self, server: str) -> list[str]:
         """Prompts on a server whose jobs went elsewhere while it was away; the lane removes those that it cancelled."""
-        return self._abandoned[server]
+        return self._abandoned.setdefault(server, [])
 
     def all_alive_in(self, servers: set[str]) -> bool:
         """Whether every server that answers is among `servers`."""
         return self._alive <= servers
+
+    def is_stranger(self, ticket: Ticket) -> bool:
+        """Whether a job was posted to a server that none of the lanes has by that name."""
+        return ticket.resume is not None and ticket.resume[0] not in self._servers
+
+    def _has_room(self) -> bool:
+        return len(self._waiting) < self._waiting_per_server * max(1, len(self._servers))
+
+    def _are_last(self) -> bool:
+        return self._closed and len(self._waiting) < len(self._alive)
 
     def _is_over(self) -> bool:
         return self._stopped or (self._closed and not self._unfinished)
 
     def _without_foreign_post(self, ticket: Ticket, server: str) -> Ticket:
         """A job that was posted elsewhere is begun anew here; there it is cancelled as soon as that server is back."""
-        if ticket.resume and ticket.resume[0] != server:
+        if ticket.resume and ticket.resume[0] != server and not self.is_stranger(ticket):
             other, prompt_id = ticket.resume
             self._abandoned.setdefault(other, []).append(prompt_id)
             ticket.resume = None
@@ -152,4 +193,6 @@ class JobQueue:
     def _suits(self, ticket: Ticket, server: str) -> bool:
         if ticket.resume and ticket.resume[0] in self._alive:
             return ticket.resume[0] == server
+        if self.is_stranger(ticket):
+            return server not in ticket.asked or self._alive <= ticket.asked
         return server not in ticket.avoid or self._alive <= ticket.avoid

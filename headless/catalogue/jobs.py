@@ -1,27 +1,32 @@
-"""Rows become jobs: row x format x seed, each known by the hash of everything that goes into it."""
+"""Rows become jobs: row x format x seed, each known by the hash of what is posted for it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product as combinations
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from .columns import FORMATS, MASKS, NAME, SEEDS, Columns
-from .named_inputs import SAVED_AS, NamedInput, Prompt, UnknownInputError, Workflow, coerced
-from .pictures import Picture, PictureError, White, read_picture
+from .input_kinds import SAVED_AS, coerced, normalised
+from .named_inputs import NamedInput, Prompt, UnknownInputError, Workflow
+from .pictures import Picture, PictureError, PictureIndex, White, read_picture
+from .places import Places
 from .rows import Row
-from .safe_paths import UnsafePathError, file_in, slug
+from .safe_paths import UnsafePathError, slug
+from .sources import SourceError
 
-IDENTITY = 1  # goes into every hash: a change of what a job means makes other jobs
+IDENTITY = 2  # goes into every hash and every line of the manifest: a change of what a job means makes other jobs
 MAX_JOBS_PER_ROW = 10_000
 MAX_SEED = 2**64 - 1
 MAX_SIDE = 16_384
 LATENT_STEP = 8  # pixels of a latent's cell: other sides would be cut off silently
+SEED_INPUTS = ("seed", "noise_seed")
+CANVAS = "PFVAdCanvas"
 
 Size = tuple[int, int]  # width, height
 
@@ -35,7 +40,7 @@ class Job:
     """One run of the workflow.
 
     Attributes:
-        id: SHA-256 of all that goes in.
+        id: SHA-256 of what is posted, and of the name.
         line: of the catalogue.
         name: of the row.
         size: width and height that were asked for; None = the workflow's.
@@ -52,16 +57,26 @@ class Job:
     values: dict[NamedInput, Any] = field(repr=False)
     pictures: dict[NamedInput, Picture] = field(repr=False)
 
-    @property
-    def stem(self) -> str:
-        """The beginning of its files' names: unlike any other job's, and the same in every run."""
-        size = [f"{self.size[0]}x{self.size[1]}"] if self.size else []
+    def stem(self, size: Size | None) -> str:
+        """The beginning of the name of a file of that width and height: unlike any other job's, the same in every run."""
+        sides = [f"{size[0]}x{size[1]}"] if size else []
         seed = [f"s{self.seed}"] if self.seed is not None else []
-        return "_".join([slug(self.name), *size, *seed, self.id[:16]])
+        return "_".join([slug(self.name), *sides, *seed, self.id[:16]])
 
-    def prompt(self, workflow: Workflow, uploaded: dict[NamedInput, str]) -> Prompt:
-        """The workflow as it is posted; `uploaded` says what the server calls the pictures."""
-        return workflow.filled({**self.values, **uploaded}, f"pfv_catalogue/{self.id[:32]}")
+    def prompt(self, workflow: Workflow, uploaded: Mapping[NamedInput, str], mark: str = "") -> Prompt:
+        """The workflow as it is posted.
+
+        Args:
+            workflow: what is run.
+            uploaded: what the server calls each picture.
+            mark: another one makes the server save anew what it believes to have saved.
+        """
+        return workflow.filled({**self.values, **uploaded}, f"pfv_catalogue/{self.id[:32]}{mark}")
+
+    def seeds(self, workflow: Workflow) -> dict[str, Any]:
+        """Every seed that is posted, by the name of its input."""
+        free = [named for named in workflow.inputs if named.name in SEED_INPUTS]
+        return {str(named): self.values.get(named, workflow.value(named)) for named in free}
 
 
 class JobMaker:
@@ -70,19 +85,27 @@ class JobMaker:
     Args:
         workflow: what is run.
         columns: which inputs the columns fill.
-        inputs: the only folder that pictures are read from.
+        places: where pictures may come from.
+        index: which pictures were read before.
         formats: of rows that name none, as they would stand in the column.
         seeds: of rows that name none.
     """
 
-    def __init__(self, workflow: Workflow, columns: Columns, inputs: Path, formats: str = "", seeds: str = "") -> None:
+    def __init__(
+        self,
+        workflow: Workflow,
+        columns: Columns,
+        places: Places,
+        index: PictureIndex,
+        formats: str = "",
+        seeds: str = "",
+    ) -> None:
         self.workflow = workflow
         self._columns = columns
-        self._inputs = inputs
+        self._places = places
+        self._index = index
         self._formats = parse_formats(formats)
         self._seeds = parse_seeds(seeds)
-        self._product_white = _product_white(workflow)
-        self._skeleton = _identity_of_nodes(workflow)
 
     def count(self, row: Row) -> int:
         """How many jobs a row makes, without looking at its pictures.
@@ -104,13 +127,16 @@ class JobMaker:
             jobs = [self._job(row, size, seed) for size, seed in combinations(formats, seeds)]
         except UnknownInputError as error:
             raise RowError(str(error.args[0])) from error
-        except (UnsafePathError, PictureError, OSError, ValueError) as error:
+        except (UnsafePathError, PictureError, SourceError, OSError, ValueError) as error:
             raise RowError(str(error)) from error
         yield from jobs
 
     def _choices(self, row: Row) -> tuple[Sequence[Size | None], Sequence[int | None]]:
-        formats = parse_formats(row.fields[FORMATS]) if FORMATS in row.fields else self._formats
-        seeds = parse_seeds(row.fields[SEEDS]) if SEEDS in row.fields else self._seeds
+        formats, seeds = self._formats, self._seeds
+        if FORMATS in row.fields:
+            formats = _in_column(FORMATS, parse_formats, row.fields[FORMATS])
+        if SEEDS in row.fields:
+            seeds = _in_column(SEEDS, parse_seeds, row.fields[SEEDS])
         if len(formats) * len(seeds) > MAX_JOBS_PER_ROW:
             raise RowError(
                 f"{len(formats)} formats x {len(seeds)} seeds are more than {MAX_JOBS_PER_ROW} jobs of one row"
@@ -125,20 +151,29 @@ class JobMaker:
         if seed is not None:
             values |= self._set("seed", seed)
         name = self._name(row, pictures)
-        return Job(self._id(name, values, pictures), row.line, name, size, seed, values, pictures)
+        job_id = identity(self.workflow, name, values, {named: picture.sha256 for named, picture in pictures.items()})
+        return Job(job_id, row.line, name, size, seed, values, pictures)
+
+    def _filling(self, row: Row) -> Iterator[tuple[str, list[NamedInput]]]:
+        """Columns that fill inputs; one that names its input comes after, and so outranks, one that has several."""
+        for column in sorted(row.fields, key=lambda column: "." in column):
+            if column not in (NAME, FORMATS, SEEDS, *MASKS):
+                yield column, self._columns.targets(column)
 
     def _values(self, row: Row) -> dict[NamedInput, Any]:
-        """Inputs that hold no picture; a column that names its input outranks one that has several."""
+        """Inputs that hold no picture."""
         found: dict[NamedInput, Any] = {}
-        for column in sorted(row.fields, key=lambda column: "." in column):
-            if column in (NAME, FORMATS, SEEDS, *MASKS):
-                continue
-            for named in self._columns.targets(column):
+        for column, targets in self._filling(row):
+            for named in targets:
                 if named.name == SAVED_AS:
                     raise RowError(f"column {column!r}: files are named by this command; leave {SAVED_AS} out")
                 if not named.is_picture:
-                    found[named] = coerced(named, self.workflow.value(named), row.fields[column])
+                    found[named] = self._coerced(named, row.fields[column], column)
         return found
+
+    def _coerced(self, named: NamedInput, value: Any, column: str) -> Any:
+        name = str(named) if column == str(named) else f"column {column!r}: {named}"
+        return coerced(name, named.kind, self.workflow.value(named), value)
 
     def _pictures(self, row: Row, size: Size | None) -> dict[NamedInput, Picture]:
         masks = {owner: row.fields[mask] for mask, owner in MASKS.items() if mask in row.fields}
@@ -146,54 +181,114 @@ class JobMaker:
             if owner not in row.fields:
                 raise RowError(f"{owner}_mask marks a part of {owner}, which the row has not")
         found: dict[NamedInput, Picture] = {}
-        for column in sorted(row.fields, key=lambda column: "." in column):
-            if column in (NAME, FORMATS, SEEDS, *MASKS):
-                continue
-            targets = [named for named in self._columns.targets(column) if named.is_picture]
-            if targets:
-                picture = self._picture(column, row.fields[column], masks.get(column), size)
-                found |= dict.fromkeys(targets, picture)
+        for column, targets in self._filling(row):
+            loaders = [named for named in targets if named.is_picture]
+            if loaders:
+                picture = self._picture(column, row.fields[column], masks.get(column), loaders, size)
+                found |= dict.fromkeys(loaders, picture)
         return found
 
-    def _picture(self, column: str, value: Any, mask: Any, size: Size | None) -> Picture:
-        white: White = self._product_white if column == "product" else "transparent"
-        text = _for_format(column, value, size)
-        mask_file = file_in(self._inputs, _for_format(f"{column}_mask", mask, size)) if mask is not None else None
-        return read_picture(file_in(self._inputs, text), text, mask_file, white)
+    def _picture(self, column: str, value: Any, mask: Any, loaders: list[NamedInput], size: Size | None) -> Picture:
+        usual: White = "opaque" if column == "product" else "transparent"
+        whites = {white_of(self.workflow, named) or usual for named in loaders}
+        if mask is not None and len(whites) > 1:
+            raise RowError(f"{column}_mask: the nodes that load it disagree in what a mask selects; map one of them")
+        white = next(iter(whites))
+        source = self._places.source(_for_format(column, value, size))
+        mask_source = self._places.source(_for_format(f"{column}_mask", mask, size)) if mask is not None else None
+        picture = read_picture(source, mask_source, white, self._index)
+        if column == "product" and picture.is_opaque and any(cuts_out(self.workflow, named) for named in loaders):
+            raise RowError(
+                f"product {source.name!r} has no transparency: name its mask in product_mask, or give a cut-out"
+            )
+        return picture
 
     def _size_values(self, size: Size, pictures: dict[NamedInput, Picture]) -> dict[NamedInput, Any]:
         if self._columns.takes("width") and self._columns.takes("height"):
             values = self._set("width", size[0]) | self._set("height", size[1])
             in_latents = any("Latent" in named.class_type for named in values)
             return values if not in_latents else _checked_step(size, values)
+        if canvases := [
+            named for named in self.workflow.inputs if named.class_type == CANVAS and named.name == "format"
+        ]:
+            own = ", ".join(f"{self.workflow.value(named)} ({named.title})" for named in canvases)
+            raise RowError(
+                f"this workflow makes formats of its own: {own}; leave the formats out, or map width and height to one canvas"
+            )
         products = {picture for named, picture in pictures.items() if named in self._columns.targets("product")}
         if not products:
             raise RowError("the workflow has no input for the size: map width and height, or leave the formats out")
         for picture in products:
             if picture.size != size:
                 raise RowError(
-                    f"in this workflow the ad has the product photo's size: {picture.text!r} is "
+                    f"in this workflow the ad has the product photo's size: {picture.name!r} is "
                     f"{picture.size[0]}x{picture.size[1]}, the format {size[0]}x{size[1]}; give a photo for each format, "
                     "as in 'cup_{width}x{height}.png'"
                 )
         return _checked_step(size, {})
 
     def _set(self, column: str, value: int) -> dict[NamedInput, Any]:
-        return {named: coerced(named, self.workflow.value(named), value) for named in self._columns.targets(column)}
+        return {named: self._coerced(named, value, column) for named in self._columns.targets(column)}
 
     def _name(self, row: Row, pictures: dict[NamedInput, Picture]) -> str:
         if NAME in row.fields:
             return str(row.fields[NAME])
         for column in ("product", "reference"):
             if column in row.fields:
-                return Path(str(row.fields[column])).stem
-        return next((picture.file.stem for picture in pictures.values()), "ad")
+                return PurePosixPath(str(row.fields[column]).partition("?")[0]).stem
+        return next((PurePosixPath(picture.name).stem for picture in pictures.values()), "ad")
 
-    def _id(self, name: str, values: dict[NamedInput, Any], pictures: dict[NamedInput, Picture]) -> str:
-        filled = sorted((named.node_id, named.name, value) for named, value in values.items())
-        shown = sorted((named.node_id, named.name, picture.identity) for named, picture in pictures.items())
-        content = [IDENTITY, self._skeleton, name, filled, shown]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+def identity(
+    workflow: Workflow, name: str, values: Mapping[NamedInput, Any], pictures: Mapping[NamedInput, str]
+) -> str:
+    """SHA-256 of what is posted: the filled graph, its numbers written in one way, pictures by their content; and of the name.
+
+    Titles and the names of saved files are left out, and so are shipped values that others replace.
+
+    Args:
+        workflow: what is run.
+        name: of the row: it stands in the files' names.
+        values: input -> value.
+        pictures: input -> SHA-256 of the picture's content.
+    """
+    filled = workflow.filled({**values, **{named: {"picture": sha256} for named, sha256 in pictures.items()}}, "")
+    nodes = {
+        node_id: [node["class_type"], {key: value for key, value in node["inputs"].items() if key != SAVED_AS}]
+        for node_id, node in filled.items()
+    }
+    content = json.dumps([IDENTITY, name, normalised(nodes)], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def white_of(workflow: Workflow, photo: NamedInput) -> White | None:
+    """What a mask's white becomes in a picture, as the nodes that take its mask read it; None = no node says.
+
+    A node with `product_mask_selects` takes the product as what is opaque (a cut-out) or as what is transparent (painted).
+    """
+    choices = {node["inputs"].get("product_mask_selects") for node in _mask_readers(workflow, photo)} - {None}
+    if len(choices) > 1:
+        raise RowError(f"the workflow's nodes disagree in product_mask_selects of {photo}: {sorted(map(str, choices))}")
+    if not choices:
+        return None
+    return "transparent" if choices == {"product"} else "opaque"
+
+
+def cuts_out(workflow: Workflow, photo: NamedInput) -> bool:
+    """Whether some node takes a product out of a picture by its mask."""
+    return bool(_mask_readers(workflow, photo))
+
+
+def _mask_readers(workflow: Workflow, photo: NamedInput) -> list[dict[str, Any]]:
+    link = [photo.node_id, 1]
+    return [node for node in workflow.nodes.values() if node["inputs"].get("product_mask") == link]
+
+
+def _in_column(column: str, parse: Any, value: Any) -> Any:
+    try:
+        return parse(value)
+    except RowError as error:
+        raise RowError(f"column {column!r}: {error}") from error
 
 
 def parse_formats(value: Any) -> list[Size]:
@@ -259,20 +354,3 @@ def _for_format(column: str, value: Any, size: Size | None) -> str:
         return value
     width, height = map(str, size)
     return value.replace("{width}", width).replace("{height}", height).replace("{format}", f"{width}x{height}")
-
-
-def _product_white(workflow: Workflow) -> White:
-    """Whether the workflow takes a product as what is opaque (a cut-out) or as what is transparent (painted over)."""
-    choices = {node["inputs"].get("product_mask_selects") for node in workflow.nodes.values()} - {None}
-    if len(choices) > 1:
-        raise ValueError(f"the workflow's nodes disagree in product_mask_selects: {sorted(map(str, choices))}")
-    return "transparent" if choices == {"product"} else "opaque"
-
-
-def _identity_of_nodes(workflow: Workflow) -> str:
-    """Hash of what the workflow does: neither titles nor where it saves."""
-    nodes = {
-        node_id: (node["class_type"], {name: value for name, value in node["inputs"].items() if name != SAVED_AS})
-        for node_id, node in workflow.nodes.items()
-    }
-    return hashlib.sha256(json.dumps(nodes, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,7 @@
-"""One server's share of the work: it takes the next job when it has finished one, and less while others use it."""
+"""One server's share of the work: one job runs there, the next one waits behind it, finished ones are fetched meanwhile.
+
+It takes less while others use the server.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,35 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
+from ..server.client import Finished, Saved, Server
+from ..server.errors import (
+    CannotWriteError,
+    FailedError,
+    GoneError,
+    LostError,
+    NotComfyError,
+    RejectedError,
+    ServerDownError,
+    ServerError,
+)
 from .checks import SavedAd, read_ad
+from .copies import Copies
 from .delivery import Delivery, Received, Settings, delivery_of, manifest_line
 from .job_queue import MAX_LOSSES, JobQueue, Ticket
 from .ledger import Ledger, LedgerError
 from .named_inputs import NamedInput
 from .pictures import Picture, PictureError
-from .server import FailedError, Finished, LostError, RejectedError, Saved, Server, ServerDownError
+from .sources import SourceError
 
+AHEAD = 2  # jobs of ours on a server: one runs, the next one waits, so that it never idles for us
+AT_ONCE = 2  # of one server: finished jobs that are fetched and checked
 REMEMBERED_UPLOADS = 4096  # names of pictures that a server has; others are sent again
 DOWNLOAD_TRIES = 3
 LOOK_AT_QUEUE_EVERY = 0.5  # seconds, while others use the server
@@ -45,6 +62,23 @@ class Timings:
             return await work
         finally:
             self.seconds[part] = round(self.seconds.get(part, 0.0) + time.monotonic() - started, 3)
+
+
+class Slot:
+    """A place on a server that is left once, whatever happens.
+
+    Args:
+        left: called then.
+    """
+
+    def __init__(self, left: Callable[[], None]) -> None:
+        self._left: Callable[[], None] | None = left
+
+    def leave(self) -> None:
+        """Leave it; the second time nothing happens."""
+        if self._left:
+            self._left()
+        self._left = None
 
 
 class Watcher:
@@ -72,6 +106,7 @@ class Lane:
         ledger: where they end.
         settings: shared by all lanes.
         watcher: told what happens.
+        copies: where finished pictures go besides; None = nowhere.
     """
 
     def __init__(
@@ -81,40 +116,95 @@ class Lane:
         ledger: Ledger,
         settings: Settings,
         watcher: Watcher,
+        copies: Copies | None = None,
     ) -> None:
         self._server = server
         self._queue = queue
         self._ledger = ledger
         self._settings = settings
         self._watcher = watcher
+        self._copies = copies
         self._uploads: OrderedDict[str, str] = OrderedDict()
         self._versions: dict[str, str] = {}
         self._seconds_per_job = FIRST_GUESS
+        self._ours: set[str] = set()  # prompts that wait or run there
+        self._on_server = asyncio.Semaphore(AHEAD)
+        self._num_on_server = 0
+        self._fetching = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._later: set[asyncio.Task[None]] = set()
+        self._probe: asyncio.Task[None] | None = None
+        self._uploading = asyncio.Lock()  # two jobs often share a picture
 
     async def run(self) -> None:
-        """Work until there is nothing left, or the queue is stopped."""
+        """Work until there is nothing left, the queue is stopped, or the server is taken away.
+
+        Raises:
+            CannotWriteError, OSError: the output folder cannot be written any more.
+        """
+        self._over = asyncio.get_running_loop().create_future()
+        self._start(self._take_jobs())
+        try:
+            await self._over
+        finally:
+            tasks = [*self._tasks, *([self._probe] if self._probe else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The lane is over with its last task, or with the first that raises."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if self._over.done():
+            return
+        if error:
+            self._over.set_exception(error)
+        elif not self._tasks:
+            self._over.set_result(None)
+
+    async def _take_jobs(self) -> None:
         await self._begin()
-        while not self._queue.has_stopped:
-            try:
-                await self._let_others_go_first()
-            except (ServerDownError, FailedError) as error:
-                await self._went_away(str(error))
-                continue
-            ticket = await self._queue.take(self._server.url)
+        while True:
+            await self._on_server.acquire()
+            ticket = await self._next()
             if ticket is None:
                 return
+            self._num_on_server += 1
             self._watcher.taken(self._server.url, ticket)
-            await self._work(ticket)
+            self._start(self._work(ticket))
+
+    async def _next(self) -> Ticket | None:
+        while True:
+            if self._probe:
+                await self._probe
+            try:
+                await self._let_others_go_first()
+            except ServerError as error:
+                await self._went_away(str(error))
+                continue
+            return await self._queue.take(self._server.url, lambda: self._num_on_server > 0)
 
     async def _work(self, ticket: Ticket) -> None:
-        """One job, to whatever end."""
+        """One job, to whatever end. Nothing that happens to one job ends the run, but that nothing can be written."""
         url = self._server.url
+        slot = Slot(self._left_server)
         try:
-            line = await self._make(ticket)
+            if await self._may_be_elsewhere(ticket):
+                return
+            line = await self._make(ticket, slot)
         except RejectedError as error:
             await self._rejected(ticket, str(error))
-        except (FailedError, PictureError) as error:
+        except PictureError as error:
+            await self._give_up(ticket, str(error))
+        except (FailedError, SourceError) as error:
+            if isinstance(error, GoneError):  # the server's cache names a file that was deleted
+                ticket.mark = f"_{uuid.uuid4().hex[:8]}"
             ticket.attempts += 1
             ticket.resume = None
             await self._failed(ticket, str(error), ticket.attempts >= self._settings.attempts)
@@ -123,25 +213,41 @@ class Lane:
             ticket.resume = None
             self._uploads.clear()  # a server that was restarted may have lost them
             await self._failed(ticket, str(error), ticket.losses >= MAX_LOSSES)
-        except ServerDownError as error:
+        except (ServerDownError, NotComfyError) as error:
             ticket.losses += 1
-            await self._queue.set_alive(url, False)
-            await self._failed(ticket, str(error), ticket.losses >= MAX_LOSSES)
             await self._went_away(str(error))
+            await self._failed(ticket, str(error), ticket.losses >= MAX_LOSSES)
         except LedgerError as error:
             await self._give_up(ticket, str(error))
+        except (CannotWriteError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001, said of the job: a fault of ours in one must not stop thousands
+            ticket.attempts += 1
+            ticket.resume = None
+            reason = f"{type(error).__name__}: {error}"
+            await self._failed(ticket, reason, ticket.attempts >= self._settings.attempts)
         else:
             self._watcher.made(url, line)
             await self._queue.finish()
+        finally:
+            slot.leave()
 
-    async def _make(self, ticket: Ticket) -> dict[str, Any]:
+    async def _make(self, ticket: Ticket, slot: Slot) -> dict[str, Any]:
         """Run a job and commit it; returns its line."""
         job, timings = ticket.job, Timings()
         started = time.monotonic()
         prompt_id = await self._posted(ticket, timings)
-        finished: Finished = await timings.timed("run", self._server.finished(prompt_id))
-        self._seconds_per_job = timings.seconds["run"]
-        delivery: Delivery = await timings.timed("fetch", self._fetch(ticket, finished))
+        try:
+            self._ours.add(prompt_id)
+            finished: Finished = await timings.timed(
+                "run", self._server.finished(prompt_id, self._settings.job_timeout)
+            )
+        finally:
+            self._ours.discard(prompt_id)
+        self._seconds_per_job = finished.seconds or timings.seconds["run"]
+        async with self._fetching:  # where fetching is slower than making, the server waits
+            slot.leave()
+            delivery: Delivery = await timings.timed("fetch", self._fetch(ticket, finished))
         if finished.seconds is not None:
             timings.seconds["server"] = finished.seconds
         timings.seconds["total"] = round(time.monotonic() - started, 3)
@@ -157,16 +263,19 @@ class Lane:
             seconds=timings.seconds,
         )
         await asyncio.to_thread(self._ledger.commit, line, delivery.names)
+        if self._copies:
+            await self._copies.copy(delivery.names)
         return line
+
+    def _left_server(self) -> None:
+        self._num_on_server -= 1
+        self._on_server.release()
 
     async def _posted(self, ticket: Ticket, timings: Timings) -> str:
         """The prompt id under which the job waits, runs, or has ended on the server."""
         job = ticket.job
-        if ticket.resume:
-            prompt_id = ticket.resume[1]
-            self._server.watch(prompt_id)
-            if await self._server.knows(prompt_id):
-                return prompt_id
+        if ticket.resume and (found := await self._taken_up(ticket, ticket.resume[1])):
+            return found
         uploaded, all_fresh = await timings.timed("upload", self._upload(job.pictures))
         prompt_id = str(uuid.uuid4())
         try:
@@ -179,27 +288,52 @@ class Lane:
             await timings.timed("post", self._post(ticket, uploaded, prompt_id))
         return prompt_id
 
+    async def _may_be_elsewhere(self, ticket: Ticket) -> bool:
+        """Whether a job that was posted to a server of another name goes on to be looked for on the others."""
+        if not self._queue.is_stranger(ticket) or await self._taken_up(
+            ticket, ticket.resume[1] if ticket.resume else ""
+        ):
+            return False
+        ticket.asked.add(self._server.url)
+        if self._queue.all_alive_in(ticket.asked):
+            ticket.resume = None
+            return False
+        await self._queue.put_back(ticket)
+        return True
+
+    async def _taken_up(self, ticket: Ticket, prompt_id: str) -> str:
+        """The id of an earlier post if the server has it, else nothing."""
+        if await self._server.knows(prompt_id):
+            ticket.resume = (self._server.url, prompt_id)
+            return prompt_id
+        return ""
+
     async def _post(self, ticket: Ticket, uploaded: dict[NamedInput, str], prompt_id: str) -> None:
         job = ticket.job
         self._ledger.sent(job.id, self._server.url, prompt_id)
         ticket.resume = (self._server.url, prompt_id)  # until an end is seen, it may have arrived
-        self._server.watch(prompt_id)
-        await self._server.submit(job.prompt(self._settings.workflow, uploaded), prompt_id)
+        self._ours.add(prompt_id)
+        try:
+            await self._server.submit(job.prompt(self._settings.workflow, uploaded, ticket.mark), prompt_id)
+        except BaseException:
+            self._ours.discard(prompt_id)
+            raise
 
     async def _upload(self, pictures: dict[NamedInput, Picture]) -> tuple[dict[NamedInput, str], bool]:
         """What the server calls each picture, and whether every one was sent just now."""
         names, all_fresh = {}, True
-        for named, picture in pictures.items():
-            key = picture.upload_name
-            if key in self._uploads:
-                self._uploads.move_to_end(key)
-                all_fresh = False
-            else:
-                content = await asyncio.to_thread(picture.content)
-                self._uploads[key] = await self._server.upload(key, content)
-                if len(self._uploads) > REMEMBERED_UPLOADS:
-                    self._uploads.popitem(last=False)
-            names[named] = self._uploads[key]
+        async with self._uploading:
+            for named, picture in pictures.items():
+                key = picture.upload_name
+                if key in self._uploads:
+                    self._uploads.move_to_end(key)
+                    all_fresh = False
+                else:
+                    content = await asyncio.to_thread(picture.content)
+                    self._uploads[key] = await self._server.upload(key, content)
+                names[named] = self._uploads[key]
+            while len(self._uploads) > REMEMBERED_UPLOADS:
+                self._uploads.popitem(last=False)
         return names, all_fresh
 
     async def _fetch(self, ticket: Ticket, finished: Finished) -> Delivery:
@@ -208,7 +342,8 @@ class Lane:
         for number, image in enumerate(finished.images, 1):
             raw = self._ledger.partial(f"{ticket.job.id}.{number}")
             received.append(Received(image.node_id, raw, await self._whole(image, raw)))
-        return await asyncio.to_thread(delivery_of, ticket.job, self._settings, self._ledger, received, finished.texts)
+        job, times = ticket.job, self._ledger.times(ticket.job.id)
+        return await asyncio.to_thread(delivery_of, job, self._settings, self._ledger, received, finished.texts, times)
 
     async def _whole(self, image: Saved, file: Path) -> SavedAd:
         """Download until what came can be decoded."""
@@ -260,25 +395,33 @@ class Lane:
 
         Meanwhile servers that are free take the jobs. After that it is our turn, even where others keep coming.
         """
-        running, pending = await self._server.queues()
-        others = len(running) + len(pending)  # ours has ended
+        others = await self._num_others()
         deadline = time.monotonic() + others * self._seconds_per_job
         while others and time.monotonic() < deadline and not self._queue.has_stopped:
             await asyncio.sleep(min(LOOK_AT_QUEUE_EVERY, self._seconds_per_job))
-            running, pending = await self._server.queues()
-            others = len(running) + len(pending)
+            others = await self._num_others()
+
+    async def _num_others(self) -> int:
+        running, pending = await self._server.queues()
+        return len({*running, *pending} - self._ours)
 
     async def _begin(self) -> None:
         try:
             self._versions = await self._server.versions()
-        except (ServerDownError, FailedError) as error:
+        except ServerError as error:
             await self._went_away(str(error))
 
     async def _went_away(self, reason: str) -> None:
-        """Ask with growing pauses until it is back; then cancel what runs there for jobs that others have taken."""
+        """Give it no jobs, and ask until it is back."""
+        if self._probe and not self._probe.done():
+            return
         self._watcher.says(self._server.url, f"{reason}; it will be asked again")
         self._uploads.clear()
         await self._queue.set_alive(self._server.url, False)
+        self._probe = asyncio.create_task(self._come_back())
+
+    async def _come_back(self) -> None:
+        """Ask with growing pauses; then cancel what runs there for jobs that others have taken."""
         pause = wait_random_exponential(multiplier=0.2, max=LONGEST_PROBE)
         await AsyncRetrying(retry=retry_if_result(lambda is_back: not is_back), wait=pause)(self._is_back)
         self._watcher.says(self._server.url, "is back")
@@ -293,6 +436,6 @@ class Lane:
             while abandoned:
                 await self._server.cancel(abandoned[0])
                 abandoned.pop(0)
-        except (ServerDownError, FailedError):
+        except ServerError:
             return False
         return True

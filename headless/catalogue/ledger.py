@@ -3,7 +3,8 @@
     OUT/manifest.jsonl     one line for each finished job, never changed again: the ledger
     OUT/failures.jsonl     rows and jobs that failed in the last run
     OUT/ads/               the pictures, under names that are never reused
-    OUT/.catalogue/        the lock, pictures that are not yet in the ledger, and what was sent where
+    OUT/workflows/         the workflows that made them
+    OUT/.catalogue/        the lock, pictures that are not yet in the ledger, what was sent where, which were copied elsewhere
 
 A picture is first written below .catalogue, then the line is added and flushed to disk, then the picture moves to its
 place. A line is the commitment: what a kill leaves between the two last steps is finished by the next run.
@@ -17,13 +18,18 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+from ..server.errors import CannotWriteError
+from .checks import passed
 from .job_index import Claim, JobIndex
+from .jobs import IDENTITY
 from .safe_paths import UnsafePathError, check_relative
 
-MANIFEST, FAILURES, ADS, STATE = "manifest.jsonl", "failures.jsonl", "ads", ".catalogue"
+MANIFEST, FAILURES, ADS, WORKFLOWS, STATE = "manifest.jsonl", "failures.jsonl", "ads", "workflows", ".catalogue"
+Redo = Literal["missing", "failed"]
 
 
 class LedgerError(RuntimeError):
@@ -35,36 +41,48 @@ class Ledger:
 
     Args:
         out: made where absent.
+        redo: which finished jobs do not count: those of which a picture is missing, those that failed a check.
+
+    Attributes:
+        num_done: lines of the ledger.
+        num_missing: of them, those of which a picture is gone.
+        num_recovered: pictures of an interrupted run that were put in their place.
+        num_earlier: lines of an earlier version, whose jobs are known by something else: what they made is not recognised.
 
     Raises:
-        LedgerError: another run works in it, or its ledger is damaged in the middle.
+        LedgerError: another run works in it, its ledger is damaged in the middle, or there are pictures without a ledger.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, redo: frozenset[Redo] = frozenset()) -> None:
         self.out = out
-        self.num_done = 0
-        self.num_missing = 0
-        self.num_recovered = 0
+        self.num_done = self.num_missing = self.num_recovered = self.num_earlier = 0
+        self._redo = redo
+        self._writing = Lock()
+        self._is_broken = False
         state = out / STATE
-        for folder in (out, out / ADS, state, state / "partial"):
+        for folder in (out, out / ADS, out / WORKFLOWS, state, state / "partial"):
             _make_own_folder(folder)
         for file in (
             out / MANIFEST,
             out / FAILURES,
             state / "sent.jsonl",
+            state / "copied.txt",
             state / "lock.sqlite",
             state / "index.sqlite",
+            state / "pictures.sqlite",
         ):
             if file.is_symlink():
                 raise LedgerError(f"{file} is a link: this command writes to files of its own only")
         self._partial = state / "partial"
         with ExitStack() as stack:  # whatever is open when something is wrong is closed again
             stack.enter_context(closing(_locked(state / "lock.sqlite", out)))
+            _check_not_lost(out)
             self._index = stack.enter_context(closing(JobIndex(state / "index.sqlite")))
             self._under_way = _open_entries(state / "sent.jsonl")
             self._manifest = stack.enter_context((out / MANIFEST).open("a+b"))
             self._read_manifest(out / MANIFEST)
             self._sent = stack.enter_context(_rewritten(state / "sent.jsonl", self._under_way))
+            self._copied = stack.enter_context((state / "copied.txt").open("a+b"))
             self._failures = stack.enter_context((out / FAILURES).open("wb"))
             self._opened = stack.pop_all()
         for left in self._partial.iterdir():
@@ -85,6 +103,40 @@ class Ledger:
     def under_way(self, job_id: str) -> tuple[str, str] | None:
         """Server and prompt id of a job that an earlier run had sent and not finished."""
         return self._under_way.get(job_id)
+
+    def times(self, job_id: str) -> int:
+        """How often the ledger has a job."""
+        return self._index.times(job_id)
+
+    @property
+    def picture_index(self) -> Path:
+        """Where it is remembered which pictures were read."""
+        return self.out / STATE / "pictures.sqlite"
+
+    def put_workflow(self, name: str, text: str) -> None:
+        """Leave a workflow beside the manifest, unless it is there."""
+        file = self.out / name
+        if not file.is_file():
+            fresh = self._partial / file.name
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(file)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Every line of the manifest as it is at this moment."""
+        with (self.out / MANIFEST).open("rb") as manifest:
+            for _, line, _, _ in _manifest_lines(manifest, self.out / MANIFEST):
+                yield line
+
+    def copied(self) -> set[str]:
+        """Names of the pictures that were copied to another place."""
+        self._copied.seek(0)
+        return {raw.decode().rstrip("\n") for raw in self._copied if raw.endswith(b"\n")}
+
+    def note_copied(self, name: str) -> None:
+        """Remember that a picture was copied."""
+        with self._writing:
+            self._copied.write(f"{name}\n".encode())
+            self._copied.flush()
 
     def sent(self, job_id: str, server: str, prompt_id: str) -> None:
         """Note that a job is about to be posted: a later run will look for it there before it posts it anew."""
@@ -112,6 +164,7 @@ class Ledger:
 
         Raises:
             LedgerError: the job is in the ledger, or a picture of that name lies there already.
+            CannotWriteError: the disk does not take it; from then on nothing is added.
         """
         job_id = line["job"]
         if self._index.is_done(job_id):
@@ -121,19 +174,31 @@ class Ledger:
                 raise LedgerError(
                     f"{self.out / ADS / name} exists, but is not in {MANIFEST}: move it away and run this again"
                 )
-            _flush_to_disk(self.partial(name))
-        _flush_to_disk(self._partial)
-        _append(self._manifest, line)
-        os.fsync(self._manifest.fileno())
-        self._index.mark_done(job_id)
-        self.num_done += 1
-        for name in names:
-            self._publish(name)
-        self.ended(job_id)
+        try:
+            for name in names:
+                _flush_to_disk(self.partial(name))
+            _flush_to_disk(self._partial)
+            self._add(line)
+            self._index.mark_made(job_id)
+            for name in names:
+                self._publish(name)
+            self.ended(job_id)
+        except OSError as error:
+            self._is_broken = True
+            raise CannotWriteError(f"{self.out}: {error}") from error
 
     def failed(self, line: Mapping[str, Any]) -> None:
         """Add a row or a job to the failures of this run."""
         _append(self._failures, line)
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        """One line at a time, and none after one that was torn: it would be damage in the middle."""
+        with self._writing:
+            if self._is_broken:
+                raise CannotWriteError(f"{self.out}: an earlier line could not be written")
+            _append(self._manifest, line)
+            os.fsync(self._manifest.fileno())
+            self.num_done += 1
 
     def _note(self, entry: list[str]) -> None:
         self._sent.write(json.dumps(entry).encode() + b"\n")
@@ -158,15 +223,19 @@ class Ledger:
         end, is_whole = 0, True
         for number, line, line_end, has_newline in _manifest_lines(self._manifest, file):
             end, is_whole = line_end, has_newline
-            self._index.mark_done(line["job"])
             self.num_done += 1
-            self._finish_publishing(file, number, line)
+            self.num_earlier += line.get("identity") != IDENTITY
+            num_missing = self._finish_publishing(file, number, line)
+            self.num_missing += num_missing > 0
+            self._index.mark_made(line["job"], _counts(line, num_missing > 0, self._redo))
         self._manifest.truncate(end)
         if not is_whole:
             self._manifest.write(b"\n")
             self._manifest.flush()
 
-    def _finish_publishing(self, manifest: Path, number: int, line: Mapping[str, Any]) -> None:
+    def _finish_publishing(self, manifest: Path, number: int, line: Mapping[str, Any]) -> int:
+        """Put pictures in their place that a kill left beside it; returns how many are gone."""
+        num_missing = 0
         for entry in line["files"]:
             name = str(entry["file"]).removeprefix(f"{ADS}/")
             try:
@@ -179,7 +248,8 @@ class Ledger:
                 self._publish(name)
                 self.num_recovered += 1
             elif self.is_free(name):
-                self.num_missing += 1
+                num_missing += 1
+        return num_missing
 
 
 class DryLedger:
@@ -187,18 +257,21 @@ class DryLedger:
 
     Args:
         out: may be absent.
+        redo: as `Ledger`'s.
 
     Raises:
-        LedgerError: its ledger is damaged in the middle.
+        LedgerError: its ledger is damaged in the middle, or there are pictures without a ledger.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, redo: frozenset[Redo] = frozenset()) -> None:
         self._index = JobIndex(None)
+        _check_not_lost(out)
         file = out / MANIFEST
         if file.is_file():
             with file.open("rb") as manifest:
                 for _, line, _, _ in _manifest_lines(manifest, file):
-                    self._index.mark_done(line["job"])
+                    is_missing = any(not os.path.lexists(out / str(entry["file"])) for entry in line["files"])
+                    self._index.mark_made(line["job"], _counts(line, is_missing, redo))
 
     def claim(self, job_id: str) -> Claim:
         """As `Ledger.claim`."""
@@ -211,8 +284,25 @@ class DryLedger:
         """Nothing: a dry run writes no failures."""
 
 
+def _counts(line: Mapping[str, Any], is_missing: bool, redo: frozenset[Redo]) -> bool:
+    """Whether a job is done with a line of the manifest."""
+    return not ("missing" in redo and is_missing) and not ("failed" in redo and not passed(line))
+
+
+def _check_not_lost(out: Path) -> None:
+    """Everything would be made again, and nobody would know of what is there."""
+    manifest, ads = out / MANIFEST, out / ADS
+    if (manifest.is_file() and manifest.stat().st_size) or not ads.is_dir():
+        return
+    if number := sum(1 for _ in ads.iterdir()):
+        raise LedgerError(
+            f"{ads} holds {number} pictures, and {manifest} is {'empty' if manifest.is_file() else 'gone'}: put it back, "
+            "or choose another --out; nothing was made"
+        )
+
+
 def _make_own_folder(folder: Path) -> None:
-    if folder.is_symlink() and folder.name in (ADS, STATE, "partial"):
+    if folder.is_symlink() and folder.name in (ADS, WORKFLOWS, STATE, "partial"):
         raise LedgerError(f"{folder} is a link: this command writes to folders of its own only")
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -285,7 +375,9 @@ def _json(raw: bytes) -> Any:
 
 
 def _append(file: BinaryIO, line: Mapping[str, Any]) -> None:
-    file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    # A lone surrogate, which some file system or node may have handed out, is written as JSON's escape of it.
+    text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+    file.write(text.encode("utf-8", "backslashreplace") + b"\n")
     file.flush()
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .input_kinds import SAVED_AS, InputKinds, Kind
 from .safe_paths import UnsafePathError, check_relative
 
 Prompt = dict[str, dict[str, Any]]  # node id -> {"class_type", "inputs", "_meta"?}
 
 MAX_WORKFLOW_BYTES = 16_000_000
-PICTURE_LOADERS = ("LoadImage", "LoadImageMask")  # their input `image` is a file of the server's input folder
-SAVED_AS = "filename_prefix"
 
 
 class WorkflowError(ValueError):
@@ -37,12 +35,14 @@ class NamedInput:
         name: the input's own name.
         title: the node's title, or its class where it has none.
         class_type: the node's class.
+        kind: what it takes.
     """
 
     node_id: str
     name: str
     title: str
     class_type: str
+    kind: Kind = field(default=Kind(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.title}.{self.name}"
@@ -50,7 +50,7 @@ class NamedInput:
     @property
     def is_picture(self) -> bool:
         """Whether its value names a picture in the server's input folder."""
-        return self.class_type in PICTURE_LOADERS and self.name == "image"
+        return self.kind.is_picture
 
 
 class Workflow:
@@ -58,15 +58,17 @@ class Workflow:
 
     Args:
         nodes: API form.
+        kinds: of its inputs, as a server says.
 
     Raises:
         WorkflowError: it is not, or it names a picture outside the server's input folder.
     """
 
-    def __init__(self, nodes: Any) -> None:
+    def __init__(self, nodes: Any, kinds: InputKinds) -> None:
         self.nodes: Prompt = _checked_nodes(nodes)
+        self.kinds = kinds
         self.inputs = [
-            NamedInput(node_id, name, _title(node), node["class_type"])
+            NamedInput(node_id, name, title_of(node), node["class_type"], kinds.of(node["class_type"], name))
             for node_id, node in self.nodes.items()
             for name, value in node["inputs"].items()
             if not _is_link(value)
@@ -76,7 +78,7 @@ class Workflow:
                 _check_picture_name(named, self.value(named))
 
     @classmethod
-    def read(cls, file: Path) -> Workflow:
+    def read(cls, file: Path, kinds: InputKinds) -> Workflow:
         """Read a file.
 
         Raises:
@@ -85,7 +87,7 @@ class Workflow:
         if file.stat().st_size > MAX_WORKFLOW_BYTES:
             raise WorkflowError(f"{file} has more than {MAX_WORKFLOW_BYTES} bytes: expected a workflow in API form")
         try:
-            return cls(json.loads(file.read_text(encoding="utf-8-sig")))
+            return cls(json.loads(file.read_text(encoding="utf-8-sig")), kinds)
         except (ValueError, RecursionError) as error:
             raise WorkflowError(f"{file}: {error}") from error
 
@@ -120,57 +122,29 @@ class Workflow:
                 node["inputs"][SAVED_AS] = saved_as
         return prompt
 
+    def lacks(self, kinds: InputKinds, filled: Mapping[NamedInput, Any]) -> list[str]:
+        """What a server has not that this workflow needs: classes of nodes, files and choices.
+
+        Args:
+            kinds: of that server.
+            filled: inputs whose value is not the workflow's, with the value; of pictures anything.
+        """
+        classes = sorted({node["class_type"] for node in self.nodes.values()})
+        missing = [f"node class {name}" for name in classes if not kinds.has(name)]
+        for named in self.inputs:
+            value = filled.get(named, self.value(named))
+            choices = kinds.of(named.class_type, named.name).choices
+            is_sent, in_a_folder = named.is_picture and named in filled, named.is_picture and "/" in str(value)
+            if choices and not (is_sent or in_a_folder) and value not in choices:
+                missing.append(f"{named}: {value!r}")
+        return missing
+
     def _named(self, name: str) -> list[NamedInput]:
         return [named for named in self.inputs if name in (str(named), f"#{named.node_id}.{named.name}")]
 
 
-def coerced(named: NamedInput, shipped: Any, value: Any) -> Any:
-    """A catalogue's value in the kind of the value that the workflow has there.
-
-    Raises:
-        ValueError: it cannot be one.
-    """
-    match shipped:
-        case bool():
-            words = {"true": True, "false": False}
-            found = value if isinstance(value, bool) else words.get(str(value).lower())
-            return _expected(named, found, "true or false", value)
-        case int():
-            return _expected(named, _integer(value), "a whole number", value)
-        case float():
-            return _expected(named, _number(value), "a number", value)
-        case str():
-            return _expected(named, value if isinstance(value, str) else None, "text", value)
-        case _:
-            raise ValueError(f"{named} holds a {type(shipped).__name__}, which a catalogue cannot set")
-
-
-def _expected(named: NamedInput, found: Any, kind: str, value: Any) -> Any:
-    if found is None:
-        raise ValueError(f"{named} takes {kind}, got {value!r}")
-    return found
-
-
-def _integer(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        return None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _title(node: Mapping[str, Any]) -> str:
+def title_of(node: Mapping[str, Any]) -> str:
+    """A node's title, or its class where it has none."""
     meta = node.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
     return title if isinstance(title, str) and title else str(node["class_type"])

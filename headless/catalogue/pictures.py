@@ -1,31 +1,71 @@
-"""A product or a reference, with its mask in the alpha channel: what ComfyUI's LoadImage reads."""
+"""A product or a reference of the catalogue, its mask in the alpha channel: decoded once, here, and uploaded as that PNG."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+import json
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+import numpy as np
+from numpy.typing import NDArray
 
-FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder is ever run on a file that came from elsewhere
-EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
-MAX_BYTES = 256_000_000
-REMEMBERED = 1024  # hashes of files that many rows share
+from ..door import VERSION, PictureError, encode_png, open_picture
+from ..masks import read_mask
+from ..picture_files import kind_of
+from .sources import Source
 
+__all__ = ["EXTENSIONS", "Picture", "PictureError", "PictureIndex", "White", "open_ad", "read_picture"]
+
+EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # of the kinds that a ComfyUI saves
+KEPT_BYTES = 256_000_000  # of decoded pictures, which many jobs share
+OPAQUE = 255
+
+Bytes = NDArray[np.uint8]
 White = Literal["opaque", "transparent"]
-Found = TypeVar("Found")
-_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
-_ORIENTATION = 0x0112
+"""What a mask's white part becomes: a product `opaque`, what is hidden of a reference `transparent`."""
 
 
-class PictureError(ValueError):
-    """A file that is no picture of a known kind, or a mask that does not fit its picture."""
+class KeptPixels:
+    """The pictures that were asked for last, by the hash of their pixels; threads may share it.
+
+    Args:
+        most: bytes of pixels that are held at once; a picture that alone has more is not held.
+    """
+
+    def __init__(self, most: int = KEPT_BYTES) -> None:
+        self._most = most
+        self._guard = threading.Lock()
+        self._pixels: OrderedDict[str, Bytes] = OrderedDict()
+        self._decoding = [threading.Lock() for _ in range(16)]
+
+    def get(self, sha256: str) -> Bytes | None:
+        """The pixels, where they are held."""
+        with self._guard:
+            found = self._pixels.get(sha256)
+            if found is not None:
+                self._pixels.move_to_end(sha256)
+            return found
+
+    def put(self, sha256: str, pixels: Bytes) -> None:
+        """Hold pixels, in place of those that were not asked for for longest."""
+        with self._guard:
+            self._pixels[sha256] = pixels
+            self._pixels.move_to_end(sha256)
+            while sum(each.nbytes for each in self._pixels.values()) > self._most:
+                self._pixels.popitem(last=False)
+
+    @contextmanager
+    def decoding(self, sha256: str) -> Iterator[None]:
+        """While one thread decodes a picture, others that need it wait for it."""
+        with self._decoding[int(sha256[:1], 16)]:
+            yield
 
 
 @dataclass(frozen=True)
@@ -33,130 +73,222 @@ class Picture:
     """A picture of the catalogue.
 
     Attributes:
-        file: the picture.
-        text: its path as it stands in the catalogue.
-        sha256: of the file.
-        size: width and height, as shown (after the camera's orientation mark).
+        source: where it comes from.
+        size: width and height as decoded.
+        sha256: of the pixels that are uploaded: width, height and RGBA values, the mask included.
+        converted: what the file, or its mask's, was and is not any more, in words.
         mask: a second file that marks a part with white; None = the file's own alpha counts.
-        mask_sha256: of that file.
-        white: what the marked part becomes: `opaque` for a product, `transparent` for what is hidden of a reference.
+        white: what the marked part becomes.
+        num_opaque: pixels whose alpha is 255.
+        num_transparent: pixels whose alpha is 0.
+        versions: of the source and of the mask, when they were read.
+        kept: where decoded pictures are held.
     """
 
-    file: Path
-    text: str
-    sha256: str
+    source: Source = field(compare=False)
     size: tuple[int, int]
-    mask: Path | None = None
-    mask_sha256: str | None = None
-    white: White = "opaque"
+    sha256: str
+    converted: tuple[str, ...]
+    mask: Source | None = field(compare=False)
+    white: White
+    num_opaque: int
+    num_transparent: int
+    versions: tuple[str, str] = field(compare=False, repr=False)
+    kept: KeptPixels = field(compare=False, repr=False)
 
     @property
-    def identity(self) -> dict[str, str | None]:
-        """What makes two pictures one."""
-        return {"picture": self.sha256, "mask": self.mask_sha256, "white": self.white if self.mask else None}
+    def name(self) -> str:
+        """As it stands in the catalogue."""
+        return self.source.name
 
     @property
     def upload_name(self) -> str:
         """A name by content: equal pictures share a file on the server, different ones never do."""
-        digest = hashlib.sha256(repr(sorted(self.identity.items())).encode()).hexdigest()[:40]
-        return f"{digest}.{'png' if self.mask else self.file.suffix.lower().lstrip('.') or 'png'}"
+        return f"{self.sha256[:40]}.png"
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether every pixel is opaque: as a product it is no cut-out."""
+        return self.num_opaque == self.size[0] * self.size[1]
 
     def content(self) -> bytes:
-        """The bytes to upload: the file itself, or a PNG with the mask as alpha.
+        """The PNG to upload.
 
         Raises:
-            PictureError: a file cannot be read any more, the mask has another size, or marks nothing or everything.
+            PictureError: the file is not what was hashed any more.
+            SourceError: it cannot be read any more.
         """
-        if self.mask is None:
-            return _read(self.file)
-        with opened(self.file) as image, opened(self.mask) as mask:
-            joined = _joined(image.convert("RGB"), mask.convert("L"), self)
-        buffer = io.BytesIO()
-        joined.save(buffer, "PNG")
-        return buffer.getvalue()
+        unchanged = "" not in _known(self.versions, self.mask) and _versions(self.source, self.mask) == self.versions
+        return encode_png(self._rgba() if unchanged else self._read_again())
 
-    def product(self) -> tuple[Image.Image, Image.Image]:
-        """RGB and alpha as LoadImage will see them."""
-        with opened(io.BytesIO(self.content())) as image:
-            return image.convert("RGB"), image.convert("RGBA").getchannel("A")
+    def pixels(self) -> tuple[Bytes, Bytes]:
+        """What was uploaded: RGB (H, W, 3), and alpha (H, W), 255 = opaque.
+
+        Raises:
+            PictureError: the file is not what was hashed any more, and its pixels are not held any more.
+            SourceError: it cannot be read any more.
+        """
+        rgba = self._rgba()
+        return rgba[..., :3], rgba[..., 3]
+
+    def _rgba(self) -> Bytes:
+        with self.kept.decoding(self.sha256):
+            found = self.kept.get(self.sha256)
+            return self._read_again() if found is None else found
+
+    def _read_again(self) -> Bytes:
+        pixels, _ = _decoded(self.source, self.mask, self.white)
+        if _sha256(pixels) != self.sha256:
+            raise PictureError(f"{self.name!r} or its mask changed while the command ran: run it again")
+        self.kept.put(self.sha256, pixels)
+        return pixels
 
 
-def read_picture(file: Path, text: str, mask: Path | None = None, white: White = "opaque") -> Picture:
-    """Describe a picture without decoding it.
+class PictureIndex:
+    """Which pictures were read before, and what they were: a second run need not decode them again.
 
-    Raises:
-        PictureError: it is no PNG, JPEG or WebP, or too large.
+    A picture is known by its name and version, those of its mask, and the door's version. Threads may share it.
+
+    Args:
+        file: in a folder that no other process writes to, kept from run to run, begun anew where it is broken; None = in memory.
     """
-    sha256, size = _described(file)
-    mask_sha256, mask_size = _described(mask) if mask else (None, size)
-    if mask_size != size:
-        raise PictureError(
-            f"the mask of {text!r} is {mask_size}, the picture {size} (width, height): give both one size"
+
+    def __init__(self, file: Path | None) -> None:
+        self.kept = KeptPixels()
+        self._guard = threading.Lock()
+        try:
+            self._table = _table(file)
+        except sqlite3.DatabaseError:
+            if file is None:
+                raise
+            file.unlink()
+            self._table = _table(file)
+
+    def find(self, source: Source, mask: Source | None, white: White, versions: tuple[str, str]) -> Picture | None:
+        """A picture that was remembered; None where there is none, or where a version is unknown."""
+        if "" in _known(versions, mask):
+            return None
+        key = _key(source, mask, white, versions)
+        with self._guard:
+            found = self._table.execute("SELECT * FROM pictures WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None
+        _, sha256, width, height, converted, num_opaque, num_transparent = found
+        said = tuple(json.loads(converted))
+        return Picture(
+            source, (width, height), sha256.hex(), said, mask, white, num_opaque, num_transparent, versions, self.kept
         )
-    return Picture(file, text, sha256, size, mask, mask_sha256, white)
+
+    def remember(self, picture: Picture) -> None:
+        """Keep what a picture is for later runs."""
+        if "" in _known(picture.versions, picture.mask):
+            return
+        key = _key(picture.source, picture.mask, picture.white, picture.versions)
+        converted = json.dumps(picture.converted)
+        counts = (picture.num_opaque, picture.num_transparent)
+        row = (key, bytes.fromhex(picture.sha256), *picture.size, converted, *counts)
+        with self._guard:
+            self._table.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._table.close()
 
 
-def opened(source: Path | io.BytesIO) -> Image.Image:
-    """A decoded picture, upright.
+def read_picture(source: Source, mask: Source | None, white: White, index: PictureIndex) -> Picture:
+    """Describe a picture; it is decoded once, and where the index knows it not at all.
+
+    Args:
+        source: the picture.
+        mask: a file that marks a part with white; None = the picture's own alpha counts.
+        white: what the marked part becomes.
+        index: remembers it.
 
     Raises:
-        PictureError: it cannot be decoded.
+        PictureError: it is not read, the mask has another size, marks nothing or everything, or says two things.
+        SourceError: it cannot be read.
     """
-    return _guarded(source, lambda image: ImageOps.exif_transpose(_with_alpha(image)))
+    versions = _versions(source, mask)
+    known = index.find(source, mask, white, versions)
+    if known is not None:
+        return known
+    pixels, converted = _decoded(source, mask, white)
+    alpha, size = pixels[..., 3], (pixels.shape[1], pixels.shape[0])
+    counts = int(np.count_nonzero(alpha == OPAQUE)), int(np.count_nonzero(alpha == 0))
+    picture = Picture(source, size, _sha256(pixels), converted, mask, white, *counts, versions, index.kept)
+    index.kept.put(picture.sha256, pixels)
+    index.remember(picture)
+    return picture
 
 
-def _read(file: Path) -> bytes:
+def open_ad(content: bytes, name: str) -> tuple[str, Bytes]:
+    """Kind, one of EXTENSIONS, and RGB (H, W, 3) of a downloaded picture.
+
+    Args:
+        content: of the file.
+        name: for messages.
+
+    Raises:
+        PictureError: it is broken, or of another kind than EXTENSIONS.
+    """
+    kind = kind_of(content, name)
+    if kind not in EXTENSIONS:
+        raise PictureError(f"{name} is a {kind} file, expected an ad as {', '.join(EXTENSIONS)}")
+    return kind, open_picture(content, name).pixels[..., :3]
+
+
+def _decoded(source: Source, mask: Source | None, white: White) -> tuple[Bytes, tuple[str, ...]]:
+    """(H, W, 4) as it is uploaded, and what was converted."""
+    picture = open_picture(source.read(), repr(source.name))
+    if mask is None:
+        return picture.pixels, picture.converted
+    marked, said = read_mask(mask.read(), repr(mask.name), picture.size, repr(source.name))
+    pixels = picture.pixels.copy()
+    pixels[..., 3] = marked if white == "opaque" else OPAQUE - marked
+    pixels.setflags(write=False)
+    own = () if bool((picture.pixels[..., 3] == OPAQUE).all()) else ("its own transparency gave way to the mask",)
+    return pixels, (*picture.converted, *own, *(f"the mask: {words}" for words in said))
+
+
+def _sha256(pixels: Bytes) -> str:
+    digest = hashlib.sha256(f"{pixels.shape[1]}x{pixels.shape[0]}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def _versions(source: Source, mask: Source | None) -> tuple[str, str]:
+    return source.version(), mask.version() if mask is not None else ""
+
+
+def _known(versions: tuple[str, str], mask: Source | None) -> tuple[str, ...]:
+    """The versions of files that there are; "" among them is one that is not known without reading."""
+    return versions if mask is not None else versions[:1]
+
+
+def _key(source: Source, mask: Source | None, white: White, versions: tuple[str, str]) -> bytes:
+    masked = (mask.name, white) if mask is not None else None
+    return hashlib.sha256(json.dumps([VERSION, source.name, masked, versions]).encode()).digest()
+
+
+def _table(file: Path | None) -> sqlite3.Connection:
+    """The table, checked.
+
+    Raises:
+        sqlite3.DatabaseError: the file is broken, or another program's.
+    """
+    table = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise PictureError(f"{file.name} cannot be read any more: {error}") from error
-
-
-def _described(file: Path) -> tuple[str, tuple[int, int]]:
-    status = file.stat()
-    return _described_once(file, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _described_once(file: Path, changed: int, length: int) -> tuple[str, tuple[int, int]]:
-    """Hash and size; `changed` and `length` make another entry of a file that was written anew."""
-    del changed
-    if length > MAX_BYTES:
-        raise PictureError(f"{file.name} has {length} bytes, at most {MAX_BYTES} are taken")
-    size = _guarded(file, _upright_size)
-    with file.open("rb") as content:
-        digest = hashlib.sha256()
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest(), size
-
-
-def _guarded(source: Path | io.BytesIO, read: Callable[[Image.Image], Found]) -> Found:
-    name = source.name if isinstance(source, Path) else "the picture"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source, formats=FORMATS) as image:
-                return read(image)
-    except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise PictureError(f"{name} cannot be read as {', '.join(FORMATS)}: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise PictureError(f"{name} cannot be decoded: {error}") from error
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    width, height = image.size
-    swapped = image.getexif().get(_ORIENTATION) in _SWAPPING_ORIENTATIONS
-    return (height, width) if swapped else (width, height)
-
-
-def _with_alpha(image: Image.Image) -> Image.Image:
-    image.load()
-    return image.convert("RGBA") if "transparency" in image.info else image
-
-
-def _joined(image: Image.Image, mask: Image.Image, picture: Picture) -> Image.Image:
-    if mask.getextrema() in ((0, 0), (255, 255)):
-        raise PictureError(f"the mask of {picture.text!r} marks nothing or everything: white is what counts")
-    image.putalpha(mask if picture.white == "opaque" else ImageChops.invert(mask))
-    return image
+        table.execute(
+            "PRAGMA journal_mode = TRUNCATE"
+        )  # a write-ahead log wants shared memory, which a network drive has not
+        table.execute("PRAGMA synchronous = OFF")  # what a power cut breaks is found by the check below, and made again
+        if table.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("broken")
+        table.execute(
+            "CREATE TABLE IF NOT EXISTS pictures (key BLOB PRIMARY KEY, sha256 BLOB, width INTEGER, height INTEGER, "
+            "converted TEXT, num_opaque INTEGER, num_transparent INTEGER) WITHOUT ROWID"
+        )
+    except sqlite3.DatabaseError:
+        table.close()
+        raise
+    return table

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from .checks import passed
-from .delivery import settings_of
+from ..server.address import ServerAddress
+from ..server.client import Server
+from .checks import all_checks, passed
+from .copies import Copies
+from .delivery import Settings
 from .job_queue import JobQueue, Ticket
 from .jobs import Job, JobMaker, RowError
 from .lane import Lane, Watcher
 from .ledger import DryLedger, Ledger
-from .rows import BadRow, read_rows
-from .server import Server
+from .records import BadRow
+from .rows import Row
+from .servers import Servers
 
 WAITING_PER_SERVER = 4  # jobs read ahead: enough that none waits for the disk, few enough that memory stays flat
 LOOK_EVERY = 0.5
+LOOK_AT_SERVERS_EVERY = 1.0
+MINUTE = 60.0
+
+Rows = Callable[[], Iterator[Row | BadRow]]
 
 
 class NoServerError(RuntimeError):
     """No server answered for too long; what is done is in the ledger, another run goes on."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How patient a run is.
+
+    Attributes:
+        lost_after: seconds of silence after which a server counts as down and its job goes to another.
+        give_up_after: seconds without any server after which the run ends.
+    """
+
+    lost_after: float = 60.0
+    give_up_after: float = 600.0
 
 
 @dataclass
@@ -35,28 +54,32 @@ class Tally:
         rows: read, bad ones too.
         bad_rows: reported.
         made: jobs added to the ledger by this run.
+        pictures: that these jobs saved.
         earlier: jobs of this catalogue that were in the ledger.
         repeated: jobs that the catalogue has more than once.
         failed: jobs given up.
-        product_checked: ads whose product was compared with its photo.
-        not_as_asked: ads that failed a check.
+        product_checked: pictures whose product was compared with its photo.
+        not_as_asked: jobs of which a picture failed a check.
         by_server: server -> jobs that it made.
+        not_copied: pictures that are not at the other place yet.
     """
 
     rows: int = 0
     bad_rows: int = 0
     made: int = 0
+    pictures: int = 0
     earlier: int = 0
     repeated: int = 0
     failed: int = 0
     product_checked: int = 0
     not_as_asked: int = 0
     by_server: dict[str, int] = field(default_factory=dict)
+    not_copied: int = 0
 
     @property
     def all_well(self) -> bool:
         """Whether every row became all of its ads, as asked."""
-        return not (self.bad_rows or self.failed or self.not_as_asked)
+        return not (self.bad_rows or self.failed or self.not_as_asked or self.not_copied)
 
 
 class Reporter(Watcher):
@@ -70,6 +93,9 @@ class Reporter(Watcher):
 
     def progress(self, server: str, done: int, total: int) -> None:
         """A server samples."""
+
+    def minute(self, tally: Tally) -> None:
+        """Another minute has passed."""
 
 
 class Counting(Reporter):
@@ -107,9 +133,10 @@ class Counting(Reporter):
     def made(self, server: str, line: dict[str, Any]) -> None:
         """Count and hand on."""
         self.tally.made += 1
+        self.tally.pictures += len(line["files"])
         self.tally.by_server[server] = self.tally.by_server.get(server, 0) + 1
-        self.tally.product_checked += any(kind.startswith("product") for kind in line["checks"])
-        self.tally.not_as_asked += not passed(line["checks"])
+        self.tally.product_checked += sum(kind.startswith("product") for kind, _ in all_checks(line))
+        self.tally.not_as_asked += not passed(line)
         self._next.made(server, line)
 
     def gave_up(self, ticket: Ticket, reason: str) -> None:
@@ -117,10 +144,14 @@ class Counting(Reporter):
         self.tally.failed += 1
         self._next.gave_up(ticket, reason)
 
+    def minute(self, tally: Tally) -> None:
+        """Hand on."""
+        self._next.minute(tally)
 
-def tickets(catalogue: Path, maker: JobMaker, ledger: Ledger | DryLedger, counting: Counting) -> Iterator[Ticket]:
+
+def tickets(rows: Rows, maker: JobMaker, ledger: Ledger | DryLedger, counting: Counting) -> Iterator[Ticket]:
     """What is left to do of a catalogue, one job at a time; bad rows are reported and left out."""
-    for row in read_rows(catalogue):
+    for row in rows():
         counting.tally.rows += 1
         if isinstance(row, BadRow):
             _report(row, ledger, counting)
@@ -151,27 +182,34 @@ def _ticket(job: Job, ledger: Ledger | DryLedger, counting: Counting) -> Ticket 
     return None
 
 
-async def run_on_servers(
-    catalogue: Path,
-    maker: JobMaker,
-    ledger: Ledger,
-    servers: Sequence[str],
-    reporter: Reporter,
-    attempts: int = 3,
-    lost_after: float = 60.0,
-    give_up_after: float = 600.0,
-) -> Tally:
+@dataclass(frozen=True)
+class Work:
+    """What a run needs.
+
+    Attributes:
+        rows: reads the catalogue from its beginning.
+        maker: turns rows into jobs.
+        ledger: open.
+        settings: of all jobs.
+        limits: of the servers.
+        mirror: makes what copies finished pictures, told whom to tell; None = they stay where they are.
+    """
+
+    rows: Rows
+    maker: JobMaker
+    ledger: Ledger
+    settings: Settings
+    limits: Limits
+    copies: Callable[[Callable[[str], None]], Copies] | None = None
+
+
+async def run_on_servers(work: Work, servers: Servers, reporter: Reporter) -> Tally:
     """Make every ad of a catalogue that the ledger has not.
 
     Args:
-        catalogue: CSV or JSONL.
-        maker: turns rows into jobs.
-        ledger: open.
-        servers: addresses, each once.
+        work: what there is to do.
+        servers: who does it.
         reporter: told what happens.
-        attempts: runs of one job before it is given up.
-        lost_after: seconds of silence after which a server counts as down and its job goes to another.
-        give_up_after: seconds without any server after which the run ends.
 
     Raises:
         NoServerError: no server answered for `give_up_after`.
@@ -179,25 +217,57 @@ async def run_on_servers(
         CatalogueError: the catalogue as a whole cannot be read.
     """
     counting = Counting(reporter)
-    queue = JobQueue(list(servers), WAITING_PER_SERVER * len(servers))
-    settings = settings_of(maker.workflow, attempts)
-    async with AsyncExitStack() as stack:
-        lanes = []
-        for url in servers:
-            progress = _progress_of(url, counting)
-            server = await stack.enter_async_context(Server(url, lost_after, progress))
-            lanes.append(Lane(server, queue, ledger, settings, counting).run())
-        work = [
-            _produce(tickets(catalogue, maker, ledger, counting), queue),
-            *lanes,
-            _watch_for_silence(queue, give_up_after),
-        ]
-        await _until_finished(queue, [asyncio.create_task(one) for one in work])
+    queue = JobQueue(WAITING_PER_SERVER)
+    copies = work.copies(lambda message: counting.says("copies", message)) if work.copies else None
+    if copies:
+        await copies.catch_up()
+    tasks = [
+        _keep_lanes(work, servers, queue, counting, copies),
+        _produce(tickets(work.rows, work.maker, work.ledger, counting), queue),
+        _watch_for_silence(queue, work.limits.give_up_after),
+        _minutes(counting),
+    ]
+    try:
+        await _until_finished(queue, [asyncio.create_task(one) for one in tasks])
+    finally:
+        if copies:
+            await copies.copy(sorted(copies.left))
+            counting.tally.not_copied = len(copies.left)
     return counting.tally
 
 
-def _progress_of(url: str, counting: Counting) -> Any:
-    return lambda done, total: counting.progress(url, done, total)
+async def _keep_lanes(work: Work, servers: Servers, queue: JobQueue, counting: Counting, copies: Copies | None) -> None:
+    """A lane for each server, as long as the server is wanted; servers may come and go."""
+    lanes: dict[str, asyncio.Task[None]] = {}
+    try:
+        while True:
+            wanted = {address.url: address for address in servers.now(lambda text: counting.says("servers", text))}
+            for url in [url for url, lane in lanes.items() if lane.done()]:
+                lanes[url].result()
+                if url not in wanted:
+                    del lanes[url]
+            for url in lanes.keys() - wanted.keys():
+                await queue.remove_server(url)
+            for url in wanted.keys() - lanes.keys():
+                await queue.add_server(url)
+                lanes[url] = asyncio.create_task(_lane(wanted[url], work, queue, counting, copies))
+            going = [lane for lane in lanes.values() if not lane.done()]
+            if going:
+                await asyncio.wait(going, timeout=LOOK_AT_SERVERS_EVERY, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(LOOK_EVERY)
+    finally:
+        for lane in lanes.values():
+            lane.cancel()
+        await asyncio.gather(*lanes.values(), return_exceptions=True)
+
+
+async def _lane(address: ServerAddress, work: Work, queue: JobQueue, counting: Counting, copies: Copies | None) -> None:
+    def progress(_: str, done: int, total: int) -> None:
+        counting.progress(address.url, done, total)
+
+    async with Server(address, work.limits.lost_after, progress) as server:
+        await Lane(server, queue, work.ledger, work.settings, counting, copies).run()
 
 
 async def _until_finished(queue: JobQueue, tasks: list[asyncio.Task[None]]) -> None:
@@ -230,3 +300,9 @@ async def _watch_for_silence(queue: JobQueue, give_up_after: float) -> None:
             last_answer = time.monotonic()
         elif time.monotonic() - last_answer > give_up_after:
             raise NoServerError(f"no server answered for {give_up_after:.0f} s; run the same command again to go on")
+
+
+async def _minutes(counting: Counting) -> None:
+    while True:
+        await asyncio.sleep(MINUTE)
+        counting.minute(counting.tally)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from pathlib import Path
 
-MAX_NAME = 60  # characters of a row's name that go into file names
+MAX_NAME_BYTES = 120  # of a row's name, in UTF-8; a file name has at most 255, and format, seed and hash follow
 
 _FORBIDDEN = re.compile(r'[\\:*?"<>|\x00-\x1f\x7f]')
+_RESERVED = re.compile(r"CON|PRN|AUX|NUL|(COM|LPT)[0-9¹²³]", re.IGNORECASE)  # Windows opens a device of that name
 
 
 class UnsafePathError(ValueError):
@@ -35,15 +37,20 @@ def file_in(folder: Path, text: str) -> Path:
 
     Args:
         folder: the only folder that may be read.
-        text: as it stands in the catalogue.
+        text: as it stands in the catalogue. An accented letter may be one character there and two on the disk, or the
+            other way round.
 
     Raises:
-        UnsafePathError: it is no relative path, or a link in it leads out of the folder.
+        UnsafePathError: it is no relative path, a link in it leads out of the folder, or two files differ in nothing but how
+            their accents are written.
         FileNotFoundError: there is no regular file of that name.
     """
     check_relative(text)
     root = folder.resolve()
-    path = (root / text).resolve()
+    path = root
+    for part in text.split("/"):
+        path = path / _as_on_disk(path, part)
+    path = path.resolve()
     if not path.is_relative_to(root):
         raise UnsafePathError(f"{text!r}: a link leads out of {folder}")
     if not path.is_file():
@@ -52,6 +59,39 @@ def file_in(folder: Path, text: str) -> Path:
 
 
 def slug(name: str) -> str:
-    """A name as a part of a file name on any system: letters, digits, `_` and `-`, at most MAX_NAME of them."""
-    plain = unicodedata.normalize("NFC", name)
-    return re.sub(r"[^\w-]+", "-", plain).strip("-_")[:MAX_NAME].rstrip("-_") or "ad"
+    """A name as a part of a file name on any system.
+
+    Letters of any script with their marks, digits, `_` and `-`; at most MAX_NAME_BYTES of UTF-8, cut between letters.
+    """
+    plain = "".join(_in_file_name(character) for character in unicodedata.normalize("NFC", name))
+    found = _cut(re.sub(r"-+", "-", plain).strip("-_")).rstrip("-_") or "ad"
+    return f"ad-{found}" if _RESERVED.fullmatch(found) else found
+
+
+def _as_on_disk(folder: Path, part: str) -> str:
+    """A part of a path in the Unicode form that it has on the disk; as it is where there is none."""
+    if part.isascii() or os.path.lexists(folder / part):
+        return part
+    forms = dict.fromkeys(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))
+    found = [form for form in forms if os.path.lexists(folder / form)]
+    if len(found) > 1 and not (folder / found[0]).samefile(folder / found[1]):
+        raise UnsafePathError(
+            f"{part!r} is there twice, with its accents written in two ways (Unicode NFC and NFD), and neither is the "
+            "table's: rename one of the files"
+        )
+    return found[0] if found else part
+
+
+def _in_file_name(character: str) -> str:
+    kind = unicodedata.category(character)
+    if kind == "Cf":
+        return ""  # invisible: directions, joiners, soft hyphens
+    return character if kind[0] in "LMN" or character in "_-" else "-"
+
+
+def _cut(name: str) -> str:
+    """The beginning that fits, never between a letter and its marks."""
+    room = len(name.encode()[:MAX_NAME_BYTES].decode(errors="ignore"))
+    while 0 < room < len(name) and unicodedata.category(name[room])[0] == "M":
+        room -= 1
+    return name[:room]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Protocol
+
+MAX_BYTES = 256_000_000  # of one picture, wherever it comes from
+HIDDEN_QUERY = "?..."  # stands in a name for what may be a signature
 
 
 class SourceError(ValueError):
@@ -23,6 +28,9 @@ class Source(Protocol):
     def version(self) -> str:
         """Changes whenever the bytes may have changed, without reading them: length and time, or what a server says.
 
+        Returns:
+            "" where nothing is known without reading: then the bytes have to be read every time.
+
         Raises:
             SourceError: there is nothing, or it may not be read.
         """
@@ -33,3 +41,66 @@ class Source(Protocol):
         Raises:
             SourceError: it cannot be read, or is larger than allowed.
         """
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on this machine.
+
+    Attributes:
+        path: an existing file; whoever makes this has checked that it may be read.
+        name: as it stands in the catalogue.
+        max_bytes: a larger file is refused.
+    """
+
+    path: Path
+    name: str
+    max_bytes: int = MAX_BYTES
+
+    def version(self) -> str:
+        """Length, time of the last change and number of the file: another file in its place is another version."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise SourceError(f"{self.name!r} cannot be read any more: {_reason(error)}") from error
+        return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+
+    def read(self) -> bytes:
+        """All of it, unless it is larger than allowed, however long the system says it is."""
+        try:
+            with self.path.open("rb") as content:
+                found = content.read(self.max_bytes + 1)
+        except OSError as error:
+            raise SourceError(f"{self.name!r} cannot be read any more: {_reason(error)}") from error
+        check_length(self.name, len(found), self.max_bytes)
+        return not_empty(self.name, found)
+
+
+def check_length(name: str, length: int, max_bytes: int) -> None:
+    """Refuse what is larger than allowed.
+
+    Raises:
+        SourceError: it has more than `max_bytes` bytes.
+    """
+    if length > max_bytes:
+        raise SourceError(f"{name!r} has more than {max_bytes} bytes: expected a picture of at most that many")
+
+
+def not_empty(name: str, content: bytes) -> bytes:
+    """The content itself.
+
+    Raises:
+        SourceError: it has no bytes, as an upload that failed leaves it.
+    """
+    if not content:
+        raise SourceError(f"{name!r} is empty: expected a picture")
+    return content
+
+
+def stem(name: str) -> str:
+    """What a picture is called, of a source's name: `cup` of `shop/cup.png` and of `https://host/cup.png?...`."""
+    return PurePosixPath(name.removesuffix(HIDDEN_QUERY)).stem
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

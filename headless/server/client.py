@@ -1,257 +1,293 @@
-"""A small client of ComfyUI's HTTP API. Standard library only.
-
-client = Client("http://127.0.0.1:8188")
-client.upload_image(Path("cup.png"))
-outputs = client.run(json.loads(Path("workflow.api.json").read_text()))
-for image in saved_images(outputs):
-    client.download(image, Path(image.filename))
-"""
+"""One ComfyUI, asynchronously: its HTTP API for everything that counts, its websocket for when to look."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import math
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .address import ServerAddress
+from .errors import FailedError, LostError, RejectedError, TimedOutError, safe_text
+from .outcome import Finished, Saved, finished_of, rejection
+from .refusal import VIEW, not_comfy
+
+if TYPE_CHECKING:
+    from .wire import Wire
+
+__all__ = ["Finished", "Prompt", "Saved", "Server"]
 
 Prompt = dict[str, dict[str, Any]]  # API format: node id -> {"class_type", "inputs", "_meta"?}
 
-REPORT_EVERY_SECONDS = 10
+LOOK_EVERY = 5.0  # seconds between two looks at the history while the websocket says nothing
+LOOK_EVERY_WITHOUT_SOCKET = 0.5
+UPLOAD_FOLDER = "pfv_catalogue"
+VERSIONS = {"comfyui": "comfyui_version", "torch": "pytorch_version", "python": "python_version"}
 
 
-class ApiError(RuntimeError):
-    """The server refused a request; the message is what it answered."""
+def _silent(prompt_id: str, done: int, total: int) -> None:
+    del prompt_id, done, total
 
 
-class PromptRejectedError(ApiError):
-    """The server found the workflow invalid; the message names each node and what is wrong with its inputs."""
-
-
-class ExecutionFailedError(RuntimeError):
-    """A node raised, or the run was interrupted.
-
-    Attributes:
-        node_id: the node's id in the prompt.
-        node_type: its class.
-        exception_type: the name of the exception's class, as the host reports it.
-        exception_message: what the exception said.
-    """
-
-    def __init__(self, node_id: str, node_type: str, exception_type: str, exception_message: str) -> None:
-        self.node_id = node_id
-        self.node_type = node_type
-        self.exception_type = exception_type
-        self.exception_message = exception_message
-        super().__init__(f"node {node_id} ({node_type}) failed with {exception_type}: {exception_message.strip()}")
-
-
-class PromptLostError(RuntimeError):
-    """The server knows nothing of a prompt it had accepted: it was deleted, or the server was restarted."""
-
-
-@dataclass(frozen=True)
-class SavedImage:
-    """An image that a run left on the server, in the terms of its /view address."""
-
-    filename: str
-    subfolder: str
-    type: str
-
-
-def _silent(line: str) -> None:
-    del line
-
-
-class Client:
-    """Talks to one server.
+class Server:
+    """Talks to one server, as an asynchronous context manager. Several prompts may be under way there at once.
 
     Args:
-        url: the server's address, such as http://127.0.0.1:8188.
-        report: called with one line of progress now and then; nothing is reported by default.
-        timeout: seconds for one request; runs may take any time.
-        poll_seconds: pause between two looks at a run.
+        address: where it is, and what leads to it.
+        lost_after: seconds of trying one request in vain, after which the server counts as down.
+        on_progress: called with the id of a prompt of ours, steps done and steps in all while it is sampled.
     """
 
     def __init__(
-        self, url: str, report: Callable[[str], None] = _silent, timeout: float = 60, poll_seconds: float = 0.25
+        self, address: ServerAddress, lost_after: float, on_progress: Callable[[str, int, int], None] = _silent
     ) -> None:
-        self.url = url.rstrip("/")
-        self.report = report
-        self.timeout = timeout
-        self.poll_seconds = poll_seconds
-        self.client_id = uuid.uuid4().hex
+        self.address = address
+        self.url = address.url
+        self.lost_after = lost_after
+        self._on_progress = on_progress
+        self._client_id = uuid.uuid4().hex
+        self._ours: set[str] = set()
+        self._connected = False
 
-    def upload_image(self, file: Path, name: str | None = None) -> str:
-        """Put an image into the server's input folder, over one of the same name; returns what LoadImage calls it."""
-        content_type, body = _multipart(
-            {"type": "input", "overwrite": "true"}, "image", name or file.name, file.read_bytes()
-        )
-        answer = self._json("/upload/image", body, content_type)
-        return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else str(answer["name"])
+    async def __aenter__(self) -> Server:
+        from .wire import Wire  # aiohttp: not there on a bare Python, where this module is read for `Prompt`
 
-    def object_info(self, node_class: str) -> dict[str, Any]:
-        """The server's description of a node class; empty when it has none of that name."""
-        return dict(self._json(f"/object_info/{urllib.parse.quote(node_class)}").get(node_class, {}))
+        self._wire: Wire = Wire(self.address, self.lost_after)
+        self._wire.open()
+        self._news = asyncio.Event()
+        self._listener = asyncio.create_task(self._listen())
+        return self
 
-    def submit(self, prompt: Prompt) -> str:
-        """Queue a workflow and return its prompt id.
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.cancel()
+        try:
+            await asyncio.gather(self._listener, return_exceptions=True)
+        finally:  # who leaves may be cancelled meanwhile
+            await self._wire.close()
+
+    async def versions(self) -> dict[str, str]:
+        """What runs there.
 
         Raises:
-            PromptRejectedError: some node is invalid. The host would run the valid rest of a workflow with several
-                outputs; here that is an error too, and the prompt is taken out of the queue again.
+            ServerDownError: it does not answer.
+            NotComfyError: something else does.
         """
-        body = json.dumps({"prompt": prompt, "client_id": self.client_id}).encode()
-        answer = self._json("/prompt", body, "application/json")
-        prompt_id = str(answer["prompt_id"])
-        if answer.get("node_errors"):
-            self.cancel(prompt_id)
-            raise PromptRejectedError(_rejection({"message": "some outputs are invalid"}, answer["node_errors"]))
-        return prompt_id
+        answer = await self._wire.json("/system_stats")
+        system = answer.get("system")
+        if not isinstance(system, dict):
+            raise not_comfy(self.url, f"/system_stats answered {_shown(answer)}")
+        return {name: safe_text(system[key]) for name, key in VERSIONS.items() if key in system}
 
-    def cancel(self, prompt_id: str) -> None:
+    async def object_info(self, node_class: str | None = None) -> dict[str, Any]:
+        """Node class -> the server's description of it; of one class, or of all. Empty where it has none of that name."""
+        return await self._wire.json("/object_info" + (f"/{quote(node_class, safe='')}" if node_class else ""))
+
+    async def answers(self) -> bool:
+        """Whether it answers at this moment; asked once, for at most 5 s."""
+        return await self._wire.answers()
+
+    async def queues(self) -> tuple[list[str], list[str]]:
+        """Ids of running and waiting prompts, of all users, of one moment."""
+        answer = await self._wire.json("/queue")
+        try:
+            running, pending = ([str(item[1]) for item in answer[part]] for part in ("queue_running", "queue_pending"))
+        except (LookupError, TypeError) as error:
+            raise not_comfy(self.url, f"/queue answered {_shown(answer)}") from error
+        return running, pending
+
+    async def upload(self, name: str, content: bytes, subfolder: str = UPLOAD_FOLDER, overwrite: bool = False) -> str:
+        """Put an image into the server's input folder; returns what LoadImage calls it.
+
+        Args:
+            name: of the file there.
+            content: its bytes.
+            subfolder: of the input folder; "" for none.
+            overwrite: take the place of another file of that name. Else the host keeps a file of that name and content
+                as it is, and gives another name to other content.
+        """
+        from .wire import form_of
+
+        if name != safe_text(name) or not name.isprintable():
+            raise ValueError(f"{name!r} is no name for a file: expected printable characters")
+        fields = {"type": "input", "subfolder": subfolder} | ({"overwrite": "true"} if overwrite else {})
+        answer = await self._wire.upload("/upload/image", lambda: form_of(fields, name, content))
+        stored, folder = answer.get("name"), answer.get("subfolder", "")
+        if not isinstance(stored, str) or not stored or not isinstance(folder, str):
+            raise FailedError(f"{self.url}/upload/image answered {_shown(answer)}: expected the name of the file")
+        return f"{folder}/{stored}" if folder else stored
+
+    async def submit(self, prompt: Prompt, prompt_id: str) -> None:
+        """Queue a workflow under an id of ours, once: where an answer was lost, the server is asked what it has.
+
+        Args:
+            prompt: the workflow.
+            prompt_id: a UUID, in lower case and with hyphens.
+
+        Raises:
+            RejectedError: some node is invalid. Where the host would run the valid rest, the prompt is taken out again.
+        """
+        body = {"prompt": prompt, "client_id": self._client_id, "prompt_id": prompt_id}
+        self._ours.add(prompt_id)
+        answer = await self._wire.post_once("/prompt", body, lambda: self.knows(prompt_id))
+        await self._refuse_what_differs(answer, prompt_id)
+
+    async def knows(self, prompt_id: str) -> bool:
+        """Whether a prompt waits, runs, or has ended there."""
+        if await self._entry(prompt_id):
+            return True
+        running, pending = await self.queues()
+        return prompt_id in running or prompt_id in pending or bool(await self._entry(prompt_id))
+
+    async def cancel(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, and interrupt it if it is the one that runs."""
-        self._post("/queue", {"delete": [prompt_id]})
-        running, _ = self._queues()
+        await self._wire.send("/queue", {"delete": [prompt_id]})
+        running, _ = await self.queues()
         if prompt_id in running:
-            self._post("/interrupt", {"prompt_id": prompt_id})
+            await self._wire.send("/interrupt", {"prompt_id": prompt_id})
 
-    def wait(self, prompt_id: str) -> dict[str, Any]:
-        """Wait for the end of a run and return its outputs by node id.
+    async def finished(self, prompt_id: str, run_timeout: float | None = None) -> Finished:
+        """Wait for the end of a run that saves images.
+
+        Args:
+            prompt_id: of the run.
+            run_timeout: seconds that it may run, not counting how long it waits; no limit where None.
 
         Raises:
-            ExecutionFailedError: a node raised, or somebody interrupted the run.
-            PromptLostError: the server knows nothing of it.
+            FailedError: a node raised, somebody interrupted the run, or it saved no image.
+            TimedOutError: it ran for too long, and was cancelled.
+            LostError: the server knows nothing of it.
+            ServerDownError: it does not answer any more.
         """
-        started = time.monotonic()
-        next_report = 0.0
-        while (entry := self._finished(prompt_id)) is None:
-            elapsed = time.monotonic() - started
-            if elapsed >= next_report:
-                self.report(f"{self._state(prompt_id)} ({elapsed:.0f} s)")
-                next_report = elapsed + REPORT_EVERY_SECONDS
-            time.sleep(self.poll_seconds)
-        _raise_if_failed(entry)
-        self.report(f"finished ({time.monotonic() - started:.0f} s)")
-        return dict(entry["outputs"])
+        finished = await self.ended(prompt_id, run_timeout)
+        if not finished.images:
+            raise FailedError("the run saved no image: the workflow needs a SaveImage node")
+        return finished
 
-    def run(self, prompt: Prompt) -> dict[str, Any]:
-        """`submit`, then `wait`."""
-        return self.wait(self.submit(prompt))
+    async def ended(self, prompt_id: str, run_timeout: float | None = None) -> Finished:
+        """`finished`, for a run that may save nothing."""
+        self._ours.add(prompt_id)
+        try:
+            return finished_of(await self._entry_at_the_end(prompt_id, run_timeout))
+        finally:
+            self._ours.discard(prompt_id)
 
-    def download(self, image: SavedImage, file: Path) -> Path:
-        """Fetch an image, byte for byte as the server has it."""
-        query = urllib.parse.urlencode({"filename": image.filename, "subfolder": image.subfolder, "type": image.type})
-        file.write_bytes(self._request(f"/view?{query}"))
-        return file
+    async def download(self, image: Saved, file: Path) -> None:
+        """Write an image to `file`, byte for byte as the server has it; `file` is named by the caller alone.
 
-    def _finished(self, prompt_id: str) -> dict[str, Any] | None:
-        """The run's history entry, or None while it is queued or runs.
-
-        The host moves a prompt from its queue to its history in one step, but the two are asked for one after the
-        other: a prompt that is in neither may have moved between the questions, so history is asked once more.
+        Raises:
+            GoneError: the server has it no longer.
+            CannotWriteError: `file` cannot be written.
         """
-        if entry := self._history(prompt_id):
-            return entry
-        running, pending = self._queues()
-        if prompt_id in running or prompt_id in pending:
-            return None
-        if entry := self._history(prompt_id):
-            return entry
-        raise PromptLostError(f"{self.url} has prompt {prompt_id} neither in its queue nor in its history")
+        query = {"filename": image.filename, "subfolder": image.subfolder, "type": image.type}
+        await self._wire.download(VIEW, query, file)
 
-    def _history(self, prompt_id: str) -> dict[str, Any] | None:
-        entry: dict[str, Any] | None = self._json(f"/history/{prompt_id}").get(prompt_id)
+    async def _refuse_what_differs(self, answer: dict[str, Any], prompt_id: str) -> None:
+        given = answer.get("prompt_id", prompt_id)
+        if answer.get("node_errors"):
+            await self.cancel(str(given))
+            raise rejection({"message": "some outputs are invalid"}, answer["node_errors"])
+        if given != prompt_id:
+            await self.cancel(str(given))
+            raise RejectedError(
+                f"{self.url} does not take prompt ids: it is too old, ComfyUI 0.3.60 or newer is expected"
+            )
+
+    async def _entry_at_the_end(self, prompt_id: str, run_timeout: float | None) -> dict[str, Any]:
+        deadline = math.inf
+        while True:
+            news = self._news  # of before the look, so that what comes during it counts
+            if entry := await self._entry(prompt_id):
+                return entry
+            running, pending = await self.queues()
+            if prompt_id not in running and prompt_id not in pending:
+                return await self._entry_that_moved(prompt_id)
+            if prompt_id in running and run_timeout is not None:
+                deadline = min(deadline, time.monotonic() + run_timeout)
+            if time.monotonic() >= deadline:
+                return await self._stopped(prompt_id, run_timeout)
+            await self._wait_for(news, deadline)
+
+    async def _entry_that_moved(self, prompt_id: str) -> dict[str, Any]:
+        """The host moves a prompt from its queue to its history in one step, but is asked for one after the other."""
+        if entry := await self._entry(prompt_id):
+            return entry
+        raise LostError(f"{self.url} has prompt {prompt_id} neither in its queue nor in its history")
+
+    async def _stopped(self, prompt_id: str, run_timeout: float | None) -> dict[str, Any]:
+        """Cancel a run; what it ended with where it was just over."""
+        if entry := await self._entry(prompt_id):
+            return entry
+        await self.cancel(prompt_id)
+        raise TimedOutError(f"the run took longer than {run_timeout:g} s on {self.url} and was cancelled")
+
+    async def _wait_for(self, news: asyncio.Event, deadline: float) -> None:
+        look_every = LOOK_EVERY if self._connected else LOOK_EVERY_WITHOUT_SOCKET
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(news.wait(), max(0.0, min(look_every, deadline - time.monotonic())))
+
+    async def _entry(self, prompt_id: str) -> dict[str, Any]:
+        """The prompt in the history; empty before its end."""
+        entry = (await self._wire.json(f"/history/{quote(prompt_id, safe='')}")).get(prompt_id, {})
+        if not isinstance(entry, dict):
+            raise FailedError(f"the history of the run cannot be read: {_shown(entry)}")
         return entry
 
-    def _queues(self) -> tuple[list[str], list[str]]:
-        """Running and waiting prompts, of one moment: a prompt moves from one list to the other."""
-        answer = self._json("/queue")
-        running, pending = ([item[1] for item in answer[part]] for part in ("queue_running", "queue_pending"))
-        return running, pending  # each item is [number, prompt_id, prompt, ...]
+    async def _listen(self) -> None:
+        """Keep the websocket open; what it misses, `ended` finds by looking."""
+        from .wire import GONE, pauses
 
-    def _state(self, prompt_id: str) -> str:
-        _, pending = self._queues()
-        return f"queued, {pending.index(prompt_id)} before it" if prompt_id in pending else "running"
+        tries = pauses(self._wire.longest_pause)
+        while True:
+            with contextlib.suppress(*GONE):
+                async with self._wire.socket(self._client_id) as socket:
+                    tries = pauses(self._wire.longest_pause)
+                    self._is_connected(True)
+                    async for message in socket:
+                        if isinstance(message.data, str):
+                            self._hear(message.data)
+            self._is_connected(False)
+            await asyncio.sleep(next(tries))
 
-    def _post(self, path: str, content: dict[str, Any]) -> None:
-        self._request(path, json.dumps(content).encode(), "application/json")
+    def _is_connected(self, connected: bool) -> None:
+        if self._connected or connected:
+            self._tell()
+        self._connected = connected
 
-    def _json(self, path: str, body: bytes | None = None, content_type: str = "") -> Any:
-        return json.loads(self._request(path, body, content_type))
+    def _tell(self) -> None:
+        """Let everybody who waits look."""
+        self._news.set()
+        self._news = asyncio.Event()
 
-    def _request(self, path: str, body: bytes | None = None, content_type: str = "") -> bytes:
-        headers = {"Content-Type": content_type} if content_type else {}
-        request = urllib.request.Request(self.url + path, body, headers)
+    def _hear(self, text: str) -> None:
+        """An event; what is none, or not of a prompt of ours, is passed over."""
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                content: bytes = answer.read()
-                return content
-        except urllib.error.HTTPError as error:
-            raise _api_error(path, error.code, error.read()) from error
-        except urllib.error.URLError as error:
-            raise ApiError(f"{self.url} does not answer: {error.reason}") from error
+            event = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        data = event.get("data") if isinstance(event, dict) else None
+        if not isinstance(data, dict) or str(data.get("prompt_id")) not in self._ours:
+            return
+        kind, steps = event.get("type"), (_count(data.get("value")), _count(data.get("max")))
+        if kind == "progress" and steps[0] is not None and steps[1]:
+            self._on_progress(str(data["prompt_id"]), steps[0], steps[1])
+        elif kind == "execution_start" or (kind == "executing" and data.get("node") is None):
+            self._tell()
 
 
-def saved_images(outputs: Mapping[str, Any]) -> list[SavedImage]:
-    """The images of a run's outputs, those in the server's output folder before its temporary previews."""
-    images = [
-        SavedImage(image["filename"], image["subfolder"], image["type"])
-        for output in outputs.values()
-        for image in output.get("images", [])
-    ]
-    return sorted(images, key=lambda image: image.type != "output")
+def _count(value: object) -> int | None:
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return max(int(value), 0)
+    return None
 
 
-def _raise_if_failed(entry: Mapping[str, Any]) -> None:
-    status = entry.get("status") or {}
-    for event, details in status.get("messages", []):
-        if event == "execution_error":
-            raise ExecutionFailedError(
-                details["node_id"], details["node_type"], details["exception_type"], details["exception_message"]
-            )
-        if event == "execution_interrupted":
-            raise ExecutionFailedError(details["node_id"], details["node_type"], "interruption", "the run was stopped")
-
-
-def _api_error(path: str, status: int, body: bytes) -> ApiError:
-    text = body.decode(errors="replace")
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return ApiError(f"{path} answered {status}: {text.strip()[:500]}")
-    if isinstance(answer, dict) and "node_errors" in answer:
-        return PromptRejectedError(_rejection(answer["error"], answer["node_errors"]))
-    return ApiError(f"{path} answered {status}: {text.strip()[:500]}")
-
-
-def _rejection(error: str | Mapping[str, Any], node_errors: Mapping[str, Any]) -> str:
-    """One line for the whole and one for each complaint about a node."""
-    summary = error if isinstance(error, str) else f"{error['message']} {error.get('details', '')}".strip()
-    lines = [
-        f"node {node_id} ({found['class_type']}): {complaint['message']}: {complaint['details']}"
-        for node_id, found in (node_errors or {}).items()
-        for complaint in found["errors"]
-    ]
-    return "\n".join([f"the server rejected the workflow: {summary}", *lines])
-
-
-def _multipart(fields: Mapping[str, str], file_field: str, file_name: str, content: bytes) -> tuple[str, bytes]:
-    """Content type and body of a form with one file."""
-    boundary = uuid.uuid4().hex
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in fields.items()
-    ]
-    parts.append(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{file_field}"; filename="{file_name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n".encode()
-        + content
-        + b"\r\n"
-    )
-    return f"multipart/form-data; boundary={boundary}", b"".join(parts) + f"--{boundary}--\r\n".encode()
+def _shown(answer: object) -> str:
+    return safe_text(str(answer)[:200])

@@ -234,6 +234,11 @@ def _line(reports: list[Exactness]) -> str:
     line = f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's"
     if not any(one.pixels_checked for one in reports):
         line = "NOT exact: no opaque pixel is left to check"
-    if not any(one.translucent_pixels for one in reports):
-        return line
-    return f"{line}; translucent, so mixed with the ad: {', '.join(str(one.translucent_pixels) for one in reports)}"
+    if any(one.translucent_pixels for one in reports):
+        line += f"; translucent, so mixed with the ad: {', '.join(str(one.translucent_pixels) for one in reports)}"
+    if any(one.pixels_not_8_bit for one in reports):
+        line += (
+            f"; no 8-bit photo's: {', '.join(str(one.pixels_not_8_bit) for one in reports)}, which a saved file rounds. The "
+            "product image was resized, blurred or edited, or its file is not 8-bit RGB: save it as 8-bit RGB PNG"
+        )
+    return line

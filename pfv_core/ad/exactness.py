@@ -1,4 +1,4 @@
-"""What a finished ad holds of its product, counted."""
+"""What a composite holds of its product, counted as it is made; `file_exactness` counts saved files, without torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from .opacity import SEEN_ABOVE
+
+EIGHT_BITS = 255  # steps
+CHUNK = 1 << 18  # pixels at a time, which stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Exactness:
         max_difference: largest difference of any of their values, 0..1; 0 where none is checked.
         mask_iou: intersection over union of the product that was generated with the one that was asked for, 0..1; None
             where no mask of the generated one was given.
+        pixels_not_8_bit: those of the checked ones with a value that no 8-bit file holds, which is none of k / 255: the photo
+            has 16 bits, was resized or blurred, or was decoded some other way, and a saved ad may be a step off.
     """
 
     product_pixels: int
@@ -31,6 +36,7 @@ class Exactness:
     pixels_equal: int
     max_difference: float
     mask_iou: float | None
+    pixels_not_8_bit: int
 
 
 def measure_exactness(
@@ -49,7 +55,8 @@ def measure_exactness(
     ious = [None] * len(image) if generated_mask is None else mask_iou(generated_mask, seen).tolist()
     reports = []
     for index, (ad, photo, mask, exact) in enumerate(zip(image, product, product_mask, exact_mask, strict=True)):
-        difference = (ad[:, exact] - photo[:, exact]).abs().amax(0)
+        own = photo[:, exact]
+        difference = (ad[:, exact] - own).abs().amax(0)
         shown = int((mask > 0).sum())
         reports.append(
             Exactness(
@@ -59,6 +66,7 @@ def measure_exactness(
                 pixels_equal=int((difference == 0).sum()),
                 max_difference=float(difference.max()) if difference.numel() else 0.0,
                 mask_iou=ious[index],
+                pixels_not_8_bit=sum(_not_eight_bits(part) for part in own.split(CHUNK, 1)),
             )
         )
     return reports
@@ -77,6 +85,12 @@ def mask_iou(first: Tensor, second: Tensor) -> Tensor:
         )
     both, either = ((one.flatten(1).sum(1).double()) for one in (first & second, first | second))
     return torch.where(either > 0, both / either, 1.0)
+
+
+def _not_eight_bits(values: Tensor) -> int:
+    """How many pixels of (C, N) have a value that is no float32 of k / 255."""
+    steps = values.float().mul(EIGHT_BITS).round_().div_(EIGHT_BITS)
+    return int((steps != values).any(0).sum())
 
 
 def all_exact(reports: list[Exactness]) -> bool:

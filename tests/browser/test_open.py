@@ -11,7 +11,7 @@ from PIL import Image
 
 from headless.ad.workflow import load_prompt, set_inputs, the_node
 from headless.host.find import PACK_ROOT
-from headless.server.client import Client, saved_images
+from headless.server.blocking import Client, saved_images
 from pfv_mepa.tests.browser.conftest import NAMES, WORKFLOWS
 
 OLD = PACK_ROOT / "tests" / "host" / "old_workflows"

@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from headless.catalogue.columns import Columns
+from headless.catalogue.delivery import settings_of
 from headless.catalogue.jobs import JobMaker
 from headless.catalogue.ledger import Ledger
 from headless.catalogue.named_inputs import Workflow
-from headless.catalogue.run import Reporter, Tally, run_on_servers
+from headless.catalogue.pictures import PictureIndex
+from headless.catalogue.places import Places
+from headless.catalogue.rows import read_rows
+from headless.catalogue.run import Limits, Reporter, Tally, Work, run_on_servers
+from headless.catalogue.servers import Servers
 from headless.host.find import PACK_ROOT
+from headless.server.address import ServerAddress
+from pfv_mepa.tests.catalogue.harness import KINDS
 from pfv_mepa.tests.catalogue.stub_server import Stub
 
 PATIENCE = {"lost_after": 1.0, "give_up_after": 5.0}
+ATTEMPTS, JOB_TIMEOUT = 3, 60.0
 
 
 class Heard(Reporter):
@@ -74,13 +83,21 @@ def run(
     catalogue: Path, out: Path, stubs: Sequence[Stub], workflow: str = "full", **options: Any
 ) -> tuple[Tally, Heard]:
     """A whole run over stubs."""
-    shipped = Workflow.read(PACK_ROOT / "workflows" / "api" / f"{workflow}.json")
-    maker = JobMaker(shipped, Columns(shipped, {}), catalogue.parent)
+    shipped = Workflow.read(PACK_ROOT / "workflows" / "api" / f"{workflow}.json", KINDS)
+    columns = Columns(shipped, {})
+    maker = JobMaker(shipped, columns, Places(catalogue.parent), PictureIndex(None))
+    settings = settings_of(shipped, options.pop("attempts", ATTEMPTS), options.pop("job_timeout", JOB_TIMEOUT))
+    redo = frozenset(options.pop("redo", ()))
+    copies = options.pop("copies", None)
     heard = Heard()
 
     async def go(ledger: Ledger) -> Tally:
         async with listening(stubs) as urls:
-            return await run_on_servers(catalogue, maker, ledger, urls, heard, **{**PATIENCE, **options})
+            servers = Servers([ServerAddress.parse(url) for url in urls])
+            rows = partial(read_rows, catalogue, columns=columns)
+            making = (lambda says: copies(ledger, says)) if copies else None
+            work = Work(rows, maker, ledger, settings, Limits(**{**PATIENCE, **options}), making)
+            return await run_on_servers(work, servers, heard)
 
-    with Ledger(out) as ledger:
+    with Ledger(out, redo) as ledger:
         return asyncio.run(go(ledger)), heard

@@ -1,11 +1,12 @@
-"""A stand-in for ComfyUI's API: every run costs the same number of seconds and draws a flat picture. No model, no node.
+"""A stand-in for ComfyUI's API: every run costs the same number of seconds and draws flat pictures. No model, no node.
 
     python stub_server.py --port 8201 --seconds 0.05 --log runs.txt [--faults '{"drop_answer": 0.1}']
 
-It keeps ComfyUI's contract where the catalogue command relies on it: one run at a time, prompt ids given by the client, a
-prompt that moves from the queue to the history, `executing` with node null after the history has it, pictures that must
-have been uploaded, uploads of one name and other content that get another name. What it does on top: it writes a line for
-every run that begins, and makes faults with the probabilities it is given, changed by POST /stub.
+It keeps ComfyUI's contract where the commands rely on it: one run at a time, prompt ids given by the client, a prompt that
+moves from the queue to the history, `executing` with node null after the history has it, an interrupt that ends a run, a
+file for every SaveImage, pictures that must have been uploaded, uploads of one name and other content that get another
+name. What it does on top: it writes a line for every run that begins, and makes the faults it is given, changed by POST
+/stub. It ends when it is killed, and by nothing that is sent to it.
 """
 
 from __future__ import annotations
@@ -14,35 +15,71 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
-import io
 import json
 import random
+import ssl
 import time
 from pathlib import Path
+from typing import Any
 
 from aiohttp import WSMsgType, web
-from PIL import Image
 
-NO_FAULTS = {
+if __package__:
+    from .stub_pictures import draw, part_of, report
+else:  # as a script, a process of its own
+    from stub_pictures import draw, part_of, report
+
+NO_FAULTS: dict[str, float | str] = {  # probabilities, where nothing else is said
     "drop_request": 0.0,  # the connection is cut before anything is done
     "drop_answer": 0.0,  # the request is carried out, and the connection cut before the answer
     "error_500": 0.0,
+    "always_500": "",  # the beginning of a path that answers nothing else
     "torn_picture": 0.0,  # half of the file, with the whole's length
     "bad_picture": 0.0,  # half of the file, as if it were all
+    "missing_view": 0.0,  # a prompt as before names the files of then, as a host does, but they were deleted meanwhile
     "fail_run": 0.0,  # a node raises
+    "surrogate_error": 0.0,  # a node raises with words that cannot be written as UTF-8, and colours a terminal
+    "hang": 0.0,  # the run goes on until it is interrupted
     "drop_socket": 0.0,  # of each event
+    "odd_events": 0.0,  # of each event: before it, others that a client may not expect
     "wrong_product": 0.0,  # one pixel of the product is changed
     "cut": 0.0,  # 1: the network is cut, nobody gets an answer
     "reject": 0.0,  # the workflow is invalid here
     "hide_events": 0.0,  # 1: the websocket says nothing
+    "login_page": 0.0,  # every request is answered with this status and a page, or a redirection to one
+    "no_space": 0.0,  # uploads fail, as the server's disk is full
 }
+LOGIN_PAGE = "<!DOCTYPE html><html><head><title>Sign in &amp; go on</title></head><body>Who are you?</body></html>"
+OBJECT_INFO = Path(__file__).with_name("object_info.json")  # written by write_object_info
+TERRIBLE_WORDS = "cannot read 'caf\ud8e9.png'\x1b[31m\x00"
+REMEMBERED = 1000  # runs and files
 
 
 class Stub:
-    """One server."""
+    """One server.
 
-    def __init__(self, seconds: float, log: Path, faults: dict[str, float], seed: int, others: int) -> None:
+    Args:
+        seconds: of a run.
+        log: gets a line for every run that begins.
+        faults: name -> what `NO_FAULTS` says of it.
+        seed: of what is random.
+        others: prompts of other users that always wait.
+        header: "NAME: VALUE" that every request must have, or "".
+        prefix: of every path but /stub, such as "/comfy".
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        log: Path,
+        faults: dict[str, Any],
+        seed: int,
+        others: int,
+        header: str = "",
+        prefix: str = "",
+    ) -> None:
         self.seconds, self.log, self.others = seconds, log, others
+        self.header, self.prefix = header.partition(": "), prefix
         self.faults = NO_FAULTS | faults
         self.random = random.Random(seed)
         self.pending: list[tuple] = []
@@ -50,26 +87,29 @@ class Stub:
         self.history: dict[str, dict] = {}
         self.inputs: dict[str, bytes] = {}
         self.outputs: dict[str, bytes] = {}
+        self.saved: dict[str, str] = {}  # what was saved before, by the hash of what led to it
         self.sockets: dict[str, web.WebSocketResponse] = {}
         self.number = 0
         self.arrived = asyncio.Event()
+        self.interrupted = asyncio.Event()
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=1 << 30, middlewares=[self.with_faults])
-        app.add_routes(
-            [
-                web.post("/stub", self.change),
-                web.get("/ws", self.socket),
-                web.get("/system_stats", self.stats),
-                web.get("/queue", self.queue),
-                web.post("/queue", self.delete),
-                web.post("/interrupt", self.interrupt),
-                web.post("/prompt", self.prompt),
-                web.get("/history/{id}", self.past),
-                web.get("/view", self.view),
-                web.post("/upload/image", self.upload),
-            ]
-        )
+        routes = {
+            ("GET", "/ws"): self.socket,
+            ("GET", "/system_stats"): self.stats,
+            ("GET", "/object_info"): self.object_info,
+            ("GET", "/object_info/{class}"): self.object_info,
+            ("GET", "/queue"): self.queue,
+            ("POST", "/queue"): self.delete,
+            ("POST", "/interrupt"): self.interrupt,
+            ("POST", "/prompt"): self.prompt,
+            ("GET", "/history/{id}"): self.past,
+            ("GET", "/view"): self.view,
+            ("POST", "/upload/image"): self.upload,
+        }
+        app.add_routes([web.route(method, self.prefix + path, handler) for (method, path), handler in routes.items()])
+        app.router.add_post("/stub", self.change)
         return app
 
     def hit(self, fault: str) -> bool:
@@ -77,17 +117,33 @@ class Stub:
 
     @web.middleware
     async def with_faults(self, request: web.Request, handler) -> web.StreamResponse:
-        if request.path == "/stub":
+        path = request.path.removeprefix(self.prefix)
+        if path == "/stub":
             return await handler(request)
-        if self.hit("cut") or (request.path != "/ws" and self.hit("drop_request")):
+        if self.hit("cut") or (path != "/ws" and self.hit("drop_request")):
             request.transport.abort()
             return web.Response(status=503)
-        if request.path != "/ws" and self.hit("error_500"):
-            return web.Response(status=500, text="500 Internal Server Error")
+        if answer := self.other_answer(request, path):
+            return answer
         answer = await handler(request)
-        if request.path != "/ws" and self.hit("drop_answer"):
+        if path != "/ws" and self.hit("drop_answer"):
             request.transport.abort()
         return answer
+
+    def other_answer(self, request: web.Request, path: str) -> web.Response | None:
+        """What is answered in place of the one that was asked for."""
+        name, _, value = self.header
+        if name and request.headers.get(name) != value:
+            return web.Response(status=401, text="401: Unauthorized")
+        if status := int(self.faults["login_page"]):
+            target = {"Location": "https://login.example/start?session=secret"} if 300 <= status < 400 else {}
+            return web.Response(status=status, text=LOGIN_PAGE, content_type="text/html", headers=target)
+        always = self.faults["always_500"]
+        if (always and path.startswith(always)) or (path != "/ws" and self.hit("error_500")):
+            return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
+        if path == "/upload/image" and self.hit("no_space"):
+            return web.Response(status=500, text="OSError: [Errno 28] No space left on device")
+        return None
 
     async def change(self, request: web.Request) -> web.Response:
         self.faults |= await request.json()
@@ -98,6 +154,11 @@ class Stub:
 
     async def stats(self, request: web.Request) -> web.Response:
         return web.json_response({"system": {"comfyui_version": "stub", "python_version": "stub"}})
+
+    async def object_info(self, request: web.Request) -> web.Response:
+        classes = json.loads(OBJECT_INFO.read_text(encoding="utf-8"))
+        name = request.match_info.get("class")
+        return web.json_response({name: classes[name]} if name in classes else {} if name else classes)
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -112,11 +173,27 @@ class Stub:
         socket = self.sockets.get(client)
         if socket is None or socket.closed or self.hit("hide_events"):
             return
-        with contextlib.suppress(ConnectionError):  # who listened was killed: the next one asks
+        with contextlib.suppress(ConnectionError, RuntimeError):  # who listened was killed: the next one asks
             if self.hit("drop_socket"):
                 await socket.close()
-            else:
-                await socket.send_json({"type": kind, "data": data})
+                return
+            if self.hit("odd_events"):
+                await self.send_odd_ones(socket, data["prompt_id"])
+            await socket.send_json({"type": kind, "data": data})
+
+    async def send_odd_ones(self, socket: web.WebSocketResponse, prompt_id: str) -> None:
+        """Of every shape that an event has not."""
+        await socket.send_bytes(b"\0\0\0\1\0\0\0\2\x89PNG")  # a preview
+        steps: list[Any] = [{}, {"value": None, "max": 2}, {"value": "x", "max": []}, {"value": 1}, {"max": 2}]
+        steps += [{"value": float("nan"), "max": 2}, {"value": 1, "max": float("inf")}, {"value": True, "max": {}}]
+        for odd in steps:
+            await socket.send_json({"type": "progress", "data": {**odd, "prompt_id": prompt_id}})
+        await socket.send_json({"type": "progress", "data": {"value": 7, "max": 9, "prompt_id": "somebody-else-0"}})
+        for text in ("", "null", "[]", "5", "{", '"x"', '{"type": "progress"}', "[" * 100_000):
+            await socket.send_str(text)
+        for data in (None, [], 5, "x", {"prompt_id": None}, {"prompt_id": []}, {"prompt_id": {}}):
+            await socket.send_json({"type": ["executing"], "data": data})
+            await socket.send_json({"type": "executing", "data": data})
 
     async def queue(self, request: web.Request) -> web.Response:
         others = [[0, f"somebody-else-{index}", {}, {}, []] for index in range(self.others)]
@@ -128,6 +205,10 @@ class Stub:
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
+        """As the host: of one prompt, where one is named."""
+        wanted = (await request.json()).get("prompt_id")
+        if self.running and wanted in (None, self.running[0][1]):
+            self.interrupted.set()
         return web.Response()
 
     async def past(self, request: web.Request) -> web.Response:
@@ -138,23 +219,18 @@ class Stub:
         form = await request.post()
         content, name, folder = form["image"].file.read(), form["image"].filename, form.get("subfolder", "")
         stem, dot, suffix = name.rpartition(".")
+        place = f"{folder}/" if folder else ""
         count = 0
-        while self.inputs.get(f"{folder}/{name}", content) != content:
+        while form.get("overwrite") != "true" and self.inputs.get(place + name, content) != content:
             count += 1
             name = f"{stem} ({count}){dot}{suffix}"
-        self.inputs[f"{folder}/{name}"] = content
+        self.inputs[place + name] = content
         return web.json_response({"name": name, "subfolder": folder, "type": "input"})
 
     async def prompt(self, request: web.Request) -> web.Response:
         body = await request.json()
         prompt, prompt_id = body["prompt"], body["prompt_id"]
-        missing = [
-            node_id
-            for node_id, node in prompt.items()
-            if node["class_type"] == "LoadImage"
-            and "/" in node["inputs"]["image"]
-            and node["inputs"]["image"] not in self.inputs
-        ]
+        missing = [node_id for node_id, node in prompt.items() if self.lacks(node)]
         if missing or self.hit("reject"):
             complaint = {"message": "Custom validation failed for node", "details": "image - Invalid image file"}
             errors = {
@@ -167,6 +243,11 @@ class Stub:
         self.pending.append((self.number, prompt_id, prompt, {"client_id": body["client_id"]}, []))
         self.arrived.set()
         return web.json_response({"prompt_id": prompt_id, "number": self.number, "node_errors": {}})
+
+    def lacks(self, node: dict[str, Any]) -> bool:
+        """Whether a node loads a picture of a folder of the client's that was not uploaded."""
+        name = node["inputs"].get("image")
+        return node["class_type"] == "LoadImage" and isinstance(name, str) and "/" in name and name not in self.inputs
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         content = self.outputs.get(request.query["filename"])
@@ -190,67 +271,93 @@ class Stub:
                 await self.arrived.wait()
             item = self.pending.pop(0)
             self.running = [item]
-            await self.run(*item[1:4])
+            self.interrupted.clear()
+            try:
+                await self.run(*item[1:4])
+            except Exception as error:  # noqa: BLE001, the next one has its turn whatever a prompt does to this one
+                self.end(item[1], {}, [["execution_error", _raised(type(error).__name__, str(error))]])
 
     async def run(self, prompt_id: str, prompt: dict, extra: dict) -> None:
         client = extra["client_id"]
-        save_id, save = next((i, node) for i, node in prompt.items() if node["class_type"] == "SaveImage")
+        saves = [(i, node) for i, node in prompt.items() if node["class_type"] == "SaveImage"]
         with self.log.open("a") as log:
-            log.write(f"{prompt_id} {save['inputs']['filename_prefix']}\n")
+            log.write(f"{prompt_id} {saves[0][1]['inputs']['filename_prefix'] if saves else ''}\n")
         begun = time.time()
+        await self.send(client, "execution_start", {"prompt_id": prompt_id})
         await self.send(client, "progress", {"value": 1, "max": 2, "prompt_id": prompt_id, "node": "1"})
-        await asyncio.sleep(self.seconds)
-        times = [["execution_start", {"prompt_id": prompt_id, "timestamp": int(begun * 1000)}]]
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.interrupted.wait(), None if self.hit("hang") else self.seconds)
+        messages = [["execution_start", {"prompt_id": prompt_id, "timestamp": int(begun * 1000)}]]
         outputs = {}
-        if self.hit("fail_run"):
-            details = {
-                "node_id": "1",
-                "node_type": "Stub",
-                "exception_type": "RuntimeError",
-                "exception_message": "a fault",
-            }
-            times.append(["execution_error", details])
+        if self.interrupted.is_set():
+            messages.append(["execution_interrupted", {"node_id": "1", "node_type": "Stub"}])
+        elif self.hit("fail_run"):
+            messages.append(["execution_error", _raised("RuntimeError", "a fault")])
+        elif self.hit("surrogate_error"):
+            messages.append(["execution_error", _raised("ValueError", TERRIBLE_WORDS)])
         else:
-            name = f"{save['inputs']['filename_prefix'].rpartition('/')[2]}_{self.number:05}_.png"
-            self.outputs[name] = self.draw(prompt)
-            times.append(["execution_success", {"prompt_id": prompt_id, "timestamp": int(time.time() * 1000)}])
-            image = {"filename": name, "subfolder": "pfv_catalogue", "type": "output"}
-            outputs = {"preview": {"images": [{**image, "type": "temp"}]}, save_id: {"images": [image]}}
-        self.running = []
-        self.history[prompt_id] = {"outputs": outputs, "status": {"messages": times}}
-        while len(self.history) > 1000:
-            self.history.pop(next(iter(self.history)))
-        while len(self.outputs) > 1000:
-            self.outputs.pop(next(iter(self.outputs)))
+            outputs = self.outputs_of(prompt, saves)
+            messages.append(["execution_success", {"prompt_id": prompt_id, "timestamp": int(time.time() * 1000)}])
+        self.end(prompt_id, outputs, messages)
         await self.send(client, "executing", {"node": None, "prompt_id": prompt_id})
 
+    def end(self, prompt_id: str, outputs: dict, messages: list) -> None:
+        """From the queue to the history."""
+        self.running = []
+        self.history[prompt_id] = {"outputs": outputs, "status": {"messages": messages}}
+        while len(self.history) > REMEMBERED:
+            self.history.pop(next(iter(self.history)))
+        while len(self.outputs) > REMEMBERED:
+            self.outputs.pop(next(iter(self.outputs)))
+
+    def outputs_of(self, prompt: dict, saves: list[tuple[str, dict]]) -> dict[str, Any]:
+        """What the nodes leave: previews, files, reports."""
+        outputs: dict[str, Any] = {}
+        for number, (node_id, node) in enumerate(saves):
+            part = part_of(prompt, node_id)
+            name = self.save(part, node["inputs"]["filename_prefix"], number)
+            image = {"filename": name, "subfolder": "pfv_catalogue", "type": "output"}
+            outputs.setdefault("preview", {"images": [{**image, "type": "temp"}]})
+            outputs[node_id] = {"images": [image]}
+            reports = [i for i, other in part.items() if other["class_type"] == "StrictIDComposite"]
+            outputs |= {i: {"text": [report(self.hit("wrong_product"))]} for i in reports}
+        return outputs
+
+    def save(self, part: dict, prefix: str, number: int) -> str:
+        """Draw, or name what was drawn before; what was drawn before has been deleted, then."""
+        essence = hashlib.sha256(json.dumps([part, prefix], sort_keys=True).encode()).hexdigest()
+        if essence in self.saved and self.hit("missing_view"):
+            self.outputs.pop(self.saved[essence], None)
+            return self.saved[essence]
+        mark = f"_{number}" if number else ""
+        name = f"{prefix.rpartition('/')[2]}{mark}_{self.running[0][0]:05}_.png"
+        self.outputs[name] = self.draw(part)
+        self.saved[essence] = name
+        return name
+
     def draw(self, prompt: dict) -> bytes:
-        """A flat picture whose colour is the prompt's hash, with the product's own pixels where the workflow has one."""
-        essence = {i: node["inputs"] for i, node in prompt.items() if node["class_type"] != "SaveImage"}
-        colour = tuple(hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).digest()[:3])
-        composite = next((node for node in prompt.values() if node["class_type"] == "StrictIDComposite"), None)
-        latent = next((node["inputs"] for node in prompt.values() if node["class_type"] == "EmptyLatentImage"), {})
-        size = tuple(side if isinstance(side := latent.get(name), int) else 64 for name in ("width", "height"))
-        if composite:
-            photo = prompt[composite["inputs"]["product"][0]]["inputs"]["image"]
-            with Image.open(io.BytesIO(self.inputs[photo])) as product:
-                ad = Image.new("RGB", product.size, colour)
-                ad.paste(product.convert("RGB"), mask=product.getchannel("A"))
-                if self.hit("wrong_product"):
-                    middle = (product.width // 2, product.height // 2)
-                    ad.putpixel(middle, tuple(255 - value for value in ad.getpixel(middle)))
-        else:
-            ad = Image.new("RGB", size, colour)
-        buffer = io.BytesIO()
-        ad.save(buffer, "PNG")
-        return buffer.getvalue()
+        """The picture of a prompt with one SaveImage."""
+        return draw(prompt, self.inputs, self.hit("wrong_product"))
+
+
+def _raised(kind: str, words: str) -> dict[str, str]:
+    return {"node_id": "1", "node_type": "Stub", "exception_type": kind, "exception_message": words}
+
+
+def tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    """What a stub that listens needs to speak TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 async def serve(options: argparse.Namespace) -> None:
-    stub = Stub(options.seconds, options.log, json.loads(options.faults), options.seed, options.others)
+    faults = json.loads(options.faults)
+    stub = Stub(options.seconds, options.log, faults, options.seed, options.others, options.header, options.prefix)
     runner = web.AppRunner(stub.application(), access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", options.port, reuse_address=True).start()
+    context = tls(options.certificate, options.key) if options.certificate else None
+    await web.TCPSite(runner, "127.0.0.1", options.port, reuse_address=True, ssl_context=context).start()
     print("ready", flush=True)
     await stub.work()
 
@@ -263,4 +370,8 @@ if __name__ == "__main__":
     parser.add_argument("--faults", default="{}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--others", type=int, default=0, help="prompts of other users that always wait")
+    parser.add_argument("--header", default="", help="'NAME: VALUE' that every request must have")
+    parser.add_argument("--prefix", default="", help="of every path, such as /comfy")
+    parser.add_argument("--certificate", type=Path, help="PEM file, to speak TLS")
+    parser.add_argument("--key", type=Path, help="PEM file of the certificate's key")
     asyncio.run(serve(parser.parse_args()))

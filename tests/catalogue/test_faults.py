@@ -49,7 +49,7 @@ def test_killed_twice_nothing_is_lost_and_nothing_runs_twice(catalogue, servers,
     result = run(line)
     assert result.returncode == 0, result.stderr
     lines = assert_each_once(out, NUM_PRODUCTS, FORMATS, SEEDS)
-    assert all(line["checks"]["product"]["passed"] for line in lines)
+    assert all(line["files"][0]["checks"]["product"]["passed"] for line in lines)
     begun = Counter(job for server in servers for job in server.runs())
     assert set(begun.values()) == {1}, "what ran when the command was killed is taken up, not run again"
     assert len({line["server"] for line in lines}) == 3

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from PIL import Image
 
 from headless.catalogue.columns import Columns
+from headless.catalogue.input_kinds import InputKinds
 from headless.catalogue.jobs import MAX_SEED, JobMaker, RowError, parse_formats, parse_seeds
 from headless.catalogue.named_inputs import Workflow
+from headless.catalogue.pictures import PictureIndex
+from headless.catalogue.places import Places
 from headless.catalogue.rows import Row
 from headless.host.find import PACK_ROOT
-from pfv_mepa.tests.catalogue.harness import draw_product
+from pfv_mepa.tests.catalogue.harness import KINDS, draw_product
 
 API = PACK_ROOT / "workflows" / "api"
 
@@ -26,9 +31,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+def maker_of(shipped, folder, **options):
+    return JobMaker(shipped, Columns(shipped, {}), Places(folder), PictureIndex(None), **options)
+
+
 def maker(folder, workflow="minimal", **options):
-    shipped = Workflow.read(API / f"{workflow}.json")
-    return JobMaker(shipped, Columns(shipped, {}), folder, **options)
+    return maker_of(Workflow.read(API / f"{workflow}.json", KINDS), folder, **options)
 
 
 def jobs(folder, fields, workflow="minimal", **options):
@@ -50,7 +58,7 @@ def test_a_row_becomes_every_format_with_every_seed(folder):
 
 def test_the_prompt_that_is_posted(folder):
     job = jobs(folder, ROW)[0]
-    shipped = Workflow.read(API / "minimal.json")
+    shipped = Workflow.read(API / "minimal.json", KINDS)
     posted = job.prompt(shipped, dict.fromkeys(job.pictures, "pfv_catalogue/abc.png"))
     values = {node["_meta"]["title"]: node["inputs"] for node in posted.values()}
     assert values["Reference"]["image"] == "pfv_catalogue/abc.png"
@@ -92,15 +100,14 @@ def test_the_identity_is_the_content_of_a_picture_and_not_its_path(folder):
 def test_the_identity_is_the_same_in_another_run(folder):
     """Written down: a change of what it means would make every finished job anew."""
     nodes = {"1": {"class_type": "K", "inputs": {"seed": 1}, "_meta": {"title": "Sampler"}}}
-    shipped = Workflow(nodes)
-    (job,) = JobMaker(shipped, Columns(shipped, {}), folder).jobs_of(Row(2, {"name": "a", "seeds": "7"}))
-    assert job.id == "7a4b8ec0e91f34d4bcf8f5b507414ecf3b94103492a6836aa842bc4200e93316"
+    (job,) = maker_of(Workflow(nodes, InputKinds(None)), folder).jobs_of(Row(2, {"name": "a", "seeds": "7"}))
+    assert job.id == "5d5bb7fe72c0834450b970c7ac1cc5912007873c9a98b11a15e77b008f3953bb"
 
 
 def test_full_takes_one_reference_for_both_and_a_named_column_outranks_it(folder):
     row = {"product": "cup.png", "reference": "reference.png", "Table reference.image": "cup.png"}
     (job,) = jobs(folder, row, "full")
-    shown = {str(named): picture.text for named, picture in job.pictures.items()}
+    shown = {str(named): picture.name for named, picture in job.pictures.items()}
     assert shown == {
         "Product photo.image": "cup.png",
         "Background reference.image": "reference.png",
@@ -111,10 +118,10 @@ def test_full_takes_one_reference_for_both_and_a_named_column_outranks_it(folder
 def test_paths_with_the_format_in_them(folder):
     draw_product(folder / "cup_128x64.png", (128, 64), (1, 2, 3))
     (job,) = jobs(folder, {"product": "cup_{width}x{height}.png", "formats": "128x64"}, "full")
-    assert next(iter(job.pictures.values())).text == "cup_128x64.png"
+    assert next(iter(job.pictures.values())).name == "cup_128x64.png"
     (job,) = jobs(folder, {"product": "cup_{format}.png", "formats": "128x64"}, "full")
     assert job.name == "cup_{format}"
-    assert job.stem.startswith("cup_-format_128x64_")
+    assert job.stem((128, 64)).startswith("cup_-format_128x64_")
 
 
 def test_where_the_photo_gives_the_size_another_format_is_refused(folder):
@@ -132,11 +139,9 @@ def test_masks_go_into_the_alpha_channel_by_what_they_mark(folder):
         "reference_mask": "hidden.png",
     }
     (job,) = jobs(folder, row, "full")
-    alphas = {str(named): picture.product()[1] for named, picture in job.pictures.items()}
-    assert alphas["Product photo.image"].getpixel((10, 10)) == 255
-    assert alphas["Product photo.image"].getpixel((40, 30)) == 0
-    assert alphas["Table reference.image"].getpixel((10, 10)) == 0
-    assert alphas["Table reference.image"].getpixel((40, 30)) == 255
+    alphas = {str(named): picture.pixels()[1] for named, picture in job.pictures.items()}
+    assert (alphas["Product photo.image"][10, 10], alphas["Product photo.image"][30, 40]) == (255, 0)
+    assert (alphas["Table reference.image"][10, 10], alphas["Table reference.image"][30, 40]) == (0, 255)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,7 @@ def test_masks_go_into_the_alpha_channel_by_what_they_mark(folder):
         ({"reference": 5}, "column 'reference' takes the path of a picture, got 5"),
         ({"product": "cup.png"}, "the workflow has no place for 'product'"),
         ({"product_mask": "hidden.png"}, "product_mask marks a part of product, which the row has not"),
-        ({"reference_mask": "nothing.png"}, r"the mask of 'reference.png' is \(64, 96\), the picture \(50, 40\)"),
+        ({"reference_mask": "nothing.png"}, "the mask 'nothing.png' is 64x96, its picture 'reference.png' 50x40"),
         ({"Save the ad.filename_prefix": "x"}, "files are named by this command"),
         ({"Sampler.steps": "many"}, "Sampler.steps takes a whole number, got 'many'"),
     ],
@@ -181,14 +186,96 @@ def test_lists_and_numbers_of_jsonl():
 def test_workflows_that_take_the_product_as_what_is_painted(folder):
     nodes = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}, "_meta": {"title": "Product photo"}},
-        "2": {"class_type": "StrictIDComposite", "inputs": {"product_mask_selects": "product"}},
+        "2": {
+            "class_type": "StrictIDComposite",
+            "inputs": {"product_mask": ["1", 1], "product_mask_selects": "product"},
+        },
     }
     mask = Image.new("L", (64, 96))
     mask.paste(255, (0, 0, 20, 20))
     mask.save(folder / "cup_mask.png")
-    shipped = Workflow(nodes)
     row = Row(2, {"product": "cup.png", "product_mask": "cup_mask.png"})
-    (job,) = JobMaker(shipped, Columns(shipped, {}), folder).jobs_of(row)
-    _, alpha = next(iter(job.pictures.values())).product()
-    assert alpha.getpixel((5, 5)) == 0
-    assert alpha.getpixel((50, 50)) == 255
+    (job,) = maker_of(Workflow(nodes, InputKinds(None)), folder).jobs_of(row)
+    _, alpha = next(iter(job.pictures.values())).pixels()
+    assert (alpha[5, 5], alpha[50, 50]) == (0, 255)
+
+
+# --- identity is what is posted -------------------------------------------------------------------------------------
+
+
+def job_of(nodes, folder, fields, kinds=KINDS):
+    (job,) = maker_of(Workflow(nodes, kinds), folder).jobs_of(Row(2, fields))
+    return job
+
+
+def test_what_a_page_writes_anew_changes_no_identity(folder):
+    """It exports 1.0 as 1, gives nodes other titles, and files are saved under another name."""
+    nodes = json.loads((API / "minimal.json").read_text(encoding="utf-8"))
+    one = job_of(nodes, folder, {"reference": "reference.png"})
+    saved = json.loads(json.dumps(nodes))
+    sampler = next(node for node in saved.values() if node["class_type"] == "KSampler")
+    assert sampler["inputs"]["denoise"] == 1.0
+    sampler["inputs"]["denoise"] = 1
+    for node in saved.values():
+        node["inputs"].update({"filename_prefix": "x"} if "filename_prefix" in node["inputs"] else {})
+        node["_meta"]["title"] += "" if node["class_type"] == "LoadImage" else " (copy)"
+    assert job_of(saved, folder, {"reference": "reference.png"}).id == one.id
+    sampler["inputs"]["denoise"] = 0.9
+    assert job_of(saved, folder, {"reference": "reference.png"}).id != one.id
+
+
+def test_a_default_that_a_column_overrides_changes_no_identity(folder):
+    nodes = json.loads((API / "minimal.json").read_text(encoding="utf-8"))
+    fields = {"reference": "reference.png", "Sampler.steps": 7, "prompt": "a cup", "seeds": 3}
+    one = job_of(nodes, folder, fields)
+    other = json.loads(json.dumps(nodes))
+    for node in other.values():
+        node["inputs"] |= {key: 99 for key in ("steps", "seed") if key in node["inputs"]}
+        node["inputs"] |= {"image": "other.png"} if node["class_type"] == "LoadImage" else {}
+    assert job_of(other, folder, fields).id == one.id
+    assert job_of(other, folder, {key: value for key, value in fields.items() if key != "Sampler.steps"}).id != one.id
+
+
+def test_a_picture_saved_in_another_way_is_the_same_picture(folder):
+    one = jobs(folder, {"reference": "reference.png"})[0]
+    with Image.open(folder / "reference.png") as image:
+        image.save(folder / "reference.webp", lossless=True, exact=True)
+    (other,) = jobs(folder, {"reference": "reference.webp", "name": "reference"})
+    assert other.id == one.id
+
+
+def test_kinds_come_from_the_server_and_not_from_the_files_numbers(folder):
+    nodes = json.loads((API / "minimal.json").read_text(encoding="utf-8"))
+    next(node for node in nodes.values() if node["class_type"] == "KSampler")["inputs"]["denoise"] = 1
+    row = {"reference": "reference.png", "Sampler.denoise": "0.75"}
+    job = job_of(nodes, folder, row)
+    assert {str(named): value for named, value in job.values.items()} == {"Sampler.denoise": 0.75}
+    with pytest.raises(RowError, match=r"Sampler\.steps takes a whole number, got '7\.5'"):
+        job_of(nodes, folder, row | {"Sampler.steps": "7.5"})
+
+
+def test_the_seeds_that_are_posted_are_all_named(folder):
+    shipped = Workflow.read(API / "demo_formats.json", KINDS)
+    draw_product(folder / "p.png", (64, 64), (1, 2, 3))
+    (job,) = maker_of(shipped, folder, seeds="5").jobs_of(Row(2, {"product": "p.png", "Sampler 1:1.seed": 9}))
+    assert job.seeds(shipped) == {"Sampler 1:1.seed": 5, "Sampler 4:5.seed": 5, "Sampler 1.91:1.seed": 5}
+    (job,) = maker_of(shipped, folder).jobs_of(Row(2, {"product": "p.png"}))
+    assert set(job.seeds(shipped).values()) == {1}
+    assert job.seed is None
+
+
+@pytest.mark.parametrize("name", ["formats", "demo_formats"])
+def test_a_workflow_with_formats_of_its_own_takes_no_others_and_says_which_it_has(folder, name):
+    row = {"product": "cup.png"}
+    (job,) = jobs(folder, row, name)
+    assert job.size is None
+    with pytest.raises(
+        RowError, match=r"this workflow makes formats of its own: .* \(Canvas 1:1\), .*; leave the formats out"
+    ):
+        jobs(folder, row | {"formats": "64x96"}, name)
+
+
+def test_a_product_without_transparency_is_refused_before_anything_runs(folder):
+    Image.new("RGB", (64, 96), (1, 2, 3)).save(folder / "photo.jpg")
+    with pytest.raises(RowError, match=r"product 'photo\.jpg' has no transparency: name its mask in product_mask"):
+        jobs(folder, {"product": "photo.jpg"}, "full")

@@ -36,7 +36,8 @@ def test_every_job_once_with_its_checks_and_timings(catalogue, tmp_path):
     assert set(runs(tmp_path).values()) == {1}
     assert (1, 2) in heard.steps
     line = lines[0]
-    assert line["checks"]["product"]["exact"] == line["checks"]["product"]["inside"] > 0
+    product = line["files"][0]["checks"]["product"]
+    assert product["exact"] == product["inside"] > 0
     assert line["versions"]["comfyui"] == "stub"
     assert set(line["seconds"]) == {"upload", "post", "run", "server", "fetch", "total"}
     assert line["attempt"] == 1
@@ -94,7 +95,7 @@ def test_an_answer_that_is_lost_does_not_post_twice(catalogue, tmp_path):
 
 
 def test_a_websocket_that_says_nothing_is_not_needed(catalogue, tmp_path, monkeypatch):
-    monkeypatch.setattr("headless.catalogue.server.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("headless.server.client.LOOK_EVERY", 0.05)
     tally, _ = run(catalogue, tmp_path / "out", [stub(tmp_path, seconds=0.01, hide_events=1.0)])
     assert tally.made == 12
 
@@ -140,7 +141,7 @@ def test_one_wrong_pixel_of_a_product_is_not_as_asked(catalogue, tmp_path):
     assert (tally.made, tally.not_as_asked) == (12, 12)
     assert not tally.all_well
     for line in manifest(tmp_path / "out"):
-        product = line["checks"]["product"]
+        product = line["files"][0]["checks"]["product"]
         assert not product["passed"]
         assert product["inside"] - product["exact"] == 1
 
@@ -161,19 +162,32 @@ def test_a_server_that_others_always_use_is_shared_with_them(catalogue, tmp_path
     assert tally.made == 12
 
 
-def test_a_server_gets_a_next_job_only_when_it_has_finished(catalogue, tmp_path):
+def test_a_server_has_one_job_that_runs_and_one_that_waits(catalogue, tmp_path):
     class Slow(Stub):
         """Takes as long as the other server takes for all the rest."""
 
         async def run(self, *arguments):
-            while fast.number < 11 or fast.pending or fast.running:
+            while fast.number < 10 or fast.pending or fast.running:
                 await asyncio.sleep(0.01)
             await super().run(*arguments)
 
     slow, fast = stub(tmp_path, kind=Slow), stub(tmp_path)
     tally, _ = run(catalogue, tmp_path / "out", [slow, fast])
     assert tally.made == 12
-    assert (slow.number, fast.number) == (1, 11)
+    assert (slow.number, fast.number) == (2, 10)
+
+
+def test_the_next_job_waits_on_the_server_before_the_last_one_is_fetched(catalogue, tmp_path):
+    seen = []
+
+    class Looking(Stub):
+        async def view(self, request):
+            seen.append(len(self.pending) + len(self.running))
+            return await super().view(request)
+
+    run(catalogue, tmp_path / "out", [stub(tmp_path, seconds=0.2, kind=Looking)])
+    assert all(seen[:-2])
+    assert seen[-1] == 0
 
 
 def test_bad_rows_are_reported_and_the_rest_goes_on(catalogue, tmp_path):

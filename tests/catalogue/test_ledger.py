@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
 
+from headless.catalogue.jobs import IDENTITY
 from headless.catalogue.ledger import DryLedger, Ledger, LedgerError
+from headless.server.errors import CannotWriteError
 
 ONE, OTHER = "1" * 64, "2" * 64
 
 
-def line(job_id, *names):
-    return {"job": job_id, "files": [{"file": f"ads/{name}"} for name in names]}
+def line(job_id, *names, passed=True):
+    checks = {"product": {"passed": passed}}
+    return {"job": job_id, "identity": IDENTITY, "files": [{"file": f"ads/{name}", "checks": checks} for name in names]}
 
 
-def make(ledger, job_id, *names):
+def make(ledger, job_id, *names, passed=True):
     for name in names:
         ledger.partial(name).write_bytes(name.encode())
-    ledger.commit(line(job_id, *names), list(names))
+    ledger.commit(line(job_id, *names, passed=passed), list(names))
 
 
 def test_a_committed_job_is_done_in_every_later_run(tmp_path):
@@ -160,6 +164,77 @@ def test_pictures_that_are_gone_are_counted_and_not_made_again(tmp_path):
     with Ledger(tmp_path) as ledger:
         assert ledger.claim(ONE) == "done"
         assert ledger.num_missing == 1
+
+
+@pytest.mark.parametrize("redo", ["missing", "failed"])
+def test_what_is_to_be_done_again_is_new_and_counted(tmp_path, redo):
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png", passed=redo != "failed")
+        make(ledger, OTHER, "b.png")
+    if redo == "missing":
+        (tmp_path / "ads" / "a.png").unlink()
+    assert DryLedger(tmp_path).claim(ONE) == "done"
+    assert DryLedger(tmp_path, frozenset([redo])).claim(ONE) == "new"
+    with Ledger(tmp_path, frozenset([redo])) as ledger:
+        assert (ledger.claim(ONE), ledger.claim(OTHER)) == ("new", "done")
+        assert ledger.times(ONE) == 1
+        make(ledger, ONE, "a_r2.png")
+    with Ledger(tmp_path, frozenset([redo])) as ledger:  # the last line of a job counts
+        assert (ledger.claim(ONE), ledger.times(ONE)) == ("done", 2)
+
+
+def test_a_lost_manifest_is_said_before_anything_is_made_again(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png")
+    (tmp_path / "manifest.jsonl").unlink()
+    for look in (Ledger, DryLedger):
+        with pytest.raises(LedgerError, match=r"holds 1 pictures, and .*manifest\.jsonl is gone: put it back"):
+            look(tmp_path)
+    (tmp_path / "manifest.jsonl").write_bytes(b"")
+    with pytest.raises(LedgerError, match=r"manifest\.jsonl is empty"):
+        Ledger(tmp_path)
+
+
+def test_lines_of_an_earlier_version_are_read_and_counted(tmp_path):
+    earlier = {"job": ONE, "files": [], "checks": {"product": {"passed": False}, "size_2": {"passed": True}}}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(earlier) + "\n")
+    with Ledger(tmp_path) as ledger:
+        assert (ledger.num_earlier, ledger.claim(ONE)) == (1, "done")
+    assert DryLedger(tmp_path, frozenset(["failed"])).claim(ONE) == "new"
+
+
+def test_a_full_disk_ends_the_run_and_tears_nothing_that_a_later_line_follows(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Ledger(tmp_path) as ledger:
+        make(ledger, ONE, "a.png")
+        with monkeypatch.context() as patched:
+            patched.setattr("headless.catalogue.ledger._append", full)
+            with pytest.raises(CannotWriteError, match="No space left on device"):
+                make(ledger, OTHER, "b.png")
+        with pytest.raises(CannotWriteError, match="an earlier line could not be written"):
+            make(ledger, OTHER, "b.png")
+    with Ledger(tmp_path) as ledger:
+        assert (ledger.claim(ONE), ledger.claim(OTHER)) == ("done", "new")
+
+
+def test_a_lone_surrogate_can_be_written_and_read(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        ledger.failed({"line": 2, "reason": "a\udc80b"})
+        ledger.commit({**line(ONE), "name": "\udfff"}, [])
+    assert json.loads((tmp_path / "failures.jsonl").read_text())["reason"] == "a\udc80b"
+    with Ledger(tmp_path) as ledger:
+        assert [found["name"] for found in ledger.lines()] == ["\udfff"]
+
+
+def test_what_was_copied_is_known_to_the_next_run(tmp_path):
+    with Ledger(tmp_path) as ledger:
+        ledger.note_copied("a.png")
+    with (tmp_path / ".catalogue" / "copied.txt").open("a") as torn:
+        torn.write("b.p")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.copied() == {"a.png"}
 
 
 @pytest.mark.parametrize("name", ["ads", ".catalogue", ".catalogue/partial", "manifest.jsonl", "failures.jsonl"])

@@ -7,15 +7,33 @@ import json
 import pytest
 
 from headless.catalogue.columns import Columns, parse_mapping
-from headless.catalogue.named_inputs import UnknownInputError, Workflow, WorkflowError, coerced
+from headless.catalogue.input_kinds import InputKinds, Kind, coerced, normalised
+from headless.catalogue.named_inputs import UnknownInputError, Workflow, WorkflowError
 from headless.host.find import PACK_ROOT
+from pfv_mepa.tests.catalogue.harness import KINDS
 
 SHIPPED = sorted((PACK_ROOT / "workflows" / "api").glob("*.json"))
+NODE = {
+    "text": ["STRING", {"multiline": True}],
+    "seed": ["INT", {"default": 0}],
+    "cfg": ["FLOAT", {}],
+    "on": ["BOOLEAN"],
+    "old": [["a", "b"]],
+    "new": ["COMBO", {"options": [1, 2]}],
+    "file": [["x.png"], {"image_upload": True}],
+    "newer_file": ["COMBO", {"options": ["x.png"], "image_upload": True}],
+    "model": ["MODEL"],
+}
+SAVE = {"images": ["IMAGE"], "filename_prefix": ["STRING"]}
+HERE = InputKinds({"Node": {"input": {"required": NODE}}, "SaveImage": {"input": {"required": SAVE}}})
+UNKNOWN = InputKinds(None)
 
 
 def workflow(**inputs):
     nodes = {"1": {"class_type": "Node", "inputs": {"text": "a", "seed": 1, "cfg": 2.0, "on": True, **inputs}}}
-    return Workflow(nodes | {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}})
+    return Workflow(
+        nodes | {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}}, HERE
+    )
 
 
 def test_there_are_shipped_workflows():
@@ -24,7 +42,7 @@ def test_there_are_shipped_workflows():
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_every_shipped_workflow_takes_prompt_seed_and_reference_or_product(file):
-    columns = Columns(Workflow.read(file), {})
+    columns = Columns(Workflow.read(file, KINDS), {})
     assert columns.takes("prompt")
     assert columns.takes("seed")
     assert columns.takes("reference") or columns.takes("product")
@@ -52,7 +70,7 @@ def test_a_link_is_no_free_input():
 
 def test_titles_that_repeat_are_told_apart_by_id():
     node = {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}, "_meta": {"title": "Prompt"}}
-    shipped = Workflow({"7": node, "8": node})
+    shipped = Workflow({"7": node, "8": node}, UNKNOWN)
     with pytest.raises(UnknownInputError, match=r"names 2 inputs of the workflow: say which by #7\.text, #8\.text"):
         shipped.find("Prompt.text")
     assert shipped.find("#8.text").node_id == "8"
@@ -67,16 +85,19 @@ def test_titles_that_repeat_are_told_apart_by_id():
     [
         ("text", "b", "b"),
         ("seed", "7", 7),
+        ("seed", 7.0, 7),
         ("seed", 2**63, 2**63),
         ("cfg", "7.5", 7.5),
         ("cfg", 3, 3.0),
         ("on", "False", False),
         ("on", True, True),
+        ("old", "c", "c"),  # another server may have it
+        ("new", "2", 2),
     ],
 )
-def test_a_value_takes_the_kind_of_the_shipped_one(name, value, expected):
-    shipped = workflow()
-    found = coerced(shipped.find(f"Node.{name}"), shipped.value(shipped.find(f"Node.{name}")), value)
+def test_a_value_takes_the_kind_that_the_server_names(name, value, expected):
+    """Whatever the file holds: a page writes 1 where it means 1.0."""
+    found = coerced(name, HERE.of("Node", name), 1, value)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -91,13 +112,44 @@ def test_a_value_takes_the_kind_of_the_shipped_one(name, value, expected):
         ("cfg", "much", "a number"),
         ("cfg", "inf", "a number"),
         ("on", "yes", "true or false"),
+        ("old", 3, "text"),
+        ("model", "x", "MODEL, which a catalogue cannot set"),
     ],
 )
 def test_a_value_of_another_kind_is_refused(name, value, kind):
-    shipped = workflow()
-    named = shipped.find(f"Node.{name}")
-    with pytest.raises(ValueError, match=rf"^Node\.{name} takes {kind}, got "):
-        coerced(named, shipped.value(named), value)
+    with pytest.raises(ValueError, match=rf"^Node\.{name} takes {kind}"):
+        coerced(f"Node.{name}", HERE.of("Node", name), 1, value)
+
+
+@pytest.mark.parametrize(("shipped", "value", "expected"), [(1, "0.75", 0.75), (1.0, "2", 2), ("a", "b", "b")])
+def test_without_a_server_any_number_does_for_a_number(shipped, value, expected):
+    assert coerced("Node.cfg", UNKNOWN.of("Node", "cfg"), shipped, value) == expected
+    with pytest.raises(ValueError, match=r"takes a number, got 'much'"):
+        coerced("Node.cfg", UNKNOWN.of("Node", "cfg"), 1, "much")
+
+
+def test_what_loads_a_picture_is_what_the_server_lets_people_upload():
+    assert [name for name in NODE if HERE.of("Node", name).is_picture] == ["file", "newer_file"]
+    assert HERE.of("Node", "nothing") == HERE.of("Nowhere", "file") == Kind()
+    assert UNKNOWN.of("LoadImage", "image").is_picture
+    assert not UNKNOWN.of("LoadImage", "channel").is_picture
+
+
+def test_what_a_server_lacks_is_named():
+    nodes = {
+        "1": {"class_type": "Node", "inputs": {"old": "z", "file": "gone.png", "newer_file": "sub/a.png"}},
+        "2": {"class_type": "Other", "inputs": {}},
+    }
+    shipped = Workflow(nodes, HERE)
+    assert shipped.lacks(HERE, {}) == ["node class Other", "Node.old: 'z'", "Node.file: 'gone.png'"]
+    filled = {shipped.find("Node.old"): "a", shipped.find("Node.file"): ""}
+    assert shipped.lacks(HERE, filled) == ["node class Other"]
+
+
+def test_a_number_is_written_in_one_way():
+    assert json.dumps(normalised({"a": [1.0, 0.5, True, "1.0", ["4", 0]], "b": {"c": -0.0}})) == (
+        '{"a": [1, 0.5, true, "1.0", ["4", 0]], "b": {"c": 0}}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +169,7 @@ def test_a_file_that_is_no_workflow(tmp_path, content, message):
     file = tmp_path / "w.json"
     file.write_text(content)
     with pytest.raises(WorkflowError, match=message):
-        Workflow.read(file)
+        Workflow.read(file, KINDS)
 
 
 def test_a_mapping_outranks_the_shipped_titles():
@@ -125,7 +177,8 @@ def test_a_mapping_outranks_the_shipped_titles():
         {
             "1": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}, "_meta": {"title": "Prompt"}},
             "2": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}, "_meta": {"title": "My text"}},
-        }
+        },
+        UNKNOWN,
     )
     assert [str(named) for named in Columns(shipped, {}).targets("prompt")] == ["Prompt.text"]
     mapped = Columns(shipped, parse_mapping(["prompt=My text.text"]))
@@ -162,4 +215,4 @@ def test_a_picture_is_mapped_to_a_loader_only():
 def test_identity_of_the_file_is_its_json(tmp_path):
     file = tmp_path / "w.json"
     file.write_text("\ufeff" + json.dumps(workflow().nodes), encoding="utf-8")
-    assert Workflow.read(file).nodes == workflow().nodes
+    assert Workflow.read(file, KINDS).nodes == workflow().nodes

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from pfv_mepa.pfv_core.ad import exactness
 from pfv_mepa.pfv_core.ad.exactness import all_exact, mask_iou, measure_exactness
 
 from .weights import image
@@ -69,3 +71,26 @@ def test_a_product_without_an_opaque_pixel_has_nothing_to_check_and_is_not_exact
     reports = measure_exactness(photo, photo, mask * 0.4, exact & False)
     assert [(one.pixels_checked, one.pixels_equal, one.max_difference) for one in reports] == [(0, 0, 0.0)] * 2
     assert not all_exact(reports)
+
+
+def test_values_that_no_8_bit_file_holds_are_counted_where_the_ad_must_be_the_photo():
+    _, exact = masks()
+    steps = torch.arange(2 * 3 * 20 * 30).reshape(2, 3, 20, 30) % 256
+    photo = steps.float() / 255
+    assert [one.pixels_not_8_bit for one in measure_exactness(photo, photo, exact, exact)] == [0, 0]
+    deep = (257 * steps + 100).float() / 65535
+    assert [one.pixels_not_8_bit for one in measure_exactness(deep, deep, exact, exact)] == [96, 96]
+    photo[1, 2, 8, 9] += 2**-20
+    photo[1, 0, 8, 9] -= 2**-20  # of the same pixel
+    photo[1, 0, 0, 0] = 0.3  # outside
+    assert [one.pixels_not_8_bit for one in measure_exactness(photo, photo, exact, exact)] == [0, 1]
+
+
+def test_every_step_of_8_bits_is_one_as_hosts_divide(monkeypatch):
+    """In whatever chunks; numpy's division, as hosts that read with Pillow do it, gives the same."""
+    photo = torch.from_numpy((np.arange(256, dtype=np.uint8).astype(np.float32) / 255.0).reshape(1, 1, 8, 32))
+    every = torch.ones(1, 8, 32, dtype=torch.bool)
+    for chunk in (7, 1 << 18):
+        monkeypatch.setattr(exactness, "CHUNK", chunk)
+        assert measure_exactness(photo, photo, every, every)[0].pixels_not_8_bit == 0
+        assert measure_exactness(photo, photo * 0.999, every, every)[0].pixels_not_8_bit == 255

@@ -14,6 +14,7 @@ from headless.ad.model_files import ModelFiles
 from headless.ad.plan import DEMO_SIZE, Plan, plan_workflow
 from headless.ad.workflow import nodes_of
 from pfv_demo import inputs as demo
+from pfv_mepa.tests.support import made_pictures as made
 
 SIZE = (192, 128)
 SDXL = Plan(None, ModelFiles("c", "n", "v", "a"), "", SIZE)
@@ -144,18 +145,39 @@ def test_an_own_reference_is_both_references(own, tmp_path, given):
     assert rows[table].min() > rows[~table].max()
 
 
+def test_an_own_product_of_any_kind_is_what_its_file_says(own, tmp_path, capsys):
+    """Sixteen bits are scaled, a photo that lies on its side is turned, and what was done is said."""
+    with Image.open(own / "opaque_mark.png") as image:
+        values = np.asarray(image).astype(int)
+    (own / "deep.png").write_bytes(made.png(np.rot90(values) * 257, 16, made.COLOUR_ALPHA, eXIf=made.exif(6)[6:]))
+    files = [
+        write(DEMO, tmp_path / f"out_{name}", "--product", str(own / name)) for name in ("opaque_mark.png", "deep.png")
+    ]
+    for name in ("demo_product.png", "demo_product_depth.png", "demo_region_table.png"):
+        assert files[0][name].read_bytes() == files[1][name].read_bytes()
+    assert f"{own / 'deep.png'}: 16-bit values scaled to 8; turned upright\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (("--product", "picture.png"), "picture.png has no transparency: name a mask with --product-mask"),
         (("--reference", "picture.png"), "picture.png has no transparency: name a mask with --reference-mask"),
-        (("--product", "broken.png"), "broken.png cannot be read as a picture"),
-        (("--product", "cut_short.png"), "cut_short.png cannot be read as a picture"),
+        (("--product", "broken.png"), "broken.png is no picture of a known kind, expected JPEG, PNG"),
+        (("--product", "cut_short.png"), "cut_short.png is a PNG file that cannot be decoded"),
         (
             ("--product", "picture.png", "--product-mask", "small.png"),
-            r"small.png is \(10, 10\), .*picture.png is \(100, 64\)",
+            r"the mask .*small.png is 10x10, its picture .*picture.png 100x64: give both one size",
         ),
-        (("--reference", "picture.png", "--reference-mask", "black.png"), "marks nothing or everything"),
+        (
+            ("--reference", "picture.png", "--reference-mask", "black.png"),
+            "black.png of .*picture.png marks 0 of 6400 pixels, nothing",
+        ),
+        (
+            ("--product", "picture.png", "--product-mask", "dark_cut_out.png"),
+            "dark_cut_out.png has transparency: 800 of its",
+        ),
+        (("--product", "mark_at_the_side.png"), "marks nothing or everything of what the ad shows of it"),
     ],
 )
 def test_what_cannot_be_used_is_named(own, tmp_path, given, message):
@@ -163,5 +185,9 @@ def test_what_cannot_be_used_is_named(own, tmp_path, given, message):
     (own / "cut_short.png").write_bytes((own / "picture.png").read_bytes()[:100])
     Image.new("L", (10, 10)).save(own / "small.png")
     Image.new("L", (100, 64)).save(own / "black.png")
+    dark = np.zeros((64, 100, 4), np.uint8)
+    dark[16:56, 40:60, 3] = 255
+    Image.fromarray(dark).save(own / "dark_cut_out.png")
+    Image.fromarray(np.roll(dark, 42, axis=1)).save(own / "mark_at_the_side.png")
     with pytest.raises(ValueError, match=message):
         write(DEMO, tmp_path / "out", *(str(own / word) if word.endswith("png") else word for word in given))

@@ -80,7 +80,8 @@ def test_killed_command_killed_server_every_ad_once_and_exact(servers, tmp_path)
     assert Counter((found["name"], found["seed"]) for found in lines) == Counter(
         (text, seed) for text in PROMPTS for seed in SEEDS
     )
-    assert all(found["checks"]["product"]["exact"] == found["checks"]["product"]["inside"] > 100 for found in lines)
+    products = [found["files"][0]["checks"]["product"] for found in lines]
+    assert all(product["exact"] == product["inside"] > 100 for product in products)
     assert {found["versions"]["comfyui"] for found in lines} == {require_host().version}
     alive = prefixes(servers[0].url)
     assert set(alive.values()) == {1}

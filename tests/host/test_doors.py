@@ -214,7 +214,8 @@ class TestSoftMask:
         assert json.loads(report)["exact"]
 
     def test_the_line_says_how_much_is_translucent(self):
-        inputs = reference(*SIZE, seed=1), reference(*SIZE, seed=2), glass(), "product", 2, 2
+        photo = (reference(*SIZE, seed=2) * 255).round() / 255
+        inputs = reference(*SIZE, seed=1), photo, glass(), "product", 2, 2
         (line,) = StrictIDComposite.execute(*inputs).ui["pfv_line"]
         assert line == "exact: 336 of 336 pixels are the photo's; translucent, so mixed with the ad: 80"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import comfy.utils
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def test_the_kept_share_is_said_on_the_node(tiny_clip_vision):
 
 
 def test_the_exact_pixels_are_counted_on_the_node(monkeypatch):
-    generated, product, mask = reference(batch=2, seed=1), reference(seed=2), painted()
+    generated, product, mask = reference(batch=2, seed=1), (reference(seed=2) * 255).round() / 255, painted()
     inputs = (generated, product, mask, "product", 0, 0)
     pixels = int((mask > 0.5).sum())
     line = f"exact: {pixels} of {pixels}, {pixels} of {pixels} pixels are the photo's"
@@ -61,6 +63,24 @@ def test_the_exact_pixels_are_counted_on_the_node(monkeypatch):
     monkeypatch.setattr(product_nodes, "paste_back", lambda image, *_: (image, mask.expand(2, -1, -1) > 0))
     line = f"NOT exact: 0 of {pixels}, 0 of {pixels} pixels are the photo's"
     assert StrictIDComposite.execute(*inputs).ui["pfv_line"] == [line]
+
+
+def test_a_product_that_is_no_8_bit_photo_is_said_on_the_node():
+    """One pixel between two steps in the exact part, and one outside of it, which is nobody's business."""
+    product, mask = (reference(seed=2) * 255).round() / 255, painted()
+    product[0, 0, 0, 0] = 0.5
+    inputs = reference(seed=1), product, mask, "product", 0, 0
+    result = StrictIDComposite.execute(*inputs)
+    assert json.loads(result.args[2])["ads"][0]["pixels_not_8_bit"] == 0
+    assert "8-bit" not in result.ui["pfv_line"][0]
+    product[0, 70, 120, 1] = torch.nextafter(product[0, 70, 120, 1], torch.tensor(2.0))  # a host's other rounding
+    result = StrictIDComposite.execute(*inputs)
+    assert json.loads(result.args[2])["ads"][0]["pixels_not_8_bit"] == 1
+    pixels = int((mask > 0.5).sum())
+    assert result.ui["pfv_line"] == [
+        f"exact: {pixels} of {pixels} pixels are the photo's; no 8-bit photo's: 1, which a saved file rounds. The product image "
+        "was resized, blurred or edited, or its file is not 8-bit RGB: save it as 8-bit RGB PNG"
+    ]
 
 
 def test_a_region_is_shown_on_the_attentions_grids_and_none_where_there_is_none(

@@ -71,7 +71,8 @@ class TestWhatIsFound:
         with pytest.raises(soak.SoakError, match="memory did not run out"):
             soak._out_of_memory(server, SimpleNamespace(run=lambda prompt: {}), Path(), 1)
 
-    def test_jobs_that_do_not_come_back(self, server):
+    def test_jobs_that_do_not_come_back(self, server, monkeypatch):
+        monkeypatch.setattr(soak, "LOST_AFTER", 0.2)
         with pytest.raises(
             soak.SoakError, match=r"0 of 2 jobs came back; thread 0: http://127\.0\.0\.1:1 does not answer"
         ):

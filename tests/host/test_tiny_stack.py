@@ -16,7 +16,7 @@ import torch
 from headless.ad.model_files import read_shapes
 from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import HostStartError, probe_torch, running_host
-from headless.server.client import Client
+from headless.server.blocking import Client
 from pfv_mepa.tests.support.tiny_stack import models
 from pfv_mepa.tests.support.tiny_stack.files import TINY_FILES, TINY_LINEAR_ADAPTER, write_tiny_files
 from pfv_mepa.tests.support.tiny_stack.host_pack.architectures import TinySDXL, register

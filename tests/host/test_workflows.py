@@ -21,7 +21,8 @@ from headless.ad.workflow import load_prompt, nodes_of, set_inputs, the_node, wi
 from headless.ad.workflow import origin as source
 from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import running_host
-from headless.server.client import Client, ExecutionFailedError, saved_images
+from headless.server.blocking import Client, saved_images
+from headless.server.errors import FailedError
 from pfv_mepa.pfv_core.ad.opacity import SEEN_ABOVE, core_of, settled
 from pfv_mepa.pfv_core.ad.placement import Layout, plan_placement
 from pfv_mepa.tests.host.sampling import NODE_IDS
@@ -561,5 +562,5 @@ def test_a_reference_without_a_painted_mask_is_explained(server, tmp_path):
     save(noise(9, (64, 96)), tmp_path / "unpainted.png")
     uploaded = Client(server.url).upload_image(tmp_path / "unpainted.png")
     set_inputs(the_node(prompt, "LoadImage"), image=uploaded)
-    with pytest.raises(ExecutionFailedError, match="mask holds no mask"):
+    with pytest.raises(FailedError, match="mask holds no mask"):
         run(server, prompt, tmp_path / "ad.png")

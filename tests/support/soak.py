@@ -29,7 +29,9 @@ from pathlib import Path
 from headless.host.environment import EnvironmentFailedError, python_for
 from headless.host.find import PACK_ROOT, Host, HostNotFoundError, require_host
 from headless.host.start import HostStartError, RunningHost, running_host
-from headless.server.client import Client, ExecutionFailedError, Prompt, PromptLostError, saved_images
+from headless.server.blocking import Client, saved_images
+from headless.server.client import Prompt
+from headless.server.errors import FailedError, LostError
 
 from .soak_workflow import variation, workflow, write_references
 
@@ -39,7 +41,7 @@ WARM_RUNS = 10  # what a server allocates once, it has allocated by then
 TOLERANCE = 64 << 20  # bytes that the median of the last runs may lie above that of the first after warming up
 INTERRUPTED_STEPS = 6
 ATTEMPTS = 8  # for each interrupt: a moment before or after the sampling does not count
-POLL_SECONDS = 0.1
+LOST_AFTER = 60.0  # seconds of a request in vain
 
 
 class SoakError(RuntimeError):
@@ -128,8 +130,8 @@ def soak(host: Host, python: Path, base_directory: Path, plan: Plan, host_option
 
 def _timed(phase: Callable[..., str], server: RunningHost, folder: Path, *amounts: int) -> str:
     started = time.monotonic()
-    client = Client(server.url, poll_seconds=POLL_SECONDS)
-    found = phase(server, client, folder / "fetched.png", *amounts)
+    with Client(server.url, lost_after=LOST_AFTER) as client:
+        found = phase(server, client, folder / "fetched.png", *amounts)
     return f"{found} ({time.monotonic() - started:.0f} s)"
 
 
@@ -179,12 +181,12 @@ def _interrupt_once(client: Client, prompt: Prompt, draw: random.Random, seconds
         client.cancel(prompt_id)
         try:
             client.wait(prompt_id)
-        except ExecutionFailedError as stopped:
+        except FailedError as stopped:
             if stopped.exception_type != "interruption":
                 raise
             if stopped.node_type == "KSampler":
                 return
-        except PromptLostError:
+        except LostError:
             continue  # it was still in the queue, and left it
         client.run(workflow(seed=3))  # the host forgets what it has of the other one
     raise SoakError(f"no interrupt met the sampling in {ATTEMPTS} attempts of up to {seconds:.2f} s")
@@ -199,8 +201,8 @@ def _out_of_memory(server: RunningHost, client: Client, file: Path, amount: int)
     for _ in range(amount):
         try:
             client.run(large)
-        except ExecutionFailedError as failed:
-            if failed.exception_type != "torch.OutOfMemoryError" or "TIPS" not in failed.exception_message:
+        except FailedError as failed:
+            if failed.exception_type != "torch.OutOfMemoryError" or "TIPS" not in str(failed):
                 raise SoakError(f"out of memory was reported as {failed}") from failed
         else:
             raise SoakError("memory did not run out where it was made to")
@@ -216,17 +218,17 @@ def _threads(server: RunningHost, client: Client, file: Path, amount: int, jobs:
     done: list[int] = []
 
     def work(thread: int) -> None:
-        own = Client(server.url, poll_seconds=POLL_SECONDS * amount)
         seeds = [100_000 + thread * jobs + job for job in range(jobs)]
         try:
-            submitted = [own.submit(workflow(seed=seed, steps=1)) for seed in seeds]
-            for seed, prompt_id in zip(seeds, submitted, strict=True):
-                outputs = own.wait(prompt_id)
-                (image,) = (image for image in saved_images(outputs) if image.type == "output")
-                content = own.download(image, file.with_name(f"{seed}.png")).read_bytes()
-                if f'"seed": {seed},'.encode() not in content:
-                    problems.append(f"job {seed} came back with another job's picture")
-                done.append(seed)
+            with Client(server.url, lost_after=LOST_AFTER) as own:
+                submitted = [own.submit(workflow(seed=seed, steps=1)) for seed in seeds]
+                for seed, prompt_id in zip(seeds, submitted, strict=True):
+                    outputs = own.wait(prompt_id)
+                    (image,) = (image for image in saved_images(outputs) if image.type == "output")
+                    content = own.download(image, file.with_name(f"{seed}.png")).read_bytes()
+                    if f'"seed": {seed},'.encode() not in content:
+                        problems.append(f"job {seed} came back with another job's picture")
+                    done.append(seed)
         except Exception as error:  # noqa: BLE001, reported by the thread that waits
             problems.append(f"thread {thread}: {error}")
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import io
-import urllib.parse
-import urllib.request
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
 
 from headless.ad.workflow import load_prompt, set_inputs, the_node
 from headless.host.find import PACK_ROOT
-from headless.server.client import Client, Prompt
+from headless.server.blocking import Client, saved_images
+from headless.server.client import Prompt
 
 WORKFLOWS = PACK_ROOT / "workflows"
 
@@ -144,10 +143,10 @@ class Shown:
         return [self._image(node_id) for node_id, node in self._prompt.items() if node["class_type"] == "SaveImage"]
 
     def _image(self, node_id: str) -> Image.Image:
-        image = self._outputs[node_id]["images"][0]
-        query = urllib.parse.urlencode({key: image[key] for key in ("filename", "subfolder", "type")})
-        with urllib.request.urlopen(f"{self._client.url}/view?{query}", timeout=60) as answer:
-            return Image.open(io.BytesIO(answer.read())).convert("RGB")
+        first = saved_images({node_id: self._outputs[node_id]})[0]
+        with TemporaryDirectory() as folder:
+            file = self._client.download(first, Path(folder) / "shown.png")
+            return Image.open(file).convert("RGB")  # closes the file
 
 
 def id_of(prompt: Prompt, title: str) -> str:
