@@ -83,6 +83,12 @@ class StubProcess:
         with urllib.request.urlopen(request, timeout=10) as answer:
             answer.read()
 
+    def busy(self) -> dict[str, float]:
+        """How many runs there were, in how many seconds, and of these in how many something ran."""
+        with urllib.request.urlopen(f"{self.url}/stub", timeout=10) as answer:
+            found: dict[str, float] = json.load(answer)
+            return found
+
     def runs(self) -> list[str]:
         """Job of every run that began here, by the first half of its id."""
         lines = self.log.read_text().splitlines() if self.log.is_file() else []

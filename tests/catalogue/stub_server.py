@@ -90,6 +90,7 @@ class Stub:
         self.saved: dict[str, str] = {}  # what was saved before, by the hash of what led to it
         self.sockets: dict[str, web.WebSocketResponse] = {}
         self.number = 0
+        self.worked: list[tuple[float, float]] = []  # when each run began and ended
         self.arrived = asyncio.Event()
         self.interrupted = asyncio.Event()
 
@@ -110,6 +111,7 @@ class Stub:
         }
         app.add_routes([web.route(method, self.prefix + path, handler) for (method, path), handler in routes.items()])
         app.router.add_post("/stub", self.change)
+        app.router.add_get("/stub", self.busy)
         return app
 
     def hit(self, fault: str) -> bool:
@@ -151,6 +153,14 @@ class Stub:
             for socket in list(self.sockets.values()):
                 await socket.close()
         return web.json_response(self.faults)
+
+    async def busy(self, request: web.Request) -> web.Response:
+        """Seconds between the first run's beginning and the last one's end, and of them those in which something ran."""
+        if not self.worked:
+            return web.json_response({"runs": 0, "seconds": 0.0, "busy": 0.0})
+        span = self.worked[-1][1] - self.worked[0][0]
+        busy = sum(end - begin for begin, end in self.worked)
+        return web.json_response({"runs": len(self.worked), "seconds": span, "busy": busy})
 
     async def stats(self, request: web.Request) -> web.Response:
         return web.json_response({"system": {"comfyui_version": "stub", "python_version": "stub"}})
@@ -299,6 +309,7 @@ class Stub:
             outputs = self.outputs_of(prompt, saves)
             messages.append(["execution_success", {"prompt_id": prompt_id, "timestamp": int(time.time() * 1000)}])
         self.end(prompt_id, outputs, messages)
+        self.worked.append((begun, time.time()))
         await self.send(client, "executing", {"node": None, "prompt_id": prompt_id})
 
     def end(self, prompt_id: str, outputs: dict, messages: list) -> None:
