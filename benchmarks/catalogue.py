@@ -4,7 +4,6 @@
               and a cut network; prints what came out and writes the ledger in short (--ledger FILE)
     busy      what share of the time each of one or many servers is at work, and what an ad costs the command
     memory    peak memory of the command for catalogues of growing length, with photographs of 12 megapixels
-    checks    seconds and memory of checking one ad
 
 The servers are the stub of tests/catalogue/stub_server.py: every run costs the same number of seconds and draws a flat
 picture. So this measures the command and not ComfyUI.
@@ -240,7 +239,7 @@ def peak(line: list[str]) -> float:
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.catalogue", description=__doc__)
-    parser.add_argument("what", choices=("faults", "busy", "memory", "checks"))
+    parser.add_argument("what", choices=("faults", "busy", "memory"))
     parser.add_argument("--ledger", type=Path, help="faults: where the ledger in short is written")
     parser.add_argument("--servers", type=int, nargs="+", default=[1, 2, 3], help="busy: how many")
     parser.add_argument("--seconds", type=float, default=0.5, help="busy: cost of one ad")
@@ -253,10 +252,8 @@ def main() -> None:
             faults(Path(folder), options.ledger)
         elif options.what == "busy":
             busy(Path(folder), options.servers, options.seconds, options.size, options.each)
-        elif options.what == "memory":
-            memory(Path(folder), options.rows)
         else:
-            checks()
+            memory(Path(folder), options.rows)
 
 
 if __name__ == "__main__":

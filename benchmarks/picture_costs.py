@@ -18,7 +18,7 @@ from PIL import Image
 
 from headless.catalogue.pictures import PictureIndex, read_picture
 from headless.catalogue.sources import LocalFile
-from headless.door import encode_png, open_picture
+from headless.pictures.door import encode_png, open_picture
 from pfv_core.ad.file_exactness import measure_file
 
 from .node_costs import SIDES, WARM_UP_SIDE, Case, cost_of, in_a_process, table

@@ -2,10 +2,11 @@
 
 host        a ComfyUI on this machine: found, started, and the Python that runs it
 server      the client of a ComfyUI server, wherever it is
+pictures    the one door through which a picture comes in
 ad          one ad, and a sheet that shows what made it
 catalogue   an ad for every row of a table, over many servers
 
 The commands are `python3 -m headless.make_ad`, `pfv-catalogue` (here also `python3 -m headless.catalogue`),
 `python3 -m headless.run_tests` and `python3 -m headless.run_hosts`. `host`, and the commands until they have found or made an
-environment, import the standard library alone. `server` and `host` import nothing of the other rooms.
+environment, import the standard library alone. `host`, `server` and `pictures` import nothing of the other rooms.
 """

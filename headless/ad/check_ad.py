@@ -10,7 +10,7 @@ from PIL import Image
 
 from pfv_core.ad.file_exactness import FileExactness, measure_file
 
-from ..door import open_picture
+from ..pictures.door import open_picture
 from ..server.client import Prompt
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 from torch import Tensor
 
-from ..door import open_picture
 from ..host.find import PACK_ROOT
-from ..masks import read_mask
+from ..pictures.door import open_picture
+from ..pictures.masks import read_mask
 from ..server.client import Prompt
 from .photos import Size, cut_and_resize, cut_and_resize_mask
 from .plan import Plan

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..door import header, open_picture
 from ..host.start import HostStartError
 from ..make_ad import parser
+from ..pictures.door import header, open_picture
 from ..server.client import Prompt
 from ..server.errors import ServerError
 from .check_ad import embedded_prompt, measure_ad, same_workflow

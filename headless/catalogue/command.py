@@ -199,7 +199,9 @@ def main(
 
 
 def _run(console: Console, options: Options) -> Exit:
-    _read(options, InputKinds(None), PictureIndex(None))  # what can be said without a server is said before one is asked
+    _read(
+        options, InputKinds(None), PictureIndex(None)
+    )  # what can be said without a server is said before one is asked
     if options.mirror:
         options.mirror.check()
     with Ledger(options.out, options.redo) as ledger, closing(PictureIndex(ledger.picture_index)) as index:

@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..door import VERSION, PictureError, encode_png, open_picture
-from ..masks import read_mask
-from ..picture_files import kind_of
+from ..pictures.door import VERSION, PictureError, encode_png, open_picture
+from ..pictures.files import kind_of
+from ..pictures.masks import read_mask
 from .sources import Source
 
 __all__ = ["EXTENSIONS", "Picture", "PictureError", "PictureIndex", "White", "open_ad", "read_picture"]

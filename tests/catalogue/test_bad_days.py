@@ -15,7 +15,7 @@ from headless.catalogue.copies import Copies
 from headless.catalogue.lane import Lane
 from headless.catalogue.ledger import Ledger
 from headless.catalogue.mirror import Mirror
-from headless.door import open_picture
+from headless.pictures.door import open_picture
 from headless.server.errors import CannotWriteError
 from pfv_mepa.tests.catalogue.harness import assert_each_once, draw_product, manifest, write_catalogue
 from pfv_mepa.tests.catalogue.in_process import run, stub

@@ -12,7 +12,7 @@ import pytest
 from headless.catalogue import pictures
 from headless.catalogue.pictures import KeptPixels, PictureError, PictureIndex, open_ad, read_picture
 from headless.catalogue.sources import SourceError
-from headless.door import encode_png, open_picture
+from headless.pictures.door import encode_png, open_picture
 from pfv_mepa.tests.support import made_pictures as made
 
 HEIGHT, WIDTH = 10, 20

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from headless import door, picture_files
-from headless.door import PictureError, encode_png, header, open_mask, open_picture
+from headless.pictures import door
+from headless.pictures import files as picture_files
+from headless.pictures.door import PictureError, encode_png, header, open_mask, open_picture
 from pfv_mepa.tests.support import made_pictures as made
 
 WIDTH, HEIGHT = 9, 6

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headless.door import PictureError, encode_png
-from headless.masks import read_mask
+from headless.pictures.door import PictureError, encode_png
+from headless.pictures.masks import read_mask
 from pfv_mepa.tests.support import made_pictures as made
 
 SIZE = (20, 10)  # width, height

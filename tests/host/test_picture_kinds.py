@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from headless.ad.pictures import DEMO_INPUTS
-from headless.door import encode_png
 from headless.host.find import require_host
 from headless.host.start import running_host
+from headless.pictures.door import encode_png
 from pfv_mepa.tests.catalogue.harness import command, manifest, run
 from pfv_mepa.tests.demo_weights import copy_pack
 from pfv_mepa.tests.support import made_pictures as made

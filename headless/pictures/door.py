@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .picture_colours import to_srgb
-from .picture_files import (
+from .colours import to_srgb
+from .files import (
     Exif,
     PictureError,
     bits_of_avif,
