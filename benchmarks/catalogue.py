@@ -185,10 +185,10 @@ def memory(folder: Path, counts: list[int]) -> None:
 
 
 def photograph(file: Path, number: int) -> None:
-    """A picture as large as a phone's, with something in every part of it."""
-    rows, columns = np.mgrid[: PHOTO_SIZE[1], : PHOTO_SIZE[0]]
-    waves = [127 + 127 * np.sin((rows * (channel + 1) + columns * (number + 2)) / 200) for channel in range(3)]
-    Image.fromarray(np.dstack(waves).astype(np.uint8)).save(file, quality=90)
+    """A picture as large as a phone's, with something in every part of it, drawn in little memory: a child begins with ours."""
+    width, height = PHOTO_SIZE
+    small = np.random.default_rng(number).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    Image.fromarray(small).resize(PHOTO_SIZE, Image.Resampling.BILINEAR).save(file, quality=90)
 
 
 def memory_row(folder: Path, count: int, servers: list[harness.StubProcess]) -> str:

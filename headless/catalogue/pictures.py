@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from .sources import Source
 __all__ = ["EXTENSIONS", "Picture", "PictureError", "PictureIndex", "White", "open_ad", "read_picture"]
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # of the kinds that a ComfyUI saves
-KEPT_BYTES = 256_000_000  # of decoded pictures, which many jobs share
+KEPT_BYTES = 128_000_000  # of decoded pictures, and as much of encoded ones: many jobs, and many servers, share them
 OPAQUE = 255
 
 Bytes = NDArray[np.uint8]
@@ -32,40 +32,54 @@ White = Literal["opaque", "transparent"]
 """What a mask's white part becomes: a product `opaque`, what is hidden of a reference `transparent`."""
 
 
-class KeptPixels:
-    """The pictures that were asked for last, by the hash of their pixels; threads may share it.
+Held = TypeVar("Held", Bytes, bytes)
+_WORKING = threading.BoundedSemaphore(
+    os.cpu_count() or 1
+)  # pictures of many megapixels that are decoded or encoded at once
+
+
+def _num_bytes(held: Bytes | bytes) -> int:
+    return held.nbytes if isinstance(held, np.ndarray) else len(held)
+
+
+class Kept(Generic[Held]):
+    """What was made last of pictures, by the hash of their pixels; threads may share it.
 
     Args:
-        most: bytes of pixels that are held at once; a picture that alone has more is not held.
+        most: bytes that are held at once; what alone has more is not held.
     """
 
     def __init__(self, most: int = KEPT_BYTES) -> None:
         self._most = most
         self._guard = threading.Lock()
-        self._pixels: OrderedDict[str, Bytes] = OrderedDict()
-        self._decoding = [threading.Lock() for _ in range(16)]
+        self._held: OrderedDict[str, Held] = OrderedDict()
+        self._making = [threading.Lock() for _ in range(16)]
 
-    def get(self, sha256: str) -> Bytes | None:
-        """The pixels, where they are held."""
+    def get(self, sha256: str) -> Held | None:
+        """What is held of a picture."""
         with self._guard:
-            found = self._pixels.get(sha256)
+            found = self._held.get(sha256)
             if found is not None:
-                self._pixels.move_to_end(sha256)
+                self._held.move_to_end(sha256)
             return found
 
-    def put(self, sha256: str, pixels: Bytes) -> None:
-        """Hold pixels, in place of those that were not asked for for longest."""
+    def put(self, sha256: str, held: Held) -> None:
+        """Hold it, in place of what was not asked for for longest."""
         with self._guard:
-            self._pixels[sha256] = pixels
-            self._pixels.move_to_end(sha256)
-            while sum(each.nbytes for each in self._pixels.values()) > self._most:
-                self._pixels.popitem(last=False)
+            self._held[sha256] = held
+            self._held.move_to_end(sha256)
+            while sum(map(_num_bytes, self._held.values())) > self._most:
+                self._held.popitem(last=False)
 
-    @contextmanager
-    def decoding(self, sha256: str) -> Iterator[None]:
-        """While one thread decodes a picture, others that need it wait for it."""
-        with self._decoding[int(sha256[:1], 16)]:
-            yield
+    def made_once(self, sha256: str, make: Callable[[], Held]) -> Held:
+        """What is held, else what `make` makes; while one thread makes it, others that need it wait."""
+        with self._making[int(sha256[:1], 16)]:
+            found = self.get(sha256)
+            if found is None:
+                with _WORKING:
+                    found = make()
+                self.put(sha256, found)
+            return found
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,7 @@ class Picture:
         num_transparent: pixels whose alpha is 0.
         versions: of the source and of the mask, when they were read.
         kept: where decoded pictures are held.
+        encoded: where their PNGs are held: many servers are sent the same one.
     """
 
     source: Source = field(compare=False)
@@ -94,7 +109,8 @@ class Picture:
     num_opaque: int
     num_transparent: int
     versions: tuple[str, str] = field(compare=False, repr=False)
-    kept: KeptPixels = field(compare=False, repr=False)
+    kept: Kept[Bytes] = field(compare=False, repr=False)
+    encoded: Kept[bytes] = field(compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -119,7 +135,11 @@ class Picture:
             SourceError: it cannot be read any more.
         """
         unchanged = "" not in _known(self.versions, self.mask) and _versions(self.source, self.mask) == self.versions
-        return encode_png(self._rgba() if unchanged else self._read_again())
+        held = self.encoded.get(self.sha256) if unchanged else None
+        if held is not None:
+            return held
+        pixels = self._rgba() if unchanged else self._read_again()
+        return self.encoded.made_once(self.sha256, lambda: encode_png(pixels))
 
     def pixels(self) -> tuple[Bytes, Bytes]:
         """What was uploaded: RGB (H, W, 3), and alpha (H, W), 255 = opaque.
@@ -132,15 +152,12 @@ class Picture:
         return rgba[..., :3], rgba[..., 3]
 
     def _rgba(self) -> Bytes:
-        with self.kept.decoding(self.sha256):
-            found = self.kept.get(self.sha256)
-            return self._read_again() if found is None else found
+        return self.kept.made_once(self.sha256, self._read_again)
 
     def _read_again(self) -> Bytes:
         pixels, _ = _decoded(self.source, self.mask, self.white)
         if _sha256(pixels) != self.sha256:
             raise PictureError(f"{self.name!r} or its mask changed while the command ran: run it again")
-        self.kept.put(self.sha256, pixels)
         return pixels
 
 
@@ -154,7 +171,8 @@ class PictureIndex:
     """
 
     def __init__(self, file: Path | None) -> None:
-        self.kept = KeptPixels()
+        self.kept: Kept[Bytes] = Kept()
+        self.encoded: Kept[bytes] = Kept()
         self._guard = threading.Lock()
         try:
             self._table = _table(file)
@@ -176,7 +194,17 @@ class PictureIndex:
         _, sha256, width, height, converted, num_opaque, num_transparent = found
         said = tuple(json.loads(converted))
         return Picture(
-            source, (width, height), sha256.hex(), said, mask, white, num_opaque, num_transparent, versions, self.kept
+            source,
+            (width, height),
+            sha256.hex(),
+            said,
+            mask,
+            white,
+            num_opaque,
+            num_transparent,
+            versions,
+            self.kept,
+            self.encoded,
         )
 
     def remember(self, picture: Picture) -> None:
@@ -212,10 +240,12 @@ def read_picture(source: Source, mask: Source | None, white: White, index: Pictu
     known = index.find(source, mask, white, versions)
     if known is not None:
         return known
-    pixels, converted = _decoded(source, mask, white)
+    with _WORKING:
+        pixels, converted = _decoded(source, mask, white)
     alpha, size = pixels[..., 3], (pixels.shape[1], pixels.shape[0])
     counts = int(np.count_nonzero(alpha == OPAQUE)), int(np.count_nonzero(alpha == 0))
-    picture = Picture(source, size, _sha256(pixels), converted, mask, white, *counts, versions, index.kept)
+    held = (index.kept, index.encoded)
+    picture = Picture(source, size, _sha256(pixels), converted, mask, white, *counts, versions, *held)
     index.kept.put(picture.sha256, pixels)
     index.remember(picture)
     return picture

@@ -34,14 +34,18 @@ def to_srgb(colours: Image.Image, profile: bytes | None, name: str, said: list[s
     if profile is None:
         if colours.mode == "CMYK":
             said.append("CMYK without a profile, by the plain formula")
-        return colours.convert("RGB")
+        return _as_rgb(colours)
     description, transform, mode = _transform(colours.mode, profile, name)
     if mode != "CMYK" and _changes_nothing(transform, mode):
-        return colours.convert("RGB")
+        return _as_rgb(colours)
     said.append(f"{description} to sRGB")
     found = ImageCms.applyTransform(colours if mode == colours.mode else colours.convert(mode), transform)
     assert found is not None  # None stands for a change in place
     return found
+
+
+def _as_rgb(colours: Image.Image) -> Image.Image:
+    return colours if colours.mode == "RGB" else colours.convert("RGB")  # convert copies in any case
 
 
 def _transform(mode: str, content: bytes, name: str) -> tuple[str, ImageCms.ImageCmsTransform, str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from headless.catalogue import pictures
-from headless.catalogue.pictures import KeptPixels, PictureError, PictureIndex, open_ad, read_picture
-from headless.catalogue.sources import SourceError
+from headless.catalogue.pictures import Kept, PictureError, PictureIndex, open_ad, read_picture
+from headless.catalogue.sources import LocalFile, SourceError
 from headless.pictures.door import encode_png, open_picture
 from pfv_mepa.tests.support import made_pictures as made
 
@@ -259,7 +261,7 @@ def test_a_file_that_is_gone_is_an_error(index):
 
 
 def test_what_is_held_has_a_bound_and_what_is_used_stays():
-    kept = KeptPixels(most=3 * 400)
+    kept = Kept(most=3 * 400)
     names = [f"{number:x}" * 64 for number in range(5)]
     for name in names[:3]:
         kept.put(name, np.zeros((10, 10, 4), np.uint8))
@@ -311,3 +313,18 @@ def test_an_ad_is_its_kind_and_its_colours():
     assert np.array_equal(found, colours(channels=4)[..., :3])
     with pytest.raises(PictureError, match=r"ad\.png is a TIFF file, expected an ad as PNG, JPEG, WEBP"):
         open_ad(b"II*\0", "ad.png")
+
+
+def test_many_servers_are_sent_what_was_encoded_once(tmp_path, monkeypatch):
+    file = tmp_path / "a.png"
+    Image.linear_gradient("L").convert("RGBA").save(file)
+    calls = []
+    encode = pictures.encode_png
+    monkeypatch.setattr(pictures, "encode_png", lambda pixels: calls.append(1) or encode(pixels))
+    index = PictureIndex(None)
+    picture = read_picture(LocalFile(file, "a.png"), None, "opaque", index)
+    with ThreadPoolExecutor(8) as pool:
+        contents = set(pool.map(lambda _: picture.content(), range(32)))
+    assert (len(contents), len(calls)) == (1, 1)
+    assert read_picture(LocalFile(file, "a.png"), None, "opaque", index).content() in contents
+    assert len(calls) == 1
