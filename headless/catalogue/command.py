@@ -183,7 +183,7 @@ def main(
             attempts,
             job_timeout,
             Limits(lost_after, give_up_after),
-            Mirror(copy_to) if copy_to else None,
+            _mirror(copy_to),
         )
         status = _dry_run(console, options) if dry_run else _run(console, options)
     except (CatalogueError, LedgerError, UnknownInputError, ValueError) as error:
@@ -292,6 +292,13 @@ def _first_filled(catalogue: Catalogue) -> dict[NamedInput, Any]:
                 continue
             return {**job.values, **dict.fromkeys(job.pictures, "")}
     return {}
+
+
+def _mirror(place: str | None) -> Mirror | None:
+    try:
+        return Mirror(place) if place else None
+    except MirrorError as error:
+        raise ValueError(f"--copy-to: {error}") from error
 
 
 def _copies(mirror: Mirror | None, ledger: Ledger) -> Any:

@@ -17,7 +17,7 @@ from .named_inputs import NamedInput, Prompt, UnknownInputError, Workflow
 from .pictures import Picture, PictureError, PictureIndex, White, read_picture
 from .places import Places
 from .rows import Row
-from .safe_paths import UnsafePathError, slug
+from .safe_paths import slug
 from .sources import SourceError
 
 IDENTITY = 2  # goes into every hash and every line of the manifest: a change of what a job means makes other jobs
@@ -127,7 +127,7 @@ class JobMaker:
             jobs = [self._job(row, size, seed) for size, seed in combinations(formats, seeds)]
         except UnknownInputError as error:
             raise RowError(str(error.args[0])) from error
-        except (UnsafePathError, PictureError, SourceError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise RowError(str(error)) from error
         yield from jobs
 
@@ -184,7 +184,10 @@ class JobMaker:
         for column, targets in self._filling(row):
             loaders = [named for named in targets if named.is_picture]
             if loaders:
-                picture = self._picture(column, row.fields[column], masks.get(column), loaders, size)
+                try:
+                    picture = self._picture(column, row.fields[column], masks.get(column), loaders, size)
+                except (PictureError, SourceError) as error:
+                    raise RowError(f"column {column!r}: {error}") from error
                 found |= dict.fromkeys(loaders, picture)
         return found
 

@@ -49,7 +49,7 @@ def test_a_dry_run_asks_the_servers_says_what_would_be_made_and_touches_nothing(
     assert result.exit_code == 1  # a bad row, and a server that is not there
     assert f"{server.url}: ComfyUI stub" in result.stderr
     assert f"{NOBODY} does not answer" in result.stderr
-    assert "line 4: '../p.png': a path must not contain '..'" in result.stderr
+    assert "line 4: column 'product': '../p.png': a path must not contain '..'" in result.stderr
     assert f"would make {tmp_path}/out/ads/p0_64x64_s1_" in result.stderr
     assert "4 ads to make, 0 are there; 3 rows, 1 of them bad" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
@@ -61,7 +61,7 @@ def test_a_dry_run_opens_every_picture(catalogue, tmp_path):
     with StubProcess(tmp_path / "in") as server:
         result = invoke([*command(catalogue, tmp_path / "out", [server.url]), "--dry-run"])
     assert result.exit_code == 1
-    assert "line 3: 'p1_64x64.png'" in result.stderr
+    assert "line 3: column 'product': 'p1_64x64.png'" in result.stderr
     assert "2 ads to make" in result.stderr
 
 
@@ -92,7 +92,7 @@ def test_bad_rows_of_one_kind_are_summed_up(catalogue, tmp_path):
         result = invoke(command(catalogue, tmp_path / "out", [server.url]))
     assert result.exit_code == 1
     assert result.stderr.count("there is no file") == SHOWN_OF_A_KIND + 1
-    assert f"... and {40 - SHOWN_OF_A_KIND} more like: there is no file" in result.stderr
+    assert f"... and {40 - SHOWN_OF_A_KIND} more like: column ...: there is no file" in result.stderr
     failures = (tmp_path / "out" / "failures.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["line"] for line in failures] == list(range(4, 44))
 

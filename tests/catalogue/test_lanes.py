@@ -196,7 +196,7 @@ def test_bad_rows_are_reported_and_the_rest_goes_on(catalogue, tmp_path):
         file.write('p0,p0_{format}.png,reference.png,"a cup, 0",64x64,1\n')  # stands there already
         file.write("p9,p0_{format}.png,reference.png,a cup,64x64,1\n")
     tally, heard = run(catalogue, tmp_path / "out", [stub(tmp_path)])
-    assert heard.bad_rows == [f"4: there is no file 'nowhere.png' in {catalogue.parent}"]
+    assert heard.bad_rows == [f"4: column 'product': there is no file 'nowhere.png' in {catalogue.parent}"]
     assert (tally.made, tally.bad_rows, tally.repeated, tally.rows) == (13, 1, 1, 5)
     assert not tally.all_well
 

@@ -87,3 +87,35 @@ def test_importing_the_core_starts_nothing():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+HEADLESS = ROOT / "headless"
+MAY_USE = {  # room -> others that it may import
+    "host": set(),
+    "server": set(),
+    "pictures": set(),
+    "ad": {"host", "server", "pictures"},
+    "catalogue": {"server", "pictures"},
+}
+BARE = {"host"}  # runs before anything is installed
+
+
+def test_every_room_of_headless_is_named_here():
+    assert {path.name for path in HEADLESS.iterdir() if (path / "__init__.py").is_file()} == set(MAY_USE)
+
+
+@pytest.mark.parametrize("room", MAY_USE)
+def test_rooms_of_headless_import_what_they_may(room):
+    for path in sorted((HEADLESS / room).rglob("*.py")):
+        for module, dots, statement in imports(parse(path)):
+            where = f"{path.relative_to(ROOT)}:{statement.lineno}"
+            if not dots:
+                assert module.split(".")[0] not in {"headless", "pfv_mepa", "nodes"}, (
+                    f"{where} imports {module} absolutely"
+                )
+                assert room not in BARE or module.split(".")[0] in sys.stdlib_module_names | {"torch", "comfy"}, where
+                continue
+            package = path.parents[dots - 1]
+            reached = package.joinpath(*module.split(".")).relative_to(HEADLESS).parts
+            assert reached, f"{where} imports the floor that its room stands on"
+            assert reached[0] in {room, *MAY_USE[room]} or path.name == "produce.py", f"{where} imports {reached[0]}"
