@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from headless.catalogue.columns import Columns
-from headless.catalogue.delivery import Delivery, manifest_line, settings_of
-from headless.catalogue.jobs import JobMaker
-from headless.catalogue.named_inputs import Workflow
-from headless.catalogue.pictures import PictureIndex
-from headless.catalogue.places import Places
-from headless.catalogue.rows import Row, read_rows
+from headless.catalogue.job.jobs import JobMaker
+from headless.catalogue.job.pictures import PictureIndex
+from headless.catalogue.sources.places import Places
+from headless.catalogue.table.columns import Columns
+from headless.catalogue.table.rows import Row, read_rows
+from headless.catalogue.work.delivery import Delivery, manifest_line, settings_of
+from headless.catalogue.workflow.named_inputs import Workflow
 from tests.catalogue import harness
 
 FORMATS = ("64x64", "96x64", "64x96", "128x64")

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from headless.catalogue.pictures import PictureIndex, read_picture
-from headless.catalogue.sources import LocalFile
+from headless.catalogue.job.pictures import PictureIndex, read_picture
+from headless.catalogue.sources.source import LocalFile
 from headless.pictures.door import encode_png, open_picture
 from pfv_core.ad.file_exactness import measure_file
 

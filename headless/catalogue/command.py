@@ -18,21 +18,21 @@ from rich.console import Console
 from ..server.address import ServerAddress, parse_headers
 from ..server.errors import CannotWriteError
 from . import __version__
-from .columns import Columns, parse_aliases, parse_mapping
-from .copies import Copies
-from .delivery import settings_of, workflow_text
-from .input_kinds import InputKinds
-from .jobs import Job, JobMaker, RowError
-from .ledger import DryLedger, Ledger, LedgerError, Redo
-from .mirror import Mirror, MirrorError
-from .named_inputs import NamedInput, UnknownInputError, Workflow
-from .pictures import PictureIndex
-from .places import Places
+from .job.jobs import Job, JobMaker, RowError
+from .job.pictures import PictureIndex
+from .kept.copies import Copies
+from .kept.ledger import DryLedger, Ledger, LedgerError, Redo
+from .kept.mirror import Mirror, MirrorError
 from .progress import Bars, report, report_dry
-from .rows import CatalogueError, Row, read_rows
-from .run import Counting, Limits, NoServerError, Rows, Tally, Work, run_on_servers, tickets
-from .servers import Answer, Servers, ask_all, wait_for_one
-from .sheet import write_sheet
+from .sheet.page import write_sheet
+from .sources.places import Places
+from .table.columns import Columns, parse_aliases, parse_mapping
+from .table.rows import CatalogueError, Row, read_rows
+from .work.delivery import settings_of, workflow_text
+from .work.run import Counting, Limits, NoServerError, Rows, Tally, Work, run_on_servers, tickets
+from .work.servers import Answer, Servers, ask_all, wait_for_one
+from .workflow.input_kinds import InputKinds
+from .workflow.named_inputs import NamedInput, UnknownInputError, Workflow
 
 SHOWN_WHEN_DRY = 10
 DEFAULT_SERVER = "http://127.0.0.1:8188"

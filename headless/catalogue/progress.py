@@ -21,12 +21,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .checks import all_checks, passed
-from .job_queue import Ticket
-from .jobs import Job
-from .ledger import ADS, FAILURES, MANIFEST, Ledger
-from .records import BadRow
-from .run import Reporter, Tally
+from .job.jobs import Job
+from .kept.ledger import ADS, FAILURES, MANIFEST, Ledger
+from .kept.lines import all_checks, passed
+from .table.records import BadRow
+from .work.job_queue import Ticket
+from .work.run import Reporter, Tally
 
 SHOWN_OF_A_KIND = 5  # messages that differ in numbers and names alone; all of them are in the failures' file
 

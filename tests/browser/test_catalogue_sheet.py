@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from headless.catalogue.sheet import write_sheet
+from headless.catalogue.sheet.page import write_sheet
 from headless.host.find_chromium import find_chromium
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><svg onload=\"document.title='run'\">'&\u202e"

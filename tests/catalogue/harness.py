@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from headless.catalogue.input_kinds import InputKinds
+from headless.catalogue.workflow.input_kinds import InputKinds
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = InputKinds(json.loads(Path(__file__).with_name("object_info.json").read_text(encoding="utf-8")))

@@ -11,16 +11,16 @@ from typing import Any
 
 from aiohttp import web
 
-from headless.catalogue.columns import Columns
-from headless.catalogue.delivery import settings_of
-from headless.catalogue.jobs import JobMaker
-from headless.catalogue.ledger import Ledger
-from headless.catalogue.named_inputs import Workflow
-from headless.catalogue.pictures import PictureIndex
-from headless.catalogue.places import Places
-from headless.catalogue.rows import read_rows
-from headless.catalogue.run import Limits, Reporter, Tally, Work, run_on_servers
-from headless.catalogue.servers import Servers
+from headless.catalogue.job.jobs import JobMaker
+from headless.catalogue.job.pictures import PictureIndex
+from headless.catalogue.kept.ledger import Ledger
+from headless.catalogue.sources.places import Places
+from headless.catalogue.table.columns import Columns
+from headless.catalogue.table.rows import read_rows
+from headless.catalogue.work.delivery import settings_of
+from headless.catalogue.work.run import Limits, Reporter, Tally, Work, run_on_servers
+from headless.catalogue.work.servers import Servers
+from headless.catalogue.workflow.named_inputs import Workflow
 from headless.host.find import PACK_ROOT
 from headless.server.address import ServerAddress
 from pfv_mepa.tests.catalogue.harness import KINDS

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from headless.catalogue.copies import Copies
-from headless.catalogue.lane import Lane
-from headless.catalogue.ledger import Ledger
-from headless.catalogue.mirror import Mirror
+from headless.catalogue.kept.copies import Copies
+from headless.catalogue.kept.ledger import Ledger
+from headless.catalogue.kept.mirror import Mirror
+from headless.catalogue.work.lane import Lane
 from headless.pictures.door import open_picture
 from headless.server.errors import CannotWriteError
 from pfv_mepa.tests.catalogue.harness import assert_each_once, draw_product, manifest, write_catalogue
@@ -26,7 +26,7 @@ FORMATS = ("64x64", "96x64")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("headless.catalogue.job_queue.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("headless.catalogue.work.job_queue.FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import json
 import pytest
 from PIL import Image
 
-from headless.catalogue.checks import check_ad, product_place, read_ad
-from headless.catalogue.columns import Columns
-from headless.catalogue.jobs import JobMaker
-from headless.catalogue.named_inputs import Workflow
-from headless.catalogue.pictures import PictureError, PictureIndex
-from headless.catalogue.places import Places
-from headless.catalogue.rows import Row
+from headless.catalogue.job.jobs import JobMaker
+from headless.catalogue.job.pictures import PictureError, PictureIndex
+from headless.catalogue.sources.places import Places
+from headless.catalogue.table.columns import Columns
+from headless.catalogue.table.rows import Row
+from headless.catalogue.work.checks import check_ad, product_place, read_ad
+from headless.catalogue.workflow.named_inputs import Workflow
 from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.catalogue.harness import KINDS, draw_product
 

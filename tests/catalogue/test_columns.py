@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from headless.catalogue.columns import ColumnError, Columns, parse_aliases
-from headless.catalogue.input_kinds import InputKinds
-from headless.catalogue.named_inputs import UnknownInputError, Workflow
+from headless.catalogue.table.columns import ColumnError, Columns, parse_aliases
+from headless.catalogue.workflow.input_kinds import InputKinds
+from headless.catalogue.workflow.named_inputs import UnknownInputError, Workflow
 
 
 def workflow():

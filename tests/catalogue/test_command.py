@@ -182,7 +182,7 @@ def test_ads_are_copied_to_another_place(catalogue, tmp_path):
 
 
 def test_without_a_terminal_there_is_a_line_a_minute(catalogue, tmp_path, monkeypatch):
-    monkeypatch.setattr("headless.catalogue.run.MINUTE", 0.2)
+    monkeypatch.setattr("headless.catalogue.work.run.MINUTE", 0.2)
     with StubProcess(tmp_path, seconds=0.3) as server:
         result = invoke(command(catalogue, tmp_path / "out", [server.url]))
     assert re.search(r"[1-3] of 4 jobs: [1-3] made, 0 were there, 0 failed, about 0 min left", result.stderr)

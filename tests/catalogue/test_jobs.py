@@ -7,13 +7,13 @@ import json
 import pytest
 from PIL import Image
 
-from headless.catalogue.columns import Columns
-from headless.catalogue.input_kinds import InputKinds
-from headless.catalogue.jobs import MAX_SEED, JobMaker, RowError, parse_formats, parse_seeds
-from headless.catalogue.named_inputs import Workflow
-from headless.catalogue.pictures import PictureIndex
-from headless.catalogue.places import Places
-from headless.catalogue.rows import Row
+from headless.catalogue.job.jobs import MAX_SEED, JobMaker, RowError, parse_formats, parse_seeds
+from headless.catalogue.job.pictures import PictureIndex
+from headless.catalogue.sources.places import Places
+from headless.catalogue.table.columns import Columns
+from headless.catalogue.table.rows import Row
+from headless.catalogue.workflow.input_kinds import InputKinds
+from headless.catalogue.workflow.named_inputs import Workflow
 from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.catalogue.harness import KINDS, draw_product
 

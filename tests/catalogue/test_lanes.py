@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from headless.catalogue.run import NoServerError
+from headless.catalogue.work.run import NoServerError
 from pfv_mepa.tests.catalogue.harness import SOFT_FAULTS, assert_each_once, manifest, write_catalogue
 from pfv_mepa.tests.catalogue.in_process import run, stub
 from pfv_mepa.tests.catalogue.stub_server import Stub
@@ -101,7 +101,7 @@ def test_a_websocket_that_says_nothing_is_not_needed(catalogue, tmp_path, monkey
 
 
 def test_a_failed_run_is_tried_again_and_given_up_in_the_end(catalogue, tmp_path, monkeypatch):
-    monkeypatch.setattr("headless.catalogue.job_queue.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("headless.catalogue.work.job_queue.FIRST_PAUSE", 0.01)
     tally, heard = run(catalogue, tmp_path / "out", [stub(tmp_path, fail_run=1.0)], attempts=3)
     assert (tally.made, tally.failed) == (0, 12)
     assert not tally.all_well
@@ -115,7 +115,7 @@ def test_a_failed_run_is_tried_again_and_given_up_in_the_end(catalogue, tmp_path
 
 
 def test_what_fails_on_one_server_goes_to_another(catalogue, tmp_path, monkeypatch):
-    monkeypatch.setattr("headless.catalogue.job_queue.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("headless.catalogue.work.job_queue.FIRST_PAUSE", 0.01)
     tally, _ = run(
         catalogue, tmp_path / "out", [stub(tmp_path, fail_run=1.0), stub(tmp_path, seconds=0.02)], attempts=2
     )
@@ -148,7 +148,7 @@ def test_one_wrong_pixel_of_a_product_is_not_as_asked(catalogue, tmp_path):
 
 def test_a_server_that_others_use_leaves_the_jobs_to_one_that_is_free(catalogue, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "headless.catalogue.lane.FIRST_GUESS", 1000.0
+        "headless.catalogue.work.lane.FIRST_GUESS", 1000.0
     )  # seconds that each of the others is thought to take
     free, busy = stub(tmp_path), stub(tmp_path, others=3)
     tally, _ = run(catalogue, tmp_path / "out", [free, busy])
@@ -157,7 +157,7 @@ def test_a_server_that_others_use_leaves_the_jobs_to_one_that_is_free(catalogue,
 
 
 def test_a_server_that_others_always_use_is_shared_with_them(catalogue, tmp_path, monkeypatch):
-    monkeypatch.setattr("headless.catalogue.lane.FIRST_GUESS", 0.01)
+    monkeypatch.setattr("headless.catalogue.work.lane.FIRST_GUESS", 0.01)
     tally, _ = run(catalogue, tmp_path / "out", [stub(tmp_path, others=1)])
     assert tally.made == 12
 

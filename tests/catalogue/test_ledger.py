@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from headless.catalogue.jobs import IDENTITY
-from headless.catalogue.ledger import DryLedger, Ledger, LedgerError
+from headless.catalogue.job.jobs import IDENTITY
+from headless.catalogue.kept.ledger import DryLedger, Ledger, LedgerError
 from headless.server.errors import CannotWriteError
 
 ONE, OTHER = "1" * 64, "2" * 64
@@ -210,7 +210,7 @@ def test_a_full_disk_ends_the_run_and_tears_nothing_that_a_later_line_follows(tm
     with Ledger(tmp_path) as ledger:
         make(ledger, ONE, "a.png")
         with monkeypatch.context() as patched:
-            patched.setattr("headless.catalogue.ledger._append", full)
+            patched.setattr("headless.catalogue.kept.ledger._append", full)
             with pytest.raises(CannotWriteError, match="No space left on device"):
                 make(ledger, OTHER, "b.png")
         with pytest.raises(CannotWriteError, match="an earlier line could not be written"):

@@ -12,8 +12,8 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from headless.catalogue.mirror import PROBE, Mirror, MirrorError
-from headless.catalogue.safe_paths import UnsafePathError
+from headless.catalogue.kept.mirror import PROBE, Mirror, MirrorError
+from headless.catalogue.sources.safe_paths import UnsafePathError
 
 MEMORY = {"memory": "fsspec"}
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from headless.catalogue.columns import Columns, parse_mapping
-from headless.catalogue.input_kinds import InputKinds, Kind, coerced, normalised
-from headless.catalogue.named_inputs import UnknownInputError, Workflow, WorkflowError
+from headless.catalogue.table.columns import Columns, parse_mapping
+from headless.catalogue.workflow.input_kinds import InputKinds, Kind, coerced, normalised
+from headless.catalogue.workflow.named_inputs import UnknownInputError, Workflow, WorkflowError
 from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.catalogue.harness import KINDS
 

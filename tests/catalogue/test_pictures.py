@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headless.catalogue import pictures
-from headless.catalogue.pictures import Kept, PictureError, PictureIndex, open_ad, read_picture
-from headless.catalogue.sources import LocalFile, SourceError
+from headless.catalogue.job import pictures
+from headless.catalogue.job.pictures import Kept, PictureError, PictureIndex, open_ad, read_picture
+from headless.catalogue.sources.source import LocalFile, SourceError
 from headless.pictures.door import encode_png, open_picture
 from pfv_mepa.tests.support import made_pictures as made
 

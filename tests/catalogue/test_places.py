@@ -16,11 +16,11 @@ import pytest
 from aiohttp.abc import AbstractResolver
 from fsspec.implementations.memory import MemoryFileSystem
 
-from headless.catalogue import addresses
-from headless.catalogue.addresses import AddressError, is_public, parsed
-from headless.catalogue.places import Places
-from headless.catalogue.sources import SourceError
-from headless.catalogue.stores import said
+from headless.catalogue.sources import addresses
+from headless.catalogue.sources.addresses import AddressError, is_public, parsed
+from headless.catalogue.sources.places import Places
+from headless.catalogue.sources.source import SourceError
+from headless.catalogue.sources.stores import said
 
 PICTURE = b"\x89PNG picture"
 OWN_NETWORK = (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from headless.catalogue.columns import Columns
-from headless.catalogue.input_kinds import InputKinds
-from headless.catalogue.named_inputs import Workflow
-from headless.catalogue.rows import MAX_FIELD, MAX_LINE, BadRow, CatalogueError, Row, read_rows, table_of
-from headless.catalogue.text_tables import MAX_LINE as MAX_CSV_LINE
+from headless.catalogue.table.columns import Columns
+from headless.catalogue.table.rows import MAX_FIELD, MAX_LINE, BadRow, CatalogueError, Row, read_rows, table_of
+from headless.catalogue.table.text_tables import MAX_LINE as MAX_CSV_LINE
+from headless.catalogue.workflow.input_kinds import InputKinds
+from headless.catalogue.workflow.named_inputs import Workflow
 
 NODES = {
     "1": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}, "_meta": {"title": "Prompt"}},

@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from headless.catalogue.named_inputs import Workflow, WorkflowError
-from headless.catalogue.safe_paths import UnsafePathError, check_relative, file_in, slug
+from headless.catalogue.sources.safe_paths import UnsafePathError, check_relative, file_in, slug
+from headless.catalogue.workflow.named_inputs import Workflow, WorkflowError
 from headless.host.find import PACK_ROOT
 from headless.server.address import ServerAddress
 from pfv_mepa.tests.catalogue.harness import KINDS, StubProcess, command, manifest, run_and_kill, write_catalogue
@@ -244,7 +244,7 @@ FORBIDDEN = {"pickle", "marshal", "shelve", "torch", "joblib", "dill", "cloudpic
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.stem)
 def test_nothing_is_unpickled_or_evaluated(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -13,9 +13,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from headless.catalogue.ledger import LedgerError
-from headless.catalogue.sheet import RECORDS_IN_A_BLOCK, write_sheet
-from headless.catalogue.sheet_records import Note, notes_of
+from headless.catalogue.kept.ledger import LedgerError
+from headless.catalogue.sheet.page import RECORDS_IN_A_BLOCK, write_sheet
+from headless.catalogue.sheet.records import Note, notes_of
 
 PRODUCT = {"passed": True, "by": "file", "inside": 8064, "exact": 8064, "max_difference": 0, "translucent": 0}
 SIZE = {"passed": True, "expected": [1080, 1350], "found": [1080, 1350]}

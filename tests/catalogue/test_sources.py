@@ -7,8 +7,8 @@ import unicodedata
 
 import pytest
 
-from headless.catalogue.safe_paths import MAX_NAME_BYTES, UnsafePathError, file_in, slug
-from headless.catalogue.sources import LocalFile, SourceError, stem
+from headless.catalogue.sources.safe_paths import MAX_NAME_BYTES, UnsafePathError, file_in, slug
+from headless.catalogue.sources.source import LocalFile, SourceError, stem
 
 NFC, NFD = unicodedata.normalize("NFC", "Tä/Müsli é.png"), unicodedata.normalize("NFD", "Tä/Müsli é.png")
 

@@ -8,8 +8,8 @@ import zipfile
 import pytest
 from openpyxl import Workbook as Spreadsheet
 
-from headless.catalogue import spreadsheets
-from headless.catalogue.rows import BadRow, CatalogueError, Row, read_rows
+from headless.catalogue.table import spreadsheets
+from headless.catalogue.table.rows import BadRow, CatalogueError, Row, read_rows
 
 SHEET = "xl/worksheets/sheet1.xml"
 

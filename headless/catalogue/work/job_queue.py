@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .jobs import Job
+from ..job.jobs import Job
 
 MAX_LOSSES = 10  # times a job's server may go away under it: more is no accident
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a failed job is tried again: doubled each time, then varied

@@ -12,12 +12,12 @@ from typing import Any
 
 import PIL
 
-from . import __version__
+from .. import __version__
+from ..job.jobs import IDENTITY, Job
+from ..job.pictures import EXTENSIONS
+from ..kept.ledger import ADS, WORKFLOWS, Ledger
+from ..workflow.named_inputs import Workflow
 from .checks import SavedAd, check_ad, product_place, saved_by
-from .jobs import IDENTITY, Job
-from .ledger import ADS, WORKFLOWS, Ledger
-from .named_inputs import Workflow
-from .pictures import EXTENSIONS
 
 
 @dataclass(frozen=True)

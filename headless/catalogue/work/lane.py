@@ -16,8 +16,8 @@ from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
-from ..server.client import Finished, Saved, Server
-from ..server.errors import (
+from ...server.client import Finished, Saved, Server
+from ...server.errors import (
     CannotWriteError,
     FailedError,
     GoneError,
@@ -27,14 +27,14 @@ from ..server.errors import (
     ServerDownError,
     ServerError,
 )
+from ..job.pictures import Picture, PictureError
+from ..kept.copies import Copies
+from ..kept.ledger import Ledger, LedgerError
+from ..sources.source import SourceError
+from ..workflow.named_inputs import NamedInput
 from .checks import SavedAd, read_ad
-from .copies import Copies
 from .delivery import Delivery, Received, Settings, delivery_of, manifest_line
 from .job_queue import MAX_LOSSES, JobQueue, Ticket
-from .ledger import Ledger, LedgerError
-from .named_inputs import NamedInput
-from .pictures import Picture, PictureError
-from .sources import SourceError
 
 AHEAD = 2  # jobs of ours on a server: one runs, the next one waits, so that it never idles for us
 AT_ONCE = 2  # of one server: finished jobs that are fetched and checked

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .ledger import ADS, WORKFLOWS
-from .safe_paths import UnsafePathError, check_relative
+from ..kept.ledger import ADS, WORKFLOWS
+from ..sources.safe_paths import UnsafePathError, check_relative
 
 PASSED, FAILED, UNCHECKED, NOT_ASKED = "passed", "failed", "unchecked", "not asked"
 

@@ -20,10 +20,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .ledger import FAILURES, MANIFEST, LedgerError
-from .safe_paths import UnsafePathError
-from .sheet_lines import failure_lines, manifest_lines
-from .sheet_records import ad_records, failure_record
+from ..kept.ledger import FAILURES, MANIFEST, LedgerError
+from ..sources.safe_paths import UnsafePathError
+from .lines import failure_lines, manifest_lines
+from .records import ad_records, failure_record
 
 SHEET = "index.html"
 RECORDS_IN_A_BLOCK = 250  # one is unpacked to open an ad: a few milliseconds
@@ -103,8 +103,8 @@ def _parts(out: Path) -> Iterator[bytes]:
 
 def _template(name: str) -> tuple[bytes, bytes, bytes]:
     """The page before, between and after the records."""
-    style, script = (_source(f"sheet.{kind}") for kind in ("css", "js"))
-    head, middle, tail = _source("sheet.html").split("<!-- records -->\n")
+    style, script = (_source(f"page.{kind}") for kind in ("css", "js"))
+    head, middle, tail = _source("page.html").split("<!-- records -->\n")
     head = head.replace("{policy}", _policy(style, script)).replace("{style}", style)
     head = head.replace("{name}", html.escape(name))
     return (

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 
 from .addresses import Address
-from .sources import SourceError, check_length, not_empty
+from .source import SourceError, check_length, not_empty
 
 STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # scheme -> the package that fsspec reads it with
 TOTAL_SECONDS = 300.0  # for one object; each request has the package's own limit besides

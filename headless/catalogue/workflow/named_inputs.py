@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..sources.safe_paths import UnsafePathError, check_relative
 from .input_kinds import SAVED_AS, InputKinds, Kind
-from .safe_paths import UnsafePathError, check_relative
 
 Prompt = dict[str, dict[str, Any]]  # node id -> {"class_type", "inputs", "_meta"?}
 

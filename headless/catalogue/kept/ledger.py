@@ -22,11 +22,11 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, BinaryIO, Literal
 
-from ..server.errors import CannotWriteError
-from .checks import passed
+from ...server.errors import CannotWriteError
+from ..job.jobs import IDENTITY
+from ..sources.safe_paths import UnsafePathError, check_relative
 from .job_index import Claim, JobIndex
-from .jobs import IDENTITY
-from .safe_paths import UnsafePathError, check_relative
+from .lines import passed
 
 MANIFEST, FAILURES, ADS, WORKFLOWS, STATE = "manifest.jsonl", "failures.jsonl", "ads", "workflows", ".catalogue"
 Redo = Literal["missing", "failed"]

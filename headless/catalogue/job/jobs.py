@@ -11,14 +11,14 @@ from itertools import product as combinations
 from pathlib import PurePosixPath
 from typing import Any
 
-from .columns import FORMATS, MASKS, NAME, SEEDS, Columns
-from .input_kinds import SAVED_AS, coerced, normalised
-from .named_inputs import NamedInput, Prompt, UnknownInputError, Workflow
+from ..sources.places import Places
+from ..sources.safe_paths import slug
+from ..sources.source import SourceError
+from ..table.columns import FORMATS, MASKS, NAME, SEEDS, Columns
+from ..table.rows import Row
+from ..workflow.input_kinds import SAVED_AS, coerced, normalised
+from ..workflow.named_inputs import NamedInput, Prompt, UnknownInputError, Workflow
 from .pictures import Picture, PictureError, PictureIndex, White, read_picture
-from .places import Places
-from .rows import Row
-from .safe_paths import slug
-from .sources import SourceError
 
 IDENTITY = 2  # goes into every hash and every line of the manifest: a change of what a job means makes other jobs
 MAX_JOBS_PER_ROW = 10_000

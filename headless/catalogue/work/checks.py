@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from pfv_core.ad.file_exactness import measure_file
 
-from .jobs import Job
-from .named_inputs import NamedInput, Prompt, Workflow, title_of
-from .pictures import Picture, open_ad
+from ..job.jobs import Job
+from ..job.pictures import Picture, open_ad
+from ..workflow.named_inputs import NamedInput, Prompt, Workflow, title_of
 
 COMPOSITE = "StrictIDComposite"
 
@@ -115,18 +115,6 @@ def check_ad(
         picture = job.pictures.get(place.photo) if place.photo else None
         checks["product"] = _by_file(ad, picture, place) if picture else _by_node(texts.get(place.composite, []))
     return checks
-
-
-def all_checks(line: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and result of every check of a line of the manifest; earlier versions had those of all files in one place."""
-    yield from line.get("checks", {}).items()
-    for file in line["files"]:
-        yield from file.get("checks", {}).items()
-
-
-def passed(line: Mapping[str, Any]) -> bool:
-    """Whether nothing that was checked failed."""
-    return all(check["passed"] for _, check in all_checks(line))
 
 
 def _by_file(ad: SavedAd, picture: Picture, place: ProductPlace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver
 
 from .addresses import WEB, Address, AddressError, AllowList, parsed, scheme_of
 from .safe_paths import UnsafePathError, file_in
-from .sources import MAX_BYTES, LocalFile, Source, SourceError
+from .source import MAX_BYTES, LocalFile, Source, SourceError
 from .stores import STORES, StoreFile, Stores
 from .web import LONGEST_PAUSE, TOTAL_SECONDS, Web
 

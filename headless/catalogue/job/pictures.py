@@ -16,10 +16,10 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pictures.door import VERSION, PictureError, encode_png, open_picture
-from ..pictures.files import kind_of
-from ..pictures.masks import read_mask
-from .sources import Source
+from ...pictures.door import VERSION, PictureError, encode_png, open_picture
+from ...pictures.files import kind_of
+from ...pictures.masks import read_mask
+from ..sources.source import Source
 
 __all__ = ["EXTENSIONS", "Picture", "PictureError", "PictureIndex", "White", "open_ad", "read_picture"]
 

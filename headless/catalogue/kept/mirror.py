@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .addresses import AddressError, parsed, scheme_of
-from .safe_paths import check_relative
-from .stores import STORES, StoreError, Stores, said
+from ..sources.addresses import AddressError, parsed, scheme_of
+from ..sources.safe_paths import check_relative
+from ..sources.stores import STORES, StoreError, Stores, said
 
 PLACES = {**STORES, "file": "fsspec"}  # scheme -> the package that writes it
 RENAMING = ("file",)  # an object of a bucket is there when it is whole, a file while it is being written

@@ -24,7 +24,7 @@ from .addresses import (
     check_literal,
     parsed,
 )
-from .sources import SourceError, check_length, not_empty
+from .source import SourceError, check_length, not_empty
 
 MAX_HOPS = 5  # redirections
 ATTEMPTS = 3

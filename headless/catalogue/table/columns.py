@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from .named_inputs import NamedInput, UnknownInputError, Workflow
+from ..workflow.named_inputs import NamedInput, UnknownInputError, Workflow
 
 NAME = "name"
 FORMATS, SEEDS = "formats", "seeds"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..server.address import ServerAddress, read_servers
-from ..server.client import Server
-from ..server.errors import ServerError
+from ...server.address import ServerAddress, read_servers
+from ...server.client import Server
+from ...server.errors import ServerError
 
 ANSWER_SECONDS = 5.0  # a server that takes longer to say what it is counts as silent when it is asked at first
 ASK_AGAIN_EVERY = 2.0

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from .sources import HIDDEN_QUERY
+from .source import HIDDEN_QUERY
 
 WEB = ("https", "http")
 ALLOW, ALLOW_PRIVATE = "--allow", "--allow-private-network"  # what these options are called on the command line

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .ledger import LedgerError
+from ..kept.ledger import LedgerError
 
 _ORDER = np.dtype(
     [("row", "i8"), ("width", "i8"), ("height", "i8"), ("seed", "f8"), ("offset", "i8"), ("job", "S32")],

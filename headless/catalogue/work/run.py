@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..server.address import ServerAddress
-from ..server.client import Server
-from .checks import all_checks, passed
-from .copies import Copies
+from ...server.address import ServerAddress
+from ...server.client import Server
+from ..job.jobs import Job, JobMaker, RowError
+from ..kept.copies import Copies
+from ..kept.ledger import DryLedger, Ledger
+from ..kept.lines import all_checks, passed
+from ..table.records import BadRow
+from ..table.rows import Row
 from .delivery import Settings
 from .job_queue import JobQueue, Ticket
-from .jobs import Job, JobMaker, RowError
 from .lane import Lane, Watcher
-from .ledger import DryLedger, Ledger
-from .records import BadRow
-from .rows import Row
 from .servers import Servers
 
 WAITING_PER_SERVER = 4  # jobs read ahead: enough that none waits for the disk, few enough that memory stays flat
