@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,16 +19,17 @@ from rich.console import Console
 from ..server.address import ServerAddress, parse_headers
 from ..server.errors import CannotWriteError
 from . import __version__
-from .job.jobs import Job, JobMaker, RowError
+from .job.jobs import NEEDED, Job, JobMaker, RowError
 from .job.pictures import PictureIndex
 from .kept.copies import Copies
-from .kept.ledger import DryLedger, Ledger, LedgerError, Redo
+from .kept.ledger import STATE, DryLedger, Ledger, LedgerError, Redo
 from .kept.mirror import Mirror, MirrorError
 from .progress import Bars, report, report_dry
-from .sheet.page import write_sheet
+from .sheet.page import check_sheet, write_sheet
 from .sources.places import Places
 from .table.columns import Columns, parse_aliases, parse_mapping
 from .table.rows import CatalogueError, Row, read_rows
+from .work.checks import unchecked
 from .work.delivery import settings_of, workflow_text
 from .work.run import Counting, Limits, NoServerError, Rows, Tally, Work, run_on_servers, tickets
 from .work.servers import Answer, Servers, ask_all, wait_for_one
@@ -54,6 +56,7 @@ class RedoChoice(str, Enum):
 
     MISSING = "missing"
     FAILED = "failed"
+    EARLIER = "earlier"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Options:
     encoding: str | None
     formats: str
     seeds: str
+    own: frozenset[str]
     redo: frozenset[Redo]
     attempts: int
     job_timeout: float
@@ -144,7 +148,11 @@ def main(
     seeds: Annotated[str, typer.Option(help="Of rows that name none, as '1; 2; 5-8'.")] = "",
     redo: Annotated[
         list[RedoChoice] | None,
-        typer.Option(help="Make again what is in the ledger, but gone from the folder, or failed a check."),
+        typer.Option(help="Make again what is gone from the folder, failed a check, or an earlier version made."),
+    ] = None,
+    own: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Rows may leave it out: product, reference, prompt, a depth; repeat it."),
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Runs of one job before it is given up.")] = 3,
     job_timeout: Annotated[
@@ -179,6 +187,7 @@ def main(
             encoding,
             formats,
             seeds,
+            _own(own or []),
             frozenset(choice.value for choice in redo or []),
             attempts,
             job_timeout,
@@ -192,6 +201,9 @@ def main(
     except (NoServerError, CannotWriteError, MirrorError, OSError, asyncio.TimeoutError) as error:
         _complain(console, error)
         status = Exit.STOPPED
+    except sqlite3.Error as error:  # of the lock, or of what is only remembered
+        _complain(console, f"{out / STATE}: {error}; is the disk full? Run the same command again to go on")
+        status = Exit.STOPPED
     except KeyboardInterrupt:
         _complain(console, "stopped; run the same command again to go on")
         status = Exit.STOPPED
@@ -199,11 +211,10 @@ def main(
 
 
 def _run(console: Console, options: Options) -> Exit:
-    _read(
-        options, InputKinds(None), PictureIndex(None)
-    )  # what can be said without a server is said before one is asked
+    _read(options, InputKinds(), PictureIndex(None))  # what can be said without a server is said before one is asked
     if options.mirror:
         options.mirror.check()
+    check_sheet(options.out)
     with Ledger(options.out, options.redo) as ledger, closing(PictureIndex(ledger.picture_index)) as index:
         _say_what_was_found(console, ledger)
         answers = asyncio.run(wait_for_one(options.servers, options.limits.give_up_after, _teller(console)))
@@ -221,7 +232,7 @@ def _run(console: Console, options: Options) -> Exit:
             with Bars(console, catalogue.total, [answer.url for answer in answers]) as bars:
                 tally = asyncio.run(run_on_servers(work, options.servers, bars))
         finally:
-            sheet = write_sheet(options.out)
+            sheet = _sheet(console, options.out)
         report(console, tally, ledger, sheet)
     return Exit.ALL_WELL if tally.all_well else Exit.SOMETHING_FAILED
 
@@ -252,7 +263,9 @@ def _read(options: Options, kinds: InputKinds, index: PictureIndex) -> Catalogue
     """Read the workflow, check the table's header against it, once, and count its rows' jobs."""
     workflow = Workflow.read(options.workflow, kinds)
     columns = Columns(workflow, options.mapping, options.aliases)
-    maker = JobMaker(workflow, columns, options.places, index, options.formats, options.seeds)
+    maker = JobMaker(workflow, columns, options.places, index, options.formats, options.seeds, options.own)
+    if not workflow.savers:
+        raise ValueError(f"{options.workflow} saves no picture: end it with a Save Image")
     rows = partial(read_rows, options.catalogue, columns=columns, encoding=options.encoding)
     total = sum(_count(maker, row) for row in rows() if isinstance(row, Row))
     return Catalogue(maker, columns, rows, total)
@@ -264,17 +277,21 @@ def _say_ignored(console: Console, catalogue: Catalogue) -> None:
 
 
 def _kinds_of(answers: Sequence[Answer]) -> InputKinds:
-    return InputKinds(next((answer.object_info for answer in answers if answer.object_info is not None), None))
+    return InputKinds(*(answer.object_info for answer in answers if answer.object_info is not None))
 
 
 def _say_answers(console: Console, catalogue: Catalogue, answers: Sequence[Answer]) -> bool:
     """Print what each server is and what it lacks; returns whether all can do the work."""
-    filled = _first_filled(catalogue)
+    workflow, filled = catalogue.maker.workflow, _first_filled(catalogue)
+    for title in unchecked(workflow):
+        _teller(console)(
+            f"{title!r} saves what becomes of a composite's picture after it: its product will not be checked"
+        )
     all_can = True
     for answer in answers:
         lacking: list[str] = []
         if answer.object_info is not None:
-            lacking = catalogue.maker.workflow.lacks(InputKinds(answer.object_info), filled)
+            lacking = workflow.lacks(InputKinds(answer.object_info), filled)
         all_can = all_can and not (lacking or answer.trouble)
         text = f"{answer}, without {'; '.join(lacking)}" if lacking else str(answer)
         style = "yellow" if lacking or answer.trouble else ""
@@ -292,6 +309,21 @@ def _first_filled(catalogue: Catalogue) -> dict[NamedInput, Any]:
                 continue
             return {**job.values, **dict.fromkeys(job.pictures, "")}
     return {}
+
+
+def _own(columns: Sequence[str]) -> frozenset[str]:
+    if unknown := sorted(set(columns) - set(NEEDED)):
+        raise ValueError(f"--own {unknown[0]}: expected one of {', '.join(NEEDED)}")
+    return frozenset(columns)
+
+
+def _sheet(console: Console, out: Path) -> Path | None:
+    """The contact sheet; what ended the run, such as a full disk, may keep it from being written, and is said itself."""
+    try:
+        return write_sheet(out)
+    except (OSError, LedgerError) as error:
+        _teller(console)(f"no contact sheet: {error}")
+        return None
 
 
 def _mirror(place: str | None) -> Mirror | None:
@@ -316,13 +348,10 @@ def _say_what_was_found(console: Console, ledger: Ledger) -> None:
     lines = []
     if ledger.num_recovered:
         lines.append(f"{ledger.num_recovered} pictures of an interrupted run put in their place")
-    if ledger.num_earlier:
+    if ledger.num_earlier and ledger.num_earlier == ledger.num_done:
         lines.append(
-            f"{ledger.num_earlier} lines of the ledger are an earlier version's: it knew a job by other things, so what these "
-            "lines made is not recognised and will be made again, beside it"
+            f"{ledger.num_earlier} lines of the ledger are an earlier version's; what they made is made again, beside it"
         )
-    if ledger.num_missing:
-        lines.append(f"pictures of {ledger.num_missing} lines are gone; --redo missing makes them again")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

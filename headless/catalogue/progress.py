@@ -104,7 +104,8 @@ class Bars(Reporter):
 
     def says(self, server: str, message: str) -> None:
         """Show it."""
-        self._say(f"{server}: {message}", "yellow")
+        text = message if message.startswith(server) else f"{server}: {message}"
+        self._say_some(text, text, "yellow")
 
     def minute(self, tally: Tally) -> None:
         """A line, where no bar is seen."""
@@ -147,15 +148,15 @@ def _so_far(tally: Tally, total: int, seconds: float) -> str:
     return f"{ended} of {total} jobs: {tally.made} made, {tally.earlier} were there, {tally.failed} failed{rest}"
 
 
-def report(console: Console, tally: Tally, ledger: Ledger, sheet: Path) -> None:
+def report(console: Console, tally: Tally, ledger: Ledger, sheet: Path | None) -> None:
     """What was made, what was not, and where it is."""
     pictures = f" ({tally.pictures} pictures)" if tally.pictures != tally.made else ""
     lines = [
-        f"{tally.made} ads made{pictures}, {tally.earlier} were there, {tally.failed} failed, in {ledger.out / ADS}",
-        f"{tally.rows} rows, {tally.bad_rows} of them bad; {tally.repeated} jobs stand in the catalogue more than once",
+        f"{tally.made} ads made{pictures}, {_earlier(tally)}, {tally.failed} failed, in {ledger.out / ADS}",
+        f"{_rows(tally)}; {tally.repeated} jobs stand in the catalogue more than once",
         f"product checked in {tally.product_checked} of the {tally.pictures} pictures; {tally.not_as_asked} ads are not as asked",
         f"ledger: {ledger.out / MANIFEST}, {ledger.num_done} lines",
-        f"contact sheet: {sheet}",
+        *([f"contact sheet: {sheet}"] if sheet else []),
     ]
     if tally.not_copied:
         lines.append(f"{tally.not_copied} pictures are not copied: run the same command again")
@@ -166,15 +167,22 @@ def report(console: Console, tally: Tally, ledger: Ledger, sheet: Path) -> None:
         _plain(console, line)
 
 
+def _earlier(tally: Tally) -> str:
+    gone = f" ({tally.gone} of them without a picture that is not there any more: --redo missing)" if tally.gone else ""
+    return f"{tally.earlier} were there{gone}"
+
+
+def _rows(tally: Tally) -> str:
+    return f"{tally.rows} rows, {tally.bad_rows} of them bad" if tally.rows else "no row below the header"
+
+
 def report_dry(console: Console, tally: Tally, shown: list[Job], out: Path) -> None:
     """What a run would do."""
     for job in shown:
         _plain(console, f"would make {out / ADS / job.stem(job.size)}")
     if tally.made > len(shown):
         _plain(console, f"... and {tally.made - len(shown)} more")
-    _plain(
-        console, f"{tally.made} ads to make, {tally.earlier} are there; {tally.rows} rows, {tally.bad_rows} of them bad"
-    )
+    _plain(console, f"{tally.made} ads to make, {_earlier(tally)}; {_rows(tally)}")
 
 
 def _plain(console: Console, line: str) -> None:

@@ -25,6 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = InputKinds(json.loads(Path(__file__).with_name("object_info.json").read_text(encoding="utf-8")))
 STUB = Path(__file__).with_name("stub_server.py")
 WORKFLOWS = ROOT / "workflows" / "api"
+OWN = (
+    "product_depth",
+    "reference_depth",
+)  # the workflow's own will do: a stub draws no depth, and the demo's product has it
 SOFT_FAULTS = {
     "drop_request": 0.02,
     "drop_answer": 0.02,
@@ -140,7 +144,8 @@ def command(catalogue: Path, out: Path, servers: Iterable[str], *options: str, w
     """The command's line."""
     urls = [part for url in servers for part in ("--server", url)]
     line = [sys.executable, "-m", "headless.catalogue", str(catalogue), "--out", str(out), *urls]
-    return [*line, "--workflow", str(WORKFLOWS / f"{workflow}.json"), *options]
+    own = [part for column in OWN for part in ("--own", column)]
+    return [*line, "--workflow", str(WORKFLOWS / f"{workflow}.json"), *own, *options]
 
 
 def run(line: Sequence[str], timeout: float = 300) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from headless.catalogue.work.servers import Servers
 from headless.catalogue.workflow.named_inputs import Workflow
 from headless.host.find import PACK_ROOT
 from headless.server.address import ServerAddress
-from pfv_mepa.tests.catalogue.harness import KINDS
+from pfv_mepa.tests.catalogue.harness import KINDS, OWN
 from pfv_mepa.tests.catalogue.stub_server import Stub
 
 PATIENCE = {"lost_after": 1.0, "give_up_after": 5.0}
@@ -85,7 +85,7 @@ def run(
     """A whole run over stubs."""
     shipped = Workflow.read(PACK_ROOT / "workflows" / "api" / f"{workflow}.json", KINDS)
     columns = Columns(shipped, {})
-    maker = JobMaker(shipped, columns, Places(catalogue.parent), PictureIndex(None))
+    maker = JobMaker(shipped, columns, Places(catalogue.parent), PictureIndex(None), own=frozenset(OWN))
     settings = settings_of(shipped, options.pop("attempts", ATTEMPTS), options.pop("job_timeout", JOB_TIMEOUT))
     redo = frozenset(options.pop("redo", ()))
     copies = options.pop("copies", None)

@@ -14,10 +14,11 @@ import pytest
 from headless.catalogue.kept.copies import Copies
 from headless.catalogue.kept.ledger import Ledger
 from headless.catalogue.kept.mirror import Mirror
-from headless.catalogue.work.lane import Lane
+from headless.catalogue.work.lane import FAULTS_IN_A_ROW, Lane
+from headless.catalogue.work.run import NoServerError
 from headless.pictures.door import open_picture
 from headless.server.errors import CannotWriteError
-from pfv_mepa.tests.catalogue.harness import assert_each_once, draw_product, manifest, write_catalogue
+from pfv_mepa.tests.catalogue.harness import WORKFLOWS, assert_each_once, draw_product, manifest, write_catalogue
 from pfv_mepa.tests.catalogue.in_process import run, stub
 from pfv_mepa.tests.catalogue.stub_server import Stub
 
@@ -283,3 +284,45 @@ def test_the_slow_days_of_one_lane_do_not_hold_up_another(catalogue, tmp_path):
     server = stub(tmp_path, seconds=0.05, kind=Slow)
     tally, _ = run(catalogue, tmp_path / "out", [server])
     assert tally.made == 8
+
+
+def test_a_server_whose_disk_is_full_gets_no_further_job_for_a_while(catalogue, tmp_path):
+    """Ten thousand rows are not tried on it one after the other."""
+    with pytest.raises(NoServerError):
+        run(catalogue, tmp_path / "out", [stub(tmp_path, no_space=1.0)], attempts=50, lost_after=20, give_up_after=2.0)
+    server = stub(tmp_path, no_space=1.0)
+    tally, heard = run(catalogue, tmp_path / "two", [server, stub(tmp_path, seconds=0.4)], lost_after=20)
+    assert tally.made == 8
+    assert sum("will be tried again" in message for message in heard.said) <= 2 * FAULTS_IN_A_ROW
+
+
+def test_what_a_node_refuses_is_asked_of_each_server_once(catalogue, tmp_path):
+    class Refusing(Stub):
+        def outputs_of(self, prompt, saves):
+            raise ValueError("image is 128x96, the product photo was 256x192")
+
+    servers = [stub(tmp_path, kind=Refusing), stub(tmp_path, kind=Refusing)]
+    tally, _ = run(catalogue, tmp_path / "out", servers, attempts=5)
+    assert (tally.made, tally.failed) == (0, 8)
+    assert sum(server.number for server in servers) == 16
+
+
+def test_two_ads_of_one_size_are_told_apart_by_their_place_in_the_workflow(tmp_path):
+    """The history has them in the order in which they were run, which may be another one each time."""
+
+    class Shuffled(Stub):
+        def outputs_of(self, prompt, saves):
+            return dict(reversed(super().outputs_of(prompt, saves).items()))
+
+    nodes = json.loads((WORKFLOWS / "demo_minimal.json").read_text(encoding="utf-8"))
+    save = next(node_id for node_id, node in nodes.items() if node["class_type"] == "SaveImage")
+    nodes["900"] = {**nodes[save], "_meta": {"title": "Again"}}
+    (tmp_path / "two.json").write_text(json.dumps(nodes))
+    draw_product(tmp_path / "r.png", (32, 32), (1, 2, 3))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"reference": "r.png"}))
+    for number, kind in enumerate((Stub, Shuffled)):
+        out = tmp_path / f"out_{number}"
+        run(tmp_path / "c.jsonl", out, [stub(tmp_path, kind=kind)], tmp_path / "two")
+        files = manifest(out)[0]["files"]
+        assert [file["title"] for file in files] == ["Save the ad", "Again"]
+        assert [file["file"].endswith("_2.png") for file in files] == [False, True]

@@ -13,10 +13,10 @@ from headless.catalogue.job.pictures import PictureError, PictureIndex
 from headless.catalogue.sources.places import Places
 from headless.catalogue.table.columns import Columns
 from headless.catalogue.table.rows import Row
-from headless.catalogue.work.checks import check_ad, product_place, read_ad
+from headless.catalogue.work.checks import check_ad, product_place, read_ad, unchecked
 from headless.catalogue.workflow.named_inputs import Workflow
 from headless.host.find import PACK_ROOT
-from pfv_mepa.tests.catalogue.harness import KINDS, draw_product
+from pfv_mepa.tests.catalogue.harness import KINDS, OWN, draw_product
 
 API = PACK_ROOT / "workflows" / "api"
 FULL = Workflow.read(API / "full.json", KINDS)
@@ -24,7 +24,7 @@ SAVE = FULL.find("Save the ad.filename_prefix").node_id
 
 
 def job_of(folder, fields, workflow=FULL):
-    maker = JobMaker(workflow, Columns(workflow, {}), Places(folder), PictureIndex(None))
+    maker = JobMaker(workflow, Columns(workflow, {}), Places(folder), PictureIndex(None), own=frozenset(OWN))
     (found,) = maker.jobs_of(Row(2, fields))
     return found
 
@@ -58,7 +58,7 @@ def all_passed(checks):
 
 def test_the_place_of_the_product_is_read_from_what_is_posted(job, tmp_path):
     place = place_of(job)
-    assert (str(place.photo), place.selects, place.erode) == ("Product photo.image", "background", 2)
+    assert (str(place.photo), place.erode) == ("Product photo.image", 2)
     eroded = job_of(tmp_path, {"product": "cup.png", "Product's own pixels.erode": "5"})
     assert place_of(eroded).erode == 5
     minimal = Workflow.read(API / "minimal.json", KINDS)
@@ -100,9 +100,35 @@ def test_another_size_fails_both_checks(job, tmp_path):
 
 def test_nothing_of_the_product_in_it_is_no_pass(tmp_path):
     """An erosion that leaves nothing leaves nothing to be exact."""
-    Image.new("RGBA", (64, 96), (1, 2, 3, 0)).save(tmp_path / "empty.png")
-    job = job_of(tmp_path, {"product": "empty.png", "formats": "64x96"})
-    assert not checked(job, tmp_path, Image.new("RGB", (64, 96)))["product"]["passed"]
+    image = Image.new("RGBA", (64, 96), (1, 2, 3, 0))
+    image.putpixel((5, 5), (1, 2, 3, 255))
+    image.save(tmp_path / "dot.png")
+    job = job_of(tmp_path, {"product": "dot.png", "formats": "64x96"})
+    assert not checked(job, tmp_path, Image.new("RGB", (64, 96), (1, 2, 3)))["product"]["passed"]
+
+
+def test_the_product_is_what_the_row_says_however_the_nodes_read_it(job, tmp_path):
+    """A mask that is inverted on its way pastes the background: the row's product is not there."""
+    nodes = copy.deepcopy(FULL.nodes)
+    composite = next(node for node in nodes.values() if node["class_type"] == "StrictIDComposite")
+    nodes["900"] = {"class_type": "InvertMask", "inputs": {"mask": composite["inputs"]["product_mask"]}}
+    composite["inputs"]["product_mask"] = ["900", 0]
+    place = place_of(job, Workflow(nodes, KINDS))
+    assert str(place.photo) == "Product photo.image"
+    photo, alpha = next(iter(job.pictures.values())).pixels()
+    ad = Image.new("RGB", (64, 96), (1, 2, 3))
+    ad.paste(Image.fromarray(photo), mask=Image.fromarray(255 - alpha))
+    ad.save(tmp_path / "ad.png")
+    assert not check_ad(job, read_ad(tmp_path / "ad.png"), place, {})["product"]["passed"]
+
+
+def test_what_is_changed_after_a_composite_is_named_as_not_checked():
+    nodes = copy.deepcopy(FULL.nodes)
+    assert unchecked(FULL) == []
+    nodes["900"] = {"class_type": "ImageScale", "inputs": {"image": nodes[SAVE]["inputs"]["images"]}}
+    nodes[SAVE]["inputs"]["images"] = ["900", 0]
+    assert unchecked(Workflow(nodes, KINDS)) == ["Save the ad"]
+    assert unchecked(Workflow.read(API / "minimal.json", KINDS)) == []
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -23,7 +23,7 @@ def workflow():
             "4": node("Ad size", width=64, height=64),
             "5": node("Relight (v1.2)", amount=0.5),
         },
-        InputKinds(None),
+        InputKinds(),
     )
 
 

@@ -51,7 +51,7 @@ def test_a_dry_run_asks_the_servers_says_what_would_be_made_and_touches_nothing(
     assert f"{NOBODY} does not answer" in result.stderr
     assert "line 4: column 'product': '../p.png': a path must not contain '..'" in result.stderr
     assert f"would make {tmp_path}/out/ads/p0_64x64_s1_" in result.stderr
-    assert "4 ads to make, 0 are there; 3 rows, 1 of them bad" in result.stderr
+    assert "4 ads to make, 0 were there; 3 rows, 1 of them bad" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
@@ -243,3 +243,48 @@ def test_without_a_server_the_command_ends_and_says_how_to_go_on(catalogue, tmp_
     assert result.exit_code == 3
     assert f"{NOBODY} does not answer: " in result.stderr
     assert "no server answered; run the same command again to go on" in result.stderr
+
+
+def test_what_lies_in_the_sheets_place_is_noticed_before_anything_is_made(catalogue, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("<h1>the shop's</h1>")
+    with StubProcess(tmp_path) as server:
+        result = invoke(command(catalogue, tmp_path / "out", [server.url]))
+        assert not server.log.exists()
+    assert result.exit_code == 2
+    assert "index.html was not written by this command: move it away" in result.stderr
+
+
+def test_a_workflow_that_saves_nothing_is_wrong_use(catalogue, tmp_path):
+    nodes = json.loads((WORKFLOWS / "full.json").read_text(encoding="utf-8"))
+    nodes = {node_id: node for node_id, node in nodes.items() if node["class_type"] != "SaveImage"}
+    (tmp_path / "w.json").write_text(json.dumps(nodes))
+    line = command(catalogue, tmp_path / "out", [NOBODY])
+    line[line.index("--workflow") + 1] = str(tmp_path / "w.json")
+    result = invoke(line)
+    assert (result.exit_code, "w.json saves no picture" in result.stderr) == (2, True)
+
+
+def test_pictures_that_are_gone_are_no_success(catalogue, tmp_path):
+    with StubProcess(tmp_path) as server:
+        line = command(catalogue, tmp_path / "out", [server.url])
+        assert invoke(line).exit_code == 0
+        for file in (tmp_path / "out" / "ads").iterdir():
+            file.unlink()
+        result = invoke(line)
+        assert result.exit_code == 1
+        assert "4 were there (4 of them without a picture that is not there any more: --redo missing)" in result.stderr
+        assert invoke([*line, "--redo", "missing"]).exit_code == 0
+        assert invoke(line).exit_code == 0
+
+
+def test_a_table_without_rows_is_no_success(catalogue, tmp_path):
+    catalogue.write_text("name,product\n")
+    with StubProcess(tmp_path) as server:
+        result = invoke(command(catalogue, tmp_path / "out", [server.url]))
+    assert (result.exit_code, "no row below the header" in result.stderr) == (1, True)
+
+
+def test_a_place_that_cannot_be_copied_to_is_wrong_use(catalogue, tmp_path):
+    result = invoke([*command(catalogue, tmp_path / "out", [NOBODY]), "--copy-to", "ftp://x/y"])
+    assert (result.exit_code, "--copy-to: 'ftp://x/y'" in result.stderr) == (2, True)

@@ -15,7 +15,7 @@ from headless.catalogue.table.rows import Row
 from headless.catalogue.workflow.input_kinds import InputKinds
 from headless.catalogue.workflow.named_inputs import Workflow
 from headless.host.find import PACK_ROOT
-from pfv_mepa.tests.catalogue.harness import KINDS, draw_product
+from pfv_mepa.tests.catalogue.harness import KINDS, OWN, draw_product
 
 API = PACK_ROOT / "workflows" / "api"
 
@@ -32,7 +32,8 @@ def folder(tmp_path):
 
 
 def maker_of(shipped, folder, **options):
-    return JobMaker(shipped, Columns(shipped, {}), Places(folder), PictureIndex(None), **options)
+    own = frozenset(options.pop("own", OWN))
+    return JobMaker(shipped, Columns(shipped, {}), Places(folder), PictureIndex(None), own=own, **options)
 
 
 def maker(folder, workflow="minimal", **options):
@@ -100,7 +101,7 @@ def test_the_identity_is_the_content_of_a_picture_and_not_its_path(folder):
 def test_the_identity_is_the_same_in_another_run(folder):
     """Written down: a change of what it means would make every finished job anew."""
     nodes = {"1": {"class_type": "K", "inputs": {"seed": 1}, "_meta": {"title": "Sampler"}}}
-    (job,) = maker_of(Workflow(nodes, InputKinds(None)), folder).jobs_of(Row(2, {"name": "a", "seeds": "7"}))
+    (job,) = maker_of(Workflow(nodes, InputKinds()), folder).jobs_of(Row(2, {"name": "a", "seeds": "7"}))
     assert job.id == "5d5bb7fe72c0834450b970c7ac1cc5912007873c9a98b11a15e77b008f3953bb"
 
 
@@ -131,10 +132,13 @@ def test_where_the_photo_gives_the_size_another_format_is_refused(folder):
 
 
 def test_masks_go_into_the_alpha_channel_by_what_they_mark(folder):
-    draw_product(folder / "p.png", (50, 40), (9, 9, 9))
+    draw_product(folder / "p.png", (64, 96), (9, 9, 9))
+    mask = Image.new("L", (64, 96))
+    mask.paste(255, (5, 5, 20, 20))
+    mask.save(folder / "product_mask.png")
     row = {
         "product": "p.png",
-        "product_mask": "hidden.png",
+        "product_mask": "product_mask.png",
         "reference": "reference.png",
         "reference_mask": "hidden.png",
     }
@@ -195,7 +199,7 @@ def test_workflows_that_take_the_product_as_what_is_painted(folder):
     mask.paste(255, (0, 0, 20, 20))
     mask.save(folder / "cup_mask.png")
     row = Row(2, {"product": "cup.png", "product_mask": "cup_mask.png"})
-    (job,) = maker_of(Workflow(nodes, InputKinds(None)), folder).jobs_of(row)
+    (job,) = maker_of(Workflow(nodes, InputKinds()), folder).jobs_of(row)
     _, alpha = next(iter(job.pictures.values())).pixels()
     assert (alpha[5, 5], alpha[50, 50]) == (0, 255)
 
@@ -270,12 +274,117 @@ def test_a_workflow_with_formats_of_its_own_takes_no_others_and_says_which_it_ha
     (job,) = jobs(folder, row, name)
     assert job.size is None
     with pytest.raises(
-        RowError, match=r"this workflow makes formats of its own: .* \(Canvas 1:1\), .*; leave the formats out"
+        RowError, match=r"saves several ads, each in a format of its own \(Save the ad 1:1, .*\): leave the formats out"
     ):
         jobs(folder, row | {"formats": "64x96"}, name)
 
 
 def test_a_product_without_transparency_is_refused_before_anything_runs(folder):
     Image.new("RGB", (64, 96), (1, 2, 3)).save(folder / "photo.jpg")
-    with pytest.raises(RowError, match=r"product 'photo\.jpg' has no transparency: name its mask in product_mask"):
+    with pytest.raises(RowError, match=r"'photo\.jpg' has no transparency: name its mask in product_mask"):
         jobs(folder, {"product": "photo.jpg"}, "full")
+
+
+# --- nothing of the workflow's own under a row's name ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"prompt": "x"}, "product"),
+        ({"name": "Summe: 3 Artikel"}, "product"),
+        ({"product": "cup.png"}, "product_depth"),
+        ({"product": "cup.png", "product_depth": "reference.png", "reference": "reference.png"}, "reference_depth"),
+    ],
+)
+def test_a_row_without_what_belongs_to_it_is_refused_unless_somebody_says_so(folder, row, column):
+    with pytest.raises(
+        RowError, match=rf"gives no {column}, and the workflow's own \(.*\) does not belong to it: fill the"
+    ):
+        jobs(folder, row, "full", own=())
+    assert jobs(folder, row, "full", own=("product", "product_depth", "reference_depth"))
+    assert jobs(folder, {"reference": "reference.png"}, "minimal", own=())
+
+
+def test_an_empty_cell_of_a_column_that_the_table_has_is_no_other_rows_text(folder):
+    shipped = Workflow.read(API / "minimal.json", KINDS)
+    columns = Columns(shipped, {})
+    columns.check_header(["name", "reference", "prompt"])
+    for own, refused in ((frozenset(), True), (frozenset({"prompt"}), False)):
+        maker = JobMaker(shipped, columns, Places(folder), PictureIndex(None), own=own)
+        row = Row(2, {"reference": "reference.png"})
+        if refused:
+            with pytest.raises(RowError, match="gives no prompt, and the workflow's own"):
+                list(maker.jobs_of(row))
+        else:
+            assert len(list(maker.jobs_of(row))) == 1
+
+
+def test_a_cut_out_is_no_painted_product(folder):
+    """Where the nodes take what is transparent for the product, a cut-out's background would be pasted."""
+    nodes = json.loads((API / "full.json").read_text(encoding="utf-8"))
+    for node in nodes.values():
+        node["inputs"] |= {"product_mask_selects": "product"} if "product_mask_selects" in node["inputs"] else {}
+    with pytest.raises(
+        RowError, match=r"'cup\.png' has transparency of its own, and this workflow takes what is transparent"
+    ):
+        job_of(nodes, folder, {"product": "cup.png"})
+    mask = Image.new("L", (64, 96))
+    mask.paste(255, (5, 5, 20, 20))
+    mask.save(folder / "m.png")
+    assert job_of(nodes, folder, {"product": "cup.png", "product_mask": "m.png"})
+
+
+def test_a_mask_that_no_node_reads_is_refused(folder):
+    nodes = json.loads((API / "full.json").read_text(encoding="utf-8"))
+    photo = next(node_id for node_id, node in nodes.items() if node["_meta"]["title"] == "Product photo")
+    for node in nodes.values():
+        node["inputs"] = {name: value for name, value in node["inputs"].items() if value != [photo, 1]}
+    mask = Image.new("L", (64, 96))
+    mask.paste(255, (5, 5, 20, 20))
+    mask.save(folder / "m.png")
+    with pytest.raises(
+        RowError, match=r"product_mask would not be used: no node takes the mask of Product photo\.image"
+    ):
+        job_of(nodes, folder, {"product": "cup.png", "product_mask": "m.png"})
+
+
+def test_a_reference_that_marks_nothing_is_refused_where_a_node_wants_a_mark(folder):
+    Image.new("RGB", (50, 40), (1, 2, 3)).save(folder / "plain.jpg")
+    with pytest.raises(
+        RowError, match=r"'plain\.jpg' marks nothing to be hidden, and '.*' wants it marked: name reference_mask"
+    ):
+        jobs(folder, {"reference": "plain.jpg"}, "minimal")
+    assert jobs(folder, {"reference": "plain.jpg", "reference_mask": "hidden.png"}, "minimal")
+
+
+@pytest.mark.parametrize(
+    ("size", "alpha", "message"),
+    [
+        ((61, 96), 255, r"is 61x96, and the ad has the photo's size: give it sides that are multiples of 8"),
+        ((64, 96), 100, r"no pixel of 'p\.png' is opaque"),
+    ],
+)
+def test_a_product_that_is_bound_to_fail_is_refused_at_the_dry_run(folder, size, alpha, message):
+    image = Image.new("RGBA", size, (9, 9, 9, alpha))
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    image.save(folder / "p.png")
+    with pytest.raises(RowError, match=message):
+        jobs(folder, {"product": "p.png"}, "full")
+
+
+@pytest.mark.parametrize("text", ["64x96", "64 x 96", "64X96", "64\u00d796", "64 \u00d7 96"])
+def test_formats_as_people_write_them(text):
+    assert parse_formats(f"{text}; 128x64") == [(64, 96), (128, 64)]
+
+
+def test_a_composite_reports_for_every_job_also_where_the_host_has_its_picture(folder):
+    shipped = Workflow.read(API / "demo_formats.json", KINDS)
+    one, other = (job_of(shipped.nodes, folder, {"product": "cup.png", "name": name}) for name in ("a", "b"))
+    marks = {
+        node["inputs"]["pfv_catalogue_job"]
+        for job in (one, other)
+        for node in job.prompt(shipped, {}).values()
+        if node["class_type"] == "StrictIDComposite"
+    }
+    assert marks == {one.id[:32], other.id[:32]}

@@ -35,7 +35,7 @@ def test_a_committed_job_is_done_in_every_later_run(tmp_path):
         assert ledger.claim(ONE) == "done"
         assert ledger.claim(ONE) == "repeated"
         assert ledger.claim(OTHER) == "new"
-        assert (ledger.num_done, ledger.num_missing, ledger.num_recovered) == (1, 0, 0)
+        assert (ledger.num_done, ledger.num_gone, ledger.num_recovered) == (1, 0, 0)
     assert sorted(file.name for file in (tmp_path / "ads").iterdir()) == ["a.png", "a_2.png"]
     assert DryLedger(tmp_path).claim(ONE) == "done"
 
@@ -163,7 +163,7 @@ def test_pictures_that_are_gone_are_counted_and_not_made_again(tmp_path):
     (tmp_path / "ads" / "a.png").unlink()
     with Ledger(tmp_path) as ledger:
         assert ledger.claim(ONE) == "done"
-        assert ledger.num_missing == 1
+        assert (ledger.num_gone, ledger.is_gone(ONE)) == (1, True)
 
 
 @pytest.mark.parametrize("redo", ["missing", "failed"])
@@ -195,12 +195,40 @@ def test_a_lost_manifest_is_said_before_anything_is_made_again(tmp_path):
         Ledger(tmp_path)
 
 
-def test_lines_of_an_earlier_version_are_read_and_counted(tmp_path):
+def test_a_folder_of_an_earlier_version_is_made_again_only_where_somebody_says_so(tmp_path):
     earlier = {"job": ONE, "files": [], "checks": {"product": {"passed": False}, "size_2": {"passed": True}}}
     (tmp_path / "manifest.jsonl").write_text(json.dumps(earlier) + "\n")
+    for look in (Ledger, DryLedger):
+        with pytest.raises(LedgerError, match=r"all 1 lines of .* are an earlier version's.*--redo earlier"):
+            look(tmp_path)
+    assert DryLedger(tmp_path, frozenset(["failed", "earlier"])).claim(ONE) == "new"
+    with Ledger(tmp_path, frozenset(["earlier"])) as ledger:
+        assert (ledger.num_earlier, ledger.claim(OTHER)) == (1, "new")
+        make(ledger, OTHER, "b.png")
+    with Ledger(tmp_path) as ledger:  # from then on it is as any other
+        assert (ledger.num_earlier, ledger.num_done) == (1, 2)
+
+
+def test_a_picture_of_another_length_is_gone(tmp_path):
     with Ledger(tmp_path) as ledger:
-        assert (ledger.num_earlier, ledger.claim(ONE)) == (1, "done")
-    assert DryLedger(tmp_path, frozenset(["failed"])).claim(ONE) == "new"
+        ledger.partial("a.png").write_bytes(b"abc")
+        ledger.commit({**line(ONE), "files": [{"file": "ads/a.png", "bytes": 3}]}, ["a.png"])
+    (tmp_path / "ads" / "a.png").write_bytes(b"")
+    assert DryLedger(tmp_path).is_gone(ONE)
+    with Ledger(tmp_path, frozenset(["missing"])) as ledger:
+        assert (ledger.num_gone, ledger.claim(ONE)) == (1, "new")
+        ledger.partial("a_r2.png").write_bytes(b"abc")
+        ledger.commit({**line(ONE), "files": [{"file": "ads/a_r2.png", "bytes": 3}]}, ["a_r2.png"])
+    with Ledger(tmp_path) as ledger:
+        assert ledger.num_gone == 0
+
+
+def test_a_lock_that_is_none_is_named(tmp_path):
+    with Ledger(tmp_path):
+        pass
+    (tmp_path / ".catalogue" / "lock.sqlite").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(LedgerError, match=r"lock\.sqlite is no lock of this command .*: remove it"):
+        Ledger(tmp_path)
 
 
 def test_a_full_disk_ends_the_run_and_tears_nothing_that_a_later_line_follows(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from pfv_mepa.tests.catalogue.harness import KINDS
 SHIPPED = sorted((PACK_ROOT / "workflows" / "api").glob("*.json"))
 NODE = {
     "text": ["STRING", {"multiline": True}],
-    "seed": ["INT", {"default": 0}],
+    "seed": ["INT", {"default": 0, "min": 0, "max": 9}],
     "cfg": ["FLOAT", {}],
     "on": ["BOOLEAN"],
     "old": [["a", "b"]],
@@ -26,7 +26,7 @@ NODE = {
 }
 SAVE = {"images": ["IMAGE"], "filename_prefix": ["STRING"]}
 HERE = InputKinds({"Node": {"input": {"required": NODE}}, "SaveImage": {"input": {"required": SAVE}}})
-UNKNOWN = InputKinds(None)
+UNKNOWN = InputKinds()
 
 
 def workflow(**inputs):
@@ -86,12 +86,11 @@ def test_titles_that_repeat_are_told_apart_by_id():
         ("text", "b", "b"),
         ("seed", "7", 7),
         ("seed", 7.0, 7),
-        ("seed", 2**63, 2**63),
         ("cfg", "7.5", 7.5),
         ("cfg", 3, 3.0),
         ("on", "False", False),
         ("on", True, True),
-        ("old", "c", "c"),  # another server may have it
+        ("seed", "2.0", 2),  # as pandas writes it
         ("new", "2", 2),
     ],
 )
@@ -112,7 +111,13 @@ def test_a_value_takes_the_kind_that_the_server_names(name, value, expected):
         ("cfg", "much", "a number"),
         ("cfg", "inf", "a number"),
         ("on", "yes", "true or false"),
-        ("old", 3, "text"),
+        ("old", 3, "one of a, b, got 3"),
+        ("old", "c", "one of a, b, got 'c'"),
+        ("seed", "-1", "0 to 9, got -1"),
+        ("seed", 10, "0 to 9"),
+        ("seed", "1_0", "a whole number"),
+        ("seed", "\u0661", "a whole number"),
+        ("cfg", "2,5", "a number, with a point, got '2,5'"),
         ("model", "x", "MODEL, which a catalogue cannot set"),
     ],
 )
@@ -216,3 +221,15 @@ def test_identity_of_the_file_is_its_json(tmp_path):
     file = tmp_path / "w.json"
     file.write_text("\ufeff" + json.dumps(workflow().nodes), encoding="utf-8")
     assert Workflow.read(file, KINDS).nodes == workflow().nodes
+
+
+def test_the_choices_are_those_of_all_servers():
+    other = {"Node": {"input": {"required": {"old": [["b", "c"]]}}}}
+    both = InputKinds({"Node": {"input": {"required": NODE}}}, other)
+    assert both.of("Node", "old").choices == ("a", "b", "c")
+    assert coerced("Node.old", both.of("Node", "old"), "a", "c") == "c"
+
+
+def test_what_saves_is_what_takes_a_name_for_files():
+    assert workflow().savers == ["2"]
+    assert Workflow({"1": {"class_type": "PreviewImage", "inputs": {}}}, KINDS).savers == []

@@ -24,7 +24,7 @@ def rows(tmp_path, content, name="c.csv", **options):
 
 
 def used(aliases=None):
-    return Columns(Workflow(NODES, InputKinds(None)), {}, aliases)
+    return Columns(Workflow(NODES, InputKinds()), {}, aliases)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

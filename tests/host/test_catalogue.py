@@ -17,8 +17,8 @@ from PIL import Image
 
 from headless.ad.check_ad import embedded_prompt
 from headless.ad.pictures import DEMO_INPUTS
-from headless.ad.workflow import the_node
-from headless.host.find import require_host
+from headless.ad.workflow import load_prompt, the_node
+from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import running_host
 from pfv_mepa.tests.catalogue.harness import ENVIRONMENT, command, manifest, num_lines, run, run_and_kill
 from pfv_mepa.tests.demo_weights import copy_pack
@@ -98,10 +98,28 @@ def test_killed_command_killed_server_every_ad_once_and_exact(servers, tmp_path)
 
 def test_what_the_host_rejects_is_reported_with_its_words(servers, tmp_path):
     """The first server alone: the test before may have killed the other."""
+    nodes = load_prompt(PACK_ROOT / "workflows" / "api" / "demo_minimal.json")
+    nodes["900"] = {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}}  # a model where an image belongs
+    (tmp_path / "wrong.json").write_text(json.dumps(nodes))
     catalogue = tmp_path / "catalogue.csv"
-    catalogue.write_text("name,prompt,Sampler.steps,Sampler.sampler_name\ngood,x,1,euler\nbad,x,1,nonsense\n")
+    catalogue.write_text("name,prompt,Sampler.steps\nbad,x,1\n")
+    line = command(catalogue, tmp_path / "out", [servers[0].url])
+    line[line.index("--workflow") + 1] = str(tmp_path / "wrong.json")
+    result = run(line)
+    assert result.returncode == 1
+    assert "line 2, bad: given up: the server rejected the workflow" in result.stderr
+    assert "node 900 (PreviewImage): Return type mismatch between linked nodes" in result.stderr
+    assert manifest(tmp_path / "out") == []
+
+
+def test_what_a_server_does_not_offer_is_a_bad_row(servers, tmp_path):
+    catalogue = tmp_path / "catalogue.csv"
+    catalogue.write_text(
+        "name,prompt,Sampler.steps,Sampler.sampler_name\ngood,x,1,euler\nbad,x,1,eulr\nbad,x,-1,euler\n"
+    )
     result = run(command(catalogue, tmp_path / "out", [servers[0].url], workflow="demo_minimal"))
     assert result.returncode == 1
-    assert "line 3, bad: given up: the server rejected the workflow" in result.stderr
-    assert "Value not in list" in result.stderr
+    assert "line 3: Sampler.sampler_name takes one of euler, " in result.stderr
+    assert "(did you mean 'euler'?), got 'eulr'" in result.stderr
+    assert "line 4: Sampler.steps takes 1 to 10000, got -1" in result.stderr
     assert [found["name"] for found in manifest(tmp_path / "out")] == ["good"]

@@ -14,10 +14,10 @@ from typing import Any
 from ..sources.places import Places
 from ..sources.safe_paths import slug
 from ..sources.source import SourceError
-from ..table.columns import FORMATS, MASKS, NAME, SEEDS, Columns
+from ..table.columns import DEPTHS, FORMATS, MASKS, NAME, SEEDS, Columns
 from ..table.rows import Row
 from ..workflow.input_kinds import SAVED_AS, coerced, normalised
-from ..workflow.named_inputs import NamedInput, Prompt, UnknownInputError, Workflow
+from ..workflow.named_inputs import NamedInput, Prompt, UnknownInputError, Workflow, title_of
 from .pictures import Picture, PictureError, PictureIndex, White, read_picture
 
 IDENTITY = 2  # goes into every hash and every line of the manifest: a change of what a job means makes other jobs
@@ -26,7 +26,9 @@ MAX_SEED = 2**64 - 1
 MAX_SIDE = 16_384
 LATENT_STEP = 8  # pixels of a latent's cell: other sides would be cut off silently
 SEED_INPUTS = ("seed", "noise_seed")
-CANVAS = "PFVAdCanvas"
+NEEDED = ("product", "product_depth", "reference", "reference_depth", "prompt")
+CANVAS, COMPOSITE, REBINARIZE = "PFVAdCanvas", "StrictIDComposite", "PFVMaskRebinarize"
+REPORT_MARK = "pfv_catalogue_job"
 
 Size = tuple[int, int]  # width, height
 
@@ -71,7 +73,13 @@ class Job:
             uploaded: what the server calls each picture.
             mark: another one makes the server save anew what it believes to have saved.
         """
-        return workflow.filled({**self.values, **uploaded}, f"pfv_catalogue/{self.id[:32]}{mark}")
+        prompt = workflow.filled({**self.values, **uploaded}, f"pfv_catalogue/{self.id[:32]}{mark}")
+        for node in prompt.values():
+            if node["class_type"] == COMPOSITE:
+                # A host leaves a node out of its history whose result it has already: an input that no node knows, and that
+                # its cache sees, makes it paste, and report, for this job too.
+                node["inputs"][REPORT_MARK] = f"{self.id[:32]}{mark}"
+        return prompt
 
     def seeds(self, workflow: Workflow) -> dict[str, Any]:
         """Every seed that is posted, by the name of its input."""
@@ -89,6 +97,7 @@ class JobMaker:
         index: which pictures were read before.
         formats: of rows that name none, as they would stand in the column.
         seeds: of rows that name none.
+        own: columns that a row may leave out although without them an ad would show what the workflow happens to hold.
     """
 
     def __init__(
@@ -99,7 +108,9 @@ class JobMaker:
         index: PictureIndex,
         formats: str = "",
         seeds: str = "",
+        own: frozenset[str] = frozenset(),
     ) -> None:
+        self._own = own
         self.workflow = workflow
         self._columns = columns
         self._places = places
@@ -144,15 +155,46 @@ class JobMaker:
         return formats or [None], seeds or [None]
 
     def _job(self, row: Row, size: Size | None, seed: int | None) -> Job:
+        self._check_is_whole(row)
         pictures = self._pictures(row, size)
         values = self._values(row)
         if size:
             values |= self._size_values(size, pictures)
+        else:
+            self._check_photo_is_the_canvas(pictures)
         if seed is not None:
             values |= self._set("seed", seed)
         name = self._name(row, pictures)
         job_id = identity(self.workflow, name, values, {named: picture.sha256 for named, picture in pictures.items()})
         return Job(job_id, row.line, name, size, seed, values, pictures)
+
+    def _check_is_whole(self, row: Row) -> None:
+        """Refuse a row whose ad would show the workflow's own product, look, text or depth under the row's name."""
+        for column in NEEDED:
+            if column in row.fields or column in self._own or not self._columns.takes(column):
+                continue
+            named = [str(named) for named in self._columns.targets(column)]
+            if any(name in row.fields for name in named):
+                continue
+            owner = DEPTHS.get(column, "")
+            if (
+                column == "product"
+                or (owner and owner in row.fields)
+                or (not owner and self._columns.is_in_table(column))
+            ):
+                raise RowError(
+                    f"gives no {column}, and the workflow's own ({named[0]}) does not belong to it: fill the column, or say "
+                    f"--own {column} where it does"
+                )
+
+    def _check_photo_is_the_canvas(self, pictures: dict[NamedInput, Picture]) -> None:
+        """Refuse a photo whose pixels are pasted where they stand, but whose sides no latent has."""
+        for named, picture in pictures.items():
+            if any(side % LATENT_STEP for side in picture.size) and is_pasted(self.workflow, named):
+                raise RowError(
+                    f"{picture.name!r} is {picture.size[0]}x{picture.size[1]}, and the ad has the photo's size: give it sides "
+                    f"that are multiples of {LATENT_STEP}, or take a workflow with an ad canvas"
+                )
 
     def _filling(self, row: Row) -> Iterator[tuple[str, list[NamedInput]]]:
         """Columns that fill inputs; one that names its input comes after, and so outranks, one that has several."""
@@ -196,27 +238,47 @@ class JobMaker:
         whites = {white_of(self.workflow, named) or usual for named in loaders}
         if mask is not None and len(whites) > 1:
             raise RowError(f"{column}_mask: the nodes that load it disagree in what a mask selects; map one of them")
+        if mask is not None and not any(readers_of_mask(self.workflow, named) for named in loaders):
+            raise RowError(f"{column}_mask would not be used: no node takes the mask of {loaders[0]}")
         white = next(iter(whites))
         source = self._places.source(_for_format(column, value, size))
         mask_source = self._places.source(_for_format(f"{column}_mask", mask, size)) if mask is not None else None
         picture = read_picture(source, mask_source, white, self._index)
-        if column == "product" and picture.is_opaque and any(cuts_out(self.workflow, named) for named in loaders):
-            raise RowError(
-                f"product {source.name!r} has no transparency: name its mask in product_mask, or give a cut-out"
-            )
+        for named in loaders:
+            self._check_mask(picture, named)
         return picture
 
+    def _check_mask(self, picture: Picture, named: NamedInput) -> None:
+        """Refuse a picture in which the nodes that take its mask would find none, or read it the wrong way round."""
+        cutting, hiding = cuts_out(self.workflow, named), hides(self.workflow, named)
+        if cutting and picture.is_opaque:
+            raise RowError(f"{picture.name!r} has no transparency: name its mask in product_mask, or give a cut-out")
+        if cutting and picture.mask is None and white_of(self.workflow, named) == "transparent":
+            raise RowError(
+                f"{picture.name!r} has transparency of its own, and this workflow takes what is transparent for the product "
+                "(product_mask_selects: product): give product_mask, white = product, or let the nodes select background"
+            )
+        if cutting and not picture.num_opaque and picture.white == "opaque":
+            raise RowError(f"no pixel of {picture.name!r} is opaque: nothing of it could be exact")
+        if hiding and picture.is_opaque:
+            raise RowError(
+                f"{picture.name!r} marks nothing to be hidden, and {hiding[0]!r} wants it marked: name reference_mask, white = "
+                "hidden, or unplug the mask from that node"
+            )
+
     def _size_values(self, size: Size, pictures: dict[NamedInput, Picture]) -> dict[NamedInput, Any]:
+        if len(self.workflow.savers) > 1:
+            titles = ", ".join(title_of(self.workflow.nodes[node_id]) for node_id in self.workflow.savers)
+            raise RowError(
+                f"this workflow saves several ads, each in a format of its own ({titles}): leave the formats out"
+            )
         if self._columns.takes("width") and self._columns.takes("height"):
             values = self._set("width", size[0]) | self._set("height", size[1])
             in_latents = any("Latent" in named.class_type for named in values)
             return values if not in_latents else _checked_step(size, values)
-        if canvases := [
-            named for named in self.workflow.inputs if named.class_type == CANVAS and named.name == "format"
-        ]:
-            own = ", ".join(f"{self.workflow.value(named)} ({named.title})" for named in canvases)
+        if any(node["class_type"] == CANVAS for node in self.workflow.nodes.values()):
             raise RowError(
-                f"this workflow makes formats of its own: {own}; leave the formats out, or map width and height to one canvas"
+                "this workflow places the product on a canvas: map width and height to it, or leave the formats out"
             )
         products = {picture for named, picture in pictures.items() if named in self._columns.targets("product")}
         if not products:
@@ -269,7 +331,12 @@ def white_of(workflow: Workflow, photo: NamedInput) -> White | None:
 
     A node with `product_mask_selects` takes the product as what is opaque (a cut-out) or as what is transparent (painted).
     """
-    choices = {node["inputs"].get("product_mask_selects") for node in _mask_readers(workflow, photo)} - {None}
+    readers = [
+        workflow.nodes[node_id]["inputs"]
+        for node_id, names in readers_of_mask(workflow, photo).items()
+        if "product_mask" in names
+    ]
+    choices = {inputs.get("product_mask_selects") for inputs in readers} - {None}
     if len(choices) > 1:
         raise RowError(f"the workflow's nodes disagree in product_mask_selects of {photo}: {sorted(map(str, choices))}")
     if not choices:
@@ -279,12 +346,29 @@ def white_of(workflow: Workflow, photo: NamedInput) -> White | None:
 
 def cuts_out(workflow: Workflow, photo: NamedInput) -> bool:
     """Whether some node takes a product out of a picture by its mask."""
-    return bool(_mask_readers(workflow, photo))
+    return any("product_mask" in names for names in readers_of_mask(workflow, photo).values())
 
 
-def _mask_readers(workflow: Workflow, photo: NamedInput) -> list[dict[str, Any]]:
-    link = [photo.node_id, 1]
-    return [node for node in workflow.nodes.values() if node["inputs"].get("product_mask") == link]
+def hides(workflow: Workflow, reference: NamedInput) -> list[str]:
+    """Titles of the nodes that hide what a picture's mask marks."""
+    readers = readers_of_mask(workflow, reference)
+    return [title_of(node) for node_id in readers if (node := workflow.nodes[node_id])["class_type"] == REBINARIZE]
+
+
+def readers_of_mask(workflow: Workflow, picture: NamedInput) -> dict[str, list[str]]:
+    """Node id -> the inputs that take a loader's mask."""
+    link = [picture.node_id, 1]
+    found = {
+        node_id: [name for name, value in node["inputs"].items() if value == link]
+        for node_id, node in workflow.nodes.items()
+    }
+    return {node_id: names for node_id, names in found.items() if names}
+
+
+def is_pasted(workflow: Workflow, photo: NamedInput) -> bool:
+    """Whether a composite pastes a photo's pixels where they stand, on no canvas."""
+    composites = [node["inputs"] for node in workflow.nodes.values() if node["class_type"] == COMPOSITE]
+    return any(inputs.get("product") == [photo.node_id, 0] and "canvas" not in inputs for inputs in composites)
 
 
 def _in_column(column: str, parse: Any, value: Any) -> Any:
@@ -300,8 +384,9 @@ def parse_formats(value: Any) -> list[Size]:
     Raises:
         RowError: something else, or one format twice.
     """
-    items = _items(value)
-    found = [_size(item) for item in items]
+    if isinstance(value, str):
+        value = re.sub(r"(?<=\d)\s*[xX\u00d7]\s*(?=\d)", "x", value)  # 128 x 96, and with the sign for times
+    found = [_size(item) for item in _items(value)]
     return _distinct("format", found)
 
 

@@ -27,42 +27,51 @@ class JobIndex:
         self._table.execute("PRAGMA journal_mode = OFF")
         self._table.execute("PRAGMA synchronous = OFF")
         self._table.execute(
-            "CREATE TABLE jobs (id BLOB PRIMARY KEY, times INTEGER, done INTEGER, seen INTEGER) WITHOUT ROWID"
+            "CREATE TABLE jobs (id BLOB PRIMARY KEY, times INTEGER, done INTEGER, seen INTEGER, gone INTEGER) WITHOUT ROWID"
         )
 
     def claim(self, job_id: str) -> Claim:
         """What is to be done with a job: `new` or, when it is marked as done, `done`; from the second time on `repeated`."""
-        times, done, seen = self._state(job_id)
+        times, done, seen, gone = self._state(job_id)
         if seen:
             return "repeated"
-        self._write(job_id, times, done, True)
+        self._write(job_id, times, done, True, gone)
         return "done" if done else "new"
 
     def is_done(self, job_id: str) -> bool:
         """Whether a job is marked as done."""
         return self._state(job_id)[1]
 
+    def is_gone(self, job_id: str) -> bool:
+        """Whether a picture of a job's last making is gone."""
+        return self._state(job_id)[3]
+
     def times(self, job_id: str) -> int:
         """How often a job was made."""
         return self._state(job_id)[0]
 
-    def mark_made(self, job_id: str, counts: bool = True) -> None:
+    def num_gone(self) -> int:
+        """How many jobs there are of whose last making a picture is gone."""
+        with self._guard:
+            return int(self._table.execute("SELECT COUNT(*) FROM jobs WHERE gone").fetchone()[0])
+
+    def mark_made(self, job_id: str, counts: bool = True, gone: bool = False) -> None:
         """Remember that a job was made once more; `counts` says whether it is done with that."""
-        times, _, seen = self._state(job_id)
-        self._write(job_id, times + 1, counts, seen)
+        times, _, seen, _ = self._state(job_id)
+        self._write(job_id, times + 1, counts, seen, gone)
 
     def close(self) -> None:
         """Let go of the file."""
         self._table.close()
 
-    def _state(self, job_id: str) -> tuple[int, bool, bool]:
-        """How often made, done, and seen in this run."""
+    def _state(self, job_id: str) -> tuple[int, bool, bool, bool]:
+        """How often made, done, seen in this run, and gone."""
         with self._guard:
-            query = "SELECT times, done, seen FROM jobs WHERE id = ?"
+            query = "SELECT times, done, seen, gone FROM jobs WHERE id = ?"
             found = self._table.execute(query, (bytes.fromhex(job_id),)).fetchone()
-        return (int(found[0]), bool(found[1]), bool(found[2])) if found else (0, False, False)
+        return (int(found[0]), bool(found[1]), bool(found[2]), bool(found[3])) if found else (0, False, False, False)
 
-    def _write(self, job_id: str, times: int, done: bool, seen: bool) -> None:
+    def _write(self, job_id: str, times: int, done: bool, seen: bool, gone: bool) -> None:
         with self._guard:
-            row = (bytes.fromhex(job_id), times, int(done), int(seen))
-            self._table.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?)", row)
+            row = (bytes.fromhex(job_id), times, int(done), int(seen), int(gone))
+            self._table.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?)", row)

@@ -29,7 +29,7 @@ from .job_index import Claim, JobIndex
 from .lines import passed
 
 MANIFEST, FAILURES, ADS, WORKFLOWS, STATE = "manifest.jsonl", "failures.jsonl", "ads", "workflows", ".catalogue"
-Redo = Literal["missing", "failed"]
+Redo = Literal["missing", "failed", "earlier"]
 
 
 class LedgerError(RuntimeError):
@@ -41,21 +41,22 @@ class Ledger:
 
     Args:
         out: made where absent.
-        redo: which finished jobs do not count: those of which a picture is missing, those that failed a check.
+        redo: which finished jobs do not count: those of which a picture is missing, those that failed a check, those of an
+            earlier version, which cannot be recognised.
 
     Attributes:
         num_done: lines of the ledger.
-        num_missing: of them, those of which a picture is gone.
         num_recovered: pictures of an interrupted run that were put in their place.
         num_earlier: lines of an earlier version, whose jobs are known by something else: what they made is not recognised.
 
     Raises:
-        LedgerError: another run works in it, its ledger is damaged in the middle, or there are pictures without a ledger.
+        LedgerError: another run works in it, its ledger is damaged in the middle, there are pictures without a ledger, or all
+            of it is an earlier version's and nobody said that it is to be made again.
     """
 
     def __init__(self, out: Path, redo: frozenset[Redo] = frozenset()) -> None:
         self.out = out
-        self.num_done = self.num_missing = self.num_recovered = self.num_earlier = 0
+        self.num_done = self.num_recovered = self.num_earlier = 0
         self._redo = redo
         self._writing = Lock()
         self._is_broken = False
@@ -81,6 +82,7 @@ class Ledger:
             self._under_way = _open_entries(state / "sent.jsonl")
             self._manifest = stack.enter_context((out / MANIFEST).open("a+b"))
             self._read_manifest(out / MANIFEST)
+            _check_kind(out, self.num_done, self.num_earlier, redo)
             self._sent = stack.enter_context(_rewritten(state / "sent.jsonl", self._under_way))
             self._copied = stack.enter_context((state / "copied.txt").open("a+b"))
             self._failures = stack.enter_context((out / FAILURES).open("wb"))
@@ -103,6 +105,15 @@ class Ledger:
     def under_way(self, job_id: str) -> tuple[str, str] | None:
         """Server and prompt id of a job that an earlier run had sent and not finished."""
         return self._under_way.get(job_id)
+
+    @property
+    def num_gone(self) -> int:
+        """Jobs of whose last making a picture is gone."""
+        return self._index.num_gone()
+
+    def is_gone(self, job_id: str) -> bool:
+        """Whether a picture of a job's last making is gone."""
+        return self._index.is_gone(job_id)
 
     def times(self, job_id: str) -> int:
         """How often the ledger has a job."""
@@ -225,9 +236,8 @@ class Ledger:
             end, is_whole = line_end, has_newline
             self.num_done += 1
             self.num_earlier += line.get("identity") != IDENTITY
-            num_missing = self._finish_publishing(file, number, line)
-            self.num_missing += num_missing > 0
-            self._index.mark_made(line["job"], _counts(line, num_missing > 0, self._redo))
+            is_gone = self._finish_publishing(file, number, line) > 0
+            self._index.mark_made(line["job"], _counts(line, is_gone, self._redo), is_gone)
         self._manifest.truncate(end)
         if not is_whole:
             self._manifest.write(b"\n")
@@ -247,7 +257,7 @@ class Ledger:
             if self.is_free(name) and self.partial(name).is_file():
                 self._publish(name)
                 self.num_recovered += 1
-            elif self.is_free(name):
+            elif not is_whole(self.out / ADS / name, entry):
                 num_missing += 1
         return num_missing
 
@@ -266,16 +276,23 @@ class DryLedger:
     def __init__(self, out: Path, redo: frozenset[Redo] = frozenset()) -> None:
         self._index = JobIndex(None)
         _check_not_lost(out)
+        num_done = num_earlier = 0
         file = out / MANIFEST
         if file.is_file():
             with file.open("rb") as manifest:
                 for _, line, _, _ in _manifest_lines(manifest, file):
-                    is_missing = any(not os.path.lexists(out / str(entry["file"])) for entry in line["files"])
-                    self._index.mark_made(line["job"], _counts(line, is_missing, redo))
+                    num_done, num_earlier = num_done + 1, num_earlier + (line.get("identity") != IDENTITY)
+                    is_gone = not all(is_whole(out / str(entry["file"]), entry) for entry in line["files"])
+                    self._index.mark_made(line["job"], _counts(line, is_gone, redo), is_gone)
+        _check_kind(out, num_done, num_earlier, redo)
 
     def claim(self, job_id: str) -> Claim:
         """As `Ledger.claim`."""
         return self._index.claim(job_id)
+
+    def is_gone(self, job_id: str) -> bool:
+        """As `Ledger.is_gone`."""
+        return self._index.is_gone(job_id)
 
     def under_way(self, job_id: str) -> None:
         """Nothing: a dry run takes nothing up."""
@@ -284,9 +301,27 @@ class DryLedger:
         """Nothing: a dry run writes no failures."""
 
 
-def _counts(line: Mapping[str, Any], is_missing: bool, redo: frozenset[Redo]) -> bool:
+def is_whole(file: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether a picture is there, as long as the manifest says."""
+    try:
+        length = file.stat().st_size
+    except OSError:
+        return False
+    return length == entry.get("bytes", length)
+
+
+def _counts(line: Mapping[str, Any], is_gone: bool, redo: frozenset[Redo]) -> bool:
     """Whether a job is done with a line of the manifest."""
-    return not ("missing" in redo and is_missing) and not ("failed" in redo and not passed(line))
+    return not ("missing" in redo and is_gone) and not ("failed" in redo and not passed(line))
+
+
+def _check_kind(out: Path, num_done: int, num_earlier: int, redo: frozenset[Redo]) -> None:
+    """A folder of an earlier version is made again as a whole, so somebody must want that. Afterwards it is as any other."""
+    if num_earlier and num_earlier == num_done and "earlier" not in redo:
+        raise LedgerError(
+            f"all {num_earlier} lines of {out / MANIFEST} are an earlier version's, which knew a job by other things: what they "
+            "made is not recognised. Choose another --out, or say --redo earlier to make all of it again, beside it"
+        )
 
 
 def _check_not_lost(out: Path) -> None:
@@ -313,7 +348,11 @@ def _locked(file: Path, out: Path) -> sqlite3.Connection:
     try:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise CannotWriteError(f"{file}: {error}") from error
         raise LedgerError(f"another run is writing to {out}: wait for it, or choose another --out ({error})") from error
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(f"{file} is no lock of this command ({error}): remove it") from error
     return connection
 
 

@@ -75,6 +75,15 @@ def write_sheet(out: Path) -> Path:
     return place
 
 
+def check_sheet(out: Path) -> None:
+    """Look whether the page can be written in a folder, which may be absent.
+
+    Raises:
+        LedgerError: what lies in its place is not the command's own.
+    """
+    _check_place(out / SHEET)
+
+
 def _check_place(place: Path) -> None:
     if place.is_symlink():
         raise LedgerError(f"{place} is a link: this command writes to files of its own only")

@@ -58,12 +58,12 @@ class LocalFile:
     max_bytes: int = MAX_BYTES
 
     def version(self) -> str:
-        """Length, time of the last change and number of the file: another file in its place is another version."""
+        """Length, times of the last changes and number of the file: other bytes, or another file, are another version."""
         try:
             status = self.path.stat()
         except OSError as error:
             raise SourceError(f"{self.name!r} cannot be read any more: {_reason(error)}") from error
-        return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+        return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
     def read(self) -> bytes:
         """All of it, unless it is larger than allowed, however long the system says it is."""

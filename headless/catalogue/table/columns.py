@@ -12,12 +12,16 @@ from ..workflow.named_inputs import NamedInput, UnknownInputError, Workflow
 
 NAME = "name"
 FORMATS, SEEDS = "formats", "seeds"
+PICTURES = ("product", "product_depth", "reference", "reference_depth")
+DEPTHS = {"product_depth": "product", "reference_depth": "reference"}  # depth column -> the picture it is the depth of
 MASKS = {"product_mask": "product", "reference_mask": "reference"}  # mask column -> the picture it belongs to
 
 # Column -> the inputs it fills where a workflow has them; * stands for anything. Titles are those of the shipped workflows.
 PLACES: dict[str, tuple[str, ...]] = {
     "product": ("Product photo.image",),
+    "product_depth": ("Product depth.image",),
     "reference": ("Reference.image", "Background reference.image", "Table reference.image"),
+    "reference_depth": ("Background reference depth.image",),
     "prompt": ("Prompt.text",),
     "negative_prompt": ("Negative prompt.text",),
     "seed": ("Sampler.seed", "Sampler *.seed"),
@@ -61,7 +65,7 @@ class Columns:
         }
         for column, names in mapping.items():
             self._targets[column] = [workflow.find(name) for name in names]
-        for column in MASKS.values():
+        for column in PICTURES:
             for named in self._targets[column]:
                 if workflow.kinds.are_known and not named.is_picture:
                     raise ValueError(
@@ -74,6 +78,7 @@ class Columns:
         for column in self._aliases:
             self._check_place(column)
         self._ignored: dict[str, None] = {}
+        self._in_table: set[str] = set()
 
     @property
     def ignored(self) -> list[str]:
@@ -105,6 +110,10 @@ class Columns:
         raise UnknownInputError(
             f"the workflow has no place for {column!r}: give one with --map {column}='<node title>.<input>'; inputs: {free}"
         )
+
+    def is_in_table(self, column: str) -> bool:
+        """Whether a table that was looked at has a column of ours."""
+        return column in self._in_table
 
     def takes(self, column: str) -> bool:
         """Whether the workflow has a place for a standard column."""
@@ -155,6 +164,7 @@ class Columns:
         unused = (name for name in dict.fromkeys(names) if name and not self.filled_by(name))
         ignored = [name for name in unused if name not in self._ignored]
         self._ignored |= dict.fromkeys(ignored)
+        self._in_table.update(column for name in names for column in self.filled_by(name))
         return ignored
 
     def said_of_ignored(self, ignored: Sequence[str]) -> str:

@@ -50,13 +50,11 @@ class ProductPlace:
     Attributes:
         composite: its id.
         photo: the input with the product photo, whose alpha is the mask; None where the photo is placed on a canvas first.
-        selects: what the mask of the photo selects: product or background.
         erode: pixels taken off the mask's rim.
     """
 
     composite: str
     photo: NamedInput | None
-    selects: str
     erode: int
 
 
@@ -87,9 +85,7 @@ def product_place(workflow: Workflow, prompt: Prompt, node_id: str) -> ProductPl
     erode = inputs.get("erode")
     if not isinstance(erode, int):
         photo = None  # another node says how much: the composite alone knows
-    return ProductPlace(
-        composite_id, photo, str(inputs.get("product_mask_selects")), erode if isinstance(erode, int) else 0
-    )
+    return ProductPlace(composite_id, photo, erode if isinstance(erode, int) else 0)
 
 
 def check_ad(
@@ -119,7 +115,8 @@ def check_ad(
 
 def _by_file(ad: SavedAd, picture: Picture, place: ProductPlace) -> dict[str, Any]:
     photo, alpha = picture.pixels()
-    opacity = alpha if place.selects == "background" else 255 - alpha
+    # By what the row says, however the workflow's nodes read it: a cut-out's opaque part, or what a mask's white marks.
+    opacity = alpha if picture.mask is None or picture.white == "opaque" else 255 - alpha
     try:
         found = measure_file(ad.pixels, photo, opacity, place.erode)
     except ValueError as error:
@@ -144,11 +141,31 @@ def _by_node(texts: list[str]) -> dict[str, Any]:
 
 
 def _photo(workflow: Workflow, composite: Mapping[str, Any]) -> NamedInput | None:
-    """The photo that both the composite's product and its mask come from."""
-    match composite.get("product"), composite.get("product_mask"):
-        case [photo, 0], [mask, 1] if photo == mask:
+    """The photo whose pixels a composite pastes where they stand."""
+    match composite.get("product"):
+        case [photo, 0]:
             return next((named for named in workflow.inputs if named.is_picture and named.node_id == photo), None)
     return None
+
+
+def unchecked(workflow: Workflow) -> list[str]:
+    """Titles of the nodes that save what a composite's picture became after it: what they save is not compared."""
+    return [
+        title_of(workflow.nodes[node_id])
+        for node_id in workflow.savers
+        if product_place(workflow, workflow.nodes, node_id) is None and _comes_from_composite(workflow.nodes, node_id)
+    ]
+
+
+def _comes_from_composite(prompt: Prompt, node_id: str) -> bool:
+    seen, to_do = set[str](), [node_id]
+    while to_do:
+        current = to_do.pop()
+        if current in seen or current not in prompt:
+            continue
+        seen.add(current)
+        to_do += [str(value[0]) for value in prompt[current]["inputs"].values() if isinstance(value, list) and value]
+    return any(prompt[found]["class_type"] == COMPOSITE for found in seen)
 
 
 def _linked(prompt: Prompt, node: Mapping[str, Any], name: str) -> tuple[str, dict[str, Any]]:

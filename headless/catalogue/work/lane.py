@@ -26,6 +26,7 @@ from ...server.errors import (
     RejectedError,
     ServerDownError,
     ServerError,
+    ServerFaultError,
 )
 from ..job.pictures import Picture, PictureError
 from ..kept.copies import Copies
@@ -42,6 +43,8 @@ REMEMBERED_UPLOADS = 4096  # names of pictures that a server has; others are sen
 DOWNLOAD_TRIES = 3
 LOOK_AT_QUEUE_EVERY = 0.5  # seconds, while others use the server
 LONGEST_PROBE = 30.0
+FAULTS_IN_A_ROW, LONGEST_REST = 5, 120.0  # seconds
+REFUSALS = ("ValueError", "TypeError")  # a node's own words about its inputs
 FIRST_GUESS = 1.0  # seconds a job takes, before one was timed
 
 
@@ -134,6 +137,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         self._later: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
+        self._num_faults = 0
         self._uploading = asyncio.Lock()  # two jobs often share a picture
 
     async def run(self) -> None:
@@ -207,7 +211,8 @@ class Lane:
                 ticket.mark = f"_{uuid.uuid4().hex[:8]}"
             ticket.attempts += 1
             ticket.resume = None
-            await self._failed(ticket, str(error), ticket.attempts >= self._settings.attempts)
+            await self._count_faults(error)
+            await self._failed(ticket, str(error), self._is_last(ticket, error))
         except LostError as error:
             ticket.losses += 1
             ticket.resume = None
@@ -227,6 +232,7 @@ class Lane:
             reason = f"{type(error).__name__}: {error}"
             await self._failed(ticket, reason, ticket.attempts >= self._settings.attempts)
         else:
+            self._num_faults = 0
             self._watcher.made(url, line)
             await self._queue.finish()
         finally:
@@ -339,7 +345,13 @@ class Lane:
     async def _fetch(self, ticket: Ticket, finished: Finished) -> Delivery:
         """Download and check every image."""
         received = []
-        for number, image in enumerate(finished.images, 1):
+        order = list(
+            self._settings.workflow.nodes
+        )  # the history has them as they were run, which may be another order each time
+        images = sorted(
+            finished.images, key=lambda image: order.index(image.node_id) if image.node_id in order else len(order)
+        )
+        for number, image in enumerate(images, 1):
             raw = self._ledger.partial(f"{ticket.job.id}.{number}")
             received.append(Received(image.node_id, raw, await self._whole(image, raw)))
         job, times = ticket.job, self._ledger.times(ticket.job.id)
@@ -380,6 +392,30 @@ class Lane:
         task = self._queue.put_back_later(ticket)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
+
+    def _is_last(self, ticket: Ticket, error: Exception) -> bool:
+        """Whether a failed job is given up. What a node refuses it refuses again: each server is asked once."""
+        refused = isinstance(error, FailedError) and error.exception_type in REFUSALS
+        if refused and self._queue.all_alive_in(ticket.avoid | {self._server.url}):
+            return True
+        return ticket.attempts >= self._settings.attempts
+
+    async def _count_faults(self, error: Exception) -> None:
+        """A server that answers request after request with errors of its own gets no job for a while, each time for longer."""
+        if not isinstance(error, ServerFaultError):
+            return
+        self._num_faults += 1
+        if self._num_faults >= FAULTS_IN_A_ROW and not (self._probe and not self._probe.done()):
+            seconds = min(LONGEST_REST, 2.0 ** (self._num_faults - FAULTS_IN_A_ROW + 1))
+            self._watcher.says(
+                self._server.url, f"{self._num_faults} errors of its own in a row; it gets no job for a while"
+            )
+            await self._queue.set_alive(self._server.url, False)
+            self._probe = asyncio.create_task(self._rest(seconds))
+
+    async def _rest(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._come_back()
 
     async def _give_up(self, ticket: Ticket, reason: str) -> None:
         job = ticket.job

@@ -56,6 +56,7 @@ class Tally:
         made: jobs added to the ledger by this run.
         pictures: that these jobs saved.
         earlier: jobs of this catalogue that were in the ledger.
+        gone: of these, those of which a picture is not there any more.
         repeated: jobs that the catalogue has more than once.
         failed: jobs given up.
         product_checked: pictures whose product was compared with its photo.
@@ -69,6 +70,7 @@ class Tally:
     made: int = 0
     pictures: int = 0
     earlier: int = 0
+    gone: int = 0
     repeated: int = 0
     failed: int = 0
     product_checked: int = 0
@@ -79,7 +81,7 @@ class Tally:
     @property
     def all_well(self) -> bool:
         """Whether every row became all of its ads, as asked."""
-        return not (self.bad_rows or self.failed or self.not_as_asked or self.not_copied)
+        return self.rows > 0 and not (self.bad_rows or self.failed or self.not_as_asked or self.not_copied or self.gone)
 
 
 class Reporter(Watcher):
@@ -176,6 +178,7 @@ def _ticket(job: Job, ledger: Ledger | DryLedger, counting: Counting) -> Ticket 
         return Ticket(job, resume=ledger.under_way(job.id))
     if claim == "done":
         counting.tally.earlier += 1
+        counting.tally.gone += ledger.is_gone(job.id)
     else:
         counting.tally.repeated += 1
     counting.skipped(job)

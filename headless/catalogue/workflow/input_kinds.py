@@ -5,9 +5,11 @@ A page writes 1 where it means 1.0, so a file cannot tell a whole number from a 
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 ObjectInfo = Mapping[str, Any]  # /object_info: class -> its description
@@ -17,6 +19,7 @@ PICTURE_LOADERS = (
     "LoadImageMask",
 )  # known without a server; their input `image` is a file of its input folder
 SAVED_AS = "filename_prefix"
+NUM_SHOWN = 12  # of what could have been meant
 
 
 @dataclass(frozen=True)
@@ -26,52 +29,72 @@ class Kind:
     Attributes:
         type: INT, FLOAT, STRING, BOOLEAN or COMBO; "" = nobody said.
         is_picture: its value names a picture in the server's input folder.
-        choices: of a COMBO: what this server offers.
+        choices: of a COMBO: what the servers offer.
+        least, most: of a number; None = any.
     """
 
     type: str = ""
     is_picture: bool = False
     choices: tuple[Any, ...] = ()
+    least: float | None = None
+    most: float | None = None
 
 
 class InputKinds:
-    """The kinds of all inputs that a server's nodes have.
+    """The kinds of all inputs that the nodes of some servers have.
 
     Args:
-        object_info: what the server says of its classes; None = no server was asked.
+        servers: what each server says of its classes; none = no server was asked.
     """
 
-    def __init__(self, object_info: ObjectInfo | None) -> None:
-        self.are_known = object_info is not None
-        self._classes = object_info or {}
+    def __init__(self, *servers: ObjectInfo) -> None:
+        self.are_known = bool(servers)
+        self._servers = servers
 
     def has(self, class_type: str) -> bool:
-        """Whether the server has nodes of that class."""
-        return class_type in self._classes
+        """Whether a server has nodes of that class."""
+        return any(class_type in classes for classes in self._servers)
 
     def of(self, class_type: str, name: str) -> Kind:
-        """The kind of one input; one without a type where the server does not know it."""
-        match self._description(class_type, name):
-            case [list(choices), *options]:
-                return Kind("COMBO", _uploads(options), tuple(choices))
-            case ["COMBO", dict(details), *_]:
-                return Kind("COMBO", _uploads([details]), tuple(details.get("options") or ()))
-            case [str(type_name), *_]:
-                return Kind(type_name)
-        return Kind("", not self.are_known and class_type in PICTURE_LOADERS and name == "image")
+        """The kind of one input, with the choices of all servers; one without a type where none knows it."""
+        kinds = [kind for classes in self._servers if (kind := _kind(_description(classes, class_type, name)))]
+        if not kinds:
+            return Kind("", not self.are_known and class_type in PICTURE_LOADERS and name == "image")
+        choices = dict.fromkeys(choice for kind in kinds for choice in kind.choices)
+        return replace(kinds[0], choices=tuple(choices))
 
     def saves(self, class_type: str) -> bool:
         """Whether nodes of that class write files of a name that is given to them."""
-        return self._description(class_type, SAVED_AS) is not None or (not self.are_known and class_type == "SaveImage")
+        if not self.are_known:
+            return class_type == "SaveImage"
+        return any(_description(classes, class_type, SAVED_AS) is not None for classes in self._servers)
 
-    def _description(self, class_type: str, name: str) -> Any:
-        found = self._classes.get(class_type)
-        inputs = found.get("input") if isinstance(found, dict) else None
-        for part in ("required", "optional"):
-            described = inputs.get(part) if isinstance(inputs, dict) else None
-            if isinstance(described, dict) and name in described:
-                return described[name]
-        return None
+
+def _kind(description: Any) -> Kind | None:
+    match description:
+        case [list(choices), *options]:
+            return Kind("COMBO", _uploads(options), tuple(choices))
+        case ["COMBO", dict(details), *_]:
+            return Kind("COMBO", _uploads([details]), tuple(details.get("options") or ()))
+        case [str(type_name), dict(details), *_]:
+            return Kind(type_name, least=_limit(details.get("min")), most=_limit(details.get("max")))
+        case [str(type_name), *_]:
+            return Kind(type_name)
+    return None
+
+
+def _limit(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _description(classes: ObjectInfo, class_type: str, name: str) -> Any:
+    found = classes.get(class_type)
+    inputs = found.get("input") if isinstance(found, dict) else None
+    for part in ("required", "optional"):
+        described = inputs.get(part) if isinstance(inputs, dict) else None
+        if isinstance(described, dict) and name in described:
+            return described[name]
+    return None
 
 
 def coerced(name: str, kind: Kind, shipped: Any, value: Any) -> Any:
@@ -92,14 +115,14 @@ def coerced(name: str, kind: Kind, shipped: Any, value: Any) -> Any:
             found = value if isinstance(value, bool) else words.get(str(value).lower())
             return _expected(name, found, "true or false", value)
         case "INT":
-            return _expected(name, _integer(value), "a whole number", value)
+            return _in_range(name, kind, _expected(name, _integer(value), "a whole number", value))
         case "FLOAT":
-            return _expected(name, _number(value), "a number", value)
+            return _in_range(name, kind, _expected(name, _number(value), "a number, with a point", value))
         case "int" | "float":
             whole = _integer(value)
             return _expected(name, _number(value) if whole is None else whole, "a number", value)
         case "COMBO":
-            return _expected(name, _choice(kind, value), "text", value)
+            return _expected(name, _choice(kind, value), _wanted(kind, value), value)
         case "STRING" | "str":
             return _expected(name, value if isinstance(value, str) else None, "text", value)
         case other:
@@ -124,11 +147,25 @@ def _uploads(options: list[Any]) -> bool:
 
 
 def _choice(kind: Kind, value: Any) -> Any:
-    """The choice itself where a table writes a number as text; what the server lacks it refuses itself."""
+    """The choice itself where a table writes a number as text."""
     if value in kind.choices:
         return value
     by_text = {str(choice): choice for choice in kind.choices}
-    return by_text.get(str(value), value if isinstance(value, str) else None)
+    return by_text.get(str(value), value if isinstance(value, str) and not kind.choices else None)
+
+
+def _wanted(kind: Kind, value: Any) -> str:
+    if not kind.choices:
+        return "text"
+    near = difflib.get_close_matches(str(value), map(str, kind.choices), n=1)
+    shown = ", ".join(map(str, kind.choices[:NUM_SHOWN])) + (", ..." if len(kind.choices) > NUM_SHOWN else "")
+    return f"one of {shown}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+def _in_range(name: str, kind: Kind, number: Any) -> Any:
+    if (kind.least is not None and number < kind.least) or (kind.most is not None and number > kind.most):
+        raise ValueError(f"{name} takes {kind.least} to {kind.most}, got {number!r}")
+    return number
 
 
 def _expected(name: str, found: Any, wanted: str, value: Any) -> Any:
@@ -140,12 +177,12 @@ def _expected(name: str, found: Any, wanted: str, value: Any) -> Any:
 def _integer(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    written = (
+        re.fullmatch(r"([+-]?[0-9]{1,20})(?:\.0+)?", value) if isinstance(value, str) else None
+    )  # 2.0, as pandas does
+    return int(written[1]) if written else None
 
 
 def _number(value: Any) -> float | None:

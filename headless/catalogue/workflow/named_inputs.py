@@ -16,6 +16,7 @@ from .input_kinds import SAVED_AS, InputKinds, Kind
 Prompt = dict[str, dict[str, Any]]  # node id -> {"class_type", "inputs", "_meta"?}
 
 MAX_WORKFLOW_BYTES = 16_000_000
+NUM_SHOWN = 24  # names of inputs in one message
 
 
 class WorkflowError(ValueError):
@@ -88,6 +89,8 @@ class Workflow:
             raise WorkflowError(f"{file} has more than {MAX_WORKFLOW_BYTES} bytes: expected a workflow in API form")
         try:
             return cls(json.loads(file.read_text(encoding="utf-8-sig")), kinds)
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise WorkflowError(f"{file} is no JSON text, expected a workflow in API form: {error}") from error
         except (ValueError, RecursionError) as error:
             raise WorkflowError(f"{file}: {error}") from error
 
@@ -110,7 +113,8 @@ class Workflow:
         known = sorted({str(named) for named in self.inputs})
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f", did you mean {near[0]!r}?" if near else "."
-        raise UnknownInputError(f"the workflow has no free input {name!r}{hint} Its inputs: {', '.join(known)}")
+        shown = ", ".join(known[:NUM_SHOWN]) + (", ..." if len(known) > NUM_SHOWN else "")
+        raise UnknownInputError(f"the workflow has no free input {name!r}{hint} Its inputs: {shown}")
 
     def filled(self, values: Mapping[NamedInput, Any], saved_as: str) -> Prompt:
         """A copy with other values, which saves all its files under `saved_as`."""
@@ -121,6 +125,11 @@ class Workflow:
             if SAVED_AS in node["inputs"]:
                 node["inputs"][SAVED_AS] = saved_as
         return prompt
+
+    @property
+    def savers(self) -> list[str]:
+        """Ids of the nodes that save files."""
+        return [node_id for node_id, node in self.nodes.items() if self.kinds.saves(node["class_type"])]
 
     def lacks(self, kinds: InputKinds, filled: Mapping[NamedInput, Any]) -> list[str]:
         """What a server has not that this workflow needs: classes of nodes, files and choices.
