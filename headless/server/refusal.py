@@ -72,6 +72,8 @@ class Answer:
     def _advice(self) -> str:
         if self.location:
             return f"it is not followed; name that address if the ComfyUI is there, else {GIVE_HEADERS}"
+        if self.status in NOT_HERE:
+            return CHECK_ADDRESS
         return GIVE_HEADERS if self.status in LOGIN or self.status == FORBIDDEN or is_html(self.text) else CHECK_ADDRESS
 
     def _words(self, length: int) -> str:
