@@ -465,7 +465,7 @@ REDIRECTED = r"a redirection to https://login\.example/start; it is not followed
         (307, REDIRECTED),
         (401, LOGIN.format(401, TITLE, GIVE)),
         (403, LOGIN.format(403, TITLE, GIVE)),
-        (404, LOGIN.format(404, TITLE, "give")),
+        (404, LOGIN.format(404, TITLE, "expected a ComfyUI: check host, port")),
     ],
 )
 def test_a_login_page_is_named_at_once_with_what_to_do(tmp_path, status, message):
