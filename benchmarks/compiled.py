@@ -100,7 +100,7 @@ def _models(options: argparse.Namespace, folder: Path) -> tuple[Callable[[Any], 
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
-    from tests.support.tiny_stack import adapter_files, models
+    from pfv_mepa.tests.support.tiny_stack import adapter_files, models
 
     comfy.utils.PROGRESS_BAR_ENABLED = False
     try:

@@ -222,8 +222,8 @@ class Yardsticks:
 
     def __init__(self, bench: Machine, dtype: torch.dtype) -> None:
         from pfv_mepa.nodes.host.adapter import HostAdapter
-        from tests.support.tiny_stack import adapter_files
-        from tests.support.tiny_stack import models as tiny
+        from pfv_mepa.tests.support.tiny_stack import adapter_files
+        from pfv_mepa.tests.support.tiny_stack import models as tiny
 
         self.model = models.random_unet("vega", dtype, **TINY)
         self.encoder = tiny.tiny_clip_vision()
@@ -749,7 +749,7 @@ def _machine(options: argparse.Namespace, folder: Path) -> Machine | None:
 
 def _make_tiny(bench: Machine) -> None:
     """Tiny widths and six cross-attentions, for all that the figures read of SDXL in this process."""
-    from tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
+    from pfv_mepa.tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
 
     TOPOLOGIES["smallest"] = Topology((1, 2, 4), (1, 1, 1), (0, 1, 1), NO_MIDDLE_BLOCK, (0, 0, 1, 1, 1, 1))
     for name, value in TINY.items():

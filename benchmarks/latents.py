@@ -140,7 +140,7 @@ def _region() -> Tensor:
 
 
 def _adapter_file(folder: Path, model: Any) -> Path:
-    from tests.support.tiny_stack import adapter_files
+    from pfv_mepa.tests.support.tiny_stack import adapter_files
 
     return adapter_files.write_plus_adapter(
         folder / "tiny.safetensors",

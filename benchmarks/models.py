@@ -41,8 +41,8 @@ def _unet(topology: str, dtype: torch.dtype, device: str, *widths: int) -> Any:
     import comfy.model_management
     import comfy.model_patcher
 
-    from tests.support.tiny_stack.models import model_config
-    from tests.support.tiny_stack.topologies import TOPOLOGIES
+    from pfv_mepa.tests.support.tiny_stack.models import model_config
+    from pfv_mepa.tests.support.tiny_stack.topologies import TOPOLOGIES
 
     config = model_config(TOPOLOGIES[topology], *widths)
     config.set_inference_dtype(dtype, None)
@@ -81,7 +81,7 @@ def fill(module: nn.Module) -> None:
 
 def adapter_file(folder: Path) -> Path:
     """An adapter of the full layout of ip-adapter-plus_sdxl_vit-h: 847.5 MB in half precision."""
-    from tests.support.tiny_stack import adapter_files
+    from pfv_mepa.tests.support.tiny_stack import adapter_files
 
     return adapter_files.write_plus_adapter(
         folder / "random-plus.safetensors",
@@ -129,6 +129,6 @@ def region(percent: int, side: int = 1024) -> Tensor:
 
 def facts_of_a_call(model: Any, latent_shape: tuple[int, ...], negative: tuple[bool, ...], sigma: float = 1.0) -> Any:
     """What a run adds to the options of a call, for a call by hand."""
-    from tests.support.tiny_stack.calls import facts_of_a_call as facts
+    from pfv_mepa.tests.support.tiny_stack.calls import facts_of_a_call as facts
 
     return facts(model, latent_shape, negative, sigma)

@@ -102,7 +102,7 @@ def cases(side: int) -> dict[str, Case]:
     from pfv_mepa.nodes.mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
     from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
     from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
-    from tests.support.tiny_stack.models import tiny_clip_vision
+    from pfv_mepa.tests.support.tiny_stack.models import tiny_clip_vision
 
     place = torch.arange(side)
     disk = (((place[:, None] - side / 2) ** 2 + (place - side / 2) ** 2) < (0.4 * side) ** 2).float()[None]
