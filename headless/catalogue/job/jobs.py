@@ -18,6 +18,7 @@ from ..table.columns import DEPTHS, FORMATS, MASKS, NAME, SEEDS, Columns
 from ..table.rows import Row
 from ..workflow.input_kinds import SAVED_AS, coerced, normalised
 from ..workflow.named_inputs import NamedInput, Prompt, UnknownInputError, Workflow, title_of
+from ..workflow.picture_uses import CANVAS, COMPOSITE, cuts_out, hides, is_pasted, readers_of_mask, white_of
 from .pictures import Picture, PictureError, PictureIndex, White, read_picture
 
 IDENTITY = 2  # goes into every hash and every line of the manifest: a change of what a job means makes other jobs
@@ -27,7 +28,6 @@ MAX_SIDE = 16_384
 LATENT_STEP = 8  # pixels of a latent's cell: other sides would be cut off silently
 SEED_INPUTS = ("seed", "noise_seed")
 NEEDED = ("product", "product_depth", "reference", "reference_depth", "prompt")
-CANVAS, COMPOSITE, REBINARIZE = "PFVAdCanvas", "StrictIDComposite", "PFVMaskRebinarize"
 REPORT_MARK = "pfv_catalogue_job"
 
 Size = tuple[int, int]  # width, height
@@ -324,51 +324,6 @@ def identity(
     }
     content = json.dumps([IDENTITY, name, normalised(nodes)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def white_of(workflow: Workflow, photo: NamedInput) -> White | None:
-    """What a mask's white becomes in a picture, as the nodes that take its mask read it; None = no node says.
-
-    A node with `product_mask_selects` takes the product as what is opaque (a cut-out) or as what is transparent (painted).
-    """
-    readers = [
-        workflow.nodes[node_id]["inputs"]
-        for node_id, names in readers_of_mask(workflow, photo).items()
-        if "product_mask" in names
-    ]
-    choices = {inputs.get("product_mask_selects") for inputs in readers} - {None}
-    if len(choices) > 1:
-        raise RowError(f"the workflow's nodes disagree in product_mask_selects of {photo}: {sorted(map(str, choices))}")
-    if not choices:
-        return None
-    return "transparent" if choices == {"product"} else "opaque"
-
-
-def cuts_out(workflow: Workflow, photo: NamedInput) -> bool:
-    """Whether some node takes a product out of a picture by its mask."""
-    return any("product_mask" in names for names in readers_of_mask(workflow, photo).values())
-
-
-def hides(workflow: Workflow, reference: NamedInput) -> list[str]:
-    """Titles of the nodes that hide what a picture's mask marks."""
-    readers = readers_of_mask(workflow, reference)
-    return [title_of(node) for node_id in readers if (node := workflow.nodes[node_id])["class_type"] == REBINARIZE]
-
-
-def readers_of_mask(workflow: Workflow, picture: NamedInput) -> dict[str, list[str]]:
-    """Node id -> the inputs that take a loader's mask."""
-    link = [picture.node_id, 1]
-    found = {
-        node_id: [name for name, value in node["inputs"].items() if value == link]
-        for node_id, node in workflow.nodes.items()
-    }
-    return {node_id: names for node_id, names in found.items() if names}
-
-
-def is_pasted(workflow: Workflow, photo: NamedInput) -> bool:
-    """Whether a composite pastes a photo's pixels where they stand, on no canvas."""
-    composites = [node["inputs"] for node in workflow.nodes.values() if node["class_type"] == COMPOSITE]
-    return any(inputs.get("product") == [photo.node_id, 0] and "canvas" not in inputs for inputs in composites)
 
 
 def _in_column(column: str, parse: Any, value: Any) -> Any:

@@ -17,8 +17,7 @@ from pfv_core.ad.file_exactness import measure_file
 from ..job.jobs import Job
 from ..job.pictures import Picture, open_ad
 from ..workflow.named_inputs import NamedInput, Prompt, Workflow, title_of
-
-COMPOSITE = "StrictIDComposite"
+from ..workflow.picture_uses import COMPOSITE
 
 
 @dataclass(frozen=True)
