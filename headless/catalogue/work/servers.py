@@ -13,6 +13,7 @@ from ...server.client import Server
 from ...server.errors import ServerError
 
 ANSWER_SECONDS = 5.0  # a server that takes longer to say what it is counts as silent when it is asked at first
+REFUSED_SECONDS = 0.5  # for which it is tried again where nobody listens
 ASK_AGAIN_EVERY = 2.0
 
 
@@ -120,8 +121,11 @@ async def wait_for_one(servers: Servers, give_up_after: float, says: Callable[[s
 
 async def _ask(address: ServerAddress) -> Answer:
     try:
-        async with Server(address, ANSWER_SECONDS) as server:
-            versions, object_info = await asyncio.gather(server.versions(), server.object_info())
+        async with Server(address, REFUSED_SECONDS) as server:
+            both = asyncio.gather(server.versions(), server.object_info())
+            versions, object_info = await asyncio.wait_for(both, ANSWER_SECONDS)
     except ServerError as error:
         return Answer(address.url, {}, None, str(error))
+    except asyncio.TimeoutError:
+        return Answer(address.url, {}, None, f"does not answer within {ANSWER_SECONDS:.0f} s")
     return Answer(address.url, versions, object_info)
