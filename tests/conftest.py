@@ -38,7 +38,8 @@ host = find_host()
 collect_ignore = [] if host else ["host"]
 collect_ignore += [] if host and find_chromium() else ["browser"]
 
-LONGEST = "test_leak.py"  # thousands of cases: begun last, it would keep one core busy while the others wait
+# Files that take a minute or more: begun last, they would keep one core busy while the others wait.
+LONGEST = ("test_leak.py", "test_compiled.py", "test_processes.py", "test_use.py")
 
 _host_tests_run: set[str] = set()
 
@@ -50,7 +51,7 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
-    items.sort(key=lambda item: item.path.name != LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -219,6 +219,11 @@ class Lane:
             self._uploads.clear()  # a server that was restarted may have lost them
             await self._failed(ticket, str(error), ticket.losses >= MAX_LOSSES)
         except (ServerDownError, NotComfyError) as error:
+            if isinstance(error, NotComfyError) and await self._server.answers():  # to all but this very request
+                ticket.attempts += 1
+                ticket.resume = None
+                await self._failed(ticket, str(error), ticket.attempts >= self._settings.attempts)
+                return
             ticket.losses += 1
             await self._went_away(str(error))
             await self._failed(ticket, str(error), ticket.losses >= MAX_LOSSES)
