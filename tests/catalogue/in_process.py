@@ -89,15 +89,23 @@ def run(
     settings = settings_of(shipped, options.pop("attempts", ATTEMPTS), options.pop("job_timeout", JOB_TIMEOUT))
     redo = frozenset(options.pop("redo", ()))
     copies = options.pop("copies", None)
+    meanwhile = options.pop("meanwhile", None)
     heard = Heard()
 
     async def go(ledger: Ledger) -> Tally:
         async with listening(stubs) as urls:
-            servers = Servers([ServerAddress.parse(url) for url in urls])
+            listed = [ServerAddress.parse(url) for url in urls]
+            servers = Servers(listed)
+            servers.now = lambda says=None: list(listed)
+            task = asyncio.create_task(meanwhile(listed)) if meanwhile else None
             rows = partial(read_rows, catalogue, columns=columns)
             making = (lambda says: copies(ledger, says)) if copies else None
             work = Work(rows, maker, ledger, settings, Limits(**{**PATIENCE, **options}), making)
-            return await run_on_servers(work, servers, heard)
+            try:
+                return await run_on_servers(work, servers, heard)
+            finally:
+                if task:
+                    task.cancel()
 
     with Ledger(out, redo) as ledger:
         return asyncio.run(go(ledger)), heard

@@ -7,9 +7,12 @@ import errno
 import hashlib
 import json
 import shutil
+import sqlite3
+import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from headless.catalogue.kept.copies import Copies
 from headless.catalogue.kept.ledger import Ledger
@@ -326,3 +329,92 @@ def test_two_ads_of_one_size_are_told_apart_by_their_place_in_the_workflow(tmp_p
         files = manifest(out)[0]["files"]
         assert [file["title"] for file in files] == ["Save the ad", "Again"]
         assert [file["file"].endswith("_2.png") for file in files] == [False, True]
+
+
+@pytest.mark.parametrize("trouble", ["reject", "fail_run"])
+def test_what_one_server_cannot_do_waits_for_another_that_is_away_for_a_moment(catalogue, tmp_path, trouble):
+    class Away(Stub):
+        """Silent for a while, soon after the beginning."""
+
+        @web.middleware
+        async def with_faults(self, request, handler):
+            if self.number >= 1 and not hasattr(self, "back_at"):
+                self.back_at = time.monotonic() + 1.5
+            self.faults["cut"] = float(time.monotonic() < getattr(self, "back_at", 0))
+            return await super().with_faults(request, handler)
+
+    servers = [stub(tmp_path, **{trouble: 1.0}), stub(tmp_path, seconds=0.05, kind=Away)]
+    tally, heard = run(catalogue, tmp_path / "out", servers, lost_after=0.3, give_up_after=20.0)
+    assert (tally.made, tally.failed) == (8, 0), heard.given_up
+
+
+def test_a_server_that_is_struck_off_while_it_is_silent_holds_nothing_up(catalogue, tmp_path, monkeypatch):
+    monkeypatch.setattr("headless.catalogue.work.run.LOOK_AT_SERVERS_EVERY", 0.05)
+    dead, good = stub(tmp_path, cut=1.0), stub(tmp_path, seconds=0.1, fail_run=0.3)
+
+    async def meanwhile(listed):
+        await asyncio.sleep(1.0)
+        del listed[0]
+        await asyncio.sleep(0.2)
+        dead.faults["cut"] = 0.0
+
+    tally, _ = run(catalogue, tmp_path / "out", [dead, good], attempts=20, lost_after=0.2, meanwhile=meanwhile)
+    assert (tally.made, tally.failed) == (8, 0)
+    assert dead.number == 0
+
+
+def test_a_server_that_is_struck_off_and_listed_again_works_on(catalogue, tmp_path, monkeypatch):
+    monkeypatch.setattr("headless.catalogue.work.run.LOOK_AT_SERVERS_EVERY", 0.05)
+
+    async def meanwhile(listed):
+        await asyncio.sleep(0.3)
+        (only,) = listed
+        listed.clear()
+        await asyncio.sleep(0.3)
+        listed.append(only)
+
+    tally, _ = run(catalogue, tmp_path / "out", [stub(tmp_path, seconds=0.15)], give_up_after=3.0, meanwhile=meanwhile)
+    assert tally.made == 8
+
+
+def test_a_node_that_saved_nothing_is_noticed(tmp_path):
+    class Forgetting(Stub):
+        def outputs_of(self, prompt, saves):
+            return super().outputs_of(prompt, saves[:1])
+
+    nodes = json.loads((WORKFLOWS / "demo_minimal.json").read_text(encoding="utf-8"))
+    save = next(node_id for node_id, node in nodes.items() if node["class_type"] == "SaveImage")
+    nodes["900"] = {**nodes[save], "_meta": {"title": "Again"}}
+    (tmp_path / "two.json").write_text(json.dumps(nodes))
+    draw_product(tmp_path / "r.png", (32, 32), (1, 2, 3))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"reference": "r.png"}))
+    tally, heard = run(
+        tmp_path / "c.jsonl", tmp_path / "out", [stub(tmp_path, kind=Forgetting)], tmp_path / "two", attempts=1
+    )
+    assert (tally.made, heard.given_up) == (0, ["the run saved nothing for 'Again'"])
+
+
+def test_a_place_for_copies_that_hangs_holds_up_no_server(catalogue, tmp_path, monkeypatch):
+    def slowly(self, name, file):
+        time.sleep(0.5)
+
+    monkeypatch.setattr(Mirror, "put", slowly)
+    place = tmp_path / "place"
+    place.mkdir()
+    server = stub(tmp_path, seconds=0.02)
+    copies = lambda ledger, says: Copies(Mirror(place.as_uri()), ledger, says)  # noqa: E731
+    tally, _ = run(catalogue, tmp_path / "out", [server], copies=copies)
+    assert (tally.made, tally.not_copied) == (8, 0)
+    assert server.worked[-1][1] - server.worked[0][0] < 1.0 + 8 * 0.1, "8 copies of 0.5 s were waited for"
+
+
+def test_a_broken_index_of_jobs_ends_the_run_and_makes_nothing_twice(catalogue, tmp_path, monkeypatch):
+    def broken(self, *arguments, **options):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("headless.catalogue.kept.job_index.JobIndex.mark_made", broken)
+        with pytest.raises(CannotWriteError, match="database or disk is full"):
+            run(catalogue, tmp_path / "out", [stub(tmp_path)])
+    run(catalogue, tmp_path / "out", [stub(tmp_path)])
+    assert_each_once(tmp_path / "out", 2, FORMATS, range(1, 3))

@@ -4,45 +4,76 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from .ledger import ADS, Ledger
 from .mirror import Mirror, MirrorError
 
+AT_ONCE = 4  # in threads of their own: a place that hangs holds up no server
+
 
 class Copies:
-    """What goes to one place.
+    """What goes to one place, beside the work.
 
     Args:
         mirror: the place.
         ledger: knows what was copied before.
         says: told what failed.
-
-    Attributes:
-        left: names of pictures that are not there yet.
     """
 
     def __init__(self, mirror: Mirror, ledger: Ledger, says: Callable[[str], None]) -> None:
         self._mirror = mirror
         self._ledger = ledger
         self._says = says
-        self.left: set[str] = set()
+        self._waiting: asyncio.Queue[str] = asyncio.Queue()
+        self._left: set[str] = set()
+        self._told: set[str] = set()
+        self._threads = ThreadPoolExecutor(AT_ONCE, "copies")
 
-    async def copy(self, names: Iterable[str]) -> None:
-        """Copy pictures that lie in the folder of pictures."""
+    @property
+    def num_left(self) -> int:
+        """Pictures that are not there yet."""
+        return len(self._left) + self._waiting.qsize()
+
+    def add(self, names: Iterable[str]) -> None:
+        """Have pictures copied that lie in the folder of pictures."""
         for name in names:
-            try:
-                await asyncio.to_thread(self._mirror.put, name, self._ledger.out / ADS / name)
-            except MirrorError as error:
-                if name not in self.left:
-                    self._says(f"{name} is made, but not copied: {error}; it will be tried again")
-                self.left.add(name)
-            else:
-                self._ledger.note_copied(name)
-                self.left.discard(name)
+            self._waiting.put_nowait(name)
 
-    async def catch_up(self) -> None:
-        """Copy everything in the ledger that was not copied, now or by an earlier run."""
+    def add_earlier(self) -> None:
+        """Have everything copied that is in the ledger and was not copied yet, by whichever run it was made."""
         copied = self._ledger.copied()
         for line in self._ledger.lines():
             names = [str(entry["file"]).removeprefix(f"{ADS}/") for entry in line["files"]]
-            await self.copy(name for name in names if name not in copied and (self._ledger.out / ADS / name).is_file())
+            self.add(name for name in names if name not in copied and (self._ledger.out / ADS / name).is_file())
+
+    async def work(self) -> None:
+        """Copy what comes, until cancelled."""
+        try:
+            await asyncio.gather(*(self._copy_what_comes() for _ in range(AT_ONCE)))
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def finish(self) -> None:
+        """Wait until everything was copied or has failed; what failed is tried once more."""
+        await self._waiting.join()
+        again, self._left = sorted(self._left), set()
+        self.add(again)
+        await self._waiting.join()
+
+    async def _copy_what_comes(self) -> None:
+        while True:
+            name = await self._waiting.get()
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._copy, name)
+            except (MirrorError, OSError) as error:
+                self._left.add(name)
+                if name not in self._told:
+                    self._says(f"{name!r} is made, but not copied: {error}; it will be tried again")
+                self._told.add(name)
+            finally:
+                self._waiting.task_done()
+
+    def _copy(self, name: str) -> None:
+        self._mirror.put(name, self._ledger.out / ADS / name)
+        self._ledger.note_copied(name)

@@ -129,7 +129,7 @@ class Ledger:
         file = self.out / name
         if not file.is_file():
             fresh = self._partial / file.name
-            fresh.write_text(text, encoding="utf-8")
+            fresh.write_bytes(text.encode())
             fresh.replace(file)
 
     def lines(self) -> Iterator[dict[str, Any]]:
@@ -194,7 +194,7 @@ class Ledger:
             for name in names:
                 self._publish(name)
             self.ended(job_id)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             self._is_broken = True
             raise CannotWriteError(f"{self.out}: {error}") from error
 
@@ -235,6 +235,8 @@ class Ledger:
         for number, line, line_end, has_newline in _manifest_lines(self._manifest, file):
             end, is_whole = line_end, has_newline
             self.num_done += 1
+            if self._under_way.get(line["job"], ("", ""))[1] == line.get("prompt_id"):
+                del self._under_way[line["job"]]  # it ended; a kill kept that from being noted
             self.num_earlier += line.get("identity") != IDENTITY
             is_gone = self._finish_publishing(file, number, line) > 0
             self._index.mark_made(line["job"], _counts(line, is_gone, self._redo), is_gone)
@@ -282,7 +284,7 @@ class DryLedger:
             with file.open("rb") as manifest:
                 for _, line, _, _ in _manifest_lines(manifest, file):
                     num_done, num_earlier = num_done + 1, num_earlier + (line.get("identity") != IDENTITY)
-                    is_gone = not all(is_whole(out / str(entry["file"]), entry) for entry in line["files"])
+                    is_gone = not all(_is_there(out, entry) for entry in line["files"])
                     self._index.mark_made(line["job"], _counts(line, is_gone, redo), is_gone)
         _check_kind(out, num_done, num_earlier, redo)
 
@@ -308,6 +310,12 @@ def is_whole(file: Path, entry: Mapping[str, Any]) -> bool:
     except OSError:
         return False
     return length == entry.get("bytes", length)
+
+
+def _is_there(out: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether a picture is in its place, or beside it, from where a run puts it there."""
+    name = str(entry["file"])
+    return is_whole(out / name, entry) or is_whole(out / STATE / "partial" / name.removeprefix(f"{ADS}/"), entry)
 
 
 def _counts(line: Mapping[str, Any], is_gone: bool, redo: frozenset[Redo]) -> bool:

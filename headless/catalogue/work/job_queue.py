@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Ticket:
         rejected_by: servers that found it invalid.
         problems: what each failure said.
         mark: goes into the names under which the server saves, so that it saves anew.
+        taken_up: what runs was posted by an earlier run of the command: its failure is not this one's.
     """
 
     job: Job
@@ -40,6 +42,7 @@ class Ticket:
     rejected_by: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     mark: str = ""
+    taken_up: bool = False
 
 
 class JobQueue:
@@ -47,11 +50,14 @@ class JobQueue:
 
     Args:
         waiting_per_server: jobs that may wait for each; the producer waits beyond.
+        patience: seconds for which a job that the others failed at waits for a server that is away.
     """
 
-    def __init__(self, waiting_per_server: int) -> None:
+    def __init__(self, waiting_per_server: int, patience: float = 300.0) -> None:
         self._servers: set[str] = set()
         self._alive: set[str] = set()
+        self._away_since: dict[str, float] = {}
+        self._patience = patience
         self._waiting_per_server = waiting_per_server
         self._waiting: deque[Ticket] = deque()
         self._unfinished = 0  # put, and neither done nor given up
@@ -66,6 +72,11 @@ class JobQueue:
         return self._stopped
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._is_over()
+
+    @property
     def some_are_alive(self) -> bool:
         """Whether any server answers."""
         return bool(self._alive)
@@ -75,6 +86,7 @@ class JobQueue:
         async with self._changed:
             self._servers.add(server)
             self._alive.add(server)
+            self._away_since.pop(server, None)
             self._changed.notify_all()
 
     async def remove_server(self, server: str) -> None:
@@ -82,6 +94,16 @@ class JobQueue:
         async with self._changed:
             self._servers.discard(server)
             self._alive.discard(server)
+            self._away_since.pop(server, None)
+            self._changed.notify_all()
+
+    def has(self, server: str) -> bool:
+        """Whether a server is to get jobs, now or when it answers again."""
+        return server in self._servers
+
+    async def look_again(self) -> None:
+        """Let lanes that wait for a job see what time has changed."""
+        async with self._changed:
             self._changed.notify_all()
 
     async def put(self, ticket: Ticket) -> None:
@@ -156,18 +178,29 @@ class JobQueue:
             self._changed.notify_all()
 
     async def set_alive(self, server: str, alive: bool) -> None:
-        """Say whether a server answers: what avoids all that answer need not wait for the others."""
+        """Say whether a server answers; of one that was taken away it changes nothing."""
         async with self._changed:
-            (self._alive.add if alive else self._alive.discard)(server)
+            if server not in self._servers:
+                return
+            if alive:
+                self._alive.add(server)
+                self._away_since.pop(server, None)
+            else:
+                self._alive.discard(server)
+                self._away_since.setdefault(server, time.monotonic())
             self._changed.notify_all()
 
     def abandoned(self, server: str) -> list[str]:
         """Prompts on a server whose jobs went elsewhere while it was away; the lane removes those that it cancelled."""
         return self._abandoned.setdefault(server, [])
 
-    def all_alive_in(self, servers: set[str]) -> bool:
-        """Whether every server that answers is among `servers`."""
-        return self._alive <= servers
+    def all_in(self, servers: set[str]) -> bool:
+        """Whether every server is among `servers`; one that has been away for long counts no more."""
+        return self._counted() <= servers
+
+    def _counted(self) -> set[str]:
+        now = time.monotonic()
+        return {server for server in self._servers if now - self._away_since.get(server, now) <= self._patience}
 
     def is_stranger(self, ticket: Ticket) -> bool:
         """Whether a job was posted to a server that none of the lanes has by that name."""
@@ -194,5 +227,5 @@ class JobQueue:
         if ticket.resume and ticket.resume[0] in self._alive:
             return ticket.resume[0] == server
         if self.is_stranger(ticket):
-            return server not in ticket.asked or self._alive <= ticket.asked
-        return server not in ticket.avoid or self._alive <= ticket.avoid
+            return server not in ticket.asked or self.all_in(ticket.asked)
+        return server not in ticket.avoid or self.all_in(ticket.avoid)

@@ -32,7 +32,7 @@ from ..job.pictures import Picture, PictureError
 from ..kept.copies import Copies
 from ..kept.ledger import Ledger, LedgerError
 from ..sources.source import SourceError
-from ..workflow.named_inputs import NamedInput
+from ..workflow.named_inputs import NamedInput, Workflow, title_of
 from .checks import SavedAd, read_ad
 from .delivery import Delivery, Received, Settings, delivery_of, manifest_line
 from .job_queue import MAX_LOSSES, JobQueue, Ticket
@@ -209,31 +209,28 @@ class Lane:
         except (FailedError, SourceError) as error:
             if isinstance(error, GoneError):  # the server's cache names a file that was deleted
                 ticket.mark = f"_{uuid.uuid4().hex[:8]}"
-            ticket.attempts += 1
-            ticket.resume = None
+            self._count_attempt(ticket)
             await self._count_faults(error)
             await self._failed(ticket, str(error), self._is_last(ticket, error))
         except LostError as error:
-            ticket.losses += 1
             ticket.resume = None
             self._uploads.clear()  # a server that was restarted may have lost them
-            await self._failed(ticket, str(error), ticket.losses >= MAX_LOSSES)
+            await self._lost(ticket, str(error))
         except (ServerDownError, NotComfyError) as error:
             if isinstance(error, NotComfyError) and await self._server.answers():  # to all but this very request
-                ticket.attempts += 1
-                ticket.resume = None
+                self._count_attempt(ticket)
                 await self._failed(ticket, str(error), ticket.attempts >= self._settings.attempts)
                 return
-            ticket.losses += 1
             await self._went_away(str(error))
-            await self._failed(ticket, str(error), ticket.losses >= MAX_LOSSES)
+            await self._lost(ticket, str(error))
         except LedgerError as error:
             await self._give_up(ticket, str(error))
         except (CannotWriteError, asyncio.CancelledError):
             raise
+        except OSError as error:  # what a server or a source does has errors of its own: this is our disk
+            raise CannotWriteError(f"{self._ledger.out}: {error}") from error
         except Exception as error:  # noqa: BLE001, said of the job: a fault of ours in one must not stop thousands
-            ticket.attempts += 1
-            ticket.resume = None
+            self._count_attempt(ticket)
             reason = f"{type(error).__name__}: {error}"
             await self._failed(ticket, reason, ticket.attempts >= self._settings.attempts)
         else:
@@ -256,6 +253,7 @@ class Lane:
         finally:
             self._ours.discard(prompt_id)
         self._seconds_per_job = finished.seconds or timings.seconds["run"]
+        _check_all_saved(self._settings.workflow, finished)
         async with self._fetching:  # where fetching is slower than making, the server waits
             slot.leave()
             delivery: Delivery = await timings.timed("fetch", self._fetch(ticket, finished))
@@ -275,8 +273,14 @@ class Lane:
         )
         await asyncio.to_thread(self._ledger.commit, line, delivery.names)
         if self._copies:
-            await self._copies.copy(delivery.names)
+            self._copies.add(delivery.names)
         return line
+
+    def _count_attempt(self, ticket: Ticket) -> None:
+        """A run of ours has failed; of one that an earlier command had posted nothing is counted."""
+        ticket.attempts += not ticket.taken_up
+        ticket.taken_up = False
+        ticket.resume = None
 
     def _left_server(self) -> None:
         self._num_on_server -= 1
@@ -287,15 +291,15 @@ class Lane:
         job = ticket.job
         if ticket.resume and (found := await self._taken_up(ticket, ticket.resume[1])):
             return found
-        uploaded, all_fresh = await timings.timed("upload", self._upload(job.pictures))
+        uploaded = await timings.timed("upload", self._upload(job.pictures))
         prompt_id = str(uuid.uuid4())
         try:
             await timings.timed("post", self._post(ticket, uploaded, prompt_id))
         except RejectedError:
-            if all_fresh:
+            if not job.pictures:
                 raise
-            self._uploads.clear()  # the server may have lost a picture that it had
-            uploaded, _ = await timings.timed("upload", self._upload(job.pictures))
+            self._uploads.clear()  # the server may have lost a picture that it had, even this moment
+            uploaded = await timings.timed("upload", self._upload(job.pictures))
             await timings.timed("post", self._post(ticket, uploaded, prompt_id))
         return prompt_id
 
@@ -306,7 +310,7 @@ class Lane:
         ):
             return False
         ticket.asked.add(self._server.url)
-        if self._queue.all_alive_in(ticket.asked):
+        if self._queue.all_in(ticket.asked):
             ticket.resume = None
             return False
         await self._queue.put_back(ticket)
@@ -315,7 +319,7 @@ class Lane:
     async def _taken_up(self, ticket: Ticket, prompt_id: str) -> str:
         """The id of an earlier post if the server has it, else nothing."""
         if await self._server.knows(prompt_id):
-            ticket.resume = (self._server.url, prompt_id)
+            ticket.resume, ticket.taken_up = (self._server.url, prompt_id), True
             return prompt_id
         return ""
 
@@ -330,22 +334,21 @@ class Lane:
             self._ours.discard(prompt_id)
             raise
 
-    async def _upload(self, pictures: dict[NamedInput, Picture]) -> tuple[dict[NamedInput, str], bool]:
-        """What the server calls each picture, and whether every one was sent just now."""
-        names, all_fresh = {}, True
+    async def _upload(self, pictures: dict[NamedInput, Picture]) -> dict[NamedInput, str]:
+        """What the server calls each picture; sent where it has not been."""
+        names = {}
         async with self._uploading:
             for named, picture in pictures.items():
                 key = picture.upload_name
                 if key in self._uploads:
                     self._uploads.move_to_end(key)
-                    all_fresh = False
                 else:
                     content = await asyncio.to_thread(picture.content)
                     self._uploads[key] = await self._server.upload(key, content)
                 names[named] = self._uploads[key]
             while len(self._uploads) > REMEMBERED_UPLOADS:
                 self._uploads.popitem(last=False)
-        return names, all_fresh
+        return names
 
     async def _fetch(self, ticket: Ticket, finished: Finished) -> Delivery:
         """Download and check every image."""
@@ -379,21 +382,29 @@ class Lane:
         ticket.rejected_by.add(self._server.url)
         ticket.avoid.add(self._server.url)
         ticket.problems.append(f"{self._server.url}: {reason}")
-        if self._queue.all_alive_in(ticket.rejected_by):
+        if self._queue.all_in(ticket.rejected_by):
             await self._give_up(ticket, reason)
         else:
             self._watcher.says(self._server.url, reason)
             await self._queue.put_back(ticket)
 
+    async def _lost(self, ticket: Ticket, reason: str) -> None:
+        """The server went away under a job, or forgot it: that is not the job's fault, and no reason to avoid the server."""
+        ticket.losses += 1
+        await self._again(ticket, reason, ticket.losses >= MAX_LOSSES)
+
     async def _failed(self, ticket: Ticket, reason: str, is_last: bool) -> None:
         ticket.avoid.add(self._server.url)
+        await self._again(ticket, reason, is_last)
+
+    async def _again(self, ticket: Ticket, reason: str, is_last: bool) -> None:
         ticket.problems.append(f"{self._server.url}: {reason}")
         if ticket.resume is None:
             self._ledger.ended(ticket.job.id)
         if is_last:
             await self._give_up(ticket, reason)
             return
-        self._watcher.says(self._server.url, f"{ticket.job.name}: {reason}; it will be tried again")
+        self._watcher.says(self._server.url, f"{ticket.job.name!r}: {reason}; it will be tried again")
         task = self._queue.put_back_later(ticket)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
@@ -401,7 +412,7 @@ class Lane:
     def _is_last(self, ticket: Ticket, error: Exception) -> bool:
         """Whether a failed job is given up. What a node refuses it refuses again: each server is asked once."""
         refused = isinstance(error, FailedError) and error.exception_type in REFUSALS
-        if refused and self._queue.all_alive_in(ticket.avoid | {self._server.url}):
+        if refused and self._queue.all_in(ticket.avoid | {self._server.url}):
             return True
         return ticket.attempts >= self._settings.attempts
 
@@ -465,10 +476,13 @@ class Lane:
         """Ask with growing pauses; then cancel what runs there for jobs that others have taken."""
         pause = wait_random_exponential(multiplier=0.2, max=LONGEST_PROBE)
         await AsyncRetrying(retry=retry_if_result(lambda is_back: not is_back), wait=pause)(self._is_back)
-        self._watcher.says(self._server.url, "is back")
-        await self._queue.set_alive(self._server.url, True)
+        if self._queue.has(self._server.url):
+            self._watcher.says(self._server.url, "is back")
+            await self._queue.set_alive(self._server.url, True)
 
     async def _is_back(self) -> bool:
+        if not self._queue.has(self._server.url):
+            return True  # nobody wants to know any more
         if not await self._server.answers():
             return False
         try:
@@ -480,3 +494,15 @@ class Lane:
         except ServerError:
             return False
         return True
+
+
+def _check_all_saved(workflow: Workflow, finished: Finished) -> None:
+    """Every node that saves images has saved one.
+
+    Raises:
+        FailedError: some have not: they were invalid there, or left out.
+    """
+    saved = {image.node_id.partition(":")[0] for image in finished.images}
+    wanted = [node_id for node_id in workflow.savers if "images" in workflow.nodes[node_id]["inputs"]]
+    if silent := [title_of(workflow.nodes[node_id]) for node_id in wanted if node_id not in saved]:
+        raise FailedError(f"the run saved nothing for {', '.join(map(repr, silent))}")

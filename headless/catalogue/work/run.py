@@ -23,6 +23,7 @@ from .servers import Servers
 
 WAITING_PER_SERVER = 4  # jobs read ahead: enough that none waits for the disk, few enough that memory stays flat
 LOOK_EVERY = 0.5
+LONGEST_PATIENCE = 300.0  # seconds for which jobs that others failed at wait for a server that is away
 LOOK_AT_SERVERS_EVERY = 1.0
 MINUTE = 60.0
 
@@ -220,22 +221,21 @@ async def run_on_servers(work: Work, servers: Servers, reporter: Reporter) -> Ta
         CatalogueError: the catalogue as a whole cannot be read.
     """
     counting = Counting(reporter)
-    queue = JobQueue(WAITING_PER_SERVER)
+    queue = JobQueue(WAITING_PER_SERVER, min(LONGEST_PATIENCE, work.limits.give_up_after))
     copies = work.copies(lambda message: counting.says("copies", message)) if work.copies else None
     if copies:
-        await copies.catch_up()
+        copies.add_earlier()
     tasks = [
+        *([copies.work()] if copies else []),
         _keep_lanes(work, servers, queue, counting, copies),
         _produce(tickets(work.rows, work.maker, work.ledger, counting), queue),
         _watch_for_silence(queue, work.limits.give_up_after),
         _minutes(counting),
     ]
     try:
-        await _until_finished(queue, [asyncio.create_task(one) for one in tasks])
+        await _until_finished(queue, [asyncio.create_task(one) for one in tasks], copies)
     finally:
-        if copies:
-            await copies.copy(sorted(copies.left))
-            counting.tally.not_copied = len(copies.left)
+        counting.tally.not_copied = copies.num_left if copies else 0
     return counting.tally
 
 
@@ -246,14 +246,14 @@ async def _keep_lanes(work: Work, servers: Servers, queue: JobQueue, counting: C
         while True:
             wanted = {address.url: address for address in servers.now(lambda text: counting.says("servers", text))}
             for url in [url for url, lane in lanes.items() if lane.done()]:
-                lanes[url].result()
-                if url not in wanted:
-                    del lanes[url]
+                lanes.pop(url).result()
             for url in lanes.keys() - wanted.keys():
                 await queue.remove_server(url)
-            for url in wanted.keys() - lanes.keys():
-                await queue.add_server(url)
-                lanes[url] = asyncio.create_task(_lane(wanted[url], work, queue, counting, copies))
+            for url in [] if queue.is_over else wanted:
+                if not queue.has(url):
+                    await queue.add_server(url)  # a lane that was to end and has not yet goes on
+                if url not in lanes:
+                    lanes[url] = asyncio.create_task(_lane(wanted[url], work, queue, counting, copies))
             going = [lane for lane in lanes.values() if not lane.done()]
             if going:
                 await asyncio.wait(going, timeout=LOOK_AT_SERVERS_EVERY, return_when=asyncio.FIRST_COMPLETED)
@@ -273,9 +273,15 @@ async def _lane(address: ServerAddress, work: Work, queue: JobQueue, counting: C
         await Lane(server, queue, work.ledger, work.settings, counting, copies).run()
 
 
-async def _until_finished(queue: JobQueue, tasks: list[asyncio.Task[None]]) -> None:
-    """Wait for the end of the queue, or for the first task that raises; then stop all of them."""
-    over = asyncio.create_task(queue.wait_until_finished())
+async def _until_finished(queue: JobQueue, tasks: list[asyncio.Task[None]], copies: Copies | None) -> None:
+    """Wait for the end of the queue and of the copies, or for the first task that raises; then stop all of them."""
+
+    async def both() -> None:
+        await queue.wait_until_finished()
+        if copies:
+            await copies.finish()
+
+    over = asyncio.create_task(both())
     try:
         pending: set[asyncio.Task[None]] = {*tasks, over}
         while not over.done():
@@ -299,6 +305,7 @@ async def _watch_for_silence(queue: JobQueue, give_up_after: float) -> None:
     last_answer = time.monotonic()
     while True:
         await asyncio.sleep(LOOK_EVERY)
+        await queue.look_again()
         if queue.some_are_alive:
             last_answer = time.monotonic()
         elif time.monotonic() - last_answer > give_up_after:
