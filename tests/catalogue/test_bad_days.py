@@ -418,3 +418,21 @@ def test_a_broken_index_of_jobs_ends_the_run_and_makes_nothing_twice(catalogue, 
             run(catalogue, tmp_path / "out", [stub(tmp_path)])
     run(catalogue, tmp_path / "out", [stub(tmp_path)])
     assert_each_once(tmp_path / "out", 2, FORMATS, range(1, 3))
+
+
+def test_a_run_whose_end_cannot_be_asked_for_a_while_is_not_run_again(catalogue, tmp_path):
+    """The server answers everything but /history: what runs there is looked for again, and not posted anew."""
+
+    class Mute(Stub):
+        until = 0.0
+
+        async def past(self, request):
+            self.until = self.until or time.monotonic() + 2.5
+            if time.monotonic() < self.until:
+                return web.Response(status=500)
+            return await super().past(request)
+
+    server = stub(tmp_path, seconds=0.05, kind=Mute)
+    tally, heard = run(catalogue, tmp_path / "out", [server], lost_after=20)
+    assert (tally.made, tally.failed) == (8, 0), heard.given_up
+    assert server.number == 8

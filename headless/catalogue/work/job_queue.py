@@ -30,6 +30,7 @@ class Ticket:
         rejected_by: servers that found it invalid.
         problems: what each failure said.
         mark: goes into the names under which the server saves, so that it saves anew.
+        has_ended: the end of what was posted was seen.
         taken_up: what runs was posted by an earlier run of the command: its failure is not this one's.
     """
 
@@ -43,6 +44,7 @@ class Ticket:
     problems: list[str] = field(default_factory=list)
     mark: str = ""
     taken_up: bool = False
+    has_ended: bool = False
 
 
 class JobQueue:

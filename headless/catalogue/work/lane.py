@@ -206,11 +206,17 @@ class Lane:
             await self._rejected(ticket, str(error))
         except PictureError as error:
             await self._give_up(ticket, str(error))
+        except ServerFaultError as error:
+            await self._count_faults()
+            if ticket.resume and not ticket.has_ended:  # it may still run there: it is looked for again
+                await self._lost(ticket, str(error))
+                return
+            self._count_attempt(ticket)
+            await self._failed(ticket, str(error), ticket.attempts >= self._settings.attempts)
         except (FailedError, SourceError) as error:
             if isinstance(error, GoneError):  # the server's cache names a file that was deleted
                 ticket.mark = f"_{uuid.uuid4().hex[:8]}"
             self._count_attempt(ticket)
-            await self._count_faults(error)
             await self._failed(ticket, str(error), self._is_last(ticket, error))
         except LostError as error:
             ticket.resume = None
@@ -252,6 +258,7 @@ class Lane:
             )
         finally:
             self._ours.discard(prompt_id)
+        ticket.has_ended = True
         self._seconds_per_job = finished.seconds or timings.seconds["run"]
         _check_all_saved(self._settings.workflow, finished)
         async with self._fetching:  # where fetching is slower than making, the server waits
@@ -326,7 +333,10 @@ class Lane:
     async def _post(self, ticket: Ticket, uploaded: dict[NamedInput, str], prompt_id: str) -> None:
         job = ticket.job
         self._ledger.sent(job.id, self._server.url, prompt_id)
-        ticket.resume = (self._server.url, prompt_id)  # until an end is seen, it may have arrived
+        ticket.resume, ticket.has_ended = (
+            (self._server.url, prompt_id),
+            False,
+        )  # until an end is seen, it may have arrived
         self._ours.add(prompt_id)
         try:
             await self._server.submit(job.prompt(self._settings.workflow, uploaded, ticket.mark), prompt_id)
@@ -416,10 +426,8 @@ class Lane:
             return True
         return ticket.attempts >= self._settings.attempts
 
-    async def _count_faults(self, error: Exception) -> None:
+    async def _count_faults(self) -> None:
         """A server that answers request after request with errors of its own gets no job for a while, each time for longer."""
-        if not isinstance(error, ServerFaultError):
-            return
         self._num_faults += 1
         if self._num_faults >= FAULTS_IN_A_ROW and not (self._probe and not self._probe.done()):
             seconds = min(LONGEST_REST, 2.0 ** (self._num_faults - FAULTS_IN_A_ROW + 1))
