@@ -104,7 +104,7 @@ class Bars(Reporter):
 
     def says(self, server: str, message: str) -> None:
         """Show it."""
-        text = message if message.startswith(server) else f"{server}: {message}"
+        text = " ".join((message if message.startswith(server) else f"{server}: {message}").split())
         self._say_some(text, text, "yellow")
 
     def minute(self, tally: Tally) -> None:
