@@ -45,6 +45,17 @@ def as_it_was(tmp_path, server, **faults):
     return found
 
 
+def as_if_the_last_was_posted_elsewhere(out):
+    """The ledger before its last line, with that job under way at a server of another name; returns the line."""
+    lines = (out / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    (out / "manifest.jsonl").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    (out / last["files"][0]["file"]).unlink()
+    with (out / ".catalogue" / "sent.jsonl").open("a") as sent:
+        sent.write(json.dumps([last["job"], "http://renamed:1", last["prompt_id"]]) + "\n")
+    return last
+
+
 def product_of(line):
     return line["inputs"]["Product photo.image"]
 
@@ -58,7 +69,7 @@ def test_a_run_that_never_ends_is_stopped_and_given_to_another_server(catalogue,
     tally, heard = run(catalogue, tmp_path / "out", [hanging, good], job_timeout=1.0)
     assert_each_once(tmp_path / "out", 2, FORMATS, range(1, 3))
     assert (tally.made, tally.failed) == (8, 0)
-    assert any("took longer than" in message or "1 s" in message for message in heard.said)
+    assert any("took longer than 1 s" in message for message in heard.said)
 
 
 def test_runs_that_never_end_anywhere_are_given_up_and_the_run_ends(catalogue, tmp_path):
@@ -101,8 +112,9 @@ def test_a_full_disk_of_a_server_leaves_the_jobs_to_another(catalogue, tmp_path)
     assert not any("it will be asked again" in message for message in heard.said), "the server is not down"
 
 
-def test_an_error_of_the_server_to_one_request_is_no_silence(catalogue, tmp_path):
-    bad, good = stub(tmp_path, always_500="/view"), stub(tmp_path, seconds=0.05)
+@pytest.mark.parametrize("path", ["/view", "/prompt", "/upload"])
+def test_an_error_of_the_server_to_one_request_is_no_silence(catalogue, tmp_path, path):
+    bad, good = stub(tmp_path, always_500=path), stub(tmp_path, seconds=0.05)
     tally, heard = run(catalogue, tmp_path / "out", [bad, good], lost_after=20)
     assert (tally.made, tally.failed) == (8, 0)
     assert not any("it will be asked again" in message for message in heard.said)
@@ -164,12 +176,7 @@ def test_what_was_posted_to_a_server_of_another_name_is_taken_up(catalogue, tmp_
     server = stub(tmp_path)
     out = tmp_path / "out"
     run(catalogue, out, [server])
-    lines = (out / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
-    last = json.loads(lines[-1])
-    (out / "manifest.jsonl").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
-    (out / last["files"][0]["file"]).unlink()
-    with (out / ".catalogue" / "sent.jsonl").open("a") as sent:
-        sent.write(json.dumps([last["job"], "http://renamed:1", last["prompt_id"]]) + "\n")
+    last = as_if_the_last_was_posted_elsewhere(out)
     same = as_it_was(tmp_path, server)
     same.outputs = server.outputs
     tally, _ = run(catalogue, out, [stub(tmp_path), same])
@@ -181,12 +188,7 @@ def test_what_was_posted_to_a_server_of_another_name_is_taken_up(catalogue, tmp_
 def test_what_no_server_knows_by_any_name_is_posted_anew(catalogue, tmp_path):
     out = tmp_path / "out"
     run(catalogue, out, [stub(tmp_path)])
-    lines = (out / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
-    last = json.loads(lines[-1])
-    (out / "manifest.jsonl").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
-    (out / last["files"][0]["file"]).unlink()
-    with (out / ".catalogue" / "sent.jsonl").open("a") as sent:
-        sent.write(json.dumps([last["job"], "http://renamed:1", last["prompt_id"]]) + "\n")
+    as_if_the_last_was_posted_elsewhere(out)
     tally, _ = run(catalogue, out, [stub(tmp_path), stub(tmp_path)])
     assert (tally.made, tally.earlier) == (1, 7)
 
@@ -274,19 +276,6 @@ def test_all_at_once(catalogue, tmp_path):
     tally, _ = run(catalogue, tmp_path / "out", servers, attempts=20, job_timeout=0.5, lost_after=20)
     assert tally.made == 8
     assert_each_once(tmp_path / "out", 2, FORMATS, range(1, 3))
-
-
-def test_the_slow_days_of_one_lane_do_not_hold_up_another(catalogue, tmp_path):
-    """A server whose pictures take long to fetch goes on making the next ones meanwhile."""
-
-    class Slow(Stub):
-        async def view(self, request):
-            await asyncio.sleep(0.3)
-            return await super().view(request)
-
-    server = stub(tmp_path, seconds=0.05, kind=Slow)
-    tally, _ = run(catalogue, tmp_path / "out", [server])
-    assert tally.made == 8
 
 
 def test_a_server_whose_disk_is_full_gets_no_further_job_for_a_while(catalogue, tmp_path):

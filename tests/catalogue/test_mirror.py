@@ -66,13 +66,6 @@ def test_a_file_takes_the_place_of_its_older_self(place, ad):
     assert held() == {"manifest.jsonl": b"longer than before"}
 
 
-def test_a_file_is_there_when_its_length_is(place, ad):
-    mirror, _ = place
-    mirror.put("ads/a.png", ad)
-    assert [mirror.has("ads/a.png", size) for size in (5, 4)] == [True, False]
-    assert not mirror.has("ads/b.png", 5)
-
-
 def test_a_place_that_can_be_written_is_left_as_it_was(place):
     mirror, held = place
     mirror.check()
@@ -164,8 +157,6 @@ def test_a_name_leads_nowhere_else(place, ad, name):
     mirror, held = place
     with pytest.raises(UnsafePathError):
         mirror.put(name, ad)
-    with pytest.raises(UnsafePathError):
-        mirror.has(name, 5)
     assert held() == {}
 
 
@@ -206,12 +197,11 @@ def test_a_store_that_fails_is_said_without_secrets(store, ad, monkeypatch):
     monkeypatch.setattr(MemoryFileSystem, "put_file", fails)
     monkeypatch.setattr(MemoryFileSystem, "info", fails)
     mirror = Mirror("memory://bucket/ads", MEMORY)
-    for attempt in (lambda: mirror.put("ad.png", ad), lambda: mirror.has("ad.png", 5)):
-        with pytest.raises(MirrorError) as refused:
-            attempt()
-        assert str(refused.value) == (
-            "memory://bucket/ads/ad.png could not be written or looked at: RuntimeError 503 at https://x/y?..."
-        )
+    with pytest.raises(MirrorError) as refused:
+        mirror.put("ad.png", ad)
+    assert str(refused.value) == (
+        "memory://bucket/ads/ad.png could not be written or looked at: RuntimeError 503 at https://x/y?..."
+    )
 
 
 def test_a_file_that_is_gone_here_is_an_error(place, tmp_path):

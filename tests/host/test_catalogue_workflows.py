@@ -16,9 +16,7 @@ from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import running_host
 from pfv_mepa.tests.catalogue.harness import command, manifest, run
 from pfv_mepa.tests.demo_weights import copy_pack
-from pfv_mepa.tests.host.test_workflows import AD_SIZE, noise, pictures, save
-from pfv_mepa.tests.support.tiny_stack.files import write_tiny_files
-from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
+from pfv_mepa.tests.host.test_workflows import AD_SIZE, noise, pictures, save, write_models_as_named
 
 TINY_PACK = PACK_ROOT / "tests" / "support" / "tiny_stack" / "host_pack"
 NUM_ADS = {"minimal": 1, "full": 1, "formats": 3}
@@ -29,14 +27,7 @@ NAMES, SEED = ("cup", "mug"), 3  # two rows that differ in nothing else: the hos
 def server(tmp_path_factory):
     """This pack with random weights for the demo, and tiny models under the names that stand in the other workflows."""
     folder = tmp_path_factory.mktemp("server")
-    tiny = write_tiny_files(folder / "models")
-    for model, name in (
-        (CHECKPOINT, tiny.checkpoint),
-        (DEPTH_CONTROLNET, tiny.controlnet),
-        (CLIP_VISION, tiny.clip_vision),
-        (ADAPTER, tiny.adapter),
-    ):
-        (folder / "models" / model.folder / name).rename(folder / "models" / model.folder / model.name)
+    write_models_as_named(folder / "models")
     for name, picture in (pictures() | {"product_depth.png": noise(2, AD_SIZE)}).items():  # as large as the product
         save(picture, folder / "input" / name)
     shutil.copytree(DEMO_INPUTS, folder / "input", dirs_exist_ok=True)

@@ -50,15 +50,7 @@ PRODUCT = (slice(70, 150), slice(90, 170))
 def server(tmp_path_factory):
     """A server with this pack, tiny models under the names that stand in the workflows, and pictures for LoadImage."""
     base_directory = tmp_path_factory.mktemp("server")
-    tiny = write_tiny_files(base_directory / "models")
-    for model, name in (
-        (CHECKPOINT, tiny.checkpoint),
-        (DEPTH_CONTROLNET, tiny.controlnet),
-        (CLIP_VISION, tiny.clip_vision),
-        (ADAPTER, tiny.adapter),
-    ):
-        folder = base_directory / "models" / model.folder
-        (folder / name).rename(folder / model.name)
+    write_models_as_named(base_directory / "models")
     for name, picture in pictures().items():
         save(picture, base_directory / "input" / name)
     shutil.copytree(DEMO_INPUTS, base_directory / "input", dirs_exist_ok=True)
@@ -71,6 +63,18 @@ def server(tmp_path_factory):
 def object_info(server) -> dict[str, Any]:
     with urllib.request.urlopen(f"{server.url}/object_info", timeout=60) as answer:
         return json.load(answer)
+
+
+def write_models_as_named(folder: Path) -> None:
+    """Tiny models under the names that stand in the workflows of full size."""
+    tiny = write_tiny_files(folder)
+    for model, name in (
+        (CHECKPOINT, tiny.checkpoint),
+        (DEPTH_CONTROLNET, tiny.controlnet),
+        (CLIP_VISION, tiny.clip_vision),
+        (ADAPTER, tiny.adapter),
+    ):
+        (folder / model.folder / name).rename(folder / model.folder / model.name)
 
 
 def pictures() -> dict[str, np.ndarray]:

@@ -50,11 +50,6 @@ class JobIndex:
         """How often a job was made."""
         return self._state(job_id)[0]
 
-    def num_gone(self) -> int:
-        """How many jobs there are of whose last making a picture is gone."""
-        with self._guard:
-            return int(self._table.execute("SELECT COUNT(*) FROM jobs WHERE gone").fetchone()[0])
-
     def mark_made(self, job_id: str, counts: bool = True, gone: bool = False) -> None:
         """Remember that a job was made once more; `counts` says whether it is done with that."""
         times, _, seen, _ = self._state(job_id)

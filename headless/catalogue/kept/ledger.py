@@ -106,11 +106,6 @@ class Ledger:
         """Server and prompt id of a job that an earlier run had sent and not finished."""
         return self._under_way.get(job_id)
 
-    @property
-    def num_gone(self) -> int:
-        """Jobs of whose last making a picture is gone."""
-        return self._index.num_gone()
-
     def is_gone(self, job_id: str) -> bool:
         """Whether a picture of a job's last making is gone."""
         return self._index.is_gone(job_id)

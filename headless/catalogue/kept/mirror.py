@@ -70,24 +70,6 @@ class Mirror:
         with contextlib.suppress(Exception):  # who may write need not be allowed to remove
             self._store.rm_file(place)
 
-    def has(self, name: str, size: int) -> bool:
-        """Whether a file of that name and length is there.
-
-        Args:
-            name: relative, with forward slashes.
-            size: in bytes.
-
-        Raises:
-            MirrorError: the place does not say.
-            UnsafePathError: the name is none.
-        """
-        check_relative(name)
-        with self._said(name):
-            try:
-                return bool(self._store.info(f"{self.name}/{name}")["size"] == size)
-            except FileNotFoundError:
-                return False
-
     def put(self, name: str, file: Path) -> None:
         """Copy a file there, in the place of one that has its name. Doing it again changes nothing.
 

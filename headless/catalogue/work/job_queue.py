@@ -30,7 +30,7 @@ class Ticket:
         rejected_by: servers that found it invalid.
         problems: what each failure said.
         mark: goes into the names under which the server saves, so that it saves anew.
-        has_ended: the end of what was posted was seen.
+        is_running: what was posted arrived, and its end was not seen.
         taken_up: what runs was posted by an earlier run of the command: its failure is not this one's.
     """
 
@@ -44,7 +44,7 @@ class Ticket:
     problems: list[str] = field(default_factory=list)
     mark: str = ""
     taken_up: bool = False
-    has_ended: bool = False
+    is_running: bool = False
 
 
 class JobQueue:
@@ -64,14 +64,8 @@ class JobQueue:
         self._waiting: deque[Ticket] = deque()
         self._unfinished = 0  # put, and neither done nor given up
         self._closed = False
-        self._stopped = False
         self._changed = asyncio.Condition()
         self._abandoned: dict[str, list[str]] = {}
-
-    @property
-    def has_stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopped
 
     @property
     def is_over(self) -> bool:
@@ -111,7 +105,7 @@ class JobQueue:
     async def put(self, ticket: Ticket) -> None:
         """Add a job, when there is room."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._has_room() or self._stopped)
+            await self._changed.wait_for(self._has_room)
             self._waiting.append(ticket)
             self._unfinished += 1
             self._changed.notify_all()
@@ -123,15 +117,9 @@ class JobQueue:
             self._changed.notify_all()
 
     async def wait_until_finished(self) -> None:
-        """Wait until every job that will come has ended, or the queue was stopped."""
+        """Wait until every job that will come has ended."""
         async with self._changed:
             await self._changed.wait_for(self._is_over)
-
-    async def stop(self) -> None:
-        """Let every lane end after what it does now."""
-        async with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
 
     async def take(self, server: str, is_ahead: Callable[[], bool] = lambda: False) -> Ticket | None:
         """The next job for a server, or None when there is nothing more to do for it.
@@ -215,7 +203,7 @@ class JobQueue:
         return self._closed and len(self._waiting) < len(self._alive)
 
     def _is_over(self) -> bool:
-        return self._stopped or (self._closed and not self._unfinished)
+        return self._closed and not self._unfinished
 
     def _without_foreign_post(self, ticket: Ticket, server: str) -> Ticket:
         """A job that was posted elsewhere is begun anew here; there it is cancelled as soon as that server is back."""

@@ -141,7 +141,7 @@ class Lane:
         self._uploading = asyncio.Lock()  # two jobs often share a picture
 
     async def run(self) -> None:
-        """Work until there is nothing left, the queue is stopped, or the server is taken away.
+        """Work until there is nothing left, or the server is taken away.
 
         Raises:
             CannotWriteError, OSError: the output folder cannot be written any more.
@@ -208,7 +208,7 @@ class Lane:
             await self._give_up(ticket, str(error))
         except ServerFaultError as error:
             await self._count_faults()
-            if ticket.resume and not ticket.has_ended:  # it may still run there: it is looked for again
+            if ticket.is_running:  # there, whatever its history answers: it is looked for again
                 await self._lost(ticket, str(error))
                 return
             self._count_attempt(ticket)
@@ -258,7 +258,7 @@ class Lane:
             )
         finally:
             self._ours.discard(prompt_id)
-        ticket.has_ended = True
+        ticket.is_running = False
         self._seconds_per_job = finished.seconds or timings.seconds["run"]
         _check_all_saved(self._settings.workflow, finished)
         async with self._fetching:  # where fetching is slower than making, the server waits
@@ -286,7 +286,7 @@ class Lane:
     def _count_attempt(self, ticket: Ticket) -> None:
         """A run of ours has failed; of one that an earlier command had posted nothing is counted."""
         ticket.attempts += not ticket.taken_up
-        ticket.taken_up = False
+        ticket.taken_up = ticket.is_running = False
         ticket.resume = None
 
     def _left_server(self) -> None:
@@ -326,23 +326,22 @@ class Lane:
     async def _taken_up(self, ticket: Ticket, prompt_id: str) -> str:
         """The id of an earlier post if the server has it, else nothing."""
         if await self._server.knows(prompt_id):
-            ticket.resume, ticket.taken_up = (self._server.url, prompt_id), True
+            ticket.resume = (self._server.url, prompt_id)
+            ticket.taken_up = ticket.is_running = True
             return prompt_id
         return ""
 
     async def _post(self, ticket: Ticket, uploaded: dict[NamedInput, str], prompt_id: str) -> None:
         job = ticket.job
         self._ledger.sent(job.id, self._server.url, prompt_id)
-        ticket.resume, ticket.has_ended = (
-            (self._server.url, prompt_id),
-            False,
-        )  # until an end is seen, it may have arrived
+        ticket.resume, ticket.is_running = (self._server.url, prompt_id), False  # it may have arrived, nobody knows
         self._ours.add(prompt_id)
         try:
             await self._server.submit(job.prompt(self._settings.workflow, uploaded, ticket.mark), prompt_id)
         except BaseException:
             self._ours.discard(prompt_id)
             raise
+        ticket.is_running = True
 
     async def _upload(self, pictures: dict[NamedInput, Picture]) -> dict[NamedInput, str]:
         """What the server calls each picture; sent where it has not been."""
@@ -363,12 +362,9 @@ class Lane:
     async def _fetch(self, ticket: Ticket, finished: Finished) -> Delivery:
         """Download and check every image."""
         received = []
-        order = list(
-            self._settings.workflow.nodes
-        )  # the history has them as they were run, which may be another order each time
-        images = sorted(
-            finished.images, key=lambda image: order.index(image.node_id) if image.node_id in order else len(order)
-        )
+        # The history has them as they were run, which may be another order each time.
+        place = {node_id: number for number, node_id in enumerate(self._settings.workflow.nodes)}
+        images = sorted(finished.images, key=lambda image: place.get(image.node_id, len(place)))
         for number, image in enumerate(images, 1):
             raw = self._ledger.partial(f"{ticket.job.id}.{number}")
             received.append(Received(image.node_id, raw, await self._whole(image, raw)))
@@ -457,7 +453,7 @@ class Lane:
         """
         others = await self._num_others()
         deadline = time.monotonic() + others * self._seconds_per_job
-        while others and time.monotonic() < deadline and not self._queue.has_stopped:
+        while others and time.monotonic() < deadline and not self._queue.is_over:
             await asyncio.sleep(min(LOOK_AT_QUEUE_EVERY, self._seconds_per_job))
             others = await self._num_others()
 

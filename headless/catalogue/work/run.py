@@ -196,7 +196,7 @@ class Work:
         ledger: open.
         settings: of all jobs.
         limits: of the servers.
-        mirror: makes what copies finished pictures, told whom to tell; None = they stay where they are.
+        copies: makes what copies finished pictures, told whom to tell; None = they stay where they are.
     """
 
     rows: Rows
