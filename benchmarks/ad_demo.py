@@ -140,7 +140,7 @@ class Ads:
     def depth(self) -> Any:
         """The product's before the wall reference's."""
         from pfv_demo.scenes import render
-        from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose
+        from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
 
         mine = render([brief.product for brief in self.briefs]).depth
         reference = render([brief.wall for brief in self.briefs])

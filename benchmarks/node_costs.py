@@ -98,7 +98,8 @@ def cases(side: int) -> dict[str, Case]:
     import torch
 
     from pfv_mepa.nodes.ad.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
-    from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
+    from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
+    from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
     from pfv_mepa.nodes.mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
     from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
     from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap

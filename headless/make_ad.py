@@ -1,14 +1,16 @@
 """Makes one ad and shows what made it: `python3 -m headless.make_ad`, on a bare Python, from the repository root.
 
-Finds or makes an environment and runs the full workflow twice, with what the references hide and without. With a ComfyUI
-it runs there: with SDXL and its companions where their files are, else with the tiny demo models that come with this
-pack. Without a ComfyUI it makes the demo's ad with diffusers. Everything is written to out/: the ads, a contact sheet,
-and all pictures that went into them.
+Finds or makes an environment and runs the workflow `ad` twice, with what the reference hides and without. With a ComfyUI it
+runs there: with SDXL and its companions where their files are, else with the tiny demo models that come with this pack. What
+cuts out, finds by name and estimates depth in a new ComfyUI is used where its model files are; else the pack's own ways find
+product and ground, or say that they cannot. Without a ComfyUI the demo's ad is made with diffusers. Everything is written to
+out/: the ads, a contact sheet, and both pictures that went into them.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from .ad.plan import ENGINES, PlanError, plan_ad
 from .host.environment import EnvironmentFailedError, python_for
 from .host.find import PACK_ROOT, HostNotFoundError
 
+SMALLEST_SIDE = 64
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -26,22 +30,31 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, default=PACK_ROOT / "out", help="folder for everything that is written")
     options.add_argument("--steps", type=_positive, help="sampling steps (the workflow's)")
     options.add_argument("--seed", type=int, help="seed of the sampler (the workflow's)")
-    options.add_argument("--prompt", help="what the text-controlled part shows (the workflow's)")
+    options.add_argument("--prompt", help="what the ad shows, in words (the workflow's)")
     own = options.add_argument_group(
-        "your own pictures", "cut evenly to the ad's shape; those not named are the shipped ones"
+        "your own pictures",
+        "plain photographs will do: product and hidden part are found; what is transparent, or a mask, wins over that",
     )
-    own.add_argument("--product", type=_file, metavar="FILE", help="product photo, a cut-out unless a mask is named")
+    own.add_argument("--product", type=_file, metavar="FILE", help="product photo (the shipped one)")
     own.add_argument("--product-mask", type=_file, metavar="FILE", help="white = product")
-    own.add_argument("--reference", type=_file, metavar="FILE", help="picture whose look is wanted")
-    own.add_argument("--reference-mask", type=_file, metavar="FILE", help="white = hidden; else what is transparent")
+    own.add_argument("--reference", type=_file, metavar="FILE", help="picture whose look is wanted (the shipped one)")
+    own.add_argument("--reference-mask", type=_file, metavar="FILE", help="white = hidden")
+    own.add_argument("--find", metavar="WORDS", help="what to hide in the reference, with SAM 3: 'the bottle'")
+    own.add_argument(
+        "--ground",
+        type=_share,
+        metavar="SHARE",
+        help="where the reference's ground begins, 0 = top, 1 = bottom (found)",
+    )
     models = options.add_argument_group("models")
     models.add_argument(
         "--engine", choices=ENGINES, default="auto", help="auto: comfyui where there is one, else diffusers"
     )
     models.add_argument("--demo", action="store_true", help="use the demo's models even where SDXL's files are")
     models.add_argument(
-        "--size", type=_size, metavar="WxH", help="size of the ad with SDXL (768x512); the demo's is 128x128"
+        "--format", metavar="NAME", help="of the ad with SDXL, such as 9:16 or 1080x1350 (the workflow's)"
     )
+    models.add_argument("--size", type=_size, metavar="WxH", help="of the ad with SDXL, in place of a format")
     files = options.add_argument_group("SDXL's files", "as ComfyUI lists them; those not named are looked for")
     files.add_argument("--checkpoint", metavar="FILE", help="SDXL checkpoint")
     files.add_argument("--controlnet", metavar="FILE", help="depth ControlNet for SDXL")
@@ -52,9 +65,21 @@ def parser() -> argparse.ArgumentParser:
 
 def _size(text: str) -> tuple[int, int]:
     sides = [int(side) if side.isdigit() else 0 for side in text.lower().split("x")]
-    if len(sides) != 2 or not all(side > 0 and side % 8 == 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected WIDTHxHEIGHT, both divisible by 8")
+    if len(sides) != 2 or min(sides) < SMALLEST_SIDE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size: expected WIDTHxHEIGHT, both {SMALLEST_SIDE} pixels or more"
+        )
     return sides[0], sides[1]
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: expected 0 to 1")
+    return share
 
 
 def _positive(text: str) -> int:

@@ -5,14 +5,22 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .ad.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
-from .ad.product_nodes import PFVDepthCompose, StrictIDComposite
+from .ad.compose_nodes import PFVDepthCompose
+from .ad.cut_out_nodes import PFVCutOut
+from .ad.ground_nodes import PFVGround, PFVProductDepth
+from .ad.product_nodes import StrictIDComposite
+from .ad.report_nodes import PFVAdReport
 from .demo.demo_nodes import PFVDemoModels
 from .mepa.apply_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
 from .mepa.branch_nodes import MEPAApplyControlNet, MEPABranch
 from .mepa.crop_nodes import MEPACrop
+from .mepa.load_nodes import MEPALoad
 from .mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
+from .mepa.text_nodes import MEPAApplyText
+from .mepa.weights_nodes import MEPAWeights
 from .reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from .reference.file_nodes import PFVLoadReference, PFVSaveReference
+from .reference.reference_nodes import PFVCombineReferences, PFVReference
 from .research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
 from .research.scale_nodes import PFVScaleMap
 
@@ -39,6 +47,15 @@ NODES: list[type[io.ComfyNode]] = [
     MEPARegionFromMask,
     MEPARegionBuilder,
     PFVScaleMap,
+    MEPALoad,
+    PFVReference,
+    PFVCombineReferences,
+    MEPAWeights,
+    MEPAApplyText,
+    PFVAdReport,
+    PFVCutOut,
+    PFVGround,
+    PFVProductDepth,
 ]
 
 
@@ -47,4 +64,7 @@ class PFVExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The pack's nodes, in the order of use."""
+        for node in NODES:
+            # To a page opened anew newer hosts then send what the node has shown; web/shown_again.js does it for older ones.
+            node.HAS_INTERMEDIATE_OUTPUT = True
         return NODES

@@ -13,9 +13,9 @@ LINE = "pfv_line"  # the key that web/node_line.js looks for
 
 
 @contextmanager
-def progress_over(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """The running node's bar moves by one part each time one of the modules has run; full when all have."""
-    bar = ProgressBar(len(modules))
+def progress_over(modules: Sequence[torch.nn.Module], times: int = 1) -> Iterator[None]:
+    """The running node's bar moves by one part each time one of the modules has run; full when all have, that many times."""
+    bar = ProgressBar(len(modules) * times)
     handles = [module.register_forward_hook(lambda *_: bar.update(1)) for module in modules]
     try:
         yield

@@ -1,7 +1,8 @@
 """The pictures that the demo workflows load, drawn here: `python -m pfv_demo.inputs [FOLDER]` writes them.
 
 A product to advertise, two references that show somebody else's product, depth maps, and the regions in which the
-references rule. Masks are in the alpha channel, as ComfyUI's mask editor saves them: what is painted is transparent.
+references rule. Masks are in the alpha channel, as ComfyUI's mask editor saves them: what is painted is transparent. And two
+photographs as people bring them, without any mask: the product on plain ground, and a reference.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ PRODUCT = replace(
 BACKGROUND_REFERENCE = replace(
     new_scene(77, "blue mug", "yellow slants", "velvet"), base=0.875, height=0.62, aspect=1.08
 )
+PLAIN_GROUND = 0.92  # grey of the packshot's
 TABLE_REFERENCE = new_scene(13, "purple ball", "cream plain", "marble")
 
 
@@ -74,6 +76,8 @@ def demo_inputs() -> dict[str, Image.Image]:
         "reference_table": _painted(table, _brushed(table)),
         "region_background": _painted(product, free & ~on_table),
         "region_table": _painted(product, free & on_table),
+        "product_photo": _on_plain_ground(product),
+        "reference_photo": _picture(background.image[0]),
     }
     return {f"{PREFIX}{name}.png": picture for name, picture in pictures.items()}
 
@@ -83,6 +87,12 @@ def write_inputs(folder: Path = FOLDER) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in demo_inputs().items():
         picture.save(folder / name, optimize=True)
+
+
+def _on_plain_ground(rendered: Rendered) -> Image.Image:
+    """The product alone, as a packshot has it."""
+    opacity = rendered.product[0][..., None]
+    return _picture(rendered.image[0] * opacity + PLAIN_GROUND * (1 - opacity))
 
 
 def _brushed(rendered: Rendered) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pfv_core.attention.control import PromptControl
+from pfv_core.attention.curve import Curve, share_of_timestep
 from pfv_core.attention.general import SampleWeights, sample_weights
+from pfv_core.attention.layer_weights import Weights
 from pfv_core.attention.query_mask import LATENT_SCALE, layer_grid, query_mask
+from pfv_core.attention.transformers import transformer_of
 from pfv_core.attention.unet_layout import AttentionLayer
+from pfv_core.attention.weights import PromptWeights
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class RegionalPrompt:
             reads the timestep that the U-Net is called with, one for the whole batch.
         region: (B or 1, H, W) float, 0..1, 1 = the image prompt rules; of the frame's shape at any resolution; None = the
             whole frame.
+        weights: by layer and over the sampling. A curve over the sampling reads the timestep as a time weight does.
 
     Raises:
         ValueError: a region of another shape.
@@ -32,6 +37,7 @@ class RegionalPrompt:
     keys_values: Sequence[tuple[Tensor, Tensor]]
     control: PromptControl = PromptControl()  # noqa: RUF009, frozen
     region: Tensor | None = None
+    weights: PromptWeights = PromptWeights()  # noqa: RUF009, frozen
 
     def __post_init__(self) -> None:
         if self.region is not None and self.region.ndim != 3:
@@ -60,14 +66,34 @@ class Pass:
 
 
 class Passes:
-    """What of image prompts holds for a forward pass, computed once for all layers of a level and kept while it holds."""
+    """What of image prompts holds for a forward pass, computed once for all layers of a level and a weight, and kept while it
+    holds.
 
-    def __init__(self, prompts: Sequence[RegionalPrompt], latent_size: tuple[int, int]) -> None:
+    Args:
+        prompts: those that take part.
+        latent_size: rows and columns.
+        layers: of the U-Net.
+        num_timesteps: of the schedule that it was trained with.
+
+    Raises:
+        ValueError: weights for a layer that the U-Net has not.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[RegionalPrompt],
+        latent_size: tuple[int, int],
+        layers: Collection[AttentionLayer],
+        num_timesteps: int,
+    ) -> None:
         self._regions = [prompt.region for prompt in prompts]
         self._latent_size = latent_size
+        self._num_timesteps = num_timesteps
+        self._layers: list[Weights | None] = [prompt.weights.over(layers) for prompt in prompts]
+        self._curves = [prompt.weights.sampling for prompt in prompts]
         self._controls = [_without_samples_of_scale_0(prompt.control) for prompt in prompts]
-        self._now: list[PromptControl | None] = [*self._controls]
-        self._known: dict[tuple[int, torch.device, torch.dtype], Pass] = {}
+        self._now: list[tuple[PromptControl | None, float]] = [(control, 1.0) for control in self._controls]
+        self._known: dict[tuple[int, tuple[float, ...], torch.device, torch.dtype], Pass] = {}
 
     def begin(self, timestep: Tensor | float) -> None:
         """A forward pass at a timestep, which is read only where an image prompt is weighted by it.
@@ -75,11 +101,13 @@ class Passes:
         Raises:
             ValueError: samples of one batch at different timesteps.
         """
-        if all(control.gamma is None for control in self._controls):
-            return
-        at = _one_timestep(timestep)
-        now = [control.at(at) for control in self._controls]
-        if any(one is not before for one, before in zip(now, self._now, strict=True)):
+        timed = any(control.gamma is not None for control in self._controls)
+        at = _one_timestep(timestep) if timed or any(curve.constant is None for curve in self._curves) else 0.0
+        now = [
+            (control.at(at), self._moment(curve, at))
+            for control, curve in zip(self._controls, self._curves, strict=True)
+        ]
+        if any(one[0] is not old[0] or one[1] != old[1] for one, old in zip(now, self._now, strict=True)):
             self._now = now
             self._known.clear()
 
@@ -92,17 +120,27 @@ class Passes:
                 f"{layer} has {query.shape[1]} queries, a latent of {rows}x{columns} gives it {grid[0]}x{grid[1]}: the "
                 "U-Net changes its resolution in another way than by halving, which regions cannot follow"
             )
-        key = (layer.level, query.device, query.dtype)
+        one = transformer_of(layer)
+        weights = tuple(1.0 if of_layers is None else of_layers[one] for of_layers in self._layers)
+        key = (layer.level, weights, query.device, query.dtype)
         if key not in self._known:
-            self._known[key] = self._on(grid, query)
+            self._known[key] = self._on(grid, weights, query)
         return self._known[key]
 
-    def _on(self, grid: tuple[int, int], query: Tensor) -> Pass:
-        present = {index: control for index, control in enumerate(self._now) if control is not None}
+    def _moment(self, curve: Curve, timestep: float) -> float:
+        share = 0.0 if curve.constant is not None else share_of_timestep(timestep, self._num_timesteps)
+        return curve.at(share)
+
+    def _on(self, grid: tuple[int, int], weights: tuple[float, ...], query: Tensor) -> Pass:
+        present = {}
+        for index, ((control, moment), weight) in enumerate(zip(self._now, weights, strict=True)):
+            weighted = None if control is None else control.weighted(moment * weight)
+            if weighted is not None:
+                present[index] = weighted
         regions = [self._regions[index] for index in present]
         masks = [None if region is None else query_mask(region, grid, self._latent_size) for region in regions]
-        weights = sample_weights(masks, [*present.values()])
-        return Pass(tuple(present), weights.to(query.device, query.dtype))
+        computed = sample_weights(masks, [*present.values()])
+        return Pass(tuple(present), computed.to(query.device, query.dtype))
 
 
 def _without_samples_of_scale_0(control: PromptControl) -> PromptControl:

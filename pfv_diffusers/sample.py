@@ -14,6 +14,7 @@ from torch import Tensor
 from pfv_core.adapter.model import Adapter
 from pfv_core.attention.balance import check_gamma
 from pfv_core.attention.control import PromptControl
+from pfv_core.attention.weights import PromptWeights
 
 from .prompts import RegionalPrompt
 from .unet import image_prompts as image_prompts_in
@@ -31,6 +32,7 @@ class ImagePrompt:
         positive, negative: (B or 1, c, C) image prompts of the two halves of guidance, see `Adapter.image_prompt`.
         control: how it takes part.
         region: (B or 1, H, W) float, 0..1, 1 = the image prompt rules; None = the whole frame.
+        weights: by layer and over the sampling.
     """
 
     adapter: Adapter
@@ -38,6 +40,7 @@ class ImagePrompt:
     negative: Tensor
     control: PromptControl = PromptControl()  # noqa: RUF009, frozen
     region: Tensor | None = None
+    weights: PromptWeights = PromptWeights()  # noqa: RUF009, frozen
 
 
 @torch.no_grad()
@@ -94,7 +97,8 @@ def sample_latents(
     prompts = [_regional_prompt(prompt, guided, batch, unet.dtype) for prompt in image_prompts]
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
-    with image_prompts_in(unet, prompts, (noise.shape[2], noise.shape[3])):
+    latent_size = noise.shape[2], noise.shape[3]
+    with image_prompts_in(unet, prompts, latent_size, scheduler.config["num_train_timesteps"]):
         for index, timestep in enumerate(scheduler.timesteps):
             latent_input = scheduler.scale_model_input(latents, timestep).to(unet.dtype)
             latent_input = torch.cat([latent_input] * len(texts))
@@ -129,7 +133,7 @@ def _regional_prompt(prompt: ImagePrompt, guided: bool, batch: int, dtype: torch
     region = prompt.region
     if region is not None and len(region) > 1:
         region = torch.cat([_repeated(region, batch, "region")] * len(halves))
-    return RegionalPrompt(prompt.adapter.keys_values(tokens.to(dtype)), prompt.control, region)
+    return RegionalPrompt(prompt.adapter.keys_values(tokens.to(dtype)), prompt.control, region, prompt.weights)
 
 
 def _control(

@@ -28,7 +28,10 @@ from .prompts import Passes, RegionalPrompt
 
 @contextmanager
 def image_prompts(
-    unet: UNet2DConditionModel, prompts: Sequence[RegionalPrompt], latent_size: tuple[int, int]
+    unet: UNet2DConditionModel,
+    prompts: Sequence[RegionalPrompt],
+    latent_size: tuple[int, int],
+    num_timesteps: int = 1000,
 ) -> Iterator[None]:
     """Run a U-Net with image prompts in every cross-attention.
 
@@ -36,13 +39,14 @@ def image_prompts(
         unet: any UNet2DConditionModel; gradients flow through it into the image prompts.
         prompts: those of scale 0 are left out, and without any the U-Net stays untouched.
         latent_size: rows and columns of the latents that will go in.
+        num_timesteps: of the schedule that the U-Net was trained with, for weights over the sampling.
 
     Under gradient checkpointing the backward pass recomputes the forward pass: keep it inside this context too.
 
     Raises:
         ValueError: a region of another shape than the frame, keys and values of another U-Net, an attention processor
-            that this one cannot stand in for; inside, latents of another size or batch, or a time weight in a batch of
-            several timesteps.
+            that this one cannot stand in for, weights for a layer that the U-Net has not; inside, latents of another size or
+            batch, or a time weight or a curve over the sampling in a batch of several timesteps.
     """
     prompts = [prompt for prompt in prompts if not prompt.absent]
     if not prompts:
@@ -51,7 +55,7 @@ def image_prompts(
     layers = attention_layers(unet)
     for prompt in prompts:
         _check_prompt(prompt, len(layers), latent_size)
-    passes = Passes(prompts, latent_size)
+    passes = Passes(prompts, latent_size, layers, num_timesteps)
     with ExitStack() as stack:
         begin = partial(_begin_pass, prompts, latent_size, passes)
         stack.callback(unet.register_forward_pre_hook(begin, with_kwargs=True).remove)

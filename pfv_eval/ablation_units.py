@@ -84,7 +84,7 @@ def find_adapters(folder: Path, seeds: Sequence[int]) -> list[AdapterFile]:
     for path in sorted(folder.glob("*.safetensors")):
         match = ADAPTER_FILE.fullmatch(path.name)
         if match and int(match["seed"]) in seeds:
-            identity = f"{path.stem}-{_hash(path)}"
+            identity = f"{path.stem}-{short_hash(path)}"
             found.append(AdapterFile(path, match["family"], int(match["tokens"]), int(match["seed"]), identity))
     return found
 
@@ -92,8 +92,8 @@ def find_adapters(folder: Path, seeds: Sequence[int]) -> list[AdapterFile]:
 def settings_of(weights: Path, judge: Path, steps: int, batch: int) -> Settings:
     """The settings of a run with these files."""
     names = ("autoencoder", "text_encoder", "vision_encoder", "unet")
-    hashes = {name: _hash(weights / f"{name}.safetensors") for name in names}
-    return Settings(steps, batch, {**hashes, "judge": _hash(judge)})
+    hashes = {name: short_hash(weights / f"{name}.safetensors") for name in names}
+    return Settings(steps, batch, {**hashes, "judge": short_hash(judge)})
 
 
 def claim_folder(out: Path, settings: Settings) -> None:
@@ -131,7 +131,8 @@ def units(rows: Sequence[Row], adapters: Sequence[AdapterFile], pairs: int, batc
     ]
 
 
-def _hash(file: Path) -> str:
+def short_hash(file: Path) -> str:
+    """The first 12 digits of a file's SHA-256; FileNotFoundError where there is none."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: it is part of the repository, or made by python -m pfv_demo.train")
     return sha256(file.read_bytes()).hexdigest()[:12]

@@ -28,7 +28,15 @@ from pfv_diffusers.vision import ClipVisionEncoder
 
 from .conditions import Condition, View, Words
 from .judge import Judge, load_judge
-from .metrics import color_share, leak_ratio, mean_color, palette_distance, region_correctness, two_tones
+from .metrics import (
+    color_share,
+    layout_likeness,
+    leak_ratio,
+    mean_color,
+    palette_distance,
+    region_correctness,
+    two_tones,
+)
 
 NOISE_SEED = 3_000_000_000  # beyond the scenes' seeds, below the 32 bits that torch reads of one
 WALL_TOP, WALL_BOTTOM, WALL_LEFT, WALL_RIGHT = 0.11, 0.58, 0.14, 0.90  # no scene's product or table reaches beyond
@@ -197,7 +205,7 @@ def make_images(
     if condition.view is not None and adapter is not None:
         positive, negative = adapter.image_prompt(chunk.tokens(condition.view))
         region = chunk.region if condition.in_region else None
-        prompts.append(ImagePrompt(adapter, positive, negative, condition.control, region))
+        prompts.append(ImagePrompt(adapter, positive, negative, condition.control, region, condition.weights))
     calls = len(chunk.pairs) * (2 if condition.guidance_scale != 1.0 else 1)
     latents = sample_latents(
         models.unet,
@@ -230,6 +238,7 @@ def measure(models: Models, chunk: Chunk, image: Tensor) -> dict[str, Any]:
         "palette": palette_distance(image, wall, chunk.oracle, wall),
         "palette_other": palette_distance(image, wall, chunk.oracle.roll(1, 0), wall),
         "region": region_correctness(image, wall, *chunk.wall_tones),
+        "layout": layout_likeness(image, wall, chunk.oracle),
     }
     rounded = {name: np.round(value.numpy(), 6).tolist() for name, value in values.items()}
     return {"judge": {name: read.tolist() for name, read in models.judge.read(image).items()}, **rounded}

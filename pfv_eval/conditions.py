@@ -14,6 +14,7 @@ from typing import Any
 
 from pfv_core.attention.balance import PAPER_GAMMA
 from pfv_core.attention.control import Gate, PromptControl
+from pfv_core.attention.weights import PromptWeights
 
 MAIN = "eq3_c16"
 RESAMPLER = "resampler_c16"
@@ -65,6 +66,7 @@ class Condition:
         in_region: the image prompt rules the wall of A without its product's box; else the whole frame.
         sampled: False = scene A itself, encoded and decoded: what the judge reads there is its ceiling.
         keep_images: all images are stored, not only those of the first chunk.
+        weights: of the image prompt, by layer and over the sampling.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Condition:
     in_region: bool = False
     sampled: bool = True
     keep_images: bool = False
+    weights: PromptWeights = PromptWeights()  # noqa: RUF009, frozen
 
     @property
     def guidance_scale(self) -> float:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfv_demo.scenes import Scene, labels
+from pfv_demo.scenes import ATTRIBUTES, Scene, labels
 
 from .judge import CLASSES, NONE
 from .metrics import tint_towards
@@ -97,6 +97,15 @@ def _stored(label: str, better: str, name: str) -> Measure:
     return Measure(label, False, better, lambda readings: readings.values[name])
 
 
+_PLAIN = ATTRIBUTES["pattern"].index("plain")
+
+
+def _layout(readings: Readings) -> Values:
+    """A plain wall has no layout to follow."""
+    plain = readings.truth.reference["pattern"] == _PLAIN
+    return np.where(plain, math.nan, readings.values["layout"])
+
+
 _NO_PRODUCT = CLASSES["product_color"].index(NONE)
 
 MEASURES = {
@@ -123,6 +132,7 @@ MEASURES = {
     "palette": _stored("palette distance to the reference's wall", "lower", "palette"),
     "palette_other": _stored("palette distance to another reference's wall", "", "palette_other"),
     "region": _stored("wall pixels nearer to the reference than to A", "higher", "region"),
+    "layout": Measure("light and dark lie as on the reference's wall", False, "higher", _layout),
     "all_three": _rate("product, table and wall all right", "higher", lambda r: r.all_three()),
 }
 AGAINST_ORACLE = ("foreign_color", "foreign_shape", "foreign_object", "leak_ratio", "foreign_share")

@@ -134,6 +134,31 @@ def region_correctness(image: Tensor, region: Tensor, right: Tensor, wrong: Tens
     return (nearer & region).flatten(1).sum(1).double() / region.flatten(1).sum(1)
 
 
+def layout_likeness(image: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
+    """Whether what is bright and what is dark lies where it does in a reference, whatever the colours are.
+
+    Args:
+        image, reference: (B, 3, H, W).
+        mask: (B, H, W) bool, the part of both that counts.
+
+    Formula: |r|, Pearson's correlation of the two brightnesses over the mask; its sign is left out, because a pattern's
+    second tone is darker on a light wall and lighter on a dark one. Range: 0 (nothing in common) to 1 (the same shares of
+    light and dark at the same places). NaN where one of the two has no spread.
+    """
+    _check(image, mask)
+    _check(reference, mask)
+    share = mask.double() / mask.flatten(1).sum(1)[:, None, None]
+    own, other = (_centred(picture.double().mean(1), share) for picture in (image, reference))
+    spreads = [(share * one.square()).flatten(1).sum(1).sqrt() for one in (own, other)]
+    together = (share * own * other).flatten(1).sum(1).abs()
+    return torch.where((spreads[0] > 0) & (spreads[1] > 0), together / (spreads[0] * spreads[1]), math.nan)
+
+
+def _centred(values: Tensor, share: Tensor) -> Tensor:
+    """(B, H, W) less its mean over shares that add up to 1."""
+    return values - (share * values).flatten(1).sum(1)[:, None, None]
+
+
 def largest_difference(image: Tensor, product: Tensor, product_mask: Tensor, erode: int = 0) -> Tensor:
     """Pixel exactness: the largest difference of any channel inside a mask whose rim of `erode` pixels is taken off.
 

@@ -1,4 +1,5 @@
-"""Writes workflows/<name>.json (for the browser) and workflows/api/<name>.json (for POST /prompt) from one description.
+"""Writes workflows/<name>.json (for the browser) and workflows/api/<name>.json (for POST /prompt) from one description each, and
+subgraphs/<name>.json, which the page offers to every workflow.
 
     python3 -m tools.build_workflows            writes the files
     python3 -m tools.build_workflows --check    writes nothing; exits with 1 if a file is not what it would write
@@ -17,23 +18,34 @@ from headless.host.environment import EnvironmentFailedError
 from headless.host.find import PACK_ROOT, HostNotFoundError
 from headless.host.start import HostStartError
 
+from .workflow_parts.ad import AD, DEMO_AD
 from .workflow_parts.description import Workflow, WorkflowError
 from .workflow_parts.formats import DEMO_FORMATS, FORMATS
 from .workflow_parts.forms import WorkflowFiles, to_text
 from .workflow_parts.full import DEMO_FULL, FULL
 from .workflow_parts.minimal import DEMO_MINIMAL, MINIMAL
+from .workflow_parts.own_subgraphs import OFFERED
 from .workflow_parts.server import object_info_of
+from .workflow_parts.subgraph_form import offered_form
 
-WORKFLOWS = (MINIMAL, FULL, FORMATS, DEMO_MINIMAL, DEMO_FULL, DEMO_FORMATS)
+WORKFLOWS = (AD, MINIMAL, FULL, FORMATS, DEMO_AD, DEMO_MINIMAL, DEMO_FULL, DEMO_FORMATS)
 
 
 def texts_of(workflow: Workflow, object_info: dict[str, Any]) -> dict[str, str]:
-    """Name of a file below the workflows' folder -> what belongs in it."""
+    """Name of a file below the pack's folder -> what belongs in it."""
     files = WorkflowFiles(workflow, object_info)
     return {
-        f"{workflow.name}.json": to_text(files.ui_form()),
-        f"api/{workflow.name}.json": to_text(files.api_form()),
+        f"workflows/{workflow.name}.json": to_text(files.ui_form()),
+        f"workflows/api/{workflow.name}.json": to_text(files.api_form()),
     }
+
+
+def all_texts(object_info: dict[str, Any]) -> dict[str, str]:
+    """The same of every workflow and every subgraph that is offered."""
+    texts = {name: text for workflow in WORKFLOWS for name, text in texts_of(workflow, object_info).items()}
+    for offered in OFFERED:
+        texts[f"subgraphs/{offered.subgraph.name}.json"] = to_text(offered_form(*offered, object_info))
+    return texts
 
 
 def main() -> int:
@@ -41,10 +53,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if a file differs")
     parser.add_argument("--server", help="URL of a running ComfyUI with this pack, instead of starting one")
-    parser.add_argument("--folder", type=Path, default=PACK_ROOT / "workflows", help="where the files lie")
+    parser.add_argument("--folder", type=Path, default=PACK_ROOT, help="where the two folders lie")
     arguments = parser.parse_args()
     with object_info_of(arguments.server) as object_info:
-        texts = {name: text for workflow in WORKFLOWS for name, text in texts_of(workflow, object_info).items()}
+        texts = all_texts(object_info)
     stale = [name for name, text in texts.items() if _text_in(arguments.folder / name) != text]
     for name in stale:
         if arguments.check:

@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from headless.host.environment import EnvironmentFailedError, python_for
 from headless.host.find import PACK_ROOT, HostNotFoundError, require_host
 from headless.host.start import HostStartError, running_host
-from headless.server.blocking import Client
 from headless.server.errors import ServerError
 
 from .picture_parts.panels import HELP
@@ -28,17 +27,23 @@ from .picture_parts.studio import WORKFLOWS, Panels, Studio
 DOCS = PACK_ROOT / "web" / "docs"
 THUMBNAIL = 384
 PANEL, MARGIN, CAPTION, FONT_SIZE = 200, 10, 22, 13
+IN_A_ROW = 5
 INK, PAPER = (40, 40, 40), (228, 228, 228)
 
 
 def sheet(panels: Panels) -> Image.Image:
-    """Captioned pictures in a row."""
-    canvas = Image.new("RGB", (len(panels) * (PANEL + MARGIN) + MARGIN, PANEL + CAPTION + 2 * MARGIN), PAPER)
+    """Captioned pictures in rows; one picture without a caption as it is."""
+    if [caption for caption, _ in panels] == [""]:
+        return panels[0][1]
+    rows = -(-len(panels) // IN_A_ROW)
+    columns = -(-len(panels) // rows)
+    across, down = PANEL + MARGIN, PANEL + CAPTION + MARGIN
+    canvas = Image.new("RGB", (columns * across + MARGIN, rows * down + MARGIN), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
     for index, (caption, picture) in enumerate(panels):
-        left = MARGIN + index * (PANEL + MARGIN)
-        canvas.paste(ImageOps.pad(picture, (PANEL, PANEL), Image.Resampling.BICUBIC, PAPER), (left, MARGIN))
-        draw.text((left, MARGIN + PANEL + 4), caption, INK, font)
+        left, top = MARGIN + index % columns * across, MARGIN + index // columns * down
+        canvas.paste(ImageOps.pad(picture, (PANEL, PANEL), Image.Resampling.BICUBIC, PAPER), (left, top))
+        draw.text((left, top + PANEL + 4), caption, INK, font)
     return canvas
 
 
@@ -64,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copytree(WORKFLOWS / "demo_inputs", Path(folder) / "input")
         with running_host(host, python_for(host), Path(folder), [PACK_ROOT]) as running:
-            studio = Studio(Client(running.url), Path(folder))
+            studio = Studio(running.url, Path(folder))
             for name in names:
                 picture = sheet(HELP[name](studio)) if name in HELP else thumbnail(studio, name)
                 file = DOCS / f"{name}.jpg" if name in HELP else WORKFLOWS / f"{name}.jpg"

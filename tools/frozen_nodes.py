@@ -68,7 +68,8 @@ def _broken_inputs(node_id: str, frozen: list[Json], current: list[Json]) -> Ite
         yield f"{node_id}: inputs were {was}, are {now}: add new ones at the end only"
         return
     for old, new in zip(frozen, current, strict=False):
-        for key in ("type", "kind", "default"):
+        # A required input's value lies in every file; an optional one may be absent, and then has the default.
+        for key in ("type", "kind", *(["default"] if old["kind"] == "optional" else [])):
             if old.get(key) != new.get(key):
                 yield f"{node_id}.{old['name']}: {key} was {old.get(key)!r}, is {new.get(key)!r}"
         if not _accepts(old, new):

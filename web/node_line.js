@@ -21,7 +21,7 @@ app.registerExtension({
   name: 'pfv-mepa.nodeLine',
 
   beforeRegisterNodeDef(nodeType, definition) {
-    if (definition.category !== 'PFV-MEPA') return
+    if (!/^PFV-MEPA(\/|$)/.test(definition.category)) return // its subcategories too
     const { onExecuted } = nodeType.prototype
     nodeType.prototype.onExecuted = function (output) {
       onExecuted?.call(this, output)

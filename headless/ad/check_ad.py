@@ -1,4 +1,4 @@
-"""What a finished ad promises, measured on the saved file: the product's own pixels, and the workflow that made it."""
+"""What a saved ad says of itself: the workflow that made it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from pfv_core.ad.file_exactness import FileExactness, measure_file
-
-from ..pictures.door import open_picture
 from ..server.client import Prompt
-
-
-def measure_ad(ad: Path, photo: Path, erode: int) -> FileExactness:
-    """Compare a saved ad with the product photo that was loaded, a cut-out.
-
-    Args:
-        ad: the saved file.
-        photo: the product photo; what is opaque of it is the product.
-        erode: pixels taken off the mask's rim, as the composite node was told.
-
-    Raises:
-        ValueError: one of them cannot be read, or the sizes differ.
-    """
-    saved, product = (open_picture(file.read_bytes(), str(file)).pixels for file in (ad, photo))
-    return measure_file(saved[..., :3], product[..., :3], product[..., 3], erode)
 
 
 def embedded_prompt(file: Path) -> Prompt | None:

@@ -1,4 +1,5 @@
-"""Which model files of a ComfyUI models folder the full workflow can use. Standard library only.
+"""Which model files of a ComfyUI models folder the full workflow can use. No torch: the two modules of
+the core that it uses are standard library too.
 
 Kinds are read from the tensors' names and shapes in a file's header, never from its name; only what a ControlNet was
 trained on leaves no trace in its tensors, so "depth" must stand in that file's path. Only .safetensors is looked into.
@@ -6,16 +7,14 @@ trained on leaves no trace in its tensors, so "depth" must stand in that file's 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-Shapes = dict[str, list[int]]
+from pfv_core.headers import Shapes, read_shapes
+from pfv_core.reference.encoder_spec import VIT_H, read_encoder_spec
 
 SDXL_CONTEXT = 2048
-VIT_H_WIDTH = 1280
-VIT_H_LAYERS = 32
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,6 @@ def _first(folder: Path, fits: Callable[[Path, Shapes], bool]) -> str | None:
     return None
 
 
-def read_shapes(file: Path) -> Shapes:
-    """Shape of each tensor of a .safetensors file, from its header alone; empty when the file is none."""
-    with file.open("rb") as opened:
-        header_size = int.from_bytes(opened.read(8), "little")
-        if header_size > file.stat().st_size:
-            return {}
-        try:
-            header = json.loads(opened.read(header_size))
-        except ValueError:  # not JSON, not even text
-            return {}
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-
-
 def _is_sdxl_checkpoint(name: Path, shapes: Shapes) -> bool:
     del name
     unet = "model.diffusion_model.middle_block.1.transformer_blocks.9.attn2.to_k.weight"
@@ -91,16 +77,13 @@ def _is_sdxl_depth_controlnet(name: Path, shapes: Shapes) -> bool:
 
 def _is_vit_h(name: Path, shapes: Shapes) -> bool:
     del name
-    for layer in ("vision_model.encoder.layers.{}.layer_norm1.weight", "visual.transformer.resblocks.{}.ln_1.weight"):
-        if shapes.get(layer.format(VIT_H_LAYERS - 1)) == [VIT_H_WIDTH]:
-            return layer.format(VIT_H_LAYERS) not in shapes
-    return False
+    return read_encoder_spec(shapes) == VIT_H
 
 
 def _is_plus_adapter_for_vit_h(name: Path, shapes: Shapes) -> bool:
     del name
     sdxl = shapes.get("ip_adapter.1.to_k_ip.weight", [])[1:] == [SDXL_CONTEXT]
-    vit_h = shapes.get("image_proj.proj_in.weight", [])[1:] == [VIT_H_WIDTH]
+    vit_h = shapes.get("image_proj.proj_in.weight", [])[1:] == [VIT_H.hidden_size]
     return sdxl and vit_h and "image_proj.latents" in shapes
 
 

@@ -6,15 +6,14 @@ import argparse
 import json
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ..host.find import HOW_TO_GET_HOST, PACK_ROOT, Host, find_host
 from ..server.client import Prompt
 from .model_files import KINDS, ModelFiles, find_model_files
-from .workflow import load_prompt, set_inputs, the_node
+from .workflow import CHECKPOINT, FIND, load_prompt, set_inputs, the_node
 
 ENGINES = ("auto", "comfyui", "diffusers")
-SDXL_SIZE = (768, 512)  # width, height
-DEMO_SIZE = (128, 128)
 
 
 class PlanError(ValueError):
@@ -29,13 +28,11 @@ class Plan:
         host: the ComfyUI that runs the workflow; None = diffusers does the same.
         models: SDXL's files; None = the demo's models.
         reason: why the demo's models, in words; empty with SDXL.
-        size: width and height of the ad.
     """
 
     host: Host | None
     models: ModelFiles | None
     reason: str
-    size: tuple[int, int]
 
     @property
     def extras(self) -> list[str]:
@@ -68,9 +65,10 @@ def plan_ad(options: argparse.Namespace) -> Plan:
             "files of SDXL are named, which run in a ComfyUI alone: leave out --engine diffusers and --demo"
         )
     models, reason = (None, "as asked for") if options.demo else _sdxl_files(host, named)
-    if models is None and options.size:
-        raise PlanError(f"--size goes with SDXL; here the demo's models draw {DEMO_SIZE[0]}x{DEMO_SIZE[1]} ({reason})")
-    return Plan(host, models, reason, (options.size or SDXL_SIZE) if models else DEMO_SIZE)
+    sdxl_alone = {"--size": options.size, "--format": options.format, "--find": options.find}
+    if models is None and (asked := [name for name, value in sdxl_alone.items() if value]):
+        raise PlanError(f"{asked[0]} goes with SDXL; here the demo's models draw 128x128 pixels ({reason})")
+    return Plan(host, models, reason)
 
 
 def _sdxl_files(host: Host | None, named: dict[str, str]) -> tuple[ModelFiles | None, str]:
@@ -87,14 +85,16 @@ def _sdxl_files(host: Host | None, named: dict[str, str]) -> tuple[ModelFiles | 
 
 
 def plan_workflow(plan: Plan, options: argparse.Namespace) -> Prompt:
-    """The full workflow with the plan's models and the command line's settings."""
-    name = "full" if plan.models else "demo_full"
+    """The workflow `ad` with the plan's models and the command line's settings."""
+    name = "ad" if plan.models else "demo_ad"
     prompt = load_prompt(PACK_ROOT / "workflows" / "api" / f"{name}.json")
     if plan.models:
-        set_inputs(the_node(prompt, "CheckpointLoaderSimple"), ckpt_name=plan.models.checkpoint)
+        set_inputs(the_node(prompt, "CheckpointLoaderSimple", CHECKPOINT), ckpt_name=plan.models.checkpoint)
         set_inputs(the_node(prompt, "ControlNetLoader"), control_net_name=plan.models.controlnet)
-        set_inputs(the_node(prompt, "CLIPVisionLoader"), clip_name=plan.models.clip_vision)
-        set_inputs(the_node(prompt, "MEPAAdapterLoader"), adapter_name=plan.models.adapter)
+        set_inputs(the_node(prompt, "MEPALoad"), adapter_name=plan.models.adapter, encoder_name=plan.models.clip_vision)
+        _set_format(the_node(prompt, "PFVAdCanvas"), options)
+        if options.find is not None:
+            set_inputs(the_node(prompt, "CLIPTextEncode", FIND), text=options.find)
     sampler = the_node(prompt, "KSampler")
     if options.steps is not None:
         set_inputs(sampler, steps=options.steps)
@@ -103,6 +103,15 @@ def plan_workflow(plan: Plan, options: argparse.Namespace) -> Prompt:
     if options.prompt is not None:
         set_inputs(the_node(prompt, "CLIPTextEncode", "Prompt"), text=options.prompt)
     return prompt
+
+
+def _set_format(canvas: dict[str, Any], options: argparse.Namespace) -> None:
+    if options.size and options.format:
+        raise PlanError("--size and --format both say how large the ad is: give one of them")
+    if options.size:
+        set_inputs(canvas, format="custom", custom_width=options.size[0], custom_height=options.size[1])
+    if options.format:
+        set_inputs(canvas, format=options.format)
 
 
 def next_steps(plan: Plan, browser_form: Path = PACK_ROOT / "workflows" / "full.json") -> str:

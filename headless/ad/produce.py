@@ -9,14 +9,16 @@ from pathlib import Path
 from ..host.start import HostStartError
 from ..make_ad import parser
 from ..pictures.door import header, open_picture
-from ..server.client import Prompt
 from ..server.errors import ServerError
-from .check_ad import embedded_prompt, measure_ad, same_workflow
+from .check_ad import embedded_prompt, same_workflow
 from .contact_sheet import contact_sheet
 from .engine import engine_of
-from .pictures import Pictures, write_pictures
+from .made import Made
+from .pictures import write_pictures
 from .plan import PlanError, next_steps, plan_ad, plan_workflow
-from .workflow import the_node, without_pfv
+from .workflow import nodes_of, the_node, title_of, without_pfv
+
+FINDERS = ("PFVCutOut", "PFVReference", "PFVGround", "PFVProductDepth")  # nodes that say what they found
 
 
 def main(options: argparse.Namespace) -> int:
@@ -27,30 +29,33 @@ def main(options: argparse.Namespace) -> int:
     pictures = write_pictures(plan, options, workflow, options.out / "inputs")
     workflows = {"ad.png": workflow, "ad_without_pfv.png": without_pfv(workflow)}
     with engine_of(plan, options.out / "server.log") as engine:
-        ads = {name: engine.run(variant, pictures, options.out / name) for name, variant in workflows.items()}
-    kept = [report(ads[name], pictures, variant) for name, variant in workflows.items()]
-    print(f"without PFV {changed_share(*ads.values()):.0%} of the pixels are others", flush=True)
+        ads = [engine.run(variant, pictures, options.out / name) for name, variant in workflows.items()]
+    kept = [report(ad) for ad in ads]
+    print(f"without PFV {changed_share(*(ad.file for ad in ads)):.0%} of the pixels are others", flush=True)
     sheet = options.out / "contact_sheet.png"
-    contact_sheet(plan, workflow, pictures, *ads.values()).save(sheet, optimize=True)
+    contact_sheet(pictures, *ads).save(sheet, optimize=True)
     print(f"contact sheet: {sheet}")
     print(next_steps(plan), flush=True)
     return 0 if all(kept) else 1
 
 
-def report(ad: Path, pictures: Pictures, workflow: Prompt) -> bool:
-    """Print what the saved file is; True when it keeps both promises."""
-    photo = pictures[the_node(workflow, "LoadImage", "Product photo")["inputs"]["image"]]
-    erode = the_node(workflow, "StrictIDComposite")["inputs"]["erode"]
-    exactness = measure_ad(ad, photo, erode)
-    width, height = header(ad.read_bytes(), str(ad)).size
-    print(f"ad: {ad}, {width}x{height}")
-    embedded = embedded_prompt(ad)
-    workflow_kept = embedded is not None and same_workflow(embedded, workflow)
-    print(f"    product: {exactness.exact} of {exactness.inside} pixels in the mask eroded by {erode} are the photo's")
-    print(f"        largest difference {exactness.max_difference}; outside it {exactness.changed_outside:.0%} are new")
+def report(ad: Made) -> bool:
+    """Print what the saved file is; True when its product is exact and it carries the workflow that made it."""
+    composite = ad.report(title_of(the_node(ad.workflow, "StrictIDComposite")))
+    (counts,) = composite["ads"]
+    width, height = header(ad.file.read_bytes(), str(ad.file)).size
+    print(f"ad: {ad.file}, {width}x{height}")
+    for said in (ad.said.get(title_of(node)) for name in FINDERS for node in nodes_of(ad.workflow, name)):
+        if said:
+            print(f"    {said}")
+    embedded = embedded_prompt(ad.file)
+    workflow_kept = embedded is not None and same_workflow(embedded, ad.workflow)
+    print(
+        f"    product: {counts['pixels_equal']} of {counts['pixels_checked']} opaque pixels are the photo's as it was placed"
+    )
     nodes = f"{len(embedded)} nodes" if embedded else "nothing"
     print(f"    workflow: {nodes} embedded in the file, {'as' if workflow_kept else 'NOT as'} it was run", flush=True)
-    return workflow_kept and exactness.exact == exactness.inside > 0
+    return workflow_kept and bool(composite["exact"])
 
 
 def changed_share(ad: Path, other: Path) -> float:
@@ -59,8 +64,18 @@ def changed_share(ad: Path, other: Path) -> float:
     return float((one != two).any(axis=2).mean())
 
 
+def with_options(message: str) -> str:
+    """A node's message, and which options of this command do what it asks for."""
+    if "paint" not in message:
+        return message
+    return (
+        f"{message}\nHere a picture that is white where it counts does that: --product-mask, --reference-mask; or one with "
+        "transparency. --ground says where the ground begins"
+    )
+
+
 if __name__ == "__main__":
     try:
         sys.exit(main(parser().parse_args()))
     except (HostStartError, PlanError, ServerError, OSError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(with_options(str(error)))

@@ -9,11 +9,11 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pfv_core.ad.canvas import AdCanvas
-from ...pfv_core.ad.formats import AUTO, CUSTOM, FORMATS, SAMPLING_SCALES, ad_format
+from ...pfv_core.ad.formats import AUTO, CUSTOM, FORMATS, SAMPLING_SCALES, AdFormat, Training, ad_format
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.ad.placement import Layout, Position, ScaleBy
 from ...pfv_core.region.distance import fade
-from ...pfv_core.region.preview import canvas_preview
+from ...pfv_core.region.preview import canvas_preview, small_picture
 from ..convert import (
     Selects,
     background_of,
@@ -23,6 +23,8 @@ from ..convert import (
     product_opacity,
     within_range,
 )
+from ..feedback import with_line
+from ..host.training_size import family_of, training_of
 from ..types import CATEGORY, AdCanvasType
 from .product_nodes import MASK_SELECTS_TOOLTIP
 
@@ -65,9 +67,10 @@ class PFVAdCanvas(io.ComfyNode):
                 io.Combo.Input(
                     "sampling_scale",
                     options=[*map(str, SAMPLING_SCALES), AUTO],
-                    default="1",
-                    tooltip="Sampled pixels per pixel of the ad. 1: as large as the ad, its sides rounded up to multiples of "
-                    "8. auto: so that about one megapixel is sampled, for formats that are much smaller or larger.",
+                    default=AUTO,
+                    tooltip="Sampled pixels per pixel of the ad. auto: so that the sampled area comes near to what the model "
+                    "was trained on; where no model is connected, near to one megapixel. 1: as large as the ad, its sides "
+                    "rounded up to multiples of 8.",
                 ),
                 io.Combo.Input(
                     "position",
@@ -115,6 +118,12 @@ class PFVAdCanvas(io.ComfyNode):
                     tooltip="Pixels over which the region rises from 0 at the product to 1. 0: a hard edge.",
                 ),
                 _share_input("backdrop", 0.0, "Grey around the product in image. 0: black. 1: white.", 1.0),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that is sampled, from its loader: for sampling_scale auto, and for what the node says "
+                    "about the format. Nothing of it is changed.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -135,7 +144,11 @@ class PFVAdCanvas(io.ComfyNode):
                 ),
                 io.Int.Output("width", display_name="width", tooltip="To sample at: for Empty Latent Image."),
                 io.Int.Output("height", display_name="height", tooltip="To sample at: for Empty Latent Image."),
-                io.String.Output("report", display_name="report", tooltip="Sizes, boxes and scale as JSON."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="Sizes, boxes, scale, and what the model samples badly in this format, as JSON.",
+                ),
             ],
         )
 
@@ -161,12 +174,15 @@ class PFVAdCanvas(io.ComfyNode):
         y: float,
         region_rim: int,
         backdrop: float,
+        model: Any = None,
     ) -> io.NodeOutput:
         """Place."""
         photo = within_range(image_to_core(product, "product"), "product")
         opacity = product_opacity(product_mask, product_mask_selects, photo, "product_mask")
         layout = Layout(position, scale_by, share, margin, (safe_left, safe_top, safe_right, safe_bottom), x, y)
-        canvas = AdCanvas.plan(opacity, ad_format(format, (custom_height, custom_width), sampling_scale), layout)
+        training = _training(model, sampling_scale)
+        planned = ad_format(format, (custom_height, custom_width), sampling_scale, training)
+        canvas = AdCanvas.plan(opacity, planned, layout)
         placed, placed_opacity = canvas.place(photo, backdrop)
         region = background_of(fade(placed_opacity > SEEN_ABOVE, region_rim))
         height, width = canvas.format.sampling
@@ -179,8 +195,34 @@ class PFVAdCanvas(io.ComfyNode):
             width,
             height,
             json.dumps(canvas.report()),
-            ui=ui.PreviewImage(image_from_core(preview), cls=cls),
+            ui=with_line(
+                ui.PreviewImage(image_from_core(preview), cls=cls).as_dict(), _line(planned, model, sampling_scale)
+            ),
         )
+
+
+def _training(model: Any, sampling_scale: str) -> Training | None:
+    """Of the connected model; ValueError where auto has nothing to aim at."""
+    training = None if model is None else training_of(model)
+    if training is None and model is not None and sampling_scale == AUTO:
+        raise ValueError(
+            f"sampling_scale auto does not know what size {family_of(model)} was trained on, expected a model of SDXL or SD1.5: "
+            "choose a number, or disconnect model to aim at one megapixel"
+        )
+    return training
+
+
+def _line(planned: AdFormat, model: Any, sampling_scale: str) -> str:
+    """The size that is sampled, and what is wrong with it."""
+    height, width = planned.sampling
+    line = f"sampled at {width}x{height}"
+    if planned.training is not None:
+        line += f", {planned.trained_share:.2f} of what {planned.training.family} was trained on"
+    elif model is not None:
+        line += f"; what size {family_of(model)} was trained on is not known here"
+    elif sampling_scale == AUTO:
+        line += "; no model is connected, so auto aims at one megapixel"
+    return "; ".join([line, *planned.advice()])
 
 
 class PFVAdCanvasPlace(io.ComfyNode):
@@ -211,7 +253,9 @@ class PFVAdCanvasPlace(io.ComfyNode):
     def execute(cls, image: Tensor, canvas: AdCanvas, backdrop: float) -> io.NodeOutput:
         """Place."""
         photo = within_range(depth_to_core(image, "image"), "image")
-        return io.NodeOutput(image_from_core(canvas.place(photo, backdrop)[0]))
+        placed = canvas.place(photo, backdrop)[0]
+        preview = ui.PreviewImage(image_from_core(small_picture(placed)), cls=cls)
+        return io.NodeOutput(image_from_core(placed), ui=preview)
 
 
 class PFVAdCanvasFinish(io.ComfyNode):

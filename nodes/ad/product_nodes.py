@@ -1,4 +1,4 @@
-"""The product: its depth in front of the reference's, and its own pixels back in the ad."""
+"""The product: its own pixels back in the ad."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from torch import Tensor
 
 from ...pfv_core.ad.canvas import AdCanvas
 from ...pfv_core.ad.composite import Rim, paste_back
-from ...pfv_core.ad.depth import DepthFill, compose_depth
-from ...pfv_core.ad.exactness import Exactness, all_exact, measure_exactness
+from ...pfv_core.ad.exactness import Exactness, all_exact, measure_exactness, not_exact
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.ad.shadow import add_contact_shadow
+from ...pfv_core.region.preview import exactness_preview
 from ..convert import (
     SELECTED_ABOVE,
     Selects,
-    depth_to_core,
     image_from_core,
     image_to_core,
     mask_like,
     product_opacity,
     settled,
-    visible_mask,
     within_range,
 )
-from ..convert import product_mask as product_mask_to_core
 from ..feedback import with_line
 from ..types import CATEGORY, AdCanvasType
 
@@ -34,64 +31,6 @@ MASK_SELECTS_TOOLTIP = (
     "What the mask selects. product: you painted the product. background: the file is a cut-out with transparency, whose "
     "mask is 1 on the transparent part."
 )
-
-
-class PFVDepthCompose(io.ComfyNode):
-    """Two depth maps -> the depth image for ControlNet."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Inputs and outputs."""
-        return io.Schema(
-            node_id="PFVDepthCompose",
-            display_name="PFV Depth Compose",
-            category=CATEGORY,
-            description="Puts the product's depth in front of the reference's depth, without the reference's hidden part. "
-            "Near is bright. Connect it to a depth ControlNet.",
-            inputs=[
-                io.Image.Input("foreground_depth", tooltip="Depth of the product photo. 1 = near."),
-                io.Mask.Input("product_mask", tooltip="Where the product stands in the ad."),
-                io.Combo.Input(
-                    "product_mask_selects",
-                    options=list(Selects),
-                    default=Selects.BACKGROUND,
-                    tooltip=MASK_SELECTS_TOOLTIP,
-                ),
-                io.Image.Input("reference_depth", tooltip="Depth of the reference, the same size. 1 = near."),
-                io.Combo.Input(
-                    "fill",
-                    options=list(DepthFill),
-                    default=DepthFill.SURROUNDINGS,
-                    tooltip="What stands where the reference is hidden. surroundings: its visible depth, carried inwards "
-                    "along rows. far: 0.",
-                ),
-                io.Mask.Input(
-                    "hidden_mask",
-                    optional=True,
-                    tooltip="1 = hidden in the reference, as painted. Not connected: all of its depth is used.",
-                ),
-            ],
-            outputs=[io.Image.Output("depth", display_name="depth", tooltip="For a depth ControlNet.")],
-        )
-
-    @classmethod
-    def execute(
-        cls,
-        foreground_depth: Tensor,
-        product_mask: Tensor,
-        product_mask_selects: str,
-        reference_depth: Tensor,
-        fill: str,
-        hidden_mask: Tensor | None = None,
-    ) -> io.NodeOutput:
-        """Compose."""
-        foreground = within_range(depth_to_core(foreground_depth, "foreground_depth"), "foreground_depth")
-        reference = depth_to_core(reference_depth, "reference_depth")
-        product = product_mask_to_core(product_mask, product_mask_selects, foreground, "product_mask")
-        # PFV Mask Re-binarize hands out an empty mask where its own is disconnected: nothing is hidden.
-        visible = visible_mask(hidden_mask, reference, "hidden_mask", empty=True).expand(reference.shape[0], -1, -1)
-        reference = within_range(reference.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")
-        return io.NodeOutput(image_from_core(compose_depth(foreground, product, reference, visible, fill)))
 
 
 class StrictIDComposite(io.ComfyNode):
@@ -105,7 +44,7 @@ class StrictIDComposite(io.ComfyNode):
             display_name="Strict-ID Composite",
             category=CATEGORY,
             description="Puts the product's own pixels back over the generated image: exact inside the eroded mask, blended "
-            "at its rim, untouched outside. Counts what is exact in its report.",
+            "at its rim, untouched outside. Counts what is exact in its report, and marks in its picture what is not.",
             inputs=[
                 io.Image.Input("generated", tooltip="The generated image."),
                 io.Image.Input("product", tooltip="The product photo, the same size."),
@@ -220,12 +159,24 @@ class StrictIDComposite(io.ComfyNode):
         found = None if drawn is None else (drawn > SELECTED_ABOVE).expand_as(opacity)
         reports = measure_exactness(image, product_image, opacity, exact_mask, found)
         report = _report(reports)
-        shown = with_line(ui.PreviewText(report).as_dict(), _line(reports))
+        blended, translucent = not_exact(image, generated_image, opacity, exact_mask)
+        preview = image_from_core(exactness_preview(image.clamp(0, 1), blended, translucent))
+        # The text stays: whoever runs this without a page reads the report in it.
+        shown = ui.PreviewText(report).as_dict() | ui.PreviewImage(preview, cls=cls).as_dict()
+        line = _line(reports) + _legend(blended, translucent)
+        shown = with_line(shown, line)
         return io.NodeOutput(image_from_core(image), exact_mask.float(), report, ui=shown)
 
 
 def _report(reports: list[Exactness]) -> str:
     return json.dumps({"exact": all_exact(reports), "ads": [asdict(report) for report in reports]}, indent=2)
+
+
+def _legend(blended: Tensor, translucent: Tensor) -> str:
+    """What the colours in the picture stand for; nothing where none is in it."""
+    colours = {"orange: blended at the rim": blended, "blue: translucent": translucent}
+    seen = [name for name, marked in colours.items() if bool(marked.any())]
+    return f"; in the picture {', '.join(seen)}" if seen else ""
 
 
 def _line(reports: list[Exactness]) -> str:

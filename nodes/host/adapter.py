@@ -6,6 +6,7 @@ over the steps. So they are on the device only while they are used; then the hos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -24,9 +25,12 @@ from ...pfv_core.reference.origin import tensor_hash
 from ...pfv_core.reference.vit import ImageTokens
 from ..feedback import progress_over
 from .content_cache import ContentCache
+from .prompt_facts import PromptFacts, ReferenceFacts, Source
 
 FOLDER = "ipadapter"
 CACHE_BYTES = 256 << 20  # keys and values of about 12 image prompts of 16 tokens for SDXL
+COMPRESSED_TOGETHER = 64  # images
+PROJECTED_TOGETHER = 1024  # tokens: for SDXL 0.7 GB of keys and values
 
 LayerKeysValues = list[tuple[Tensor, Tensor]]
 
@@ -44,8 +48,9 @@ class HostAdapter:
     What it computed is kept by content, within CACHE_BYTES, for as long as the host keeps the adapter.
     """
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter, file: str | None = None) -> None:
         self._adapter = adapter
+        self.file = file  # its name, where it came from one
         self._patcher = comfy.model_patcher.ModelPatcher(
             adapter,
             load_device=comfy.model_management.get_torch_device(),
@@ -59,10 +64,10 @@ class HostAdapter:
     def load(cls, path: Path) -> HostAdapter:
         """Load a file, or take it from whoever has it loaded; its weights are cast where they are used, so any dtype will do."""
         stat = path.stat()
-        identity = (path.resolve(), stat.st_size, stat.st_mtime_ns)
+        identity = (path.resolve(), path.name, stat.st_size, stat.st_mtime_ns)
         adapter = _loaded.get(identity)
         if adapter is None:
-            adapter = cls(load_adapter(path, comfy.ops.manual_cast))
+            adapter = cls(load_adapter(path, comfy.ops.manual_cast), path.name)
             _loaded[identity] = adapter
         return adapter
 
@@ -72,18 +77,32 @@ class HostAdapter:
         return self._adapter.config
 
     @torch.inference_mode()
-    def image_prompt(self, tokens: ImageTokens, method: CompressMethod | str, num_tokens: int) -> ImagePrompt:
-        """Compress encoded images to this adapter's image prompts."""
+    def image_prompt(
+        self, tokens: ImageTokens, method: CompressMethod | str, num_tokens: int, sources: Sequence[Source | None] = ()
+    ) -> ImagePrompt:
+        """Compress encoded images to this adapter's image prompts.
+
+        Args:
+            tokens: of B images.
+            method, num_tokens: see the adapter's own `image_prompt`.
+            sources: per image who said what to hide; none at all = nobody here knows.
+        """
         method = parse_choice(CompressMethod, method, "method")
         self.config.check_encoder(tokens.encoder)
         content = tensor_hash(*tokens.penultimate, tokens.image_embeds, tokens.uncond_penultimate)
 
         def compress() -> tuple[Tensor, Tensor]:
             self._on_device()
-            prompts = self._adapter.image_prompt(tokens.to(self._patcher.load_device), method, num_tokens)
-            return prompts[0].cpu(), prompts[1].cpu()
+            device, starts = self._patcher.load_device, range(0, len(tokens), COMPRESSED_TOGETHER)
+            parts = (tokens.part(slice(start, start + COMPRESSED_TOGETHER)) for start in starts)
+            prompts = [self._adapter.image_prompt(part.to(device), method, num_tokens) for part in parts]
+            return torch.cat([positive.cpu() for positive, _ in prompts]), prompts[0][1].cpu()
 
-        return ImagePrompt(self, *self._prompts.get_or_compute(f"{content} {method.value} {num_tokens}", compress))
+        prompts = self._prompts.get_or_compute(f"{content} {method.value} {num_tokens}", compress)
+        shares = tokens.kept_share or (None,) * len(tokens)
+        known = zip(sources or (None,) * len(tokens), shares, strict=True)
+        references = tuple(ReferenceFacts(source, share) for source, share in known)
+        return ImagePrompt(self, *prompts, PromptFacts(tokens.encoder.name, references))
 
     @torch.inference_mode()
     def keys_values(self, image_prompt: Tensor) -> LayerKeysValues:
@@ -95,13 +114,22 @@ class HostAdapter:
         def project() -> LayerKeysValues:
             self._on_device()
             try:
-                with progress_over(list(self._adapter.ip_adapter.to_v_ip)):
-                    pairs = self._adapter.keys_values(image_prompt.to(self._patcher.load_device))
-                return [(key.cpu(), value.cpu()) for key, value in pairs]
+                return self._project(image_prompt)
             finally:
                 self._leave_device()
 
         return self._keys_values.get_or_compute(tensor_hash(image_prompt), project)
+
+    def _project(self, image_prompt: Tensor) -> LayerKeysValues:
+        """Each token is projected by itself, so any of them may go together."""
+        size, parts = image_prompt.shape[:2], image_prompt.flatten(0, 1).split(PROJECTED_TOGETHER)
+        found: list[LayerKeysValues] = []
+        with progress_over(list(self._adapter.ip_adapter.to_v_ip), len(parts)):
+            for part in parts:
+                pairs = self._adapter.keys_values(part.to(self._patcher.load_device))
+                found.append([(key.cpu(), value.cpu()) for key, value in pairs])
+        layers = (zip(*parts, strict=True) for parts in zip(*found, strict=True))
+        return [(_joined(keys, size), _joined(values, size)) for keys, values in layers]
 
     def _on_device(self) -> None:
         comfy.model_management.load_model_gpu(self._patcher)
@@ -116,8 +144,8 @@ class HostAdapter:
             entries.remove(entry)
 
 
-# By file, size and time of change; an adapter is in it for as long as somebody holds it.
-_loaded: WeakValueDictionary[tuple[Path, int, int], HostAdapter] = WeakValueDictionary()
+# By file, name, size and time of change; an adapter is in it for as long as somebody holds it.
+_loaded: WeakValueDictionary[tuple[Path, str, int, int], HostAdapter] = WeakValueDictionary()
 
 
 def _pair_size(pair: tuple[Tensor, Tensor]) -> int:
@@ -128,17 +156,29 @@ def _layers_size(layers: LayerKeysValues) -> int:
     return sum(_pair_size(pair) for pair in layers)
 
 
+def _joined(parts: Sequence[Tensor], size: torch.Size) -> Tensor:
+    """(tokens, width) each -> (B, c, width)."""
+    return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).unflatten(0, size)
+
+
 class ImagePrompt:
     """Image prompts of a batch of references, and the keys and values that they give in every cross-attention.
 
     Those do not change while sampling, so they are computed once, when first applied; the adapter's own weights are
-    not needed after that.
+    not needed after that. Positive and negative may have different numbers of tokens.
     """
 
-    def __init__(self, adapter: HostAdapter, positive: Tensor, negative: Tensor) -> None:
+    def __init__(
+        self,
+        adapter: HostAdapter,
+        positive: Tensor,
+        negative: Tensor,
+        facts: PromptFacts = PromptFacts(),  # noqa: B008, frozen
+    ) -> None:
         self.adapter = adapter
         self.positive = positive  # (B, c, context_dim)
-        self.negative = negative  # (1, c, context_dim)
+        self.negative = negative  # (1 or B, c', context_dim)
+        self.facts = facts
 
     def __len__(self) -> int:
         return self.positive.shape[0]
@@ -146,8 +186,14 @@ class ImagePrompt:
     @cached_property
     def keys_values(self) -> tuple[LayerKeysValues, LayerKeysValues]:
         """Of the positive and of the negative prompt, per layer of the adapter."""
-        both = self.adapter.keys_values(torch.cat([self.positive, self.negative]))
-        count = len(self)
-        positive = [(key[:count], value[:count]) for key, value in both]
-        negative = [(key[count:], value[count:]) for key, value in both]
+        sides = self.positive, self.negative
+        both = self.adapter.keys_values(torch.cat([side.flatten(0, 1) for side in sides])[None])
+        counts = [side.shape[0] * side.shape[1] for side in sides]
+        positive, negative = (
+            [
+                (key[0][part].unflatten(0, side.shape[:2]), value[0][part].unflatten(0, side.shape[:2]))
+                for key, value in both
+            ]
+            for side, part in zip(sides, (slice(counts[0]), slice(counts[0], None)), strict=True)
+        )
         return positive, negative

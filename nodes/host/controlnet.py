@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from comfy.controlnet import ControlLora
 
-from .cross_attention import ImagePromptPatch, PromptSlot, image_prompt_patches
+from ...pfv_core.attention.transformers import transformer_of
+from .cross_attention import ImagePromptPatch, PromptSlot, image_prompt_patches, places
 from .facts import CALL, KEY, Options, Run
 from .tracking import MAP, facts_hook, read_map
-from .unet import BlockKey, cross_attentions, match_adapter
+from .unet import BlockKey, CrossAttentionBlock, cross_attentions
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class PromptedNetwork:
             )
         options = {
             KEY: run,
-            CALL: read_map(run, facts, x, given["sigmas"], given),
+            CALL: read_map(run, facts, x, given["sigmas"], given, network=self.network),
             "cond_or_uncond": given.get("cond_or_uncond"),
         }
         return options | {"original_shape": list(x.shape), "patches_replace": {"attn2": self.slots}}
@@ -98,9 +99,11 @@ def apply_to_control_net(control_net: Any, model: Any) -> Any:
     patch = max(patches, key=lambda found: len(found.prompts))
     network = _network(control_net)
     blocks = cross_attentions(network)
-    indices = [match_adapter(prompt.image_prompt.adapter.config, blocks) for prompt in patch.prompts]
+    known = [places(prompt, blocks) for prompt in patch.prompts]
+    _check_weights(patch, blocks)
     slots = {
-        block.key: PromptSlot(patch, block.key, None, tuple(index[block.key] for index in indices)) for block in blocks
+        block.key: PromptSlot(patch, block.key, None, tuple(of_prompt[block.key] for of_prompt in known))
+        for block in blocks
     }
     prompted = control_net.copy()
     prompted.control_model = PromptedNetwork(network, patch, slots)
@@ -109,6 +112,18 @@ def apply_to_control_net(control_net: Any, model: Any) -> Any:
     )  # the model that is sampled may be another one, without prompts
     prompted.extra_conds = [*(name for name in prompted.extra_conds if name not in (OPTIONS, MAP)), OPTIONS, MAP]
     return prompted
+
+
+def _check_weights(patch: ImagePromptPatch, blocks: list[CrossAttentionBlock]) -> None:
+    """A ControlNet of a fuller model may have transformers that the U-Net, whose layers the weights are for, has not."""
+    own = {transformer_of(block.layer) for block in blocks}
+    for prompt in patch.prompts:
+        missing = own.difference(own if prompt.of_layers is None else prompt.of_layers)
+        if missing:
+            raise ValueError(
+                f"{NODE}: the ControlNet has {min(map(str, missing))}, which the model has not, so nobody says what weight an "
+                "image prompt has there: use a ControlNet made for this model, or weights with layers all"
+            )
 
 
 def _network(control_net: Any) -> Any:

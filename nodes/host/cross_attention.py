@@ -1,4 +1,4 @@
-"""Image prompts in the host's cross-attention.
+"""Image prompts, and texts with regions of their own, in the host's cross-attention.
 
 Each patched block holds a `PromptSlot` in the host's `attn2` replace slot. All blocks of a model share one
 `ImagePromptPatch`, which holds the image prompts and never changes.
@@ -16,11 +16,12 @@ from ...pfv_core.attention.formula import text_image_attention
 from ...pfv_core.attention.general import general_attention
 from .adapter import ImagePrompt
 from .facts import Call, Options, Run, call_of
-from .regional_prompt import NODE, PromptRun, RegionalPrompt
+from .regional_prompt import NODE, Place, PromptRun, RegionalPrompt
 from .schedule import Window
 from .slots import Slot, fill_slot, host_attention, slot_of, tell_what_is_taken
+from .text_prompt import TextPrompt
 from .tracking import track
-from .unet import BlockKey, cross_attention_blocks, match_adapter
+from .unet import BlockKey, CrossAttentionBlock, cross_attention_blocks, match_adapter
 
 
 class ImagePromptPatch:
@@ -39,19 +40,25 @@ class ImagePromptPatch:
         return PromptRun(self.prompts, run)
 
     def attention(
-        self, layers: tuple[int, ...], query: Tensor, key: Tensor, value: Tensor, options: Options, base: Attend | None
+        self,
+        layers: tuple[Place, ...],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        options: Options,
+        base: Attend | None,
     ) -> Tensor:
         """Cross-attention of one block.
 
         Args:
-            layers: per image prompt, the index of this block in its adapter.
+            layers: per prompt, the index of this block in its adapter, or a text's own name for it.
             query: (rows, queries, width) after to_q; key, value: (rows, text tokens, width) after to_k, to_v.
             options: the host's extra_options of this block.
             base: what was in the slot before, if anything: the text's attention then.
         """
         attend, text, call = host_attention(options), (key, value), call_of(options, NODE)
         run: PromptRun = call.run.state(self)
-        part = run.part(call, query, options)
+        part = run.part(call, query, options, run.weights_at(layers))
         images = [run.keys_values(index, layers[index], part, query) for index in part.controls]
         if part.weights is not None:
             return general_attention(query, text, images, part.weights, attend, base)
@@ -66,13 +73,13 @@ class PromptSlot(Slot):
     kind = "attn2"
     patch: ImagePromptPatch
 
-    def __init__(self, patch: ImagePromptPatch, block: BlockKey, base: Any, layers: tuple[int, ...]) -> None:
+    def __init__(self, patch: ImagePromptPatch, block: BlockKey, base: Any, layers: tuple[Place, ...]) -> None:
         super().__init__(patch, block, base)
         self.layers = layers
         self.added: tuple[tuple[Callable[..., Tensor], Options], ...] = ()
 
     @classmethod
-    def on(cls, before: Any, patch: ImagePromptPatch, block: BlockKey, layer: int) -> PromptSlot:
+    def on(cls, before: Any, patch: ImagePromptPatch, block: BlockKey, layer: Place) -> PromptSlot:
         """The slot with one prompt more than `before`, which is another pack's callable, one of these, or None."""
         if not isinstance(before, PromptSlot):
             return cls(patch, block, before, (layer,))
@@ -109,24 +116,26 @@ def apply_image_prompt(
 
 
 def apply_prompt(model: Any, prompt: RegionalPrompt) -> Any:
-    """Put an image prompt into every cross-attention of a model.
+    """Put a prompt into every cross-attention of a model.
 
     Args:
         model: the host's ModelPatcher of a U-Net.
-        prompt: from an adapter made for this kind of U-Net. Scale 0 returns the model as it is.
+        prompt: an image's, from an adapter made for this kind of U-Net, or a text's. Scale 0 returns the model as it is.
 
     Returns:
         A patched clone. The model itself, and every other clone of it, stays as it is.
 
     Raises:
-        ValueError: a model without cross-attention, or of another family than the adapter's. What only the run can tell
-            (batch, frame, schedule) is looked at when sampling begins.
+        ValueError: a model without cross-attention, or of another family than the adapter's or the text's, or without a layer
+            that has a weight. What only the run can tell (batch, frame, schedule) is looked at when sampling begins.
     """
     blocks = cross_attention_blocks(model)
-    index = match_adapter(prompt.image_prompt.adapter.config, blocks)
+    index = places(prompt, blocks)
+    prompt = prompt.on([block.layer for block in blocks])
     if prompt.control.image_scale == 0.0:
         return model
-    _ = prompt.image_prompt.keys_values  # computed now: the adapter's weights are not needed while sampling
+    if not isinstance(prompt.image_prompt, TextPrompt):
+        _ = prompt.image_prompt.keys_values  # computed now: the adapter's weights are not needed while sampling
     clone = model.clone()
     extended: dict[ImagePromptPatch | None, ImagePromptPatch] = {}  # one, unless another pack has taken some slots over
     for block in blocks:
@@ -137,6 +146,14 @@ def apply_prompt(model: Any, prompt: RegionalPrompt) -> Any:
             track(clone, extended[old], instead_of=old)
         fill_slot(clone, PromptSlot.on(before, extended[old], block.key, index[block.key]))
     return clone
+
+
+def places(prompt: RegionalPrompt, blocks: list[CrossAttentionBlock]) -> dict[BlockKey, Place]:
+    """What a prompt knows each block of a network by; ValueError names both sides where they do not belong together."""
+    if isinstance(prompt.image_prompt, TextPrompt):
+        prompt.image_prompt.check(blocks)
+        return {block.key: block.key for block in blocks}
+    return {**match_adapter(prompt.image_prompt.adapter.config, blocks)}
 
 
 def image_prompt_patches(model: Any) -> list[ImagePromptPatch]:

@@ -190,6 +190,8 @@ class Call:
         sigmas: the noise level, the same in all of it.
         replaced: by kind and block, the callables in the host's attention slots.
         kept: what patches know for the rest of the call.
+        network: the module whose attentions run, a U-Net on one of the devices or a ControlNet's.
+        hooked: whether hooks have changed its weights for this call alone.
     """
 
     run: Run
@@ -198,6 +200,8 @@ class Call:
     sigmas: Tensor
     replaced: Options = field(default_factory=dict)
     kept: dict[Any, Any] = field(default_factory=dict)
+    network: Any = None
+    hooked: bool = False
 
     @cached_property
     def sigma(self) -> float:

@@ -1,4 +1,7 @@
-"""An image prompt with its region and its part of the sampling, and what is computed once for a run of the sampler.
+"""A prompt with its region and its part of the sampling, and what is computed once for a run of the sampler.
+
+A prompt is an image's or a text's. Rows of negative conditions have the negative of an image prompt, and nothing of a text: they
+keep their own.
 
 Nothing here knows the host's attention hooks: grids, rows and noise levels come as numbers.
 """
@@ -6,6 +9,7 @@ Nothing here knows the host's attention hooks: grids, rows and noise levels come
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import Any
 
 import torch
@@ -14,10 +18,17 @@ from torch import Tensor
 from ...pfv_core.attention.balance import check_gamma
 from ...pfv_core.attention.control import Gate, KeysValues, PromptControl
 from ...pfv_core.attention.general import SampleWeights, sample_weights
+from ...pfv_core.attention.layer_weights import Weights
 from ...pfv_core.attention.plan import RowPlan, plan_rows
+from ...pfv_core.attention.transformers import transformer_of
+from ...pfv_core.attention.unet_layout import AttentionLayer
+from ...pfv_core.attention.weights import PromptWeights
 from .adapter import ImagePrompt
 from .facts import Call, Grid, Options, Row, Run, cells, check_grid
 from .schedule import Window
+from .text_prompt import NODE as TEXT_NODE
+from .text_prompt import TextPrompt, order_of
+from .unet import BlockKey
 
 NODE = "MEPA Apply"
 MOST_KEPT = 64  # plans at a time; a time weight makes new ones at each step
@@ -25,27 +36,58 @@ MOST_KEPT = 64  # plans at a time; a time weight makes new ones at each step
 Controls = dict[int, PromptControl]
 """Of the prompts that take part, by their index."""
 
+Moment = tuple[PromptControl | None, float]
+"""Of a prompt at a noise level: its control, None where it is absent, and its weight."""
+
+Place = int | BlockKey
+"""Of a cross-attention, for an image prompt its layer in the adapter, for a text its block."""
+
+Spot = tuple[int, Grid] | None
+"""Which of a prompt's regions a row has, and where the row lies in it; None without a region."""
+
+OWN_TEXT: Spot = (-1, (0, 0))
+"""Of a negative row: a text for a region is not for it."""
+
 
 @dataclass(frozen=True, eq=False)
 class RegionalPrompt:
     """What a node was asked for, handed on whole.
 
     Attributes:
-        image_prompt: of one reference for all images of a batch, or one each.
+        image_prompt: of one reference for all images of a batch, or one each; or a text's tokens.
         control: how it takes part.
         region: (R, H, W) float, 0..1, 1 = the image prompt rules; None = the whole frame. One, or one for each image.
         window: the part of the sampling in which it takes part.
+        weights: by layer and over the sampling.
+        of_layers: the weights of a model's transformers, once it is in one; None = all 1.
     """
 
-    image_prompt: ImagePrompt
+    image_prompt: ImagePrompt | TextPrompt
     control: PromptControl = PromptControl()  # noqa: RUF009, frozen
     region: Tensor | None = None
     window: Window = Window()  # noqa: RUF009, frozen
+    weights: PromptWeights = PromptWeights()  # noqa: RUF009, frozen
+    of_layers: Weights | None = None
+
+    @property
+    def node(self) -> str:
+        """The node it came from, for messages."""
+        return TEXT_NODE if isinstance(self.image_prompt, TextPrompt) else NODE
+
+    def on(self, layers: list[AttentionLayer]) -> RegionalPrompt:
+        """The prompt with its weights looked up in a model; ValueError where the model has no such layer."""
+        return replace(self, of_layers=self.weights.over(layers))
+
+    def weight_at(self, place: Place) -> float:
+        """Of the layer with this place."""
+        if self.of_layers is None or isinstance(self.image_prompt, TextPrompt) or not isinstance(place, int):
+            return 1.0
+        return self.of_layers[transformer_of(self.image_prompt.adapter.config.layers[place])]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The prompts that take part in a call, on one grid of queries.
+    """The prompts that take part in a call, on one grid of queries and in layers of the same weights.
 
     Attributes:
         controls: by the prompts' index.
@@ -54,6 +96,8 @@ class Part:
         grid: rows and columns of queries.
         plans: for `text_image_attention`; None where a prompt is normalised.
         weights: for `general_attention`; None where none is.
+        network: that runs.
+        hooked: whether its weights are those of this call alone.
     """
 
     controls: Controls
@@ -62,6 +106,8 @@ class Part:
     grid: Grid
     plans: list[RowPlan] | None = None
     weights: SampleWeights | None = None
+    network: Any = None
+    hooked: bool = False
 
 
 class PromptRun:
@@ -75,50 +121,84 @@ class PromptRun:
         self._prompts = prompts  # and not the run, which holds this: what it keeps goes with it, at once
         run.check_sides(NODE)
         for prompt in prompts:
-            run.check_batch(len(prompt.image_prompt), NODE, "the image prompt")
+            what = "the text" if prompt.node == TEXT_NODE else "the image prompt"
+            run.check_batch(len(prompt.image_prompt), prompt.node, what)
             if prompt.control.gamma is not None:
                 check_gamma(prompt.control.gamma, run.schedule.num_timesteps)
         self._regions = [
-            None if prompt.region is None else run.placed(prompt.region, NODE, "the region") for prompt in prompts
+            None if prompt.region is None else run.placed(prompt.region, prompt.node, "the region")
+            for prompt in prompts
         ]
         self._levels = [run.levels(prompt.window) for prompt in prompts]
-        self._schedule = run.schedule if any(prompt.control.gamma is not None for prompt in prompts) else None
-        self._reads_noise = any(not prompt.window.whole or prompt.control.gamma is not None for prompt in prompts)
+        timed = [prompt.control.gamma is not None or prompt.weights.sampling.constant is None for prompt in prompts]
+        self._schedule = run.schedule if any(timed) else None
+        self._reads_noise = any(timed) or any(not prompt.window.whole for prompt in prompts)
+        self._weights: dict[tuple[Place, ...], tuple[float, ...]] = {}
+        self._moments: tuple[float | None, list[Moment], dict[tuple[float, ...], Controls]] = (None, [], {})
+        self._orders: dict[Any, Tensor | None] = {}
         self._tokens: dict[tuple[tuple[bool | None, int], ...], int] = {}
         self._masks: dict[Any, Tensor] = {}
         self._computed: dict[Any, list[RowPlan] | SampleWeights] = {}
         self._keys_values: dict[Any, KeysValues] = {}
 
-    def part(self, call: Call, query: Tensor, options: Options) -> Part:
-        """What takes part in an attention of a call; computed once in a call for all attentions of a grid."""
+    def weights_at(self, places: tuple[Place, ...]) -> tuple[float, ...]:
+        """The weight of each prompt in the layer with these places."""
+        if places not in self._weights:
+            self._weights[places] = tuple(
+                prompt.weight_at(place) for prompt, place in zip(self._prompts, places, strict=True)
+            )
+        return self._weights[places]
+
+    def part(self, call: Call, query: Tensor, options: Options, weights: tuple[float, ...]) -> Part:
+        """What takes part in an attention of a call; computed once in a call for all attentions of a grid and of `weights`."""
         shape = tuple(options["activations_shape"][-2:]), query.shape[:2], query.device, query.dtype
-        key = id(self), shape
+        key = id(self), shape, weights
         if key not in call.kept:
-            call.kept[key] = self._make_part(call, query, options)
+            call.kept[key] = self._make_part(call, query, options, weights)
         part: Part = call.kept[key]
         return part
 
-    def keys_values(self, index: int, layer: int, part: Part, query: Tensor) -> KeysValues:
-        """Keys and values of a prompt in one layer of its adapter, a row for each of the query's.
+    def keys_values(self, index: int, place: Place, part: Part, query: Tensor) -> KeysValues:
+        """Keys and values of a prompt in one layer, a row for each of the query's.
 
-        What is kept has a row for each image prompt in use, however many images of the batch share it.
+        What is kept has a row for each image prompt or text in use, however many images of the batch share it.
         """
-        key = index, layer, part.tokens, query.device, query.dtype
+        if not isinstance(place, int):
+            return self._text_keys_values(index, place, part, query)
+        key = index, place, part.tokens, query.device, query.dtype
         if key not in self._keys_values:
-            self._keys_values[key] = self._make_keys_values(index, layer, part.rows, query)
+            self._keys_values[key] = self._make_keys_values(index, place, part.rows, query)
         return self._keys_values[key]
 
-    def _make_part(self, call: Call, query: Tensor, options: Options) -> Part:
+    def _text_keys_values(self, index: int, block: BlockKey, part: Part, query: Tensor) -> KeysValues:
+        """By the projections of the network that runs; kept unless they are this call's alone."""
+        key = index, block, part.tokens, query.device, query.dtype, id(part.network)
+        if key in self._keys_values and not part.hooked:
+            return self._keys_values[key]
+        text = self._prompts[index].image_prompt
+        assert isinstance(text, TextPrompt)
+        made = KeysValues(*text.project(part.network, block, query), order=self._text_order(text, part, query))
+        if not part.hooked:
+            self._keys_values[key] = made
+        return made
+
+    def _text_order(self, text: TextPrompt, part: Part, query: Tensor) -> Tensor | None:
+        """Once for all layers: bringing it to the device waits for that."""
+        key = len(text), part.tokens, query.device
+        if key not in self._orders:
+            self._orders[key] = order_of(tuple(row.image % len(text) for row in part.rows), len(text), query.device)
+        return self._orders[key]
+
+    def _make_part(self, call: Call, query: Tensor, options: Options, of_layer: tuple[float, ...]) -> Part:
         """The noise level is read only if a prompt needs it, the grid only if one has a region."""
         call.run.check_sides(NODE)  # again: conditions may be made during a run
         sigma = call.sigma if self._reads_noise else 1.0
-        found = {index: self._control_at(index, sigma) for index in range(len(self._prompts))}
-        controls = {index: control for index, control in found.items() if control is not None}
+        controls = self._controls_at(sigma, of_layer)
         rows = call.rows_of(query.shape[0], options, NODE)
         tokens = self._tokens.setdefault(tuple((row.negative, row.image) for row in rows), len(self._tokens))
         regional = any(self._regions[index] is not None for index in controls)
         grid = check_grid(options, query.shape[1], NODE) if regional else (query.shape[1], 1)
-        part = Part(controls, rows, tokens, grid)
+        part = Part(controls, rows, tokens, grid, network=call.network, hooked=call.hooked)
         if not controls:
             return part
         key = *controls.items(), rows, grid, call.sampled, query.device, query.dtype
@@ -132,11 +212,28 @@ class PromptRun:
         weights, plans = (computed, None) if isinstance(computed, SampleWeights) else (None, computed)
         return replace(part, plans=plans, weights=weights)
 
-    def _control_at(self, index: int, sigma: float) -> PromptControl | None:
-        control, (start, end) = self._prompts[index].control, self._levels[index]
+    def _controls_at(self, sigma: float, weights: tuple[float, ...]) -> Controls:
+        """Of the prompts that count at a noise level, in a layer of these weights."""
+        level, moments, known = self._moments
+        if level != sigma:
+            moments, known = [self._moment(index, sigma) for index in range(len(self._prompts))], {}
+            self._moments = sigma, moments, known
+        if weights not in known:
+            pairs = enumerate(zip(moments, weights, strict=True))
+            found = {index: _weighted(control, moment * weight) for index, ((control, moment), weight) in pairs}
+            known[weights] = {index: control for index, control in found.items() if control is not None}
+        return known[weights]
+
+    def _moment(self, index: int, sigma: float) -> Moment:
+        """The control that a prompt has at a noise level, and its weight there."""
+        prompt, (start, end) = self._prompts[index], self._levels[index]
+        curve, schedule = prompt.weights.sampling, self._schedule
         if not end <= sigma <= start:
-            return None
-        return control if self._schedule is None else control.at(self._schedule.timestep(sigma))
+            return None, 0.0
+        if schedule is None:
+            return prompt.control, curve.at(0.0)
+        control = prompt.control if prompt.control.gamma is None else prompt.control.at(schedule.timestep(sigma))
+        return control, curve.at(0.0 if curve.constant is not None else schedule.share(sigma))
 
     def _make_plans(self, part: Part, call: Call, query: Tensor) -> list[RowPlan]:
         """One plan, or one for each row where regions differ; rows with the same regions share one."""
@@ -160,15 +257,19 @@ class PromptRun:
             masks.append(torch.stack(there) if there else None)
         return sample_weights(masks, list(part.controls.values())).to(query.device, query.dtype)
 
-    def _spot(self, index: int, row: Row) -> tuple[int, Grid] | None:
-        """Which of a prompt's regions a row has, and where it lies in it."""
+    def _spot(self, index: int, row: Row) -> Spot:
         region = self._regions[index]
+        if row.negative and self._prompts[index].node == TEXT_NODE:
+            return OWN_TEXT
         return None if region is None else (row.image % len(region), row.corner)
 
     def _mask(self, index: int, row: Row, grid: Grid, call: Call) -> Tensor | None:
         region, spot = self._regions[index], self._spot(index, row)
-        if region is None or spot is None:
-            return None
+        if spot == OWN_TEXT:
+            return torch.zeros(grid[0] * grid[1], dtype=torch.float64)
+        if region is None or spot is None:  # of a text, whose rows differ, written out
+            everywhere = self._prompts[index].node == TEXT_NODE
+            return torch.ones(grid[0] * grid[1], dtype=torch.float64) if everywhere else None
         key = index, spot, grid, call.sampled
         if key not in self._masks:
             self._masks[key] = cells(region[spot[0] : spot[0] + 1], grid, call, row.corner)
@@ -176,13 +277,27 @@ class PromptRun:
 
     def _make_keys_values(self, index: int, layer: int, rows: tuple[Row, ...], query: Tensor) -> KeysValues:
         prompt = self._prompts[index]
-        positive, negative = (pairs[layer] for pairs in prompt.image_prompt.keys_values)
-        wanted = [(row.negative, 0 if row.negative else row.image % len(prompt.image_prompt)) for row in rows]
+        assert not isinstance(prompt.image_prompt, TextPrompt)  # a text's are of the network that runs
+        sides = [pairs[layer] for pairs in prompt.image_prompt.keys_values]
+        wanted = [(bool(row.negative), row.image % len(sides[bool(row.negative)][0])) for row in rows]
         differing = list(dict.fromkeys(wanted))
-        sources = [(negative if is_negative else positive, image) for is_negative, image in differing]
-        key, value = (torch.stack([pair[side][image] for pair, image in sources]) for side in range(2))
+        key, value = (_stacked([sides[side][of][image] for side, image in differing]) for of in range(2))
         mean = value.mean(1, keepdim=True).to(query) if prompt.control.gate is Gate.QUERY else None
         order = None
         if wanted != differing:
             order = torch.tensor([differing.index(one) for one in wanted]).to(query.device)
         return KeysValues(key.to(query), value.to(query), mean, order)
+
+
+def _weighted(control: PromptControl | None, weight: float) -> PromptControl | None:
+    return None if control is None else control.weighted(weight)
+
+
+def _stacked(tokens: list[Tensor]) -> Tensor:
+    """(c_i, width) each -> (rows, c, width), where fewer tokens are repeated as a whole, each equally often.
+
+    A softmax over n copies of every key gives each copy an n-th of its weight: the attention is that of the tokens themselves,
+    within rounding, and nothing is padded.
+    """
+    count = lcm(*(len(one) for one in tokens))
+    return torch.stack([one.repeat(count // len(one), 1) for one in tokens])

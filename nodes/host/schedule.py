@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...pfv_core.attention.curve import share_of_timestep
+
 
 @dataclass(frozen=True)
 class Window:
@@ -69,3 +71,15 @@ class NoiseSchedule:
         """The timestep of the table's noise level that is nearest in log, as the host itself rounds."""
         distance = (torch.tensor(sigma).log() - self.log_sigmas).abs()
         return float(self.timesteps[distance.argmin()])
+
+    def share(self, sigma: float) -> float:
+        """How much of the sampling is over at a noise level, 0..1: what `percent_to_sigma` of the host turns around.
+
+        Between two levels of the table it lies between theirs, in log.
+        """
+        log_sigma = torch.tensor(sigma).log().clamp(self.log_sigmas[0], self.log_sigmas[-1])
+        above = int(torch.searchsorted(self.log_sigmas, log_sigma).clamp(1, len(self.log_sigmas) - 1))
+        low, high = self.log_sigmas[above - 1 : above + 1].tolist()
+        start, end = self.timesteps[above - 1 : above + 1].tolist()
+        timestep = start + (end - start) * (float(log_sigma) - low) / (high - low)
+        return share_of_timestep(timestep, self.num_timesteps)

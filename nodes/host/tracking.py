@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from comfy.conds import CONDNoiseShape
-from comfy.hooks import EnumHookScope, HookGroup, TransformerOptionsHook
+from comfy.hooks import EnumHookScope, EnumHookType, HookGroup, TransformerOptionsHook
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -61,7 +61,14 @@ def crop_runs(model: Any, crop: Crop) -> Any:
 
 
 def read_map(
-    run: Run, facts: Tensor | None, latent: Tensor, sigmas: Tensor, options: Options, replaced: Options | None = None
+    run: Run,
+    facts: Tensor | None,
+    latent: Tensor,
+    sigmas: Tensor,
+    options: Options,
+    replaced: Options | None = None,
+    network: Any = None,
+    hooked: bool = False,
 ) -> Call | None:
     """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's."""
     if facts is None or facts.shape[0] != latent.shape[0] or facts.shape[-2:] != latent.shape[-2:]:
@@ -76,7 +83,7 @@ def read_map(
             return None  # resized on its way, not cropped
         image = images[len(rows) % len(images)] if images else image
         rows.append(Row(None if negative < 0 else bool(negative), image, (top, left)))
-    return Call(run, tuple(rows), (height, width), sigmas, replaced or {})
+    return Call(run, tuple(rows), (height, width), sigmas, replaced or {}, network=network, hooked=hooked)
 
 
 def _images_in_window(options: Options, rows: int) -> list[int]:
@@ -185,8 +192,16 @@ def _around_the_model(
     options = {} if transformer_options is None else transformer_options
     facts, run = kwargs.pop(MAP, None), options.get(KEY)
     if facts is not None or CALL not in options:
-        options[CALL] = None if run is None else read_map(run, facts, x, t, options, options.get("patches_replace"))
+        model, replaced = executor.class_obj, options.get("patches_replace")
+        own = replaced, model.diffusion_model, _has_weight_hooks(model)
+        options[CALL] = None if run is None else read_map(run, facts, x, t, options, *own)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _has_weight_hooks(model: Any) -> bool:
+    """Whether the condition of this call has changed the weights that the model is loaded with."""
+    hooks = getattr(model.current_patcher, "current_hooks", None)
+    return hooks is not None and bool(hooks.get_type(EnumHookType.Weight))
 
 
 @contextmanager

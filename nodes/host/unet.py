@@ -98,14 +98,33 @@ def cross_attentions(unet: Any) -> list[CrossAttentionBlock]:
     return blocks
 
 
+def cross_attention_at(network: Any, block: BlockKey) -> Any:
+    """The host's cross-attention of a block, with its projections.
+
+    Args:
+        network: a U-Net, compiled or not, or a ControlNet's network.
+        block: of one of its cross-attentions.
+    """
+    side, number, depth = block
+    network = getattr(network, "_orig_mod", network)
+    modules = network.middle_block if side == Side.MIDDLE.value else getattr(network, f"{side}_blocks")[number]
+    transformer = next(module for module in modules if isinstance(module, SpatialTransformer))
+    return transformer.transformer_blocks[depth].attn2
+
+
+def family_of_context(width: int) -> str:
+    """Which models take contexts of a width, in words."""
+    families = {width: base for base, width in CONTEXT_DIM.items()} | {1024: "SD2", 1280: "the SDXL refiner"}
+    return families.get(width, "another family")
+
+
 def match_adapter(config: AdapterConfig, blocks: list[CrossAttentionBlock]) -> dict[BlockKey, int]:
     """For each block the index of the adapter's layer; ValueError names both sides where they do not belong together."""
     context_dim = blocks[0].context_dim
     if context_dim != config.context_dim:
-        families = {width: base for base, width in CONTEXT_DIM.items()} | {1024: "SD2", 1280: "the SDXL refiner"}
         raise ValueError(
             f"MEPA Apply: the adapter is for {config.base} with a context of {config.context_dim} channels, the model's "
-            f"context has {context_dim} ({families.get(context_dim, 'another family')}): load an adapter for this model"
+            f"context has {context_dim} ({family_of_context(context_dim)}): load an adapter for this model"
         )
     index = match_layers(config.layers, [block.layer for block in blocks])
     for block in blocks:

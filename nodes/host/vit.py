@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -41,8 +42,14 @@ class HostVit:
     def uncond_penultimate(self) -> Tensor:
         """(1, 1 + N, D) tokens of zero normalised pixels, encoded once for each loaded encoder."""
         if self._model not in _uncond:
-            _uncond[self._model] = encode_uncond(self).cpu()
+            with progress_over(self.blocks):
+                _uncond[self._model] = encode_uncond(self).cpu()
         return _uncond[self._model]
+
+    @property
+    def blocks(self) -> Sequence[torch.nn.Module]:
+        """The transformer blocks, each of which runs once in a pass."""
+        return self._model.vision_model.encoder.layers
 
     def embed_patches(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, N, D), on the device the host computes on."""
@@ -59,9 +66,8 @@ class HostVit:
 
     def run_blocks(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Every layer; the host's layers add in place, so the normed copy is what they change."""
-        encoder = self._model.vision_model.encoder
-        with progress_over(encoder.layers):
-            return encoder(self._model.vision_model.pre_layrnorm(tokens), mask=None, intermediate_output=-2)
+        vision = self._model.vision_model
+        return vision.encoder(vision.pre_layrnorm(tokens), mask=None, intermediate_output=-2)
 
     def pool(self, last_hidden: Tensor) -> Tensor:
         """(B, P)."""
@@ -86,10 +92,14 @@ class HostDinov2(HostVit):
         """(1 + N, D)."""
         return comfy.ops.cast_to_input(self._model.embeddings.position_embeddings, like)[0]
 
+    @property
+    def blocks(self) -> Sequence[torch.nn.Module]:
+        """The transformer blocks, each of which runs once in a pass."""
+        return self._model.encoder.layer
+
     def run_blocks(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Every layer, and the final norm on the last."""
-        with progress_over(self._model.encoder.layer):
-            last, penultimate = self._model.encoder(tokens, intermediate_output=-2)
+        last, penultimate = self._model.encoder(tokens, intermediate_output=-2)
         return self._model.layernorm(last), penultimate
 
     def pool(self, last_hidden: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...pfv_core.adapter.model import CompressMethod
 from ...pfv_core.attention.balance import PAPER_GAMMA
+from ...pfv_core.attention.weights import PromptWeights
 from ...pfv_core.reference.vit import ImageTokens
 from ...pfv_core.region.grid_preview import latent_grid_preview
 from ..convert import image_from_core
@@ -137,15 +138,19 @@ class MEPAApply(io.ComfyNode):
         time_weighting: bool = False,
         gamma: int = PAPER_GAMMA,
         branches: tuple[RegionalPrompt, ...] | None = None,
+        weights: PromptWeights | None = None,
     ) -> io.NodeOutput:
         """Patch a clone of the model, with one image prompt after another."""
         numbers = strength, text_share, gate, start_percent, end_percent
-        own = regional_prompt(image_prompt, *numbers, region, std_norm, time_weighting, gamma)
+        own = regional_prompt(image_prompt, *numbers, region, std_norm, time_weighting, gamma, weights)
         for prompt in (own, *(branches or ())):
             model = apply_prompt(model, prompt)
-        if own.region is None:
-            return io.NodeOutput(model)
-        shares = ", ".join(f"{share:.0%}" for share in own.region.flatten(1).mean(1).tolist())
-        levels = [block.layer.level for block in cross_attention_blocks(model)]
-        preview = ui.PreviewImage(image_from_core(latent_grid_preview(own.region, levels)), cls=cls)
-        return io.NodeOutput(model, ui=with_line(preview.as_dict(), f"region: {shares} of the frame"))
+        return io.NodeOutput(model, ui=None if own.region is None else shown_region(model, own.region, cls))
+
+
+def shown_region(model: Any, region: Tensor, cls: type[io.ComfyNode]) -> dict[str, Any]:
+    """A region on the grids of a model's own cross-attentions, and its share of the frame."""
+    shares = ", ".join(f"{share:.0%}" for share in region.flatten(1).mean(1).tolist())
+    levels = [block.layer.level for block in cross_attention_blocks(model)]
+    preview = ui.PreviewImage(image_from_core(latent_grid_preview(region, levels)), cls=cls)
+    return with_line(preview.as_dict(), f"region: {shares} of the frame")

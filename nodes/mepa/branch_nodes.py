@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...pfv_core.attention.balance import PAPER_GAMMA
+from ...pfv_core.attention.weights import PromptWeights
 from ..host.adapter import ImagePrompt
 from ..host.controlnet import apply_to_control_net
 from ..host.regional_prompt import RegionalPrompt
@@ -25,8 +26,10 @@ class MEPABranch(io.ComfyNode):
             node_id="MEPABranch",
             display_name="MEPA Branch",
             category=CATEGORY,
-            description="One image prompt with its own region, strength and balance, for the branches input of MEPA Apply or "
-            "of another MEPA Branch: pose, appearance and style side by side in one cross-attention.",
+            description="Superseded by stacked MEPA Apply nodes, which give the same picture; it keeps working. One image prompt "
+            "with its own region, strength and balance, for the branches input of MEPA Apply or of another MEPA Branch: pose, "
+            "appearance and style side by side in one cross-attention.",
+            is_deprecated=True,
             inputs=[*prompt_inputs(), *balance_inputs()],
             outputs=[
                 BranchesType.Output(
@@ -51,10 +54,11 @@ class MEPABranch(io.ComfyNode):
         time_weighting: bool = False,
         gamma: int = PAPER_GAMMA,
         branches: tuple[RegionalPrompt, ...] | None = None,
+        weights: PromptWeights | None = None,
     ) -> io.NodeOutput:
         """Put it behind the others."""
         numbers = strength, text_share, gate, start_percent, end_percent
-        prompt = regional_prompt(image_prompt, *numbers, region, std_norm, time_weighting, gamma)
+        prompt = regional_prompt(image_prompt, *numbers, region, std_norm, time_weighting, gamma, weights)
         return io.NodeOutput((*(branches or ()), prompt))
 
 

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from ...pfv_core.attention.balance import PAPER_GAMMA
 from ...pfv_core.attention.control import Gate, PromptControl
+from ...pfv_core.attention.weights import PromptWeights
 from ..convert import region_mask
 from ..host.adapter import ImagePrompt
 from ..host.regional_prompt import RegionalPrompt
 from ..host.schedule import Window
-from ..types import BranchesType, ImagePromptType
+from ..types import BranchesType, ImagePromptType, WeightsType
 from ..window_inputs import window_inputs
 
 
@@ -26,6 +27,7 @@ def regional_prompt(
     std_norm: bool,
     time_weighting: bool,
     gamma: int,
+    weights: PromptWeights | None,
 ) -> RegionalPrompt:
     """From the inputs of a node."""
     return RegionalPrompt(
@@ -33,6 +35,7 @@ def regional_prompt(
         PromptControl(strength, text_share, gate, std_norm, float(gamma) if time_weighting else None),
         region_mask(region, "region"),
         Window(start_percent, end_percent),
+        weights or PromptWeights(),
     )
 
 
@@ -104,5 +107,11 @@ def balance_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Further image prompts from MEPA Branch, each with its own settings. The same as one MEPA Apply after "
             "another.",
+        ),
+        WeightsType.Input(
+            "weights",
+            optional=True,
+            tooltip="From MEPA Weights: multiplies the strength of this node's own image prompt in each layer and over the "
+            "sampling. 0: the text alone. 1: strength as it is. Not connected: 1 everywhere.",
         ),
     ]

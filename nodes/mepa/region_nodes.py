@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from ..convert import (
     region_selection,
     within_range,
 )
+from ..feedback import with_line
 from ..types import CATEGORY
 
 NUM_REGIONS = len(COLOURS)
@@ -70,7 +73,8 @@ class MEPARegionShape(io.ComfyNode):
         cls, width: int, height: int, shape: str, x1: float, y1: float, x2: float, y2: float, softness: float
     ) -> io.NodeOutput:
         """Draw."""
-        return io.NodeOutput(draw_region(shape, (height, width), (x1, y1), (x2, y2), softness))
+        region = draw_region(shape, (height, width), (x1, y1), (x2, y2), softness)
+        return io.NodeOutput(region, ui=_shown(region, cls))
 
 
 class MEPARegionFromMask(io.ComfyNode):
@@ -125,7 +129,15 @@ class MEPARegionFromMask(io.ComfyNode):
         """Grow, fade and turn."""
         grown = _grown(region_selection(mask, mask_selects, "mask"), grow)
         region = fade(grown, softness)
-        return io.NodeOutput(background_of(region) if around else region)
+        region = background_of(region) if around else region
+        return io.NodeOutput(region, ui=_shown(region, cls))
+
+
+def _shown(region: Tensor, cls: type[io.ComfyNode]) -> dict[str, Any]:
+    """A region on grey, and its share of the frame."""
+    shares = ", ".join(f"{share:.0%}" for share in region.flatten(1).mean(1).tolist())
+    preview = ui.PreviewImage(image_from_core(region_preview([region])), cls=cls)
+    return with_line(preview.as_dict(), f"region: {shares} of the frame")
 
 
 def _grown(selected: Tensor, pixels: int) -> Tensor:

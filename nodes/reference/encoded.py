@@ -12,7 +12,8 @@ from torch import Tensor
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.reference.origin import EncodedReference, reference_origin, weights_hash, with_origin
 from ...pfv_core.reference.patch_mask import PatchMask
-from ...pfv_core.reference.vit import HideMode, ImageTokens, encode_image
+from ...pfv_core.reference.vit import HideMode, ImageTokens, encode_image, passes, tokens_in_sequence
+from ..feedback import progress_over
 from ..host.content_cache import ContentCache
 from ..host.vit import host_encoder
 
@@ -37,8 +38,11 @@ def encode_reference(
 
     def encode() -> EncodedReference:
         encoder.load()
-        tokens = encode_image(encoder, reference_image, patch_mask, mode, encoder.uncond_penultimate())
-        return with_origin(tokens.to(intermediate_device()), origin)
+        uncond, keep_on = encoder.uncond_penultimate(), intermediate_device()
+        in_sequence = tokens_in_sequence(patch_mask, mode).expand(reference_image.shape[0], -1)
+        with progress_over(encoder.blocks, len(passes(in_sequence))):
+            tokens = encode_image(encoder, reference_image, patch_mask, mode, uncond, keep_on)
+        return with_origin(tokens, origin)
 
     cache = _references.setdefault(clip_vision.model, ContentCache(CACHE_BYTES, _size))
     return cache.get_or_compute(origin.key, encode)

@@ -18,7 +18,7 @@ from ..host.mask_input import apply_mask_input
 from ..host.reference_pass import ReferenceNoise
 from ..host.schedule import Window
 from ..host.self_attention import apply_attention_fusion
-from ..types import CATEGORY
+from ..types import CATEGORY, RESEARCH_CATEGORY
 from ..window_inputs import window_inputs
 
 FOLDER = "model_patches"  # the host's own, for weights that are added to a checkpoint
@@ -132,9 +132,9 @@ class RefAdGenMaskInput(io.ComfyNode):
         return io.Schema(
             node_id="RefAdGenMaskInput",
             display_name="RefAdGen Mask Input",
-            category=CATEGORY,
-            description="Gives the U-Net a product mask as a fifth input channel, with the weights of a trained file from "
-            "models/model_patches. The model then knows from its first layer where the product stands.",
+            category=RESEARCH_CATEGORY,
+            description="Research: it needs a trained file in models/model_patches, and none is public. Gives the U-Net a "
+            "product mask as a fifth input channel, so that the model knows from its first layer where the product stands.",
             inputs=[
                 io.Model.Input("model", tooltip="The base checkpoint that the file was trained on: SD1.5 or SDXL."),
                 io.Combo.Input(

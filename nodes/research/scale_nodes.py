@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from enum import Enum
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pfv_core.choices import parse_choice
+from ...pfv_core.region.preview import region_preview
 from ...pfv_core.research.scale_map import scale_hint, scale_map, subject_height_by_ratio, subject_height_by_size
 from ..ad.product_nodes import MASK_SELECTS_TOOLTIP
 from ..convert import Selects, image_from_core, image_to_core, within_range
 from ..convert import product_mask as product_mask_to_core
-from ..types import CATEGORY
+from ..types import RESEARCH_CATEGORY
 
 
 class HeightFrom(str, Enum):
@@ -31,10 +32,10 @@ class PFVScaleMap(io.ComfyNode):
         return io.Schema(
             node_id="PFVScaleMap",
             display_name="PFV Scale Map",
-            category=CATEGORY,
-            description="Marks the rows that the subject beside a product takes, such as the face above an earring, so that it "
-            "comes in the right size (Strictly-ID). For a ControlNet that was trained with this map as a fourth channel; no "
-            "such weights are public.",
+            category=RESEARCH_CATEGORY,
+            description="Research: it needs a ControlNet with four hint channels, and none is public. Marks the rows that the "
+            "subject beside a product takes, such as the face above an earring, so that it comes in the right size "
+            "(Strictly-ID).",
             inputs=[
                 io.Image.Input("product", tooltip="The product on the canvas: image of PFV Ad Canvas, or a photo."),
                 io.Mask.Input("product_mask", tooltip="Where the product is, the same size."),
@@ -115,4 +116,5 @@ class PFVScaleMap(io.ComfyNode):
             case HeightFrom.RATIO:
                 heights = subject_height_by_ratio(mask, height_ratio)
         rows = scale_map(mask, heights, center)
-        return io.NodeOutput(rows, image_from_core(scale_hint(image, mask, rows)))
+        preview = ui.PreviewImage(image_from_core(region_preview([rows], image)), cls=cls)
+        return io.NodeOutput(rows, image_from_core(scale_hint(image, mask, rows)), ui=preview)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -119,7 +119,9 @@ class AdCanvas:
     def report(self) -> dict[str, Any]:
         """Plain values for a file or a log: sizes as [width, height], boxes as [left, top, width, height], in pixels.
 
-        `scale` of a product is canvas pixels per pixel of the photo: above 1 the photo is enlarged.
+        `scale` of a product is canvas pixels per pixel of the photo: above 1 the photo is enlarged. `trained_share` is the
+        sampled area by the one that the model's family was trained on, `training`; None where the model is not known, and
+        the share is then of SDXL's. `advice`: what is sampled badly in this format, and what to do.
         """
         frame = self.format
         return {
@@ -127,6 +129,9 @@ class AdCanvas:
             "frame": list(frame.frame[::-1]),
             "sampling": list(frame.sampling[::-1]),
             "sampling_scale": str(frame.scale),
+            "training": None if frame.training is None else asdict(frame.training),
+            "trained_share": round(frame.trained_share, 4),
+            "advice": frame.advice(),
             "products": [
                 {
                     "photo_box": placement.source.as_list(),

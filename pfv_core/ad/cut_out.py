@@ -31,12 +31,12 @@ def resize_cut_out(image: Tensor, keep_mask: Tensor, size: tuple[int, int]) -> t
     opacity = keep_mask[None, None].to(image.dtype)
     shown = torch.where(keep_mask > 0, image, 0.0)[None]
     weight, total, sharp = (
-        _interpolate(opacity, size, "bilinear"),
-        _interpolate(shown * opacity, size, "bilinear"),
-        _interpolate(shown, size, "bicubic").clamp(0, 1),
+        interpolate(opacity, size, "bilinear"),
+        interpolate(shown * opacity, size, "bilinear"),
+        interpolate(shown, size, "bicubic").clamp(0, 1),
     )
     clear = (opacity < 1).to(image.dtype)
-    reach = _interpolate(clear, size, "bicubic").abs() + _interpolate(clear, size, "bilinear")
+    reach = interpolate(clear, size, "bicubic").abs() + interpolate(clear, size, "bilinear")
     if hard:
         kept, resized = weight[0, 0] > KEPT_ABOVE, weight[0, 0] > KEPT_ABOVE
     else:
@@ -49,10 +49,11 @@ def resize_cut_out(image: Tensor, keep_mask: Tensor, size: tuple[int, int]) -> t
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, H, W), 0..1 -> the same at another height and width: bicubic, antialiased, kept in 0..1; the same tensor
     where nothing changes."""
-    return image if tuple(image.shape[2:]) == size else _interpolate(image, size, "bicubic").clamp(0, 1)
+    return image if tuple(image.shape[2:]) == size else interpolate(image, size, "bicubic").clamp(0, 1)
 
 
-def _interpolate(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+def interpolate(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """(B, C, H, W) at another height and width, antialiased where it shrinks; `mode` is bilinear or bicubic."""
     if size[1] == 1:  # torch 2.13 gives every row the first one's value where it resizes to a single column
         return F.interpolate(image.mT, size=size[::-1], mode=mode, antialias=True).mT
     return F.interpolate(image, size=size, mode=mode, antialias=True)

@@ -72,6 +72,24 @@ def measure_exactness(
     return reports
 
 
+def not_exact(image: Tensor, generated: Tensor, product_mask: Tensor, exact_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """What of the products, or of what a paste changed, is not the photo's own pixels, and why.
+
+    Args:
+        image: (B, C, H, W), the ads.
+        generated: (B, C, H, W), before the products were pasted.
+        product_mask: (B, H, W): bool, True = product; or float, 0..1, its opacity.
+        exact_mask: (B, H, W) bool, True = the ad is the photo.
+
+    Returns:
+        Two (B, H, W) bool masks that never meet: True = blended at the rim, or left to the generated image there; True =
+        translucent, so mixed with the generated image. With `exact_mask` they hold the whole product.
+    """
+    translucent = (product_mask > 0) & (product_mask < 1)
+    touched = (product_mask > 0) | (image != generated).any(1)
+    return touched & ~translucent & ~exact_mask, translucent
+
+
 def mask_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of two (B, H, W) bool masks, (B,) float64: 0 disjoint, 1 equal; two empty masks agree: 1.
 

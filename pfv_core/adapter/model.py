@@ -79,20 +79,35 @@ class AdapterConfig:
     widths: tuple[int, ...]
     metadata: tuple[tuple[str, str], ...] = ()
 
-    def check_encoder(self, encoder: EncoderSpec) -> None:
-        """ValueError, with both sides, if tokens of this encoder do not belong into this adapter.
+    @property
+    def takes(self) -> str:
+        """What of an encoder it takes, with the public encoders of that width."""
+        linear = self.kind is AdapterKind.LINEAR
+        fits = (EMBEDDINGS if linear else HIDDEN_STATES).get(self.encoder_width)
+        what = f"{'image embeddings' if linear else 'hidden states'} of {self.encoder_width} channels"
+        return f"{what}, which by this width are of {fits}" if fits else what
 
-        Width alone does not tell: 1280 is the hidden width of ViT-H/14 and the projection of ViT-bigG/14.
+    def fits(self, encoder: EncoderSpec) -> bool:
+        """Whether tokens of this encoder may belong into this adapter, by their width.
+
+        Width alone does not tell all: 1280 is the hidden width of ViT-H/14 and the projection of ViT-bigG/14.
         """
-        width = encoder.projection_size if self.kind is AdapterKind.LINEAR else encoder.hidden_size
-        what = "image embedding" if self.kind is AdapterKind.LINEAR else "hidden state"
-        if width != self.encoder_width:
-            fits = (EMBEDDINGS if self.kind is AdapterKind.LINEAR else HIDDEN_STATES).get(self.encoder_width)
-            raise ValueError(
-                f"the image was encoded by {encoder.name}, whose {what} has {width} channels; this {self.kind.value} "
-                f"adapter takes {self.encoder_width}: load the encoder it was trained with"
-                + (f", which by this width is {fits}" if fits else "")
-            )
+        return self._width_of(encoder) == self.encoder_width
+
+    def check_encoder(self, encoder: EncoderSpec) -> None:
+        """ValueError, with both sides, if tokens of this encoder do not belong into this adapter."""
+        if self.fits(encoder):
+            return
+        linear = self.kind is AdapterKind.LINEAR
+        fits = (EMBEDDINGS if linear else HIDDEN_STATES).get(self.encoder_width)
+        raise ValueError(
+            f"the image was encoded by {encoder.name}, whose {'image embedding' if linear else 'hidden state'} has "
+            f"{self._width_of(encoder)} channels; this {self.kind.value} adapter takes {self.encoder_width}: load the encoder "
+            f"it was trained with" + (f", which by this width is {fits}" if fits else "")
+        )
+
+    def _width_of(self, encoder: EncoderSpec) -> int:
+        return encoder.projection_size if self.kind is AdapterKind.LINEAR else encoder.hidden_size
 
 
 class LinearProjection(nn.Module):

@@ -71,10 +71,20 @@ class PromptControl:
         if self.gamma is None:
             return self
         weight = time_weight(timestep, self.gamma)
+        weighted = self.weighted(weight)
+        return weighted if weighted is None or weight == 1.0 else replace(weighted, gamma=None)
+
+    def weighted(self, weight: float) -> PromptControl | None:
+        """The control where the image prompt counts less, or more; None where it is absent.
+
+        Args:
+            weight: 0 or more. 0 is the text alone, the plain attention's own bits. Up to 1 what the region takes from the
+                text goes the same way as the image; above 1 the image alone is raised.
+        """
         if weight in (0.0, 1.0):
             return self if weight else None
-        share = 1.0 - (1.0 - self.text_share) * weight
-        return replace(self, image_scale=weight * self.image_scale, text_share=share, gamma=None)
+        share = 1.0 - (1.0 - self.text_share) * min(weight, 1.0)
+        return replace(self, image_scale=weight * self.image_scale, text_share=share)
 
 
 @dataclass(frozen=True)

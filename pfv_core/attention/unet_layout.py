@@ -62,6 +62,7 @@ def unet_layers(
 
 SDXL = unet_layers([(1, 2)] * 2 + [(2, 10)] * 2, (2, 10), [(2, 10)] * 3 + [(1, 2)] * 3)
 SD15 = unet_layers([(0, 1)] * 2 + [(1, 1)] * 2 + [(2, 1)] * 2, (3, 1), [(2, 1)] * 3 + [(1, 1)] * 3 + [(0, 1)] * 3)
+ONE_LEVEL = unet_layers([(1, 1)], (1, 1), [(1, 1)] * 2)  # of the demo
 LAYOUTS = {"sdxl": SDXL, "sd15": SD15}
 CONTEXT_DIM = {"sdxl": 2048, "sd15": 768}
 

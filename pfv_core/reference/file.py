@@ -4,7 +4,7 @@
     image_embeds                (B, P)
     uncond_penultimate          (1, 1 + N, D)
 
-All float32. The metadata holds the encoder's sizes, the origin, its key, and a hash of the tensors.
+All float32. The metadata holds the encoder's sizes, the origin, its key, a hash of the tensors, and the kept shares.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def save_reference(path: Path, reference: EncodedReference) -> None:
         "key": reference.origin.key,
         "content": _content(tensors),
     }
+    if reference.kept_share is not None:
+        metadata["kept_share"] = json.dumps(reference.kept_share)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
@@ -86,6 +88,7 @@ def load_reference(path: Path) -> EncodedReference:
         encoder = EncoderSpec(**_integers(json.loads(metadata["encoder"])))
         origin = _origin(json.loads(metadata["origin"]))
         key, content = metadata["key"], metadata["content"]
+        kept_share = _kept_share(metadata.get("kept_share"))
     except (KeyError, TypeError, ValueError) as error:
         raise ReferenceFileError(
             f"{path.name} has no readable metadata of a saved reference ({error}): save it again"
@@ -94,10 +97,11 @@ def load_reference(path: Path) -> EncodedReference:
     if key != origin.key or content != _content(tensors):
         raise ReferenceFileError(f"{path.name} is damaged: its content is not what was saved. Save it again")
     count = tensors["image_embeds"].shape[0]
+    if kept_share is not None and len(kept_share) != count:
+        raise ReferenceFileError(f"{path.name} has {len(kept_share)} kept shares for {count} images: save it again")
     last, penultimate = (tuple(tensors[f"{name}.{i}"] for i in range(count)) for name in ("last", "penultimate"))
-    return EncodedReference(
-        last, penultimate, tensors["image_embeds"], tensors["uncond_penultimate"], encoder, origin=origin
-    )
+    embeds, uncond = tensors["image_embeds"], tensors["uncond_penultimate"]
+    return EncodedReference(last, penultimate, embeds, uncond, encoder, origin=origin, kept_share=kept_share)
 
 
 def check_origin(name: str, found: ReferenceOrigin, asked: Mapping[str, str | float]) -> None:
@@ -148,6 +152,16 @@ def _integers(sizes: Any) -> dict[str, int]:
     if not isinstance(sizes, dict) or not all(type(size) is int and 0 < size < 1 << 20 for size in sizes.values()):
         raise ValueError(f"sizes {sizes}")
     return dict(sizes)
+
+
+def _kept_share(text: str | None) -> tuple[float, ...] | None:
+    """None: a file from before they were saved."""
+    if text is None:
+        return None
+    shares = json.loads(text)
+    if not isinstance(shares, list) or not all(type(share) is float and 0.0 < share <= 1.0 for share in shares):
+        raise ValueError(f"kept shares {shares}")
+    return tuple(shares)
 
 
 def _origin(content: Mapping[str, Any]) -> ReferenceOrigin:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from .patch_embed import visible_pixels
+from .patch_embed import check_visible
 from .patch_mask import PatchMask
 from .vit import HideMode, ImageTokens
 
@@ -71,10 +71,9 @@ def reference_origin(
     Raises:
         ValueError: an image that does not fit its mask.
     """
-    visible = visible_pixels(reference_image, patch_mask)
-    image = torch.where(visible[:, None], reference_image.float(), 0.0)
+    keep_mask = check_visible(reference_image, patch_mask).expand(reference_image.shape[0], -1, -1)
     return ReferenceOrigin(
-        image=tensor_hash(image),
+        image=_visible_hash(reference_image, keep_mask),
         mask=mask_hash(patch_mask),
         encoder=encoder,
         fit=patch_mask.geometry.fit.value,
@@ -93,10 +92,21 @@ def tensor_hash(*tensors: Tensor) -> str:
     """SHA-256 of types, shapes and values."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{values.dtype} {tuple(values.shape)};".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _visible_hash(image: Tensor, keep_mask: Tensor) -> str:
+    """`tensor_hash` of a batch in float32 whose hidden pixels are 0, an image at a time."""
+    digest = hashlib.sha256(f"{torch.float32} {tuple(image.shape)};".encode())
+    for one, keep in zip(image, keep_mask, strict=True):
+        digest.update(_bytes(torch.where(keep, one.float(), 0.0)))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -82,6 +82,15 @@ def visible_pixels(image: Tensor, patch_mask: PatchMask) -> Tensor:
     Raises:
         ValueError: what `masked_pixel_values` raises.
     """
+    return check_visible(image, patch_mask).expand(image.shape[0], -1, -1)
+
+
+def check_visible(image: Tensor, patch_mask: PatchMask) -> Tensor:
+    """`visible_pixels` of the masks that there are: (B or 1, H, W) bool. Memory does not grow with the batch.
+
+    Raises:
+        ValueError: what `masked_pixel_values` raises.
+    """
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"reference_image is {tuple(image.shape)}, expected (B, 3, H, W): RGB without alpha")
     geometry, keep_mask = patch_mask.geometry, patch_mask.visible_pixels().to(image.device)
@@ -94,13 +103,14 @@ def visible_pixels(image: Tensor, patch_mask: PatchMask) -> Tensor:
         raise ValueError(
             f"patch mask holds {keep_mask.shape[0]} masks for {image.shape[0]} images: expected 1 or one each"
         )
-    visible = torch.where(keep_mask[:, None], image, 0.5)
-    low, high = visible.min().item(), visible.max().item()  # NaN propagates into both and fails the comparison
+    shown = (torch.where(keep, one, 0.5) for one, keep in zip(image, keep_mask.expand(len(image), -1, -1), strict=True))
+    ends = torch.stack([torch.stack([one.min(), one.max()]) for one in shown])
+    low, high = ends[:, 0].min().item(), ends[:, 1].max().item()  # NaN propagates into both and fails the comparison
     if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
         raise ValueError(
             f"reference_image spans {low:g}..{high:g} where it is visible, expected finite values from 0 to 1"
         )
-    return keep_mask.expand(image.shape[0], -1, -1)
+    return keep_mask
 
 
 def _touched(keep_mask: Tensor, geometry: FitGeometry) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -57,11 +57,17 @@ class PatchMask:
         hidden = self._seen_by(~self.patch_keep_mask) & ~self._seen_by(self.patch_keep_mask)
         return self.keep_mask & ~hidden
 
+    def of(self, images: list[int]) -> PatchMask:
+        """The mask of some images of the batch; one mask for all of them stays as it is."""
+        if self.keep_mask.shape[0] == 1:
+            return self
+        return replace(self, keep_mask=self.keep_mask[images], patch_keep_mask=self.patch_keep_mask[images])
+
     def _seen_by(self, patches: Tensor) -> Tensor:
-        """(B, grid, grid) bool -> (B, H, W) bool, True where any of these patches lies."""
+        """(B, grid, grid) bool -> (B, H, W) bool, True where any of these patches lies. Numbers only for an image at a time."""
         rows = _membership(self.geometry.row_cells, self.geometry.height)
-        columns = _membership(self.geometry.column_cells, self.geometry.width)
-        return rows @ patches.float() @ columns.T > 0
+        columns = _membership(self.geometry.column_cells, self.geometry.width).T
+        return torch.stack([rows @ one.float() @ columns > 0 for one in patches])
 
 
 def rebinarize(keep_mask: Tensor, geometry: FitGeometry, threshold: float = 0.0) -> PatchMask:

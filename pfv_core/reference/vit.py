@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -11,8 +12,12 @@ import torch
 from torch import Tensor
 
 from ..choices import parse_choice
-from .patch_embed import masked_pixel_values, zero_hidden_tokens
+from .encoder_spec import VIT_H as VIT_H
+from .encoder_spec import EncoderSpec as EncoderSpec
+from .patch_embed import check_visible, masked_pixel_values, zero_hidden_tokens
 from .patch_mask import PatchMask
+
+PASS_IMAGES = 16  # a ViT-H's activations of so many take about 0.3 GB
 
 
 class HideMode(str, Enum):
@@ -20,41 +25,6 @@ class HideMode(str, Enum):
 
     DROP = "drop"
     ZERO = "zero"
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """What an adapter must know of the encoder it was trained with.
-
-    Attributes:
-        image_size, patch_size: side of the input and of a patch, pixels.
-        num_layers: transformer blocks.
-        hidden_size: channels of a token.
-        projection_size: channels of the pooled image embedding.
-    """
-
-    image_size: int
-    patch_size: int
-    num_layers: int
-    hidden_size: int
-    projection_size: int
-
-    @property
-    def name(self) -> str:
-        """The public name of these sizes, or the sizes."""
-        sizes = f"{self.num_layers} layers, hidden {self.hidden_size}, projection {self.projection_size}"
-        known = {
-            (32, 1280, 1024): "ViT-H/14",
-            (48, 1664, 1280): "ViT-bigG/14",
-            (24, 1024, 768): "ViT-L/14",
-            (24, 1024, 1024): "DINOv2-L/14",
-            (40, 1536, 1536): "DINOv2-g/14",
-        }
-        name = known.get((self.num_layers, self.hidden_size, self.projection_size))
-        return f"{name} ({sizes})" if name else f"a ViT of {sizes}"
-
-
-VIT_H = EncoderSpec(image_size=224, patch_size=14, num_layers=32, hidden_size=1280, projection_size=1024)
 
 
 class VisionEncoder(Protocol):
@@ -93,6 +63,7 @@ class ImageTokens:
         image_embeds: (B, P) projected class tokens.
         uncond_penultimate: (1, 1 + N, D), the encoder's answer to zero normalised pixels: the negative's image prompt.
         encoder: the encoder's sizes.
+        kept_share: per image the share of its own patches that were kept, 0..1; None where nobody said.
     """
 
     last: tuple[Tensor, ...]
@@ -100,6 +71,7 @@ class ImageTokens:
     image_embeds: Tensor
     uncond_penultimate: Tensor
     encoder: EncoderSpec
+    kept_share: tuple[float, ...] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.penultimate)
@@ -108,7 +80,13 @@ class ImageTokens:
         """The same tokens on another device."""
         last, penultimate = (tuple(t.to(device) for t in images) for images in (self.last, self.penultimate))
         embeds, uncond = self.image_embeds.to(device), self.uncond_penultimate.to(device)
-        return ImageTokens(last, penultimate, embeds, uncond, self.encoder)
+        return ImageTokens(last, penultimate, embeds, uncond, self.encoder, kept_share=self.kept_share)
+
+    def part(self, images: slice) -> ImageTokens:
+        """Those of some images."""
+        share = None if self.kept_share is None else self.kept_share[images]
+        last, penultimate, embeds = self.last[images], self.penultimate[images], self.image_embeds[images]
+        return ImageTokens(last, penultimate, embeds, self.uncond_penultimate, self.encoder, kept_share=share)
 
 
 def encode_image(
@@ -117,6 +95,7 @@ def encode_image(
     patch_mask: PatchMask,
     mode: HideMode | str = HideMode.DROP,
     uncond_penultimate: Tensor | None = None,
+    keep_on: torch.device | None = None,
 ) -> ImageTokens:
     """Encode what a mask leaves visible of a batch of images.
 
@@ -126,9 +105,12 @@ def encode_image(
         patch_mask: made for this encoder's grid and these images.
         mode: drop or zero. Padding patches leave the sequence in both: they are no part of the image.
         uncond_penultimate: `encode_uncond(encoder)` where the caller has it already.
+        keep_on: where the tokens are put, a pass's as soon as it is done; None = where they were computed.
 
     Returns:
-        Tokens in float32. Changing hidden pixels in any way changes no bit of them.
+        Tokens in float32. Changing hidden pixels in any way changes no bit of them. Images run in passes of at most
+        PASS_IMAGES: what grows with the batch are the tokens, and the masks by a few bytes for each pixel. How many images share
+        a pass changes tokens by rounding alone, as the order of sums in a product of matrices depends on its size.
 
     Raises:
         ValueError: a mask made for another grid, an unknown mode, or what `masked_pixel_values` raises.
@@ -143,15 +125,41 @@ def encode_image(
             f"patch mask is for a {geometry.input_size} px input with {geometry.patch_size} px patches, the encoder "
             f"has {spec.image_size} px and {spec.patch_size} px: re-binarize the mask with the encoder that encodes"
         )
-    pixel_values = masked_pixel_values(reference_image, patch_mask, encoder.mean, encoder.std)
-    token_keep_mask = patch_mask.token_keep_mask.expand(pixel_values.shape[0], -1)
-    in_sequence = token_keep_mask
-    if parse_choice(HideMode, mode, "mode") is HideMode.ZERO:
-        in_sequence = ~patch_mask.padding_mask.flatten()[None].expand_as(token_keep_mask)
-    last, penultimate, image_embeds = encode_pixels(encoder, pixel_values, token_keep_mask, in_sequence)
+    in_sequence = tokens_in_sequence(patch_mask, mode)
+    check_visible(reference_image, patch_mask)  # all of them, before the first is encoded
+    count = reference_image.shape[0]
+
+    def pixel_values(images: list[int]) -> Tensor:
+        return masked_pixel_values(reference_image[images], patch_mask.of(images), encoder.mean, encoder.std)
+
+    keep = patch_mask.token_keep_mask.expand(count, -1)
+    last, penultimate, embeds = _in_passes(encoder, pixel_values, keep, in_sequence.expand(count, -1), keep_on)
     if uncond_penultimate is None:
         uncond_penultimate = encode_uncond(encoder)
-    return ImageTokens(last, penultimate, image_embeds, uncond_penultimate, spec)
+    if keep_on is not None:
+        uncond_penultimate = uncond_penultimate.to(keep_on)
+    shares = tuple(patch_mask.kept_share.expand(count).tolist())
+    return ImageTokens(last, penultimate, embeds, uncond_penultimate, spec, kept_share=shares)
+
+
+def tokens_in_sequence(patch_mask: PatchMask, mode: HideMode | str) -> Tensor:
+    """(B or 1, N) bool, True = the patch's token is in the sequence that the encoder runs over."""
+    if parse_choice(HideMode, mode, "mode") is HideMode.ZERO:
+        return ~patch_mask.padding_mask.flatten()[None].expand(patch_mask.patch_keep_mask.shape[0], -1)
+    return patch_mask.token_keep_mask
+
+
+def passes(in_sequence: Tensor) -> list[list[int]]:
+    """Which images run together: those that keep equally many tokens, at most PASS_IMAGES at a time.
+
+    Args:
+        in_sequence: (B, N) bool, one row for each image.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for image, count in enumerate(in_sequence.sum(1).tolist()):
+        groups[count].append(image)
+    starts = [(group, start) for group in groups.values() for start in range(0, len(group), PASS_IMAGES)]
+    return [group[start : start + PASS_IMAGES] for group, start in starts]
 
 
 def encode_uncond(encoder: VisionEncoder) -> Tensor:
@@ -174,27 +182,37 @@ def encode_pixels(
 
     Returns:
         Per image (1 + K_i, D) last and penultimate tokens, and (B, P) image embeddings, float32. Images that keep equally many
-        tokens run together, so a batch costs what its kept tokens cost.
+        tokens run together, at most PASS_IMAGES at a time, so a batch costs what its kept tokens cost.
     """
+    return _in_passes(encoder, lambda images: pixel_values[images], token_keep_mask, in_sequence, None)
+
+
+def _in_passes(
+    encoder: VisionEncoder,
+    pixel_values: Callable[[list[int]], Tensor],
+    token_keep_mask: Tensor,
+    in_sequence: Tensor,
+    keep_on: torch.device | None,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+    """`encode_pixels` of pixels that are made when their pass comes."""
+    found: dict[int, tuple[Tensor, ...]] = {}
+    for images in passes(in_sequence):
+        answers = _one_pass(encoder, pixel_values(images), token_keep_mask[images], in_sequence[images])
+        kept = [answer.float() if keep_on is None else answer.float().to(keep_on) for answer in answers]
+        found.update(zip(images, zip(*kept, strict=True), strict=True))
+    last, penultimate, pooled = zip(*(found[image] for image in range(len(found))), strict=True)
+    return last, penultimate, torch.stack(pooled)
+
+
+def _one_pass(
+    encoder: VisionEncoder, pixel_values: Tensor, token_keep_mask: Tensor, in_sequence: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images that keep equally many tokens -> (B, 1 + K, D) last and penultimate tokens, (B, P)."""
     patches = zero_hidden_tokens(encoder.embed_patches(pixel_values), token_keep_mask)
     positions = encoder.positions(patches)
     patches = patches + positions[1:]
     class_token = (encoder.class_token(patches) + positions[0]).view(1, 1, -1)
-    last: dict[int, Tensor] = {}
-    penultimate: dict[int, Tensor] = {}
-    pooled: dict[int, Tensor] = {}
-    for images in _same_count(in_sequence):
-        kept = torch.stack([patches[image][in_sequence[image].to(patches.device)] for image in images])
-        hidden, before = encoder.run_blocks(torch.cat([class_token.expand(len(images), -1, -1), kept], 1))
-        rows = (hidden.float(), before.float(), encoder.pool(hidden).float())
-        for image, row, row_before, row_pooled in zip(images, *rows, strict=True):
-            last[image], penultimate[image], pooled[image] = row, row_before, row_pooled
-    order = range(pixel_values.shape[0])
-    return tuple(last[i] for i in order), tuple(penultimate[i] for i in order), torch.stack([pooled[i] for i in order])
-
-
-def _same_count(in_sequence: Tensor) -> list[list[int]]:
-    groups: dict[int, list[int]] = defaultdict(list)
-    for image, count in enumerate(in_sequence.sum(1).tolist()):
-        groups[count].append(image)
-    return list(groups.values())
+    chosen = in_sequence.to(patches.device)
+    kept = torch.stack([image[row] for image, row in zip(patches, chosen, strict=True)])
+    hidden, before = encoder.run_blocks(torch.cat([class_token.expand(len(patches), -1, -1), kept], 1))
+    return hidden, before, encoder.pool(hidden)

@@ -1,4 +1,5 @@
-"""What is not seen in a result is drawn here: regions, gaps and overlaps; a product, the ad's edge and its safe area."""
+"""What is not seen in a result is drawn here: regions, gaps and overlaps; a product, the ad's edge and its safe area; what of
+an ad is not the photo's."""
 
 from __future__ import annotations
 
@@ -16,6 +17,9 @@ OPACITY = 0.65
 SAFE_LINE = (0.1, 0.8, 0.3)
 CUT_OFF = (0.85, 0.1, 0.35)  # what only the latent needs
 PAPER = 0.5  # grey around a product, whatever stands there
+BLENDED = (1.0, 0.55, 0.0)  # orange
+TRANSLUCENT = (0.1, 0.45, 1.0)  # blue
+MARK_OPACITY = 0.7
 LARGEST_SIDE = 1024  # pixels; a preview is for looking at
 
 
@@ -48,6 +52,37 @@ def region_preview(regions: list[Tensor], image: Tensor | None = None) -> Tensor
     return torch.where(total > OVERLAP_ABOVE, _stripes(*picture.shape[2:]), picture)
 
 
+def small_picture(image: Tensor) -> Tensor:
+    """(B, C, H, W) -> every n-th pixel of it, at most 1024 pixels a side; the same tensor where it is that small."""
+    step = _step(image)
+    return image if step == 1 else image[:, :, ::step, ::step]
+
+
+def _step(image: Tensor) -> int:
+    return -(-max(image.shape[2:]) // LARGEST_SIDE)
+
+
+def exactness_preview(ad: Tensor, blended: Tensor, translucent: Tensor) -> Tensor:
+    """An ad in which it is marked what of the product is not the photo's own pixels.
+
+    Args:
+        ad: (B, 3, H, W), 0..1.
+        blended: (B, H, W) bool, True = blended with the generated image at the rim, or left to it.
+        translucent: (B, H, W) bool, True = mixed with the generated image, since the product is translucent here.
+
+    Returns:
+        (B, 3, h, w), 0..1, at most 1024 pixels a side: tinted orange where it is blended, blue where it is translucent,
+        everywhere else the ad. A larger ad is shown by every n-th pixel, marked where any pixel that it stands for is.
+    """
+    step = _step(ad)
+    picture = small_picture(ad).float()
+    for marked, colour in ((blended, BLENDED), (translucent, TRANSLUCENT)):
+        seen = F.max_pool2d(marked[:, None].float(), step, ceil_mode=True) > 0
+        tinted = torch.lerp(picture, torch.tensor(colour).view(1, 3, 1, 1), MARK_OPACITY)
+        picture = torch.where(seen, tinted, picture)
+    return picture
+
+
 def _stripes(height: int, width: int) -> Tensor:
     """(height, width), 0 and 1 in diagonal stripes."""
     places = torch.arange(height)[:, None] + torch.arange(width)[None]
@@ -72,8 +107,7 @@ def canvas_preview(placed: Tensor, product_mask: Tensor, size: tuple[int, int], 
     cut = torch.tensor(CUT_OFF).view(1, 3, 1, 1)
     picture[:, :, size[0] :] = cut
     picture[:, :, :, size[1] :] = cut
-    step = -(-max(picture.shape[2:]) // LARGEST_SIDE)
-    return picture[:, :, ::step, ::step]
+    return small_picture(picture)
 
 
 def _outlined(picture: Tensor, box: Box, width: int) -> Tensor:

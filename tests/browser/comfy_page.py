@@ -27,6 +27,7 @@ SETTINGS = {
     "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
 }
 MEDIA_TYPES = {".json": "application/json", ".png": "image/png"}
+EMPTY_PLACE = (800, 900)  # of the window, where nothing lies over the canvas
 
 # Of whatever frontend the page is, the older ones' first. What is a dialog there is a card with details in newer ones.
 RUN = "[data-testid='queue-button'] button, button[data-testid='queue-button']"
@@ -68,11 +69,11 @@ PACK_SCRIPTS = f"/extensions/{Path(__file__).resolve().parents[2].name}/"
 READY = """() => window.app?.vueAppReady && app.extensionManager && !app.extensionManager.spinner
     && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50
     && app.graph"""
-DROP = """([content, name, type]) => {
+DROP = """([content, name, type, x, y]) => {
     const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))
     const dropped = new DataTransfer()
     dropped.items.add(new File([bytes], name, { type }))
-    const at = { bubbles: true, cancelable: true, dataTransfer: dropped, clientX: 800, clientY: 900 }
+    const at = { bubbles: true, cancelable: true, dataTransfer: dropped, clientX: x, clientY: y }
     for (const step of ['dragenter', 'dragover', 'drop'])
         document.querySelector('#graph-canvas').dispatchEvent(new DragEvent(step, at))
 }"""
@@ -171,8 +172,20 @@ class ComfyPage:
         """Drag a file from the desktop onto the canvas, and wait for as many nodes as it holds."""
         content = file.read_bytes()
         workflow = json.loads(content if file.suffix == ".json" else _workflow_in(content))
-        self.ask(DROP, [base64.b64encode(content).decode(), file.name, MEDIA_TYPES[file.suffix]])
+        self.ask(DROP, [base64.b64encode(content).decode(), file.name, MEDIA_TYPES[file.suffix], *EMPTY_PLACE])
         self.wait_for_nodes(len(workflow["nodes"]))
+
+    def drop_on(self, title: str, file: Path) -> None:
+        """Drag a picture from the desktop onto a Load Image, and wait until it shows it."""
+        self.ask(SHOW, [title])
+        self.settle()
+        place = self.ask(ON_SCREEN, [title, 0.5, 0.5])
+        self.ask(DROP, [base64.b64encode(file.read_bytes()).decode(), file.name, MEDIA_TYPES[file.suffix], *place])
+        shows = """([title, name]) => {
+            const node = app.graph.nodes.find((node) => node.title === title)
+            return node.widgets[0].value.includes(name) && node.imgs?.[0]?.src.includes(name) && node.imgs[0].naturalWidth > 0
+        }"""
+        self.page.wait_for_function(shows, arg=[title, file.stem])
 
     def wait_for_nodes(self, number: int) -> None:
         """Until the canvas holds this many, and nothing lies over the page any more."""
@@ -182,13 +195,14 @@ class ComfyPage:
 
     def clear(self) -> None:
         """Close what is open, and empty the canvas."""
+        self.ask("() => { const { toast } = app.extensionManager; (toast.removeAll ?? toast.dismissAll)() }")
+        self.page.wait_for_timeout(300)  # messages may lie over a dialog
         for _ in range(4):
             if not self.page.locator(CLOSE).count():
                 break
             self.page.locator(CLOSE).last.click()
             self.page.wait_for_timeout(300)
         self.page.keyboard.press("Escape")
-        self.ask("() => document.querySelectorAll('.p-toast-close-button').forEach((button) => button.click())")
         self.ask("() => { app.graph.clear(); pageChecks.events = [] }")
         self.complaints.clear()
 
@@ -227,8 +241,9 @@ class ComfyPage:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             events = self.ask("() => pageChecks.events")
-            if any(event["type"] in ("execution_success", "execution_error", "rejected") for event in events):
-                return list(events)
+            for number, event in enumerate(events):
+                if event["type"] in ("execution_success", "execution_error", "rejected"):
+                    return list(events[: number + 1])  # older hosts: web/shown_again.js sends more after it
             self.page.wait_for_timeout(100)
         raise TimeoutError(f"the run did not end in {seconds} s")
 
@@ -304,6 +319,18 @@ class ComfyPage:
             self.page.wait_for_timeout(500)
             before, text = text, place.inner_text()
         return text
+
+    def toast(self, words: str) -> str:
+        """What a message at the page's edge says, once there is one with these words."""
+        message = (
+            self.page.locator("[role=alert], [data-sonner-toast], [data-testid^='toast']").filter(has_text=words).last
+        )
+        message.wait_for()
+        return message.inner_text()
+
+    def has(self, class_type: str) -> bool:
+        """Whether the page knows a class of nodes."""
+        return bool(self.ask("(type) => type in LiteGraph.registered_node_types", class_type))
 
     def says_nothing(self) -> bool:
         """Whether no dialog or card is open."""

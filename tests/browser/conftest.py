@@ -16,11 +16,20 @@ from headless.host.find import PACK_ROOT, require_host
 from headless.host.find_chromium import find_chromium
 from headless.host.start import running_host
 from pfv_mepa.tests.browser.comfy_page import ComfyPage
-from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
+from pfv_mepa.tools.workflow_parts.models import (
+    ADAPTER,
+    BACKGROUND_REMOVAL,
+    CHECKPOINT,
+    CLIP_VISION,
+    DEPTH_ANYTHING,
+    DEPTH_CONTROLNET,
+    SAM3,
+)
 
 WORKFLOWS = PACK_ROOT / "workflows"
 NAMES = tuple(sorted(file.stem for file in WORKFLOWS.glob("*.json")))
 REFERENCE = "Reference"
+OF_NEWER_HOSTS = "ad"  # the workflow that has nodes in it which not every host has
 STROKE = [(x, y) for y in (50, 62, 74, 86) for x in range(36, 93, 8)]  # over the reference's product
 PICTURES_FOLDER = "PFV_MEPA_SCREENSHOTS"  # where the tests leave what they saw; nothing is kept where it is not set
 FRONTEND_FOLDER = "PFV_MEPA_FRONTEND"  # of the page that is given out, with its index.html; the host's own else
@@ -30,7 +39,8 @@ FRONTEND_FOLDER = "PFV_MEPA_FRONTEND"  # of the page that is given out, with its
 def server(tmp_path_factory):
     """Model files under the names that stand in the workflows (empty: only the demo is run), and every named picture."""
     base = tmp_path_factory.mktemp("browser")
-    for model in (CHECKPOINT, CLIP_VISION, ADAPTER, DEPTH_CONTROLNET):
+    of_the_host = (BACKGROUND_REMOVAL, SAM3, DEPTH_ANYTHING)
+    for model in (CHECKPOINT, CLIP_VISION, ADAPTER, DEPTH_CONTROLNET, *of_the_host):
         file = base / "models" / model.folder / model.name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

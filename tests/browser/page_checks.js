@@ -16,22 +16,28 @@
     }
   }
 
-  // What is wrong with the graph on the canvas, one line each; nothing for a whole one.
+  // What is wrong with the graph on the canvas and in its subgraphs, one line each; nothing for a whole one.
   state.faults = () => {
+    const graphs = new Set([app.graph])
+    for (const graph of graphs) for (const node of graph.nodes) if (node.subgraph) graphs.add(node.subgraph)
+    return [...graphs].flatMap(faultsOf)
+  }
+
+  const faultsOf = (graph) => {
     const faults = []
-    for (const node of app.graph.nodes) {
+    for (const node of graph.nodes) {
       if (!(node.type in LiteGraph.registered_node_types)) {
         faults.push(`${node.type} is missing`)
         continue
       }
       const wanted = node.constructor.nodeData?.input?.required ?? {}
       for (const slot of node.inputs ?? []) {
-        if (slot.link != null && !app.graph.links.get(slot.link)) faults.push(`${node.title}.${slot.name}: link to nowhere`)
+        if (slot.link != null && !graph.links.get(slot.link)) faults.push(`${node.title}.${slot.name}: link to nowhere`)
         if (slot.link == null && !slot.widget && slot.name in wanted) faults.push(`${node.title}.${slot.name}: no link`)
       }
       for (const widget of node.widgets ?? []) faults.push(...widgetFaults(node, widget))
     }
-    for (const link of app.graph.links.values()) faults.push(...linkFaults(link))
+    for (const link of graph.links.values()) faults.push(...linkFaults(graph, link))
     return faults
   }
 
@@ -46,9 +52,11 @@
     return []
   }
 
-  const linkFaults = (link) => {
-    const output = app.graph.getNodeById(link.origin_id)?.outputs?.[link.origin_slot]
-    const input = app.graph.getNodeById(link.target_id)?.inputs?.[link.target_slot]
+  // A subgraph's two ends have numbers below 0, and are no nodes.
+  const linkFaults = (graph, link) => {
+    if (Number(link.origin_id) < 0 || Number(link.target_id) < 0) return []
+    const output = graph.getNodeById(link.origin_id)?.outputs?.[link.origin_slot]
+    const input = graph.getNodeById(link.target_id)?.inputs?.[link.target_slot]
     if (!output || !input || input.link !== link.id) return [`link ${link.id} has no two ends`]
     return LiteGraph.isValidConnection(output.type, input.type) ? [] : [`link ${link.id}: ${output.type} into ${input.type}`]
   }

@@ -131,6 +131,9 @@ def test_report():
         "frame": [304, 160],
         "sampling": [608, 320],
         "sampling_scale": "2",
+        "training": None,
+        "trained_share": 0.1803,
+        "advice": canvas.format.advice(),
         "products": [{"photo_box": [30, 10, 20, 40], "box": [130, 38, 40, 80], "scale": 2.0, "resized": True}],
     }
 

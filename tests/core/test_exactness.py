@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pfv_mepa.pfv_core.ad import exactness
-from pfv_mepa.pfv_core.ad.exactness import all_exact, mask_iou, measure_exactness
+from pfv_mepa.pfv_core.ad.composite import Rim, paste_back
+from pfv_mepa.pfv_core.ad.exactness import all_exact, mask_iou, measure_exactness, not_exact
 
 from .weights import image
 
@@ -94,3 +95,30 @@ def test_every_step_of_8_bits_is_one_as_hosts_divide(monkeypatch):
         monkeypatch.setattr(exactness, "CHUNK", chunk)
         assert measure_exactness(photo, photo, every, every)[0].pixels_not_8_bit == 0
         assert measure_exactness(photo, photo * 0.999, every, every)[0].pixels_not_8_bit == 255
+
+
+@pytest.mark.parametrize("rim", list(Rim))
+def test_what_is_not_exact_is_all_that_a_paste_changed_and_all_of_the_product_but_the_exact(rim):
+    """A product with a translucent part and an eroded rim, over a generated image with no value of it."""
+    opacity = torch.zeros(1, 20, 30)
+    opacity[:, 5:15, 5:25] = 1
+    opacity[:, 8:11, 12:18] = 0.5
+    generated, photo = image(1, 3, 20, 30, seed=1) * 0.4, 0.5 + image(1, 3, 20, 30, seed=2) * 0.5
+    ad, exact = paste_back(generated, photo, opacity, erode=2, feather=3, rim=rim)
+    blended, translucent = not_exact(ad, generated, opacity, exact)
+    assert torch.equal(translucent, opacity == 0.5)
+    assert not (blended & translucent).any()
+    assert not ((blended | translucent) & exact).any()
+    changed = (ad != generated).any(1)
+    assert torch.equal(blended | translucent | exact, changed | (opacity > 0))
+    assert blended[0, 4, 10].item() is (rim is Rim.BEYOND_MASK)  # one above the mask
+    assert blended[0, 5, 10]
+
+
+def test_a_rim_that_is_left_to_the_generated_image_is_marked_too():
+    mask, _ = masks()
+    generated = image(2, 3, 20, 30, seed=1)
+    ad, exact = paste_back(generated, image(2, 3, 20, 30, seed=2), mask, erode=2, feather=0)
+    blended, translucent = not_exact(ad, generated, mask, exact)
+    assert torch.equal(blended, mask & ~exact)
+    assert not translucent.any()

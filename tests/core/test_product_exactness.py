@@ -36,7 +36,7 @@ def random_canvas(choose: random.Random, mask: Tensor, number: int) -> AdCanvas:
     """A placement that fits; one that does not is drawn anew."""
     names = LARGE if number % 14 == 0 else SMALL
     name = names[number // 14 % len(LARGE) if names is LARGE else number % len(SMALL)]
-    scale = "1" if choose.random() < 0.8 else str(choose.choice(SAMPLING_SCALES[:6]))
+    scale = "1" if choose.random() < 0.8 else str(choose.choice(SAMPLING_SCALES[4:10]))
     while True:
         layout = Layout(
             position=choose.choice(list(Position)),

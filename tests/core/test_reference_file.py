@@ -58,6 +58,7 @@ def assert_same(first, second):
     assert type(first) is type(second)
     assert first.encoder == second.encoder
     assert first.origin == second.origin
+    assert first.kept_share == second.kept_share
     for name in ("last", "penultimate"):
         for one, other in zip(getattr(first, name), getattr(second, name), strict=True):
             assert torch.equal(one, other), name
@@ -73,6 +74,26 @@ def test_a_saved_reference_comes_back_bit_for_bit(tmp_path, mode, batch):
     save_reference(path, reference)
     assert_same(load_reference(path), reference)
     assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_a_file_from_before_kept_shares_were_saved_has_none(tmp_path):
+    reference = encoded()
+    assert reference.kept_share is not None
+    save_reference(tmp_path / "a.safetensors", replace(reference, kept_share=None))
+    assert load_reference(tmp_path / "a.safetensors").kept_share is None
+
+
+@pytest.mark.parametrize("shares", [(0.5,), (0.5, 1.5), (0.5, "x"), (float("nan"), 0.5)])
+def test_kept_shares_that_cannot_be_are_refused(tmp_path, shares):
+    save_reference(tmp_path / "a.safetensors", replace(encoded(), kept_share=shares))
+    with pytest.raises(ReferenceFileError, match="kept shares"):
+        load_reference(tmp_path / "a.safetensors")
+
+
+def test_the_hash_of_a_picture_is_that_of_all_its_visible_pixels_at_once():
+    image, mask = picture(3), patch_mask_of(keep_mask(3, hidden=8))
+    visible = torch.where(mask.visible_pixels()[:, None], image, 0.0)
+    assert reference_origin(image, mask, "drop", "0" * 64).image == tensor_hash(visible)
 
 
 def test_moving_keeps_the_origin():

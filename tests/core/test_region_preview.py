@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from pfv_mepa.pfv_core.ad.placement import Box
-from pfv_mepa.pfv_core.region.preview import COLOURS, CUT_OFF, REST, SAFE_LINE, canvas_preview, region_preview
+from pfv_mepa.pfv_core.region.preview import (
+    BLENDED,
+    COLOURS,
+    CUT_OFF,
+    MARK_OPACITY,
+    REST,
+    SAFE_LINE,
+    TRANSLUCENT,
+    canvas_preview,
+    exactness_preview,
+    region_preview,
+    small_picture,
+)
 
 from .weights import image
 
@@ -67,3 +79,31 @@ def test_the_canvas_shows_product_safe_area_and_what_is_cut_off():
         ).shape[2]
         == 1000
     )
+
+
+def test_what_is_not_exact_is_tinted_in_two_colours_and_the_rest_untouched():
+    ad = image(2, 3, 20, 30, seed=4)
+    blended, translucent = torch.zeros(2, 20, 30, dtype=torch.bool), torch.zeros(2, 20, 30, dtype=torch.bool)
+    blended[0, 5, 6:9] = translucent[1, 7, 8] = True
+    picture = exactness_preview(ad, blended, translucent)
+    for where, colour in ((blended, BLENDED), (translucent, TRANSLUCENT)):
+        marked = where[:, None].expand_as(ad)
+        expected = torch.lerp(ad, torch.tensor(colour).view(1, 3, 1, 1), MARK_OPACITY)
+        assert torch.equal(picture[marked], expected[marked])
+        assert not torch.equal(picture[marked], ad[marked])
+    rest = ~(blended | translucent)[:, None].expand_as(ad)
+    assert torch.equal(picture[rest], ad[rest])
+
+
+def test_a_rim_of_one_pixel_is_seen_in_a_small_picture_of_a_large_ad():
+    ad, blended = torch.zeros(1, 3, 2500, 40), torch.zeros(1, 2500, 40, dtype=torch.bool)
+    blended[0, 1001, 7] = True  # no third row or column
+    picture = exactness_preview(ad, blended, torch.zeros_like(blended))
+    assert picture.shape == (1, 3, 834, 14)
+    assert picture[0, 0].nonzero().tolist() == [[333, 2]]
+
+
+def test_a_picture_that_is_small_stays_itself():
+    picture = image(1, 3, 1024, 8, seed=5)
+    assert small_picture(picture) is picture
+    assert torch.equal(small_picture(image(1, 3, 1025, 9, seed=6)), image(1, 3, 1025, 9, seed=6)[:, :, ::2, ::2])

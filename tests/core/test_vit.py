@@ -9,7 +9,16 @@ import torch
 from pfv_mepa.pfv_core.reference.fit import fit_geometry
 from pfv_mepa.pfv_core.reference.patch_embed import masked_pixel_values
 from pfv_mepa.pfv_core.reference.patch_mask import rebinarize
-from pfv_mepa.pfv_core.reference.vit import VIT_H, EncoderSpec, HideMode, encode_image, encode_pixels, encode_uncond
+from pfv_mepa.pfv_core.reference.vit import (
+    VIT_H,
+    EncoderSpec,
+    HideMode,
+    encode_image,
+    encode_pixels,
+    encode_uncond,
+    passes,
+    tokens_in_sequence,
+)
 
 from . import reference
 from .tiny_vit import MEAN, STD, TinyVit
@@ -116,6 +125,65 @@ def test_images_that_keep_equally_many_tokens_run_together_and_nothing_else_runs
     tokens = encode_image(ENCODER, image(4, 3, 48, 40, seed=6), patch_mask, "drop", uncond)
     assert passes == [(2, 1 + int(counts[0])), (2, 1 + int(counts[1]))]
     assert tokens.uncond_penultimate is uncond
+
+
+@pytest.mark.parametrize("mode", ["drop", "zero"])
+def test_a_large_batch_runs_in_passes_and_is_per_item(monkeypatch, mode):
+    """40 images that keep two different numbers of tokens; no step sees more than PASS_IMAGES of them."""
+    seen = []
+    embed, run_blocks = TinyVit.embed_patches, TinyVit.run_blocks
+    monkeypatch.setattr(TinyVit, "embed_patches", lambda self, pixels: seen.append(len(pixels)) or embed(self, pixels))
+    monkeypatch.setattr(
+        TinyVit, "run_blocks", lambda self, tokens: seen.append(len(tokens)) or run_blocks(self, tokens)
+    )
+    pixels, keep = image(40, 3, 48, 40, seed=12), half_hidden(2)[[0, 1] * 20]
+    patch_mask, uncond = make_mask(keep), encode_uncond(ENCODER)
+    seen.clear()
+    together = encode_image(ENCODER, pixels, patch_mask, mode, uncond)
+    expected = [16, 16, 4, 4, 16, 16, 4, 4] if mode == "drop" else [16, 16, 16, 16, 8, 8]
+    assert seen == expected
+    in_sequence = tokens_in_sequence(patch_mask, mode)
+    assert [len(images) for images in passes(in_sequence)] == expected[::2]
+    assert sorted(image for images in passes(in_sequence) for image in images) == list(range(40))
+    for item in range(40):
+        alone = encode_image(ENCODER, pixels[item : item + 1], make_mask(keep[item : item + 1]), mode)
+        for name in OUTPUTS:
+            assert_close(getattr(together, name)[item], getattr(alone, name)[0])
+        assert together.kept_share[item] == alone.kept_share[0]
+
+
+def test_one_mask_serves_a_batch_of_several_passes():
+    pixels, keep = image(20, 3, 48, 40, seed=13), half_hidden()
+    shared = encode_image(ENCODER, pixels, make_mask(keep))
+    repeated = encode_image(ENCODER, pixels, make_mask(keep.expand(20, -1, -1)))
+    assert torch.equal(torch.stack(shared.last), torch.stack(repeated.last))
+    assert shared.kept_share == repeated.kept_share == (make_mask(keep).kept_share.item(),) * 20
+
+
+def test_a_bad_image_of_a_large_batch_is_refused_before_the_first_is_encoded(monkeypatch):
+    monkeypatch.setattr(TinyVit, "embed_patches", None)
+    pixels = image(20, 3, 48, 40, seed=14)
+    pixels[19, 0, 47, 39] = 7.0
+    with pytest.raises(ValueError, match=r"reference_image spans \S+\.\.7 where it is visible"):
+        encode_image(ENCODER, pixels, make_mask(half_hidden()))
+
+
+def test_tokens_are_kept_where_they_are_wanted():
+    patch_mask = make_mask(half_hidden(2))
+    tokens = encode_image(ENCODER, image(2, 3, 48, 40, seed=15), patch_mask, keep_on=torch.device("meta"))
+    everything = (*tokens.last, *tokens.penultimate, tokens.image_embeds, tokens.uncond_penultimate)
+    assert {tensor.device.type for tensor in everything} == {"meta"}
+
+
+def test_part_of_the_tokens_is_those_images():
+    tokens = encode_image(ENCODER, image(3, 3, 48, 40, seed=16), make_mask(half_hidden(3)))
+    part = tokens.part(slice(1, 3))
+    assert len(part) == 2
+    assert part.last == tokens.last[1:]
+    assert part.penultimate == tokens.penultimate[1:]
+    assert torch.equal(part.image_embeds, tokens.image_embeds[1:])
+    assert part.kept_share == tokens.kept_share[1:]
+    assert part.uncond_penultimate is tokens.uncond_penultimate
 
 
 def test_one_mask_serves_a_batch():

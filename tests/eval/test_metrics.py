@@ -11,6 +11,7 @@ from pfv_eval.metrics import (
     SHADES,
     color_share,
     largest_difference,
+    layout_likeness,
     leak_ratio,
     mean_color,
     palette_distance,
@@ -119,6 +120,18 @@ def test_largest_difference_is_inside_the_eroded_mask():
     assert largest_difference(image, product, mask, erode=1).item() == 0.25
     assert largest_difference(product, product, mask, erode=1).item() == 0.0
     assert math.isnan(largest_difference(image, product, mask, erode=2).item())
+
+
+def test_layout_likeness_sees_places_and_not_colours():
+    pattern, other = halves((1, 1, 1), (0, 0, 0)), halves((0.2, 0.3, 0.1), (0.9, 0.1, 0.4))
+    mask = everywhere(pattern)
+    assert layout_likeness(other, mask, pattern).item() == pytest.approx(1.0)  # darker and lighter change sides
+    assert layout_likeness(other.mT, mask, pattern).item() == pytest.approx(0.0, abs=1e-7)
+    assert math.isnan(layout_likeness(plain((0.5, 0.5, 0.5)), mask, pattern).item())
+    quarter = pattern.clone()
+    quarter[:, :, 4:] = 0  # of 64 pixels 16 are light, all of them where the pattern is: r = 16 / sqrt(16 * 48)
+    assert layout_likeness(quarter, mask, pattern).item() == pytest.approx(16 / math.sqrt(16 * 48))
+    assert layout_likeness(quarter, left_half(pattern), pattern).isnan().item()  # no spread of the pattern there
 
 
 def test_wrong_shapes_are_refused_with_their_numbers():

@@ -1,37 +1,19 @@
-"""The sheet shows what the nodes compute, on the encoder's own grid."""
+"""The sheet shows what went in, what the nodes showed, and the ads."""
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
 from PIL import Image
 
 from headless import make_ad
 from headless.ad import contact_sheet
-from headless.ad.contact_sheet import CAPTION, COLUMNS, DEMO_GRID, MARGIN, PANEL_HEIGHT, PAPER
+from headless.ad.contact_sheet import CAPTION, COLUMNS, MARGIN, PANEL_HEIGHT, PAPER, SHOWN
+from headless.ad.made import Made
 from headless.ad.pictures import DEMO_INPUTS
-from headless.ad.plan import DEMO_SIZE, Plan, plan_workflow
+from headless.ad.plan import Plan, plan_workflow
+from headless.ad.workflow import the_node, title_of
 
 
-@pytest.fixture
-def reference(tmp_path):
-    """Grey, one painted pixel in the patch in row 2, column 5 of the demo's 8x8 grid."""
-    values = np.full((128, 128, 4), 128, np.uint8)
-    values[..., 3] = 255
-    values[40, 90, 3] = 0
-    Image.fromarray(values).save(tmp_path / "reference.png")
-    return tmp_path / "reference.png"
-
-
-def test_one_painted_pixel_tints_its_whole_patch_and_no_other(reference):
-    shown = np.asarray(contact_sheet.hidden_patches(reference, DEMO_GRID), int)
-    side = len(shown) // 8
-    middles = shown[side // 2 :: side, side // 2 :: side]
-    tinted = middles[..., 0] - middles[..., 1] > 40
-    assert np.argwhere(tinted).tolist() == [[2, 5]]
-
-
-def test_panels_stand_in_rows_with_their_captions(tmp_path):
+def test_panels_stand_in_rows_with_their_captions():
     panels = [(str(i), Image.new("RGB", (10, 10), (i, 0, 0))) for i in range(COLUMNS + 1)]
     sheet = contact_sheet.arrange(panels)
     cell = PANEL_HEIGHT + MARGIN
@@ -44,12 +26,26 @@ def test_panels_stand_in_rows_with_their_captions(tmp_path):
 
 
 def test_the_sheet_of_the_demo(tmp_path):
-    plan = Plan(None, None, "", DEMO_SIZE)
-    pictures = {file.name: file for file in DEMO_INPUTS.glob("*.png")}
-    for name, colour in (("with", (0, 0, 250)), ("without", (0, 250, 0))):
+    """Both pictures, what four nodes showed, and both ads."""
+    workflow = plan_workflow(Plan(None, None, ""), make_ad.parser().parse_args([]))
+    pictures = {file.name: file for file in DEMO_INPUTS.glob("*_photo.png")}
+    colours = {"with": (0, 0, 250), "without": (0, 250, 0)}
+    for name, colour in colours.items():
         Image.new("RGB", (128, 128), colour).save(tmp_path / f"{name}.png")
-    workflow = plan_workflow(plan, make_ad.parser().parse_args([]))
-    sheet = contact_sheet.contact_sheet(plan, workflow, pictures, tmp_path / "with.png", tmp_path / "without.png")
-    second_row = sheet.crop((0, sheet.height // 2, *sheet.size))
-    colours = {colour for _, colour in second_row.getcolors(maxcolors=1 << 20)}
-    assert {(0, 0, 250), (0, 250, 0), contact_sheet.BACKGROUND_REGION, contact_sheet.TABLE_REGION} <= colours
+    titles = [title_of(the_node(workflow, name)) for name in SHOWN]
+    shown = {title: Image.new("RGB", (64, 64), (200 + i, 0, 0)) for i, title in enumerate(titles)}
+    ads = [Made(tmp_path / f"{name}.png", workflow, shown) for name in colours]
+    sheet = contact_sheet.contact_sheet(pictures, *ads)
+    middles = [
+        sheet.getpixel(
+            (MARGIN + column * (PANEL_HEIGHT + MARGIN) + 60, MARGIN + row * (PANEL_HEIGHT + CAPTION + MARGIN) + 60)
+        )
+        for row in range(2)
+        for column in range(COLUMNS)
+    ]
+    assert middles[2:] == [*((200 + i, 0, 0) for i in range(4)), *colours.values()]
+    for middle, name in zip(middles, ("demo_product_photo.png", "demo_reference_photo.png"), strict=False):
+        with Image.open(pictures[name]) as picture:
+            place = round(60 / PANEL_HEIGHT * 128)
+            near = picture.convert("RGB").crop((place - 2, place - 2, place + 3, place + 3)).getextrema()
+        assert all(low - 8 <= value <= high + 8 for value, (low, high) in zip(middle, near, strict=True))

@@ -1,8 +1,9 @@
-"""The demo's workflow in diffusers: it obeys the workflow's settings, and keeps what the nodes promise."""
+"""The demo's workflows in diffusers: they obey their settings, and keep what the nodes promise."""
 
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -15,11 +16,18 @@ from headless.ad import check_ad
 from headless.ad import produce as produce_ad
 from headless.ad.diffusers_engine import DiffusersEngine
 from headless.ad.pictures import DEMO_INPUTS
-from headless.ad.plan import DEMO_SIZE, Plan, plan_workflow
-from headless.ad.workflow import nodes_of, set_inputs, the_node, without_pfv
+from headless.ad.workflow import load_prompt, nodes_of, set_inputs, the_node, without_pfv
+from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.demo_weights import write_random_weights
 
 PICTURES = {file.name: file for file in DEMO_INPUTS.glob("*.png")}
+PRODUCT, REFERENCE = "demo_product_photo.png", "demo_reference_photo.png"
+
+
+def shipped(name: str):
+    workflow = load_prompt(PACK_ROOT / "workflows" / "api" / f"{name}.json")
+    set_inputs(the_node(workflow, "KSampler"), steps=2)
+    return workflow
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +36,47 @@ def engine(tmp_path_factory) -> DiffusersEngine:
 
 
 @pytest.fixture
-def workflow():
-    return plan_workflow(Plan(None, None, "", DEMO_SIZE), make_ad.parser().parse_args(["--steps", "2"]))
+def full():
+    return shipped("demo_full")
 
 
 @pytest.fixture
-def ad_of(engine, tmp_path):
+def ad():
+    return shipped("demo_ad")
+
+
+@pytest.fixture
+def made_of(engine, tmp_path):
+    """Function: workflow, pictures -> what the run left."""
+    return lambda workflow, pictures=PICTURES: engine.run(workflow, pictures, tmp_path / "ad.png")
+
+
+@pytest.fixture
+def ad_of(made_of):
     """Function: workflow, pictures -> the ad's pixels."""
 
     def run(workflow, pictures=PICTURES) -> np.ndarray:
-        with Image.open(engine.run(workflow, pictures, tmp_path / "ad.png")) as image:
+        with Image.open(made_of(workflow, pictures).file) as image:
             return np.asarray(image)
 
     return run
 
 
-def test_the_saved_file_keeps_the_product_and_carries_the_workflow(ad_of, workflow, tmp_path):
-    assert ad_of(workflow).shape == (128, 128, 3)
-    assert produce_ad.report(tmp_path / "ad.png", PICTURES, workflow)
-    changed = copy.deepcopy(workflow)
+def test_the_saved_file_keeps_the_product_and_carries_the_workflow(made_of, ad, tmp_path):
+    made = made_of(ad)
+    assert produce_ad.report(made)
+    assert set(made.shown) >= {"Product", "Look", "Ground", "Regions", "Depth of the ad", "Product's own pixels"}
+    changed = copy.deepcopy(ad)
     set_inputs(the_node(changed, "KSampler"), seed=9)
     assert not check_ad.same_workflow(check_ad.embedded_prompt(tmp_path / "ad.png"), changed)
+
+
+def test_a_product_that_is_not_exact_is_reported(made_of, ad):
+    made = made_of(ad)
+    counts = json.loads(made.said["Product's own pixels"])
+    counts["exact"] = False
+    object.__setattr__(made, "said", {**made.said, "Product's own pixels": json.dumps(counts)})
+    assert not produce_ad.report(made)
 
 
 @pytest.mark.parametrize(
@@ -66,21 +94,44 @@ def test_the_saved_file_keeps_the_product_and_carries_the_workflow(ad_of, workfl
         ("MEPAApply", "Table reference in its region", {"time_weighting": True, "gamma": 400}),
         ("PFVDepthCompose", None, {"fill": "far"}),
         ("StrictIDComposite", None, {"erode": 3}),
+        ("StrictIDComposite", None, {"shadow_strength": 0.5}),
     ],
 )
-def test_every_setting_counts(ad_of, workflow, class_type, title, change):
-    before = ad_of(workflow)
-    assert np.array_equal(before, ad_of(workflow))
-    set_inputs(the_node(workflow, class_type, title), **change)
-    assert not np.array_equal(before, ad_of(workflow))
+def test_every_setting_counts(ad_of, full, class_type, title, change):
+    before = ad_of(full)
+    assert np.array_equal(before, ad_of(full))
+    set_inputs(the_node(full, class_type, title), **change)
+    assert not np.array_equal(before, ad_of(full))
 
 
-def test_the_rim_counts(ad_of, workflow):
-    composite = the_node(workflow, "StrictIDComposite")
+@pytest.mark.parametrize(
+    ("class_type", "title", "change"),
+    [
+        ("PFVReference", None, {"hide": "nothing"}),
+        ("PFVReference", None, {"threshold": 0.5}),
+        ("PFVReference", None, {"mode": "zero"}),
+        ("PFVGround", None, {"ground_line": "at", "at": 0.4}),
+        ("PFVAdCanvas", None, {"position": "left"}),
+        ("PFVAdCanvas", None, {"custom_width": 160}),
+        ("MEPARegionFromMask", None, {"grow": 12}),
+        ("MEPARegionShape", None, {"softness": 0.5}),
+        ("MEPARegionBuilder", None, {"sharing": "partition"}),
+        ("PFVDepthCompose", None, {"fill": "far"}),
+        ("MEPAApply", "On the ground", {"strength": 0.0}),
+    ],
+)
+def test_every_setting_of_the_automatic_workflow_counts(ad_of, ad, class_type, title, change):
+    before = ad_of(ad)
+    set_inputs(the_node(ad, class_type, title), **change)
+    assert not np.array_equal(before, ad_of(ad))
+
+
+def test_the_rim_counts(ad_of, full):
+    composite = the_node(full, "StrictIDComposite")
     set_inputs(composite, feather=4)
-    within = ad_of(workflow)
+    within = ad_of(full)
     set_inputs(composite, rim="beyond_mask")
-    assert not np.array_equal(within, ad_of(workflow))
+    assert not np.array_equal(within, ad_of(full))
 
 
 @pytest.mark.parametrize(
@@ -88,46 +139,98 @@ def test_the_rim_counts(ad_of, workflow):
     [
         ("MEPAApply", "end_percent", 0.5),
         ("MEPAApply", "branches", ["1", 0]),
-        ("StrictIDComposite", "shadow_strength", 0.5),
         ("KSampler", "sampler_name", "dpmpp_2m"),
     ],
 )
-def test_what_only_comfyui_computes_is_refused(ad_of, workflow, class_type, name, value):
-    nodes_of(workflow, class_type)[0]["inputs"][name] = value
+def test_what_only_comfyui_computes_is_refused(ad_of, full, class_type, name, value):
+    nodes_of(full, class_type)[0]["inputs"][name] = value
     with pytest.raises(ValueError, match=rf"{class_type} has {name} .*computed in ComfyUI only"):
-        ad_of(workflow)
+        ad_of(full)
+
+
+def test_a_depth_that_would_be_resized_is_refused(ad_of, ad):
+    set_inputs(the_node(ad, "PFVAdCanvas"), sampling_scale="3/2")
+    with pytest.raises(ValueError, match=r"needs a depth of 192x192 pixels .* computed in ComfyUI only"):
+        ad_of(ad)
+
+
+def altered(tmp_path: Path, name: str, where: np.ndarray) -> dict[str, Path]:
+    """The pictures, with the colours of one turned around at some places."""
+    with Image.open(PICTURES[name]) as image:
+        values = np.array(image)
+    values[where, :3] = 255 - values[where, :3]
+    file = tmp_path / f"altered_{name}"
+    Image.fromarray(values).save(file)
+    return PICTURES | {name: file}
 
 
 @pytest.mark.parametrize(("where", "influence"), [("hidden", False), ("visible", True)])
-def test_only_what_is_visible_in_a_reference_reaches_the_ad(ad_of, workflow, tmp_path, where, influence):
-    pictures = dict(PICTURES)
-    shipped = "demo_reference_background.png"
-    with Image.open(PICTURES[shipped]) as image:
-        values = np.array(image)
-    change = (values[..., 3] == 0) == (where == "hidden")
-    values[change, :3] = 255 - values[change, :3]
-    pictures[shipped] = tmp_path / "changed.png"
-    Image.fromarray(values).save(pictures[shipped])
-    assert np.array_equal(ad_of(workflow), ad_of(workflow, pictures)) != influence
-    assert not np.array_equal(ad_of(without_pfv(workflow)), ad_of(without_pfv(workflow), pictures))
+def test_only_what_is_visible_in_a_reference_reaches_the_ad(ad_of, full, tmp_path, where, influence):
+    name = "demo_reference_background.png"
+    with Image.open(PICTURES[name]) as image:
+        hidden = np.array(image)[..., 3] == 0
+    pictures = altered(tmp_path, name, hidden == (where == "hidden"))
+    assert np.array_equal(ad_of(full), ad_of(full, pictures)) != influence
+    assert not np.array_equal(ad_of(without_pfv(full)), ad_of(without_pfv(full), pictures))
 
 
-def test_both_references_take_part(ad_of, workflow, tmp_path):
+def test_nothing_of_the_product_that_was_found_in_a_reference_reaches_the_ad(ad_of, ad, tmp_path):
+    """Its inside turned around is found again, and hidden again."""
+    with Image.open(PICTURES[REFERENCE]) as image:
+        values = np.asarray(image.convert("RGB"), dtype=int)
+    inside = np.zeros(values.shape[:2], bool)
+    inside[70:80, 40:60] = True
+    assert (values[inside][:, 2] > values[inside][:, 0]).all()  # of the blue mug
+    pictures = altered(tmp_path, REFERENCE, inside)
+    assert np.array_equal(ad_of(ad), ad_of(ad, pictures))
+    assert not np.array_equal(ad_of(without_pfv(ad)), ad_of(without_pfv(ad), pictures))
+
+
+def test_both_references_take_part(ad_of, full, tmp_path):
     """Grey in the place of either one changes the ad."""
-    before = ad_of(workflow)
-    assert len(nodes_of(workflow, "MEPAApply")) == 2
+    before = ad_of(full)
+    assert len(nodes_of(full, "MEPAApply")) == 2
     for name in ("demo_reference_background.png", "demo_reference_table.png"):
         with Image.open(PICTURES[name]) as image:
             values = np.array(image)
         values[..., :3] = 128
         Image.fromarray(values).save(tmp_path / name)
-        assert not np.array_equal(before, ad_of(workflow, PICTURES | {name: tmp_path / name}))
+        assert not np.array_equal(before, ad_of(full, PICTURES | {name: tmp_path / name}))
 
 
-def test_a_prompt_that_is_too_long_says_so(ad_of, workflow):
-    set_inputs(the_node(workflow, "CLIPTextEncode", "Prompt"), text="a red bottle " * 20)
+@pytest.mark.parametrize("change", ["two_products", "cut_off", "none"])
+def test_a_photo_without_one_whole_product_is_refused_before_any_sampling(ad_of, ad, tmp_path, change, capsys):
+    with Image.open(PICTURES[PRODUCT]) as image:
+        values = np.array(image.convert("RGB"))
+    if change == "two_products":
+        values[90:120, 8:24] = (20, 60, 200)
+    elif change == "cut_off":
+        values = values[:100]
+    else:
+        values[:] = values[0, 0]
+    Image.fromarray(values).save(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match=r"separate things, cut off at|nothing stands out"):
+        ad_of(ad, PICTURES | {PRODUCT: tmp_path / "photo.png"})
+    assert "sampling" not in capsys.readouterr().out
+
+
+def test_a_large_photograph_is_brought_to_its_place(made_of, ad, tmp_path):
+    with Image.open(PICTURES[PRODUCT]) as image:
+        image.convert("RGB").resize((480, 600), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=90)
+    made = made_of(ad, PICTURES | {PRODUCT: tmp_path / "photo.jpg"})
+    assert produce_ad.report(made)
+
+
+def test_what_a_node_asks_for_is_said_in_the_commands_words():
+    said = produce_ad.with_options("photo 0: what the product is cannot be told: paint the product")
+    assert "--product-mask" in said
+    assert produce_ad.with_options("no such file") == "no such file"
+
+
+def test_a_prompt_that_is_too_long_says_so(ad_of, full):
+    set_inputs(the_node(full, "CLIPTextEncode", "Prompt"), text="a red bottle " * 20)
     with pytest.raises(ValueError, match="tokens, at most 24 fit"):
-        ad_of(workflow)
+        ad_of(full)
 
 
 def test_a_missing_file_of_the_weights_is_named(tmp_path):
@@ -138,16 +241,16 @@ def test_a_missing_file_of_the_weights_is_named(tmp_path):
 
 
 def test_the_whole_run(engine, tmp_path, monkeypatch, capsys):
-    """Two ads, a sheet, all pictures, and what to do next."""
+    """Two ads, a sheet, both pictures, and what to do next."""
     monkeypatch.setattr("headless.ad.diffusers_engine.DiffusersEngine", lambda: engine)
     own = tmp_path / "own.png"
     shutil.copy(PICTURES["demo_product.png"], own)
     arguments = ["--engine", "diffusers", "--out", str(tmp_path / "out"), "--steps", "1", "--product", str(own)]
     assert produce_ad.main(make_ad.parser().parse_args(arguments)) == 0
     written = {str(file.relative_to(tmp_path / "out")) for file in Path(tmp_path / "out").rglob("*.png")}
-    assert {"ad.png", "ad_without_pfv.png", "contact_sheet.png", "inputs/demo_product.png"} <= written
+    assert written == {"ad.png", "ad_without_pfv.png", "contact_sheet.png", f"inputs/{PRODUCT}", f"inputs/{REFERENCE}"}
     said = capsys.readouterr().out
-    assert f"product: {own}" in said
-    assert said.count("pixels in the mask eroded by 1 are the photo's") == 2
+    assert said.count("painted: ") == 2  # the cut-out's transparency wins
+    assert said.count("opaque pixels are the photo's as it was placed") == 2
     assert "as it was run" in said
     assert "next: the same with SDXL" in said

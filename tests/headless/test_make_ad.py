@@ -65,13 +65,14 @@ def test_size_option():
     ("arguments", "message"),
     [
         *(
-            (["--size", size], f"'{size}' is no size: expected WIDTHxHEIGHT")
-            for size in ("640", "641x360", "0x8", "8x8x8")
+            (["--size", size], f"'{size}' is no size: expected WIDTHxHEIGHT, both 64 pixels or more")
+            for size in ("640", "63x360", "0x8", "80x80x80")
         ),
         *(
             (["--steps", steps], f"'{steps}' is no number of steps: expected 1 or more")
             for steps in ("0", "-3", "many")
         ),
+        *((["--ground", share], f"'{share}' is no share: expected 0 to 1") for share in ("1.2", "-0.1", "low", "nan")),
         (["--product", "nowhere.png"], "there is no file nowhere.png"),
         (["--engine", "another"], "invalid choice: 'another'"),
     ],

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headless.ad.model_files import KINDS, find_model_files, read_shapes
+from headless.ad.model_files import KINDS, find_model_files
+from pfv_core.headers import read_shapes
 
 UNET = "model.diffusion_model."
 SDXL = {
@@ -32,9 +33,26 @@ LDM_CONTROLNET = {
     "control_model.zero_convs.0.0.weight": [320, 320, 1, 1],
 }
 CONTROLNET_SD15 = {name: [640, 768] if "to_k" in name else shape for name, shape in CONTROLNET.items()}
-VIT_H = {"vision_model.encoder.layers.31.layer_norm1.weight": [1280]}
-OPEN_CLIP_VIT_H = {"visual.transformer.resblocks.31.ln_1.weight": [1280]}
-VIT_BIGG = {f"vision_model.encoder.layers.{layer}.layer_norm1.weight": [1664] for layer in (31, 32, 47)}
+
+
+def vit(width: int, layers: int, projection: int) -> dict[str, list[int]]:
+    """What tells the sizes of a CLIP vision model in the layout of transformers."""
+    return {f"vision_model.encoder.layers.{layer}.layer_norm1.weight": [width] for layer in range(layers)} | {
+        "vision_model.embeddings.class_embedding": [width],
+        "vision_model.embeddings.patch_embedding.weight": [width, 3, 14, 14],
+        "vision_model.embeddings.position_embedding.weight": [257, width],
+        "visual_projection.weight": [projection, width],
+    }
+
+
+VIT_H = vit(1280, 32, 1024)
+OPEN_CLIP_VIT_H = {f"visual.transformer.resblocks.{layer}.ln_1.weight": [1280] for layer in range(32)} | {
+    "visual.class_embedding": [1280],
+    "visual.conv1.weight": [1280, 3, 14, 14],
+    "visual.positional_embedding": [257, 1280],
+    "visual.proj": [1280, 1024],
+}
+VIT_BIGG = vit(1664, 48, 1280)
 PLUS = {
     "image_proj.latents": [1, 16, 1280],
     "image_proj.proj_in.weight": [1280, 1280],

@@ -1,4 +1,4 @@
-"""The pictures of the full workflow: shipped ones, and the user's own in their place."""
+"""The two pictures of an ad: shipped ones, and the user's own in their place."""
 
 from __future__ import annotations
 
@@ -11,31 +11,19 @@ from PIL import Image
 from headless import make_ad
 from headless.ad import photos, pictures
 from headless.ad.model_files import ModelFiles
-from headless.ad.plan import DEMO_SIZE, Plan, plan_workflow
-from headless.ad.workflow import nodes_of
+from headless.ad.plan import Plan, plan_workflow
+from headless.ad.workflow import nodes_of, the_node
 from pfv_demo import inputs as demo
 from pfv_mepa.tests.support import made_pictures as made
 
-SIZE = (192, 128)
-SDXL = Plan(None, ModelFiles("c", "n", "v", "a"), "", SIZE)
-DEMO = Plan(None, None, "", DEMO_SIZE)
+SDXL = Plan(None, ModelFiles("c", "n", "v", "a"), "")
+DEMO = Plan(None, None, "")
+PRODUCT, REFERENCE = "demo_product_photo.png", "demo_reference_photo.png"
 
 
 def write(plan: Plan, folder: Path, *arguments: str) -> dict[str, Path]:
     options = make_ad.parser().parse_args(list(arguments))
     return pictures.write_pictures(plan, options, plan_workflow(plan, options), folder)
-
-
-@pytest.fixture(scope="module", params=["sdxl", "demo"])
-def plan(request) -> Plan:
-    return {"sdxl": SDXL, "demo": DEMO}[request.param]
-
-
-@pytest.fixture(scope="module")
-def written(plan, tmp_path_factory) -> dict[str, Path]:
-    """Files by their part in the workflow."""
-    files = write(plan, tmp_path_factory.mktemp("pictures"))
-    return {name.removeprefix(pictures.DEMO_PREFIX): file for name, file in files.items()}
 
 
 def loaded_mask(file: Path) -> np.ndarray:
@@ -49,31 +37,34 @@ def loaded(file: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+@pytest.mark.parametrize("plan", [SDXL, DEMO], ids=["sdxl", "demo"])
 def test_they_are_what_the_workflow_loads(plan, tmp_path):
     files = write(plan, tmp_path)
     workflow = plan_workflow(plan, make_ad.parser().parse_args([]))
     assert {node["inputs"]["image"] for node in nodes_of(workflow, "LoadImage")} == set(files)
-    for file in files.values():
-        with Image.open(file) as image:
-            assert image.size == plan.size
 
 
-def test_a_photographs_mask_is_its_background_and_it_is_whole(tmp_path):
+def test_a_photographs_mark_is_in_its_transparency_and_it_is_whole(tmp_path):
     files = write(SDXL, tmp_path)
-    photo = photos.coffee(SIZE)
-    assert np.array_equal(loaded_mask(files["product.png"]), np.asarray(photo.marked) == 0)
-    assert np.array_equal(loaded(files["product.png"]), np.asarray(photo.image))
-    hidden = np.asarray(photos.rocket(SIZE).marked) > 0
-    assert np.array_equal(loaded_mask(files["reference_background.png"]) == 1, hidden)
+    cup, rocket = photos.coffee(), photos.rocket()
+    assert np.array_equal(loaded_mask(files["product_photo.png"]), np.asarray(cup.marked) == 0)
+    assert np.array_equal(loaded(files["product_photo.png"]), np.asarray(cup.image))
+    assert np.array_equal(loaded_mask(files["reference_photo.png"]) == 1, np.asarray(rocket.marked) > 0)
 
 
-def test_the_regions_share_the_ad_and_leave_the_product_free(written):
-    background = loaded_mask(written["region_background.png"]) == 1
-    table = loaded_mask(written["region_table.png"]) == 1
-    product = loaded_mask(written["product.png"]) < 1
-    assert (background.astype(int) + table + product == 1).all()
-    assert background[0].all()
-    assert table[-1].all()
+def test_the_ground_of_the_shipped_photograph_is_known_and_of_no_other(tmp_path):
+    def ground(*arguments: str) -> tuple[str, float]:
+        options = make_ad.parser().parse_args(list(arguments))
+        workflow = plan_workflow(SDXL, options)
+        files = pictures.write_pictures(SDXL, options, workflow, tmp_path)
+        node = the_node(workflow, "PFVGround")["inputs"]
+        ground.reference = files["reference_photo.png"]
+        return node["ground_line"], node["at"]
+
+    assert ground() == ("at", photos.HORIZON)
+    own = str(ground.reference)
+    assert ground("--reference", own)[0] == "automatic"
+    assert ground("--reference", own, "--ground", "0") == ("at", 0.0)
 
 
 def test_the_shipped_scenes_are_what_is_drawn():
@@ -109,40 +100,35 @@ def own(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "given", [("--product", "opaque_mark.png"), ("--product", "picture.png", "--product-mask", "mask.png")]
-)
-def test_an_own_product_brings_its_depth_and_its_regions(own, tmp_path, given):
-    files = write(DEMO, tmp_path / "out", *(str(own / word) if word.endswith("png") else word for word in given))
-    product = loaded_mask(files["demo_product.png"]) == 0
-    assert product[40:100, 50:75].all()  # 64 px of height became 128, the sides were cut
-    assert not product[:30].any()
-    red = loaded(files["demo_product.png"])
-    assert (red[45:95, 55:70] == (200, 0, 0)).all()
-    regions = [loaded_mask(files[f"demo_region_{part}.png"]) == 1 for part in ("background", "table")]
-    assert (product.astype(int) + regions[0] + regions[1] == 1).all()
-    with Image.open(files["demo_product_depth.png"]) as depth:
-        assert np.array_equal(np.asarray(depth) > 0, product)
-    for name in ("demo_reference_background.png", "demo_reference_table.png"):
-        assert files[name].read_bytes()
-        assert np.array_equal(loaded(files[name]), loaded(demo.FOLDER / name))
+def given(own: Path, words: str) -> list[str]:
+    return [str(own / word) if word.endswith("png") else word for word in words.split()]
 
 
 @pytest.mark.parametrize(
-    "given", [("--reference", "transparent_mark.png"), ("--reference", "picture.png", "--reference-mask", "mask.png")]
+    ("words", "name", "product"),
+    [
+        ("--product opaque_mark.png", PRODUCT, True),
+        ("--product picture.png --product-mask mask.png", PRODUCT, True),
+        ("--reference transparent_mark.png", REFERENCE, False),
+        ("--reference picture.png --reference-mask mask.png", REFERENCE, False),
+    ],
 )
-def test_an_own_reference_is_both_references(own, tmp_path, given):
-    files = write(DEMO, tmp_path / "out", *(str(own / word) if word.endswith("png") else word for word in given))
-    for name in ("demo_reference_background.png", "demo_reference_table.png"):
-        hidden = loaded_mask(files[name]) == 1
-        assert hidden[45:95, 55:70].all()
-        assert not hidden[:, :30].any()
-    with Image.open(files["demo_reference_background_depth.png"]) as depth:
-        rows = np.asarray(depth, int)[:, 0]
-    table = loaded_mask(demo.FOLDER / "demo_region_table.png")[:, 0] == 1
-    assert np.ptp(rows[~table]) == 0
-    assert (np.diff(rows[table]) > 0).all()
-    assert rows[table].min() > rows[~table].max()
+def test_an_own_picture_keeps_its_size_its_pixels_and_its_mark(own, tmp_path, words, name, product):
+    files = write(DEMO, tmp_path / "out", *given(own, words))
+    assert np.array_equal(loaded(files[name]), loaded(own / "picture.png"))
+    with Image.open(own / "mask.png") as mask:
+        marked = np.asarray(mask) > 0
+    assert np.array_equal(loaded_mask(files[name]) == 1, ~marked if product else marked)
+    other = REFERENCE if product else PRODUCT
+    assert np.array_equal(loaded(files[other]), loaded(demo.FOLDER / other))
+
+
+@pytest.mark.parametrize("option", ["--product", "--reference"])
+def test_a_plain_photograph_is_taken_as_it_is_and_marks_nothing(own, tmp_path, option):
+    files = write(DEMO, tmp_path / "out", option, str(own / "picture.png"))
+    with Image.open(files[PRODUCT if option == "--product" else REFERENCE]) as image:
+        assert image.mode == "RGB"
+        assert image.size == (100, 64)
 
 
 def test_an_own_product_of_any_kind_is_what_its_file_says(own, tmp_path, capsys):
@@ -153,34 +139,30 @@ def test_an_own_product_of_any_kind_is_what_its_file_says(own, tmp_path, capsys)
     files = [
         write(DEMO, tmp_path / f"out_{name}", "--product", str(own / name)) for name in ("opaque_mark.png", "deep.png")
     ]
-    for name in ("demo_product.png", "demo_product_depth.png", "demo_region_table.png"):
-        assert files[0][name].read_bytes() == files[1][name].read_bytes()
+    assert files[0][PRODUCT].read_bytes() == files[1][PRODUCT].read_bytes()
     assert f"{own / 'deep.png'}: 16-bit values scaled to 8; turned upright\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("words", "message"),
     [
-        (("--product", "picture.png"), "picture.png has no transparency: name a mask with --product-mask"),
-        (("--reference", "picture.png"), "picture.png has no transparency: name a mask with --reference-mask"),
-        (("--product", "broken.png"), "broken.png is no picture of a known kind, expected JPEG, PNG"),
-        (("--product", "cut_short.png"), "cut_short.png is a PNG file that cannot be decoded"),
+        ("--product broken.png", "broken.png is no picture of a known kind, expected JPEG, PNG"),
+        ("--product cut_short.png", "cut_short.png is a PNG file that cannot be decoded"),
         (
-            ("--product", "picture.png", "--product-mask", "small.png"),
+            "--product picture.png --product-mask small.png",
             r"the mask .*small.png is 10x10, its picture .*picture.png 100x64: give both one size",
         ),
         (
-            ("--reference", "picture.png", "--reference-mask", "black.png"),
+            "--reference picture.png --reference-mask black.png",
             "black.png of .*picture.png marks 0 of 6400 pixels, nothing",
         ),
         (
-            ("--product", "picture.png", "--product-mask", "dark_cut_out.png"),
+            "--product picture.png --product-mask dark_cut_out.png",
             "dark_cut_out.png has transparency: 800 of its",
         ),
-        (("--product", "mark_at_the_side.png"), "marks nothing or everything of what the ad shows of it"),
     ],
 )
-def test_what_cannot_be_used_is_named(own, tmp_path, given, message):
+def test_what_cannot_be_used_is_named(own, tmp_path, words, message):
     (own / "broken.png").write_bytes(b"no picture")
     (own / "cut_short.png").write_bytes((own / "picture.png").read_bytes()[:100])
     Image.new("L", (10, 10)).save(own / "small.png")
@@ -188,6 +170,5 @@ def test_what_cannot_be_used_is_named(own, tmp_path, given, message):
     dark = np.zeros((64, 100, 4), np.uint8)
     dark[16:56, 40:60, 3] = 255
     Image.fromarray(dark).save(own / "dark_cut_out.png")
-    Image.fromarray(np.roll(dark, 42, axis=1)).save(own / "mark_at_the_side.png")
     with pytest.raises(ValueError, match=message):
-        write(DEMO, tmp_path / "out", *(str(own / word) if word.endswith("png") else word for word in given))
+        write(DEMO, tmp_path / "out", *given(own, words))

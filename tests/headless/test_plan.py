@@ -7,16 +7,16 @@ import pytest
 from headless import make_ad
 from headless.ad import plan
 from headless.ad.model_files import ModelFiles
-from headless.ad.plan import DEMO_SIZE, SDXL_SIZE, Plan, PlanError, next_steps, plan_ad, plan_workflow
-from headless.ad.workflow import the_node
+from headless.ad.plan import Plan, PlanError, next_steps, plan_ad, plan_workflow
+from headless.ad.workflow import origin, the_node
 from headless.host.find import Host
 
 FILES = ModelFiles("c.safetensors", "n.safetensors", "v.safetensors", "a.safetensors")
 NAMED = "--checkpoint c.safetensors --controlnet n.safetensors --clip-vision v.safetensors --adapter a.safetensors"
 
 
-def options(arguments: str = ""):
-    return make_ad.parser().parse_args(arguments.split())
+def options(arguments: str | list[str] = ""):
+    return make_ad.parser().parse_args(arguments.split() if isinstance(arguments, str) else arguments)
 
 
 @pytest.fixture
@@ -35,15 +35,14 @@ def no_host(monkeypatch):
 def test_with_a_host_and_its_files_sdxl(host, monkeypatch):
     found = {"checkpoint": "c.safetensors", "controlnet": "n.safetensors", "clip_vision": "v.safetensors"}
     monkeypatch.setattr(plan, "find_model_files", lambda folder: found | {"adapter": "a.safetensors"})
-    assert plan_ad(options()) == Plan(host, FILES, "", SDXL_SIZE)
-    assert plan_ad(options("--size 640x360")).size == (640, 360)
+    assert plan_ad(options()) == Plan(host, FILES, "")
     assert plan_ad(options()).extras == ["demo"]
-    assert plan_ad(options("--demo")) == Plan(host, None, "as asked for", DEMO_SIZE)
+    assert plan_ad(options("--demo")) == Plan(host, None, "as asked for")
 
 
 def test_with_a_host_alone_the_demo_in_it(host):
     chosen = plan_ad(options())
-    assert (chosen.host, chosen.models, chosen.size, chosen.extras) == (host, None, DEMO_SIZE, [])
+    assert (chosen.host, chosen.models, chosen.extras) == (host, None, [])
     assert "has not an SDXL checkpoint, nor a depth ControlNet for SDXL, nor" in str(chosen)
 
 
@@ -70,7 +69,9 @@ def test_named_files_are_taken_without_a_look(host):
         ),
         (f"{NAMED} --engine diffusers", "leave out --engine diffusers and --demo"),
         (f"{NAMED} --demo", "leave out --engine diffusers and --demo"),
-        ("--size 640x360", r"--size goes with SDXL; here the demo's models draw 128x128 \(.*has not"),
+        ("--size 640x360", r"--size goes with SDXL; here the demo's models draw 128x128 pixels \(.*has not"),
+        ("--format 9:16", "--format goes with SDXL"),
+        ("--find bottle", "--find goes with SDXL"),
     ],
 )
 def test_what_does_not_go_together(host, arguments, message):
@@ -102,10 +103,37 @@ def test_settings_that_are_not_given_stay_the_workflows(no_host):
 def test_sdxls_files_go_into_the_workflow(host):
     given = options(NAMED)
     prompt = plan_workflow(plan_ad(given), given)
-    assert the_node(prompt, "CheckpointLoaderSimple")["inputs"]["ckpt_name"] == FILES.checkpoint
+    assert the_node(prompt, "CheckpointLoaderSimple", "Checkpoint")["inputs"]["ckpt_name"] == FILES.checkpoint
     assert the_node(prompt, "ControlNetLoader")["inputs"]["control_net_name"] == FILES.controlnet
-    assert the_node(prompt, "CLIPVisionLoader")["inputs"]["clip_name"] == FILES.clip_vision
-    assert the_node(prompt, "MEPAAdapterLoader")["inputs"]["adapter_name"] == FILES.adapter
+    pair = the_node(prompt, "MEPALoad")["inputs"]
+    assert (pair["adapter_name"], pair["encoder_name"]) == (FILES.adapter, FILES.clip_vision)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--format 1080x1350", {"format": "1080x1350"}),
+        ("--size 640x360", {"format": "custom", "custom_width": 640, "custom_height": 360}),
+    ],
+)
+def test_the_ads_size_goes_onto_its_canvas(host, arguments, expected):
+    given = options(f"{NAMED} {arguments}")
+    canvas = the_node(plan_workflow(plan_ad(given), given), "PFVAdCanvas")["inputs"]
+    assert canvas | expected == canvas
+
+
+def test_two_sizes_are_one_too_many(host):
+    given = options(f"{NAMED} --format 1:1 --size 640x360")
+    with pytest.raises(PlanError, match="both say how large the ad is"):
+        plan_workflow(plan_ad(given), given)
+
+
+def test_what_is_to_be_found_in_the_reference_goes_to_what_finds_it(host):
+    given = options([*NAMED.split(), "--find", "the red can"])
+    prompt = plan_workflow(plan_ad(given), given)
+    named = the_node(prompt, "CLIPTextEncode", "What must not come through")
+    assert named["inputs"]["text"] == "the red can"
+    assert origin(prompt, the_node(prompt, "SAM3_Detect"), "conditioning") is named
 
 
 def test_next_steps_name_four_files_where_to_put_and_where_to_get_them(host, no_host):
@@ -114,6 +142,6 @@ def test_next_steps_name_four_files_where_to_put_and_where_to_get_them(host, no_
     assert steps.count("https://huggingface.co/") == 4
     for folder in ("checkpoints/", "controlnet/", "clip_vision/", "ipadapter/"):
         assert f" {folder}" in steps
-    with_host = next_steps(Plan(host, None, "", DEMO_SIZE))
+    with_host = next_steps(Plan(host, None, ""))
     assert f"into {host.path / 'models'}:" in with_host
     assert "git clone" not in with_host

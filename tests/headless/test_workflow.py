@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 
 from headless.ad.workflow import (
+    ImpossibleError,
     NodeNotFoundError,
     load_prompt,
     nodes_of,
     origin,
+    possible_part,
     set_inputs,
     the_node,
     without_pfv,
@@ -66,6 +69,14 @@ def test_origin_follows_a_link():
         origin(prompt, prompt["4"], "second")
 
 
+@pytest.mark.parametrize("name", ["ad", "demo_ad"])
+def test_without_pfv_a_reference_of_one_node_hides_nothing(name):
+    shipped = load_prompt(PACK_ROOT / "workflows" / "api" / f"{name}.json")
+    changed = without_pfv(shipped)
+    the_node(shipped, "PFVReference")["inputs"]["hide"] = "nothing"
+    assert changed == shipped
+
+
 @pytest.mark.parametrize("name", ["full", "demo_full"])
 def test_without_pfv_nothing_is_hidden_and_all_else_stays(name):
     shipped = load_prompt(PACK_ROOT / "workflows" / "api" / f"{name}.json")
@@ -77,3 +88,68 @@ def test_without_pfv_nothing_is_hidden_and_all_else_stays(name):
     for i in hiding:
         del shipped[i]["inputs"]["mask"]
     assert changed == shipped
+
+
+# --- what a server cannot run ---------------------------------------------------------------------------------------------
+
+INFO = {
+    "LoadImage": {"input": {"required": {"image": [["a.png"], {}]}}},
+    "SaveImage": {"input": {"required": {"images": ["IMAGE"]}}},
+    "LoadBackgroundRemovalModel": {"input": {"required": {"name": ["COMBO", {"options": ["birefnet.safetensors"]}]}}},
+    "RemoveBackground": {"input": {"required": {"model": ["BG"], "image": ["IMAGE"]}}},
+    "PFVCutOut": {"input": {"required": {"photo": ["IMAGE"]}, "optional": {"mask": ["MASK"], "found": ["MASK"]}}},
+    "CheckpointLoaderSimple": {"input": {"required": {"ckpt_name": [["sdxl.safetensors"]]}}},
+}
+CUT = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "not there yet.png"}},
+    "2": {"class_type": "LoadBackgroundRemovalModel", "inputs": {"name": "birefnet.safetensors"}},
+    "3": {"class_type": "RemoveBackground", "inputs": {"model": ["2", 0], "image": ["1", 0]}},
+    "4": {
+        "class_type": "PFVCutOut",
+        "inputs": {"photo": ["1", 0], "mask": ["1", 1], "found": ["3", 0]},
+        "_meta": {"title": "Cut out"},
+    },
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0]}},
+}
+OWN = "Cut out finds by itself what found would have told it"
+
+
+def test_what_a_server_has_runs_as_it_is():
+    assert possible_part(CUT, INFO) == (CUT, [])
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ({"RemoveBackground": {}}, "RemoveBackground: there is no node RemoveBackground"),
+        (
+            {"LoadBackgroundRemovalModel": {"input": {"required": {"name": ["COMBO", {"options": []}]}}}},
+            "LoadBackgroundRemovalModel: there is no file birefnet.safetensors",
+        ),
+        (
+            {"LoadBackgroundRemovalModel": {"input": {"required": {"name": [["other.safetensors"]]}}}},
+            "LoadBackgroundRemovalModel: there is no file birefnet.safetensors",
+        ),
+    ],
+)
+def test_what_is_missing_leaves_with_all_that_led_to_it_and_is_said(info, reason):
+    kept, said = possible_part(CUT, INFO | info)
+    assert set(kept) == {"1", "4", "5"}
+    assert kept["4"]["inputs"] == {"photo": ["1", 0], "mask": ["1", 1]}
+    assert said == [reason, OWN]
+    assert CUT["4"]["inputs"]["found"] == ["3", 0]
+
+
+def test_what_nothing_takes_the_place_of_is_an_error():
+    prompt = CUT | {
+        "5": {"class_type": "SaveImage", "inputs": {"images": ["6", 0]}},
+        "6": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "gone.safetensors"}},
+    }
+    with pytest.raises(
+        ImpossibleError, match=r"cannot run there: CheckpointLoaderSimple: there is no file gone\.safetensors"
+    ):
+        possible_part(prompt, INFO)
+    masked = copy.deepcopy(CUT)  # what a mask hides is never passed over
+    masked["4"]["inputs"]["mask"] = ["3", 0]
+    with pytest.raises(ImpossibleError, match="there is no node RemoveBackground"):
+        possible_part(masked, INFO | {"RemoveBackground": {}})

@@ -43,6 +43,15 @@ NODE_IDS = (  # in people's saved workflows: never to be changed
     "MEPARegionFromMask",
     "MEPARegionBuilder",
     "PFVScaleMap",
+    "MEPALoad",
+    "PFVReference",
+    "PFVCombineReferences",
+    "MEPAWeights",
+    "MEPAApplyText",
+    "PFVAdReport",
+    "PFVCutOut",
+    "PFVGround",
+    "PFVProductDepth",
 )
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
+from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
+from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.tests.host.sampling import (

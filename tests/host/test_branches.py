@@ -115,8 +115,8 @@ def weights_of_steps(model, **size):
     found = {}
     original = PromptRun.part
 
-    def recording(self, call, query, options):
-        part = original(self, call, query, options)
+    def recording(self, call, query, options, weights):
+        part = original(self, call, query, options, weights)
         found[float(options["sigmas"][0])] = [control.image_scale for control in part.controls.values()]
         return part
 

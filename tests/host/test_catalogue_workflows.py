@@ -50,7 +50,12 @@ def exported(request, tmp_path):
                 width, height = {"1:1": (128, 128), "1080x1350": (112, 140), "1200x628": (172, 90)}[
                     node["inputs"]["format"]
                 ]
-                node["inputs"] |= {"format": "custom", "custom_width": width, "custom_height": height}
+                size = {
+                    "custom_width": width,
+                    "custom_height": height,
+                    "sampling_scale": "1",
+                }  # tiny: auto knows no family
+                node["inputs"] |= {"format": "custom", **size}
     file = tmp_path / f"{name}.json"
     file.write_text(json.dumps(nodes), encoding="utf-8")
     return file

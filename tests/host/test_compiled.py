@@ -18,6 +18,8 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper
 
 from pfv_mepa.nodes.host import compiled, operators
 from pfv_mepa.nodes.host.compiled import GuardedBackend, compiled_run
+from pfv_mepa.nodes.mepa.text_nodes import MEPAApplyText
+from pfv_mepa.nodes.mepa.weights_nodes import MEPAWeights
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
 from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
@@ -177,6 +179,26 @@ def test_fusion_and_mask_input_beside_an_image_prompt(model, prompts, mask_input
     assert assert_compiled_is_right(model, alone) == 1
     assert assert_compiled_is_right(model, give_mask(alone, mask_input)) == 1
     assert assert_compiled_is_right(model, apply(give_mask(alone, mask_input), prompts[0])) == 1
+
+
+def test_weights_and_a_region_with_its_own_text(model, prompts):
+    """The text's keys and values are computed by the compiled model's own projections, outside of the compiled code."""
+    (weights,) = outputs(
+        MEPAWeights, layers="custom", layer_table="input: 2, output 2: 0", sampling="falling", sampling_table=""
+    )
+    (with_text,) = outputs(
+        MEPAApplyText,
+        model=apply(model, prompts[0], weights=weights),
+        text=models.tiny_conditioning(model, seed=11),
+        region=right_half(),
+        strength=0.8,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
+    assert_compiled_is_right(model, apply(model, prompts[0], weights=weights))
+    before = compiled_graphs()
+    assert_compiled_is_right(model, with_text)
+    assert compiled_graphs() == before
 
 
 def test_with_fullgraph(model, prompts, mask_input, told):

@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from pfv_mepa.nodes.host import fusion_run, slots, tracking
+from pfv_mepa.nodes.host import fusion_run, slots, text_prompt, tracking
 from pfv_mepa.nodes.host.controlnet import apply_to_control_net
 from pfv_mepa.nodes.host.cross_attention import apply_prompt
 from pfv_mepa.nodes.host.facts import CALL, KEY, Call, Row, Run
@@ -35,10 +35,14 @@ from pfv_mepa.nodes.host.reference_pass import ReferenceNoise
 from pfv_mepa.nodes.host.regional_prompt import PromptRun, RegionalPrompt
 from pfv_mepa.nodes.host.schedule import Window
 from pfv_mepa.nodes.host.self_attention import apply_attention_fusion
+from pfv_mepa.nodes.host.text_prompt import TextPrompt
 from pfv_mepa.nodes.host.tracking import MAP, patches_of
 from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
+from pfv_mepa.pfv_core.attention.curve import sampling_curve
 from pfv_mepa.pfv_core.attention.fusion import Combine, FusionControl
+from pfv_mepa.pfv_core.attention.layer_weights import LayerWeights
 from pfv_mepa.pfv_core.attention.plan import RowPlan
+from pfv_mepa.pfv_core.attention.weights import PromptWeights
 from pfv_mepa.pfv_core.research.mask_input import CONTEXT_DIM, MaskInput
 from pfv_mepa.tests.host.sampling import image_prompt, reference
 from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_controlnet
@@ -303,7 +307,7 @@ class Steps:
         """Of a new call, or those of a layer in the call that is under way."""
         if layer is None:
             sigmas = self.sigmas()
-            self.call = Call(self.run, self.rows, self.sampled, sigmas)
+            self.call = Call(self.run, self.rows, self.sampled, sigmas, network="the model's own")
             return {KEY: self.run, CALL: self.call, "sigmas": sigmas, "cond_or_uncond": [0, 1]}
         grid = layer.grid(self.sampled)
         shape = {"activations_shape": [len(self.rows), layer.width, *grid], "n_heads": HEADS}
@@ -431,6 +435,46 @@ def test_a_time_weight_that_changes_copies_no_more_than_the_rows_of_each_grid(de
             steps.step(hooks)
             assert len(device.reads) == 1
             assert len(device.copies) <= 4 * len({layer.grid(LATENT) for layer in LAYERS})
+
+
+@pytest.mark.parametrize("region", [None, "hard", "soft"])
+@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+@pytest.mark.parametrize("curve", ["constant", "rising"])
+def test_weights_by_layer_and_over_the_sampling(device, model, prompts, frame, region, curve):
+    """Three layers, two weights: the noise level is read once, and a layer with a weight of its own copies nothing in a step."""
+    batch = 1 if frame == "one image" else 2
+    weights = PromptWeights(LayerWeights.of("custom", "input 1.0: 0.5, input 2: 0.25"), sampling_curve(curve))
+    for control in CONTROLS[::5]:
+        reads = int(curve != "constant" or control.gamma is not None)
+        steps = Steps.of(device, model, batch, frame == "area", expected=reads, on_host=2 * SCHEDULE * reads)
+        hooks = prompted(model, RegionalPrompt(prompts(batch), control, masks(region, batch), weights=weights))
+        steps.twice(lambda steps=steps, hooks=hooks: steps.step(hooks))
+
+
+@pytest.mark.parametrize("region", ["hard", "soft"])
+@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+@pytest.mark.parametrize("beside_an_image", [False, True])
+def test_a_text_with_a_region(device, model, prompts, monkeypatch, frame, region, beside_an_image):
+    """Its keys and values come from the model's projections on the device, once."""
+    batch = 1 if frame == "one image" else 2
+
+    def projections(network, block):
+        width = next(layer.width for layer in LAYERS if layer.key == block)
+
+        def project(context):
+            assert device.has(context)
+            return device.empty(*context.shape[:2], width)
+
+        return SimpleNamespace(to_k=project, to_v=project)
+
+    monkeypatch.setattr(text_prompt, "cross_attention_at", projections)
+    text = TextPrompt(torch.zeros(batch, TEXT, 64))
+    regional = [RegionalPrompt(text, PromptControl(0.7, 0.3), masks(region, batch))]
+    if beside_an_image:
+        regional.append(RegionalPrompt(prompts(1), PromptControl(0.7, 0.3, std_norm=True), masks("hard")))
+    steps = Steps.of(device, model, batch, frame == "area")
+    hooks = prompted(model, *regional)
+    steps.twice(lambda: steps.step(hooks))
 
 
 # --- the others -------------------------------------------------------------------------------------------------------
@@ -567,6 +611,7 @@ def test_the_map_of_the_unets_call_stays_in_main_memory(device, model, area):
         seen.append((options[CALL], kwargs))
         return x
 
+    executor.class_obj = model.model
     with device:
         x, sigma = device.empty(2, 4, *LATENT, dtype=torch.float32), device.empty(2, dtype=torch.float32)
         text = device.empty(2, TEXT, 64)

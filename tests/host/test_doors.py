@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pfv_mepa.nodes import convert
 from pfv_mepa.nodes.ad.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
-from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
+from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
+from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
 from pfv_mepa.nodes.extension import NODES
 from pfv_mepa.nodes.host.content_cache import ContentCache
 from pfv_mepa.nodes.host.files import fingerprint
@@ -217,7 +218,10 @@ class TestSoftMask:
         photo = (reference(*SIZE, seed=2) * 255).round() / 255
         inputs = reference(*SIZE, seed=1), photo, glass(), "product", 2, 2
         (line,) = StrictIDComposite.execute(*inputs).ui["pfv_line"]
-        assert line == "exact: 336 of 336 pixels are the photo's; translucent, so mixed with the ad: 80"
+        assert line == (
+            "exact: 336 of 336 pixels are the photo's; translucent, so mixed with the ad: 80; in the picture orange: blended at "
+            "the rim, blue: translucent"
+        )
 
     def test_a_cut_out_of_glass_alone_is_composited_and_nothing_of_it_is_exact(self):
         """All of the mask that LoadImage makes of it is above a half: it is no whole image."""

@@ -11,11 +11,15 @@ import torch
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.attention.balance import time_weight
 from pfv_core.attention.control import Gate, PromptControl
+from pfv_core.attention.curve import sampling_curve
+from pfv_core.attention.layer_weights import LayerWeights
+from pfv_core.attention.weights import PromptWeights
 from pfv_demo import sizes, stack
 from pfv_diffusers.prompts import RegionalPrompt
 from pfv_diffusers.unet import image_prompts
 from pfv_mepa.nodes.host import demo as host_demo
 from pfv_mepa.nodes.host.adapter import HostAdapter, ImagePrompt
+from pfv_mepa.nodes.mepa.weights_nodes import MEPAWeights
 from pfv_mepa.tests.demo_weights import write_random_weights
 from pfv_mepa.tests.host.sampling import apply, options_of_a_call
 
@@ -183,6 +187,36 @@ def test_same_prediction_of_a_balanced_prompt(engines, gate, text_share, std_nor
         )
         acts = std_norm or time_weight(timestep, gamma) != 1.0
         assert (difference(theirs, unbalanced) > 10 * TOLERANCE) == acts
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text_share", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("layers", "curve"), [("input: 0.5, output 1.1: 0, middle: 1.5", "0: 1"), ("all: 1", "0: 0, 0.5: 1.2, 1: 0.3")]
+)
+def test_same_prediction_of_a_weighted_prompt(engines, text_share, layers, curve):
+    """By layer and over the sampling, in a region that is soft somewhere; the host reads a noise level, diffusers a timestep."""
+    given, region = inputs(16, 16), corner(16, 16, 0.3)
+    weights = PromptWeights(LayerWeights.of("custom", layers), sampling_curve("custom", curve))
+    control = PromptControl(0.9, text_share)
+    keys_values = engines.adapter.keys_values(given.positive)
+    prompt = RegionalPrompt(keys_values, control, region, weights)
+    options = {"strength": 0.9, "text_share": text_share, "region": region, "weights": host_weights(layers, curve)}
+    model = apply(engines.model, host_prompt(engines, given), **options)
+    sampling = model.get_model_object("model_sampling")
+    for timestep in (999.0, 700.0, 300.0):
+        given.timestep = torch.full((BATCH,), timestep)
+        theirs = of_diffusers(engines, given, [prompt])
+        ours = of_host(model, given, sigma=float(sampling.sigma(torch.tensor(timestep))))
+        assert difference(ours, theirs) < TOLERANCE
+        assert (
+            difference(theirs, of_diffusers(engines, given, [RegionalPrompt(keys_values, control, region)]))
+            > 10 * TOLERANCE
+        )
+
+
+def host_weights(layers, curve):
+    return MEPAWeights.execute("custom", layers, "custom", curve).args[0]
 
 
 @torch.no_grad()

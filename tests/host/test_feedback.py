@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import comfy.utils
@@ -12,6 +13,7 @@ from PIL import Image
 
 from pfv_mepa.nodes.ad import product_nodes
 from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
+from pfv_mepa.nodes.extension import PFVExtension
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply
 from pfv_mepa.nodes.reference.encode_nodes import PFVMaskRebinarize
 from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference, right_half
@@ -36,6 +38,15 @@ def test_the_bar_moves_layer_by_layer_while_a_reference_is_encoded(plus_adapter_
     one_run = [(number, layers) for number in range(1, layers + 1)]
     assert moves == one_run + one_run  # the reference, and what the encoder makes of zero pixels
     assert not encoder.model.vision_model.encoder.layers[0]._forward_hooks
+
+
+def test_the_bar_of_a_large_batch_is_full_when_its_last_pass_is_done(plus_adapter_file, moves):
+    encoder = models.tiny_clip_vision()
+    image_prompt(encoder, plus_adapter_file)
+    moves.clear()
+    image_prompt(encoder, plus_adapter_file, image=reference(32, 32, batch=40))
+    total = 3 * len(encoder.model.vision_model.encoder.layers)  # 16, 16 and 8 pictures
+    assert moves == [(number, total) for number in range(1, total + 1)]
 
 
 def test_the_bar_moves_layer_by_layer_while_a_prompt_is_applied(tiny_model, tiny_clip_vision, plus_adapter_file, moves):
@@ -100,3 +111,10 @@ def test_a_region_is_shown_on_the_attentions_grids_and_none_where_there_is_none(
         assert blue[:, middle:].all()
         assert not blue[:, :middle].any()
     assert MEPAApply.execute(tiny_model, prompt, *settings).ui is None
+
+
+def test_newer_hosts_keep_what_nodes_show_and_only_what_saves_is_an_output_node():
+    """An output node would let a prompt run in part whose other part has a wrong value."""
+    nodes = asyncio.run(PFVExtension().get_node_list())
+    assert all(node.HAS_INTERMEDIATE_OUTPUT is True for node in nodes)
+    assert [node.GET_SCHEMA().node_id for node in nodes if node.OUTPUT_NODE] == ["PFVSaveReference"]

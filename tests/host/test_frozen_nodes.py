@@ -58,7 +58,7 @@ ADDED = {"name": "glow", "type": "FLOAT", "kind": "optional", "default": 0.0}
         (lambda node: node["inputs"].insert(4, ADDED), "StrictIDComposite: inputs were"),
         (lambda node: node["inputs"][4].update(name="shrink"), "StrictIDComposite: inputs were"),
         (lambda node: node["inputs"][4].update(type="FLOAT"), "erode: type was 'INT', is 'FLOAT'"),
-        (lambda node: node["inputs"][4].update(default=3), "erode: default was 2, is 3"),
+        (lambda node: node["inputs"][6].update(default="gone"), "rim: default was 'within_mask', is 'gone'"),
         (lambda node: node["inputs"][4].update(max=8), "erode: a saved value of"),
         (lambda node: node["inputs"][3].update(options=["product"]), "product_mask_selects: a saved value of"),
         (lambda node: node["inputs"].append({**ADDED, "kind": "required"}), "glow was added and is required"),
@@ -79,6 +79,7 @@ def test_a_change_that_breaks_files_is_found(change, message):
     [
         lambda node: node["inputs"].append(ADDED),
         lambda node: node["inputs"][3]["options"].append("both"),
+        lambda node: node["inputs"][4].update(default=3),  # required: every file has its own value
         lambda node: node["outputs"].append(["glow", "MASK"]),
     ],
 )

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from headless.host.find import PACK_ROOT
-from pfv_mepa.nodes.ad.product_nodes import PFVDepthCompose, StrictIDComposite
+from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
+from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
 from pfv_mepa.nodes.extension import NODES, PFVExtension
 from pfv_mepa.nodes.host.vit import HostVit
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress

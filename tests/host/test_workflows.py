@@ -8,16 +8,18 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from headless.ad.workflow import load_prompt, nodes_of, set_inputs, the_node, without_pfv
+from headless.ad.workflow import load_prompt, nodes_of, possible_part, set_inputs, the_node, without_pfv
 from headless.ad.workflow import origin as source
 from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import running_host
@@ -26,16 +28,34 @@ from headless.server.errors import FailedError
 from pfv_mepa.pfv_core.ad.opacity import SEEN_ABOVE, core_of, settled
 from pfv_mepa.pfv_core.ad.placement import Layout, plan_placement
 from pfv_mepa.tests.host.sampling import NODE_IDS
+from pfv_mepa.tests.support.archive import archive_files
+from pfv_mepa.tests.support.automatic_models import write_automatic_files
+from pfv_mepa.tests.support.automatic_workflow import write_photographs
 from pfv_mepa.tests.support.tiny_stack.files import write_tiny_files
-from pfv_mepa.tools.workflow_parts.definitions import PACK_ID
-from pfv_mepa.tools.workflow_parts.description import Group, Link, Node, Workflow, WorkflowError
+from pfv_mepa.tools.workflow_parts.description import (
+    PACK_ID,
+    Group,
+    Inlet,
+    Instance,
+    Link,
+    Node,
+    Subgraph,
+    Workflow,
+    WorkflowError,
+)
 from pfv_mepa.tools.workflow_parts.forms import WorkflowFiles, to_text
 from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
+from pfv_mepa.tools.workflow_parts.own_subgraphs import OFFERED
+from pfv_mepa.tools.workflow_parts.server import newer_nodes
 
-NAMES = ("minimal", "full", "formats", "demo_minimal", "demo_full", "demo_formats")
+FULL_NAMES = ("ad", "minimal", "full", "formats")
+DEMO_NAMES = tuple(f"demo_{name}" for name in FULL_NAMES)
+NAMES = (*FULL_NAMES, *DEMO_NAMES)
 FOLDER = PACK_ROOT / "workflows"
+SUBGRAPHS = PACK_ROOT / "subgraphs"
 DEMO_INPUTS = FOLDER / "demo_inputs"
-LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader", "ControlNetLoader", "MEPAAdapterLoader"}
+LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader", "ControlNetLoader", "MEPAAdapterLoader", "MEPALoad"}
+INPUT_NODE, OUTPUT_NODE = -10, -20  # the two ends of a subgraph
 
 NOTE = "MarkdownNote"
 TITLE_HEIGHT = 30
@@ -82,6 +102,8 @@ def pictures() -> dict[str, np.ndarray]:
     return {
         "product.png": with_alpha(noise(1, AD_SIZE), PRODUCT, inside=255),
         "product_depth.png": noise(2, (96, 128)),
+        "product_photo.png": noise(8, AD_SIZE),
+        "reference_photo.png": noise(9, REFERENCE_SIZE),
         "reference.png": with_alpha(noise(3, REFERENCE_SIZE), HIDDEN, inside=0),
         "reference_background.png": with_alpha(noise(3, REFERENCE_SIZE), HIDDEN, inside=0),
         "reference_background_depth.png": noise(4, REFERENCE_SIZE),
@@ -110,6 +132,16 @@ def ui_form(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def levels(ui: dict[str, Any]) -> list[dict[str, Any]]:
+    """The canvas and those of the subgraphs, with links as lists."""
+    inner = [subgraph | {"links": [list(link.values()) for link in subgraph["links"]]} for subgraph in subgraphs(ui)]
+    return [ui, *inner]
+
+
+def subgraphs(ui: dict[str, Any]) -> list[dict[str, Any]]:
+    return ui.get("definitions", {}).get("subgraphs", [])
+
+
 def api_form(name: str) -> dict[str, Any]:
     return load_prompt(FOLDER / "api" / f"{name}.json")
 
@@ -127,9 +159,10 @@ def test_files_are_what_the_descriptions_make(server, tmp_path):
     built = build(server, "--folder", str(tmp_path))
     assert built.returncode == 0, built.stdout + built.stderr
     files = sorted(file.relative_to(tmp_path) for file in tmp_path.rglob("*.json"))
-    assert files == sorted(Path(folder) / f"{name}.json" for folder in ("", "api") for name in NAMES)
+    of_workflows = [Path("workflows", folder, f"{name}.json") for folder in ("", "api") for name in NAMES]
+    assert files == sorted([*of_workflows, *(Path("subgraphs", f"{item.subgraph.name}.json") for item in OFFERED)])
     for file in files:
-        shipped, made = ((folder / file).read_text(encoding="utf-8") for folder in (FOLDER, tmp_path))
+        shipped, made = ((folder / file).read_text(encoding="utf-8") for folder in (PACK_ROOT, tmp_path))
         assert shipped == to_text(json.loads(shipped)), f"{file}: run python3 -m tools.build_workflows"
         shipped, made = (without_spare_outputs(json.loads(text)) for text in (shipped, made))
         assert shipped == made, f"{file} is not what its description makes: run python3 -m tools.build_workflows"
@@ -137,45 +170,82 @@ def test_files_are_what_the_descriptions_make(server, tmp_path):
 
 def without_spare_outputs(workflow: dict[str, Any]) -> dict[str, Any]:
     """Without the outputs of the host's own nodes that follow the last linked one; the pack's keep theirs."""
-    for node in workflow.get("nodes", []):
+    for node in [node for level in (workflow, *subgraphs(workflow)) for node in level.get("nodes", [])]:
         while node["type"] not in NODE_IDS and node["outputs"] and not node["outputs"][-1]["links"]:
             node["outputs"].pop()
     return workflow
 
 
 def test_check_finds_a_file_that_differs_and_writing_restores_it(server, tmp_path):
-    folder = tmp_path / "workflows"
-    build(server, "--folder", str(folder))
-    checked = build(server, "--check", "--folder", str(folder))
+    build(server, "--folder", str(tmp_path))
+    checked = build(server, "--check", "--folder", str(tmp_path))
     assert (checked.returncode, checked.stdout) == (0, ""), checked.stdout + checked.stderr
-    file = folder / "api" / "full.json"
+    file = tmp_path / "workflows" / "api" / "full.json"
     right = file.read_text(encoding="utf-8")
     file.write_text(right.replace('"ddim"', '"euler"'), encoding="utf-8")
-    checked = build(server, "--check", "--folder", str(folder))
+    checked = build(server, "--check", "--folder", str(tmp_path))
     assert (checked.returncode, checked.stderr) == (1, "")
-    assert checked.stdout == "api/full.json is not what its description makes: run python3 -m tools.build_workflows\n"
-    assert build(server, "--folder", str(folder)).stdout == "wrote api/full.json\n"
+    stale = "workflows/api/full.json is not what its description makes: run python3 -m tools.build_workflows\n"
+    assert checked.stdout == stale
+    assert build(server, "--folder", str(tmp_path)).stdout == "wrote workflows/api/full.json\n"
     assert file.read_text(encoding="utf-8") == right
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_node_class_exists(name, object_info):
-    types = {node["type"] for node in ui_form(name)["nodes"]}
-    assert types - {NOTE} <= set(object_info)
+    ui = ui_form(name)
+    types = {node["type"] for level in levels(ui) for node in level["nodes"]}
+    of_subgraphs = {subgraph["id"] for subgraph in subgraphs(ui)}
+    # Those of newer hosts stand in `ad` alone, whose notes say how to do without.
+    assert types - {NOTE} - of_subgraphs <= set(object_info) | (set(newer_nodes()) if name == "ad" else set())
+
+
+def test_what_is_kept_of_newer_nodes_is_what_a_host_that_has_them_says(object_info):
+    def without_texts(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without_texts(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        spare = {name for name in ("tooltip", "display_name") if isinstance(value.get(name), str)}
+        files = {"options"} if isinstance(value.get("options"), list) and value.get("multiselect") is False else set()
+        return {name: without_texts(item) for name, item in value.items() if name not in spare | files}
+
+    there = {name: entry for name, entry in newer_nodes().items() if name in object_info}
+    if not there:
+        pytest.skip("this host has none of them")
+    for name, entry in there.items():
+        kept, said = entry.copy(), {key: object_info[name][key] for key in entry}
+        assert without_texts(said.pop("input")) == without_texts(kept.pop("input")), name
+        assert said == kept, name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_links_are_whole_and_their_types_match(name):
+    for level in levels(ui_form(name)):
+        nodes = {node["id"]: node for node in level["nodes"]}
+        nodes |= {
+            INPUT_NODE: {"outputs": [slot | {"links": slot["linkIds"]} for slot in level.get("inputs", [])]},
+            OUTPUT_NODE: {"inputs": [slot | {"link": slot["linkIds"][0]} for slot in level.get("outputs", [])]},
+        }
+        for link_id, origin, origin_slot, target, target_slot, type_name in level["links"]:
+            output, entry = nodes[origin]["outputs"][origin_slot], nodes[target]["inputs"][target_slot]
+            assert output["type"] == entry["type"] == type_name
+            assert link_id in output["links"]
+            assert entry["link"] == link_id
+        ends = [s["link"] for node in nodes.values() for s in node.get("inputs", []) if s["link"] is not None]
+        starts = [link for node in nodes.values() for s in node.get("outputs", []) for link in s["links"] or []]
+        assert sorted(ends) == sorted(starts) == [link[0] for link in level["links"]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_number_is_given_out_twice_in_a_file(name):
+    """A newer page gives what has another's number one of its own, and the prompt is no longer the shipped one."""
     ui = ui_form(name)
-    nodes = {node["id"]: node for node in ui["nodes"]}
-    for link_id, origin, origin_slot, target, target_slot, type_name in ui["links"]:
-        output, entry = nodes[origin]["outputs"][origin_slot], nodes[target]["inputs"][target_slot]
-        assert output["type"] == entry["type"] == type_name
-        assert link_id in output["links"]
-        assert entry["link"] == link_id
-    ends = [slot["link"] for node in ui["nodes"] for slot in node["inputs"] if slot["link"] is not None]
-    starts = [link for node in ui["nodes"] for slot in node["outputs"] for link in slot["links"] or []]
-    assert sorted(ends) == sorted(starts) == [link[0] for link in ui["links"]]
+    for kind in ("nodes", "groups"):
+        numbers = [item["id"] for level in levels(ui) for item in level[kind]]
+        assert len(set(numbers)) == len(numbers)
+    numbers = [link[0] for level in levels(ui) for link in level["links"]]
+    assert len(set(numbers)) == len(numbers) == ui["last_link_id"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -184,29 +254,73 @@ def test_browser_form_is_the_api_form(name, object_info):
 
 
 def as_api_form(ui: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
-    """What the frontend sends for a canvas: widgets in the order of object_info, then links over them."""
-    origins = {link[0]: [str(link[1]), link[2]] for link in ui["links"]}
+    """What the frontend sends for a canvas: widgets in the order of object_info, then links over them; the nodes of a subgraph
+    once for each instance, under "<instance>:<node>"."""
+    object_info = newer_nodes() | object_info
+    definitions = {level["id"]: level for level in levels(ui)[1:]}
     prompt = {}
     for node in ui["nodes"]:
-        if node["type"] == NOTE:
-            continue
-        info = object_info[node["type"]]
-        links = {slot["name"]: origins[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
-        prompt[str(node["id"])] = {
-            "inputs": widget_values(info, node["widgets_values"]) | links,
-            "class_type": node["type"],
-            "_meta": {"title": node.get("title", info["display_name"])},
-        }
+        if node["type"] in definitions:
+            for inner in definitions[node["type"]]["nodes"]:
+                inputs = inputs_of(inner, definitions[node["type"]], object_info, (ui, node))
+                title = f"{inner.get('title', object_info[inner['type']]['display_name'])} {node['title'].removeprefix('Ad ')}"
+                key = f"{node['id']}:{inner['id']}"
+                prompt[key] = {"inputs": inputs, "class_type": inner["type"], "_meta": {"title": title}}
+        elif node["type"] != NOTE:
+            title = node.get("title", object_info[node["type"]]["display_name"])
+            inputs = inputs_of(node, ui, object_info)
+            prompt[str(node["id"])] = {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
     return prompt
+
+
+def inputs_of(
+    node: dict[str, Any], level: dict[str, Any], object_info: dict[str, Any], outside: tuple[Any, Any] | None = None
+) -> dict[str, Any]:
+    """A node's values and links, those from outside a subgraph as its instance, in the outer canvas, has them."""
+    found = widget_values(object_info[node["type"]], node["widgets_values"])
+    for slot in node["inputs"]:
+        if slot["link"] is None:
+            continue
+        _, origin, origin_slot, *_ = next(link for link in level["links"] if link[0] == slot["link"])
+        if origin != INPUT_NODE:
+            found[slot["name"]] = outlet(level, origin, origin_slot, outside and outside[1])
+            continue
+        canvas, instance = outside
+        entry = instance["inputs"][origin_slot]
+        if entry["link"] is not None:
+            _, origin, origin_slot, *_ = next(link for link in canvas["links"] if link[0] == entry["link"])
+            found[slot["name"]] = outlet(canvas, origin, origin_slot, None)
+        elif "widget" in entry:
+            promoted = [other["name"] for other in instance["inputs"] if "widget" in other]
+            found[slot["name"]] = instance["widgets_values"][promoted.index(entry["name"])]
+    return found
+
+
+def outlet(level: dict[str, Any], origin: int, slot: int, instance: dict[str, Any] | None) -> list[Any]:
+    """Id and slot of a link's origin; where that is an instance, of the node behind its output."""
+    (node,) = [node for node in level["nodes"] if node["id"] == origin]
+    for subgraph in subgraphs(level):
+        if subgraph["id"] == node["type"]:
+            (link,) = [
+                link for link in subgraph["links"] if (link["target_id"], link["target_slot"]) == (OUTPUT_NODE, slot)
+            ]
+            return [f"{origin}:{link['origin_id']}", link["origin_slot"]]
+    return [f"{instance['id']}:{origin}" if instance else str(origin), slot]
 
 
 def widget_values(info: dict[str, Any], stored: list[Any]) -> dict[str, Any]:
     values = list(stored)
-    named = {}
-    for name, (type_name, *options) in (info["input"]["required"] | info["input"].get("optional", {})).items():
-        if not isinstance(type_name, list) and type_name not in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+    named: dict[str, Any] = {}
+    waiting = list((info["input"]["required"] | info["input"].get("optional", {})).items())
+    while waiting:
+        name, (type_name, *options) = waiting.pop(0)
+        known = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
+        if (not isinstance(type_name, list) and type_name not in known) or (options and options[0].get("forceInput")):
             continue
         named[name] = values.pop(0)
+        if type_name == "COMFY_DYNAMICCOMBO_V3":  # followed by the inputs of what is chosen
+            (chosen,) = [option["inputs"] for option in options[0]["options"] if option["key"] == named[name]]
+            waiting = [(f"{name}.{key}", spec) for key, spec in chosen["required"].items()] + waiting
         if options and options[0].get("control_after_generate"):
             assert values.pop(0) == "fixed"  # else the seed of a shipped workflow would change with each run
         if options and options[0].get("image_upload"):
@@ -248,25 +362,153 @@ def test_builder_refuses_what_the_host_does_not_have(nodes, message, object_info
         WorkflowFiles(one_group(*nodes), object_info).ui_form()
 
 
+# --- subgraphs ---------------------------------------------------------------------------------------------------------
+
+NEGATIVE = Subgraph(
+    "test/negative",
+    "Negative",
+    "Blurs and turns over.",
+    ("picture", "sigma"),
+    {"turned": Link("invert", "IMAGE")},
+    (
+        Group(
+            None,
+            "",
+            (
+                (
+                    Node("blur", "ImageBlur", "Blur", {"image": Inlet("picture"), "sigma": Inlet("sigma")}),
+                    Node("invert", "ImageInvert", "Turn over", {"image": Link("blur", "IMAGE")}),
+                ),
+            ),
+        ),
+    ),
+)
+TWO_INSTANCES = (
+    PICTURE,
+    Instance("one", NEGATIVE, None, "one", {"picture": Link("picture", "IMAGE"), "sigma": 2.0}),
+    Instance("two", NEGATIVE, None, "two", {"picture": Link("one", "turned")}),
+)
+
+
+def test_instances_of_a_subgraph_stand_in_the_api_form_each_with_its_own_values_and_links(object_info):
+    prompt = WorkflowFiles(one_group(*TWO_INSTANCES), object_info).api_form()
+    blurs = {"blur_radius": 1, "sigma": 2.0, "image": ["1", 0]}, {"blur_radius": 1, "sigma": 1.0, "image": ["2:5", 0]}
+    assert {node_id: (node["inputs"], node["_meta"]["title"]) for node_id, node in prompt.items()} == {
+        "1": ({"image": "a.png"}, "Load Image"),
+        "2:4": (blurs[0], "Blur one"),
+        "2:5": ({"image": ["2:4", 0]}, "Turn over one"),
+        "3:4": (blurs[1], "Blur two"),
+        "3:5": ({"image": ["3:4", 0]}, "Turn over two"),
+    }
+
+
+def test_a_subgraph_is_defined_once_and_its_instances_show_their_values(object_info):
+    ui = WorkflowFiles(one_group(*TWO_INSTANCES), object_info).ui_form()
+    (definition,) = subgraphs(ui)
+    assert [node["type"] for node in ui["nodes"][1:]] == [definition["id"]] * 2
+    assert [node["widgets_values"] for node in ui["nodes"][1:]] == [[2.0], [1.0]]
+    assert [(slot["name"], slot["type"], slot["linkIds"]) for slot in definition["inputs"]] == [
+        ("picture", "IMAGE", [3]),
+        ("sigma", "FLOAT", [4]),
+    ]
+    assert [(slot["name"], slot["type"], slot["linkIds"]) for slot in definition["outputs"]] == [
+        ("turned", "IMAGE", [6])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": ("picture",)}, r"its nodes take \['picture', 'sigma'\], its inputs are \('picture',\)"),
+        ({"inputs": ("picture", "sigma", "seed")}, "its inputs are"),
+        ({"outputs": {"turned": Link("invert", "MASK")}}, "has no single output 'MASK'"),
+        ({"groups": (Group(None, "", ((TWO_INSTANCES[1],),)),)}, "one is a subgraph in a subgraph"),
+        (
+            {"groups": (Group(None, "", ((replace(NEGATIVE.groups[0].columns[0][0], inputs={
+                "image": Inlet("picture"), "sigma": Inlet("picture")}),),)),), "inputs": ("picture",)},
+            r"picture leads to inputs of several types, \['FLOAT', 'IMAGE'\]",
+        ),
+    ],
+)  # fmt: skip
+def test_builder_refuses_a_subgraph_that_is_not_whole(changes, message, object_info):
+    instance = replace(TWO_INSTANCES[1], subgraph=replace(NEGATIVE, **changes))
+    with pytest.raises(WorkflowError, match=message):
+        WorkflowFiles(one_group(PICTURE, instance), object_info).ui_form()
+
+
+def test_an_inlet_is_refused_outside_of_a_subgraph(object_info):
+    with pytest.raises(WorkflowError, match=r"a\.image is the inlet 'picture', which test has not"):
+        WorkflowFiles(one_group(Node("a", "ImageInvert", None, {"image": Inlet("picture")})), object_info)
+
+
+@pytest.mark.parametrize("offered", OFFERED, ids=lambda offered: offered.subgraph.name)
+def test_a_subgraph_that_is_offered_is_one_instance_without_links(offered):
+    """As the page wants it: it takes the file's name for the subgraph's."""
+    form = json.loads((SUBGRAPHS / f"{offered.subgraph.name}.json").read_text(encoding="utf-8"))
+    (definition,) = subgraphs(form)
+    (node,) = form["nodes"]
+    assert node["type"] == definition["id"]
+    assert definition["name"] == offered.subgraph.name
+    assert form["links"] == []
+    assert {slot["link"] for slot in node["inputs"]} == {None}
+    assert len(node["widgets_values"]) == sum("widget" in slot for slot in node["inputs"])
+    assert form["extra"]["BlueprintDescription"] == offered.subgraph.text
+
+
+def test_the_archive_holds_what_is_offered():
+    offered = {Path("subgraphs", f"{item.subgraph.name}.json") for item in OFFERED}
+    assert {file for file in archive_files(PACK_ROOT) if file.parts[0] == "subgraphs"} == offered
+
+
+def test_the_host_lists_what_is_offered(server):
+    try:
+        with urllib.request.urlopen(f"{server.url}/global_subgraphs", timeout=60) as answer:
+            listed = [entry for entry in json.load(answer).values() if entry["source"] == "custom_node"]
+    except HTTPError as refused:
+        refused.close()
+        pytest.skip("this host offers no subgraphs of packs")
+    assert {entry["name"] for entry in listed} == {item.subgraph.name for item in OFFERED}
+    assert {entry["info"]["node_pack"] for entry in listed} == {f"custom_nodes.{PACK_ROOT.name}"}
+
+
 # --- the demo twins ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES[:3])
+HOST_MODELS = {
+    "RemoveBackground",
+    "SAM3_Detect",
+    "DA3Inference",
+    "DA3Render",
+    "LoadDA3Model",
+    "LoadBackgroundRemovalModel",
+}
+
+
+@pytest.mark.parametrize("name", FULL_NAMES)
 def test_a_demo_twin_differs_in_its_loaders_and_settings_alone(name):
+    """And that of `ad` in what the host's models find, which the pack's own nodes find there."""
+
     def wiring(prompt: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Title -> class and links by the title they come from; a loader's are those of one source of models."""
         titles = {node_id: node["_meta"]["title"] for node_id, node in prompt.items()}
         sources = {i for i, node in prompt.items() if node["class_type"] in LOADERS | {"PFVDemoModels"}}
+        by_models = {i for i, node in prompt.items() if node["class_type"] in HOST_MODELS} | only_for_host_models(
+            prompt
+        )
         return {
             titles[node_id]: {
                 name: "models" if value[0] in sources else (titles[value[0]], value[1])
                 for name, value in node["inputs"].items()
-                if isinstance(value, list)
+                if isinstance(value, list) and value[0] not in by_models
             }
             | {"": node["class_type"]}
             for node_id, node in prompt.items()
-            if node_id not in sources
+            if node_id not in sources | by_models
         }
+
+    def only_for_host_models(prompt: dict[str, Any]) -> set[str]:
+        titles = {"What must not come through", "Depth where the product stands"}
+        return {node_id for node_id, node in prompt.items() if node["_meta"]["title"] in titles}
 
     assert wiring(api_form(f"demo_{name}")) == wiring(api_form(name))
     classes = [node["class_type"] for node in api_form(f"demo_{name}").values()]
@@ -275,44 +517,85 @@ def test_a_demo_twin_differs_in_its_loaders_and_settings_alone(name):
 
 
 def test_the_demo_has_the_pictures_it_names():
-    named = {node["inputs"]["image"] for name in NAMES[3:] for node in nodes_of(api_form(name), "LoadImage")}
+    named = {node["inputs"]["image"] for name in DEMO_NAMES for node in nodes_of(api_form(name), "LoadImage")}
     assert named == {file.name for file in DEMO_INPUTS.glob("*.png")}
 
 
 # --- what is in them ---------------------------------------------------------------------------------------------------
 
-ELSEWHERE = {  # than in `formats`
+ELSEWHERE = {  # than in a workflow
     "PFVSaveReference",  # of catalogues
     "PFVLoadReference",
     "RefAdGenMaskInput",  # wants a trained file
+    "PFVScaleMap",  # research
+    "MEPABranch",  # superseded by MEPA Apply, stacked
     "PFVAdCanvasFinish",  # Strict-ID Composite does the same
     "MEPACrop",  # of samplings of a part of the ad
+    "PFVCombineReferences",  # of several pictures as one look
+    "MEPAWeights",  # for those who know which layers they want
+    "MEPAApplyText",
+    "PFVAdReport",
 }
 
 
-def test_formats_uses_every_tool_of_the_pack():
-    used = {node["class_type"] for name in ("formats", "demo_formats") for node in api_form(name).values()}
-    assert set(NODE_IDS) - used == ELSEWHERE
+def test_the_workflows_use_every_other_tool_of_the_pack():
+    used = {node["class_type"] for name in NAMES for node in api_form(name).values()}
+    assert set(NODE_IDS) - used <= ELSEWHERE
+    assert used & ELSEWHERE == set()
 
 
 @pytest.mark.parametrize("name", ["formats", "demo_formats"])
 @pytest.mark.parametrize("title", ["1:1", "4:5", "1.91:1"])
-def test_each_format_has_one_apply_with_a_branch_the_product_in_view_and_a_shadow(name, title):
+def test_each_format_has_both_looks_in_regions_of_their_own_the_product_in_view_and_a_shadow(name, title):
     prompt = api_form(name)
-    apply = source(prompt, the_node(prompt, "KSampler", f"Sampler {title}"), "model")
-    assert apply is the_node(prompt, "MEPAApply", f"Background reference in {title}")
-    branch = source(prompt, apply, "branches")
-    assert branch is the_node(prompt, "MEPABranch", f"Table reference in {title}")
-    assert "branches" not in branch["inputs"]
-    look, canvas = source(prompt, apply, "model"), the_node(prompt, "PFVAdCanvas", f"Canvas {title}")
+    table = source(prompt, the_node(prompt, "KSampler", f"Sampler {title}"), "model")
+    assert table is the_node(prompt, "MEPAApply", f"Table look {title}")
+    background = source(prompt, table, "model")
+    assert background is the_node(prompt, "MEPAApply", f"Background look {title}")
+    assert (background["inputs"]["region"][1], table["inputs"]["region"][1]) == (
+        2,
+        1,
+    )  # of Regions: region_3 and region_2
+    look, canvas = source(prompt, background, "model"), the_node(prompt, "PFVAdCanvas", f"Canvas {title}")
     assert look["class_type"] == "RefAdGenAttentionFusion"
     assert source(prompt, look, "product_mask") is canvas
     assert source(prompt, source(prompt, look, "reference_latent"), "pixels") is canvas
-    prompted = source(prompt, the_node(prompt, "ControlNetApplyAdvanced", f"Apply depth to {title}"), "control_net")
-    assert source(prompt, prompted, "model") is apply
-    assert the_node(prompt, "StrictIDComposite", f"Product's own pixels in {title}")["inputs"]["shadow_strength"] > 0
-    for balance in ("std_norm", "time_weighting", "gamma"):
-        assert apply["inputs"][balance] == branch["inputs"][balance]
+    prompted = source(prompt, the_node(prompt, "ControlNetApplyAdvanced", f"Apply depth {title}"), "control_net")
+    assert source(prompt, prompted, "model") is table
+    composite = the_node(prompt, "StrictIDComposite", f"Product's own pixels {title}")
+    assert composite["inputs"]["shadow_strength"] > 0
+    save = the_node(prompt, "SaveImage", f"Save the ad {title}")
+    assert source(prompt, save, "images") is composite
+
+
+@pytest.mark.parametrize("name", ["formats", "demo_formats"])
+def test_the_formats_are_three_instances_of_one_node(name):
+    ui = ui_form(name)
+    (definition,) = subgraphs(ui)
+    instances = [node for node in ui["nodes"] if node["type"] == definition["id"]]
+    assert [node["title"] for node in instances] == ["Ad 1:1", "Ad 4:5", "Ad 1.91:1"]
+    assert len({json.dumps(node["widgets_values"]) for node in instances}) == 3
+    assert len(ui["nodes"]) <= 25
+    assert (FOLDER / f"{name}.json").stat().st_size < 80_000
+
+
+@pytest.mark.parametrize("name", ["ad", "demo_ad"])
+def test_the_ad_of_two_photographs_leaves_what_is_found_open_to_painting(name):
+    prompt = api_form(name)
+    cut_out, look = the_node(prompt, "PFVCutOut"), the_node(prompt, "PFVReference")
+    for node, picture in ((cut_out, "Product photo"), (look, "Reference")):
+        assert source(prompt, node, "mask") is the_node(prompt, "LoadImage", picture)
+        assert ("found" in node["inputs"]) == (name == "ad")
+    for apply, region in (("Background", 2), ("On the ground", 1)):
+        node = the_node(prompt, "MEPAApply", apply)
+        assert source(prompt, node, "image_prompt") is look
+        assert node["inputs"]["region"][1] == region
+    ground = the_node(prompt, "MEPARegionShape", "Ground region")
+    assert source(prompt, ground, "y1") is source(prompt, ground, "y2") is the_node(prompt, "PFVGround")
+    assert source(prompt, the_node(prompt, "PFVProductDepth"), "line") is the_node(prompt, "PFVGround")
+    assert the_node(prompt, "PFVDepthCompose")["inputs"]["fit"] == "stretch"
+    assert source(prompt, the_node(prompt, "PFVAdCanvas"), "product_mask") is cut_out
+    assert len(nodes_of(prompt, "LoadImage")) == 2
 
 
 # --- readable on the canvas -------------------------------------------------------------------------------------------
@@ -334,39 +617,60 @@ def frames(ui: dict[str, Any]) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_overlaps(name):
-    ui = ui_form(name)
-    for one, other in combinations([rectangle(node) for node in ui["nodes"]], 2):
-        assert not overlap(one, other)
-    for one, other in combinations(frames(ui), 2):
-        assert not overlap(one, other)
+    for level in levels(ui_form(name)):
+        for one, other in combinations([rectangle(node) for node in level["nodes"]], 2):
+            assert not overlap(one, other)
+        for one, other in combinations(frames(level), 2):
+            assert not overlap(one, other)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_node_lies_in_one_group_and_notes_in_none(name):
-    ui = ui_form(name)
-    for node in ui["nodes"]:
-        left, top, right, bottom = rectangle(node)
-        around = [f for f in frames(ui) if f[0] < left and f[1] < top and right < f[2] and bottom < f[3]]
-        touched = [f for f in frames(ui) if overlap(f, rectangle(node))]
-        assert len(around) == len(touched) == (node["type"] != NOTE)
+    for level in levels(ui_form(name)):
+        for node in level["nodes"]:
+            left, top, right, bottom = rectangle(node)
+            around = [f for f in frames(level) if f[0] < left and f[1] < top and right < f[2] and bottom < f[3]]
+            touched = [f for f in frames(level) if overlap(f, rectangle(node))]
+            assert len(around) == len(touched) == (node["type"] != NOTE)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_groups_and_links_go_from_left_to_right(name):
+def test_groups_and_links_go_from_left_to_right_or_down_into_the_next_row(name):
+    for level in levels(ui_form(name)):
+        assert all(one[2] < other[0] or one[3] < other[1] for one, other in pairwise(frames(level)))
+        places = {node["id"]: (*node["pos"], row_of(node, level)) for node in level["nodes"]}
+        for _, origin, _, target, *_ in level["links"]:
+            if min(origin, target) < 0:  # an end of a subgraph
+                continue
+            (left, top, row), (target_left, target_top, target_row) = places[origin], places[target]
+            assert row < target_row or left < target_left or (left == target_left and top < target_top)
+            assert row <= target_row
+
+
+def row_of(node: dict[str, Any], level: dict[str, Any]) -> float:
+    """Top of the frame that a node lies in; that of no frame, for a note."""
+    return next((f[1] for f in frames(level) if overlap(f, rectangle(node))), 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_of_a_common_size_shows_the_whole_canvas_at_a_readable_zoom(name):
     ui = ui_form(name)
-    assert all(one[2] < other[0] for one, other in pairwise(frames(ui)))
-    places = {node["id"]: node["pos"] for node in ui["nodes"]}
-    for _, origin, _, target, *_ in ui["links"]:
-        (left, top), (target_left, target_top) = places[origin], places[target]
-        assert left < target_left or (left == target_left and top < target_top)
+    corners = [rectangle(node) for node in ui["nodes"]] + frames(ui)
+    width = max(corner[2] for corner in corners) - min(corner[0] for corner in corners)
+    height = max(corner[3] for corner in corners) - min(corner[1] for corner in corners)
+    assert min(1500 / width, 850 / height) > 0.25
 
 
 def test_groups_name_the_steps_in_order():
     titles = {name: [group["title"][3:].split()[0] for group in ui_form(name)["groups"]] for name in NAMES}
     assert titles["minimal"] == ["Reference", "Adapter", "Sampling", "Result"]
     assert titles["full"] == ["References", "Adapter", "Product", "Sampling", "Result"]
-    assert titles["formats"] == ["References", "Adapter", "1:1", "4:5", "1.91:1", "Scale"]
-    assert [titles[f"demo_{name}"] for name in NAMES[:3]] == [titles[name] for name in NAMES[:3]]
+    assert titles["formats"] == ["References", "Adapter", "One"]
+    assert [titles[f"demo_{name}"] for name in FULL_NAMES[1:]] == [titles[name] for name in FULL_NAMES[1:]]
+    steps = ["1  Your two pictures and your sentence", "2  Product", "3  Look of the reference", "4  Depth"]
+    steps += ["5  The look in the background and on the ground", "6  Sampling", "7  Result"]
+    numbered = {name: [g["title"] for g in ui_form(name)["groups"] if g["title"][0].isdigit()] for name in NAMES}
+    assert numbered["ad"] == numbered["demo_ad"] == steps
     for name in ("full", "formats"):
         colours = [group["color"] for group in ui_form(name)["groups"]]
         assert len(set(colours)) == len(colours)
@@ -482,7 +786,7 @@ def test_full_keeps_the_product_exact_and_carries_its_workflow(full_ad):
     assert same[np.asarray(photo.getchannel("A")) == 0].mean() < 0.01
 
 
-@pytest.mark.parametrize("name", ["demo_minimal", "demo_full"])
+@pytest.mark.parametrize("name", ["demo_ad", "demo_minimal", "demo_full"])
 def test_a_demo_twin_runs_as_it_is_shipped_and_loads_its_models_once(name, server, tmp_path):
     prompt = api_form(name)
     ad = run(server, prompt, tmp_path / "ad.png")
@@ -523,7 +827,7 @@ def test_one_product_in_three_formats_is_exact_in_each(server, tmp_path):
         inside = (core_of(opacity[None], 1)[0] & (opacity == 1))[placement.source.slices]
         assert np.array_equal(pixels[placement.target.slices][inside], own[placement.source.slices][inside])
         assert pixels[:, :20].std() > 5
-        composite = node_id(prompt, "StrictIDComposite", f"Product's own pixels in {title}")
+        composite = node_id(prompt, "StrictIDComposite", f"Product's own pixels {title}")
         (report,) = outputs[composite]["text"]
         assert json.loads(report)["exact"]
         assert json.loads(report)["ads"][0]["pixels_checked"] == inside.sum() > 500
@@ -550,7 +854,7 @@ def test_only_what_is_visible_in_a_reference_reaches_the_ad(where, influence, se
     assert (not np.array_equal(np.asarray(ad), np.asarray(full_ad))) == influence
 
 
-@pytest.mark.parametrize("name", ["demo_minimal", "demo_full", "demo_formats"])
+@pytest.mark.parametrize("name", DEMO_NAMES)
 def test_with_the_links_to_its_masks_deleted_a_workflow_runs_and_shows_another_ad(server, tmp_path, name):
     """As the notes on the canvas say."""
     prompt = api_form(name)
@@ -559,6 +863,51 @@ def test_with_the_links_to_its_masks_deleted_a_workflow_runs_and_shows_another_a
     ad, other = (run(server, one, tmp_path / "ad.png") for one in (prompt, without_pfv(prompt)))
     assert ad.size == other.size
     assert not np.array_equal(np.asarray(ad), np.asarray(other))
+
+
+@pytest.fixture(scope="module")
+def server_with_host_models(object_info, tmp_path_factory):
+    """A server that has the files of the host's own models too, narrow ones, and two photographs."""
+    if not set(newer_nodes()) <= set(object_info):
+        pytest.skip("this host has not all of their nodes")
+    base_directory = tmp_path_factory.mktemp("host_models")
+    write_models_as_named(base_directory / "models")
+    write_automatic_files(base_directory / "models")
+    write_photographs(base_directory / "input")
+    support = PACK_ROOT / "tests" / "support"
+    packs = [PACK_ROOT, support / "tiny_stack" / "host_pack", support / "automatic_pack"]
+    with running_host(require_host(), Path(sys.executable), base_directory, packs) as running:
+        yield running
+
+
+def small(name: str) -> dict[str, Any]:
+    prompt = quick(name)
+    size = {
+        "format": "custom",
+        "custom_width": 128,
+        "custom_height": 128,
+        "sampling_scale": "1",
+    }  # tiny models are of no family
+    set_inputs(the_node(prompt, "PFVAdCanvas"), **size)
+    set_inputs(the_node(prompt, "PFVGround"), ground_line="at", at=0.72)  # the photograph is drawn in flat colours
+    return prompt
+
+
+def test_ad_runs_with_what_the_hosts_models_find(server_with_host_models, tmp_path):
+    prompt = small("ad")
+    ad = run(server_with_host_models, prompt, tmp_path / "ad.png")
+    assert ad.size == (128, 128)
+    assert embedded(ad) == essence(prompt)
+
+
+def test_ad_runs_without_what_a_host_has_not(server, object_info, tmp_path):
+    """As its note says: without the nodes of the grey groups and their links, or without their files."""
+    write_photographs(Path(server.log).parent / "input")
+    prompt, said = possible_part(small("ad"), object_info)
+    assert {node["class_type"] for node in prompt.values()} & HOST_MODELS == set()
+    assert "Look finds by itself what found would have told it" in said
+    ad = run(server, prompt, tmp_path / "ad.png")
+    assert ad.size == (128, 128)
 
 
 def test_a_reference_without_a_painted_mask_is_explained(server, tmp_path):

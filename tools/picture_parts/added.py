@@ -10,10 +10,9 @@ from PIL import Image, ImageChops, ImageDraw
 
 from .studio import Draft, Output, Panels, Shown, Studio, painted
 
-BACKGROUND, TABLE, LOOK = (
-    f"{title} in 1:1" for title in ("Background reference", "Table reference", "Look at the product")
+BACKGROUND, TABLE, LOOK, IN_CONTROL_NET = (
+    f"{title} 1:1" for title in ("Background look", "Table look", "Look at the product", "Looks in the ControlNet")
 )
-IN_CONTROL_NET = "References in the ControlNet of 1:1"
 SAVE = "Save the ad"
 DEMO_WIDTH, DEMO_CONTEXT = 64, 128  # of the demo U-Net's first level, and of its text
 DEMO_SIDE = 128  # of the demo's square ad, pixels
@@ -50,30 +49,32 @@ def branch(studio: Studio) -> Panels:
     encoded = draft.copy("Encode the background reference", "Encode the other", reference=other, patch_mask=hidden)
     prompt = draft.copy("Background image prompt", "Other image prompt", image_tokens=encoded)
     left = {"shape": "rectangle", "x1": 0.0, "y1": 0.0, "x2": 0.5, "y2": 1.0}
-    region = draft.copy("Table region in 1:1", "Left half", **left)
-    draft.give("Regions of 1:1", region_3=region, region_4=draft.output("Canvas 1:1", 2))
-    draft.give(BACKGROUND, region=draft.output("Regions of 1:1", 3))
-    third = draft.output("Regions of 1:1", 2)
-    both = draft.copy(TABLE, "Both branches", image_prompt=prompt, region=third, branches=draft.output(TABLE))
+    region = draft.copy("Table region 1:1", "Left half", **left)
+    draft.give("Regions 1:1", region_3=region, region_4=draft.output("Canvas 1:1", 2))
+    draft.give(BACKGROUND, region=draft.output("Regions 1:1", 3))
+    settings = {"strength": 1.0, "text_share": 0.0, "gate": "output", "start_percent": 0.0, "end_percent": 1.0}
+    of_table = {"image_prompt": draft.output("Table image prompt"), "region": draft.output("Regions 1:1", 1)}
+    table = draft.add("Table branch", "MEPABranch", **of_table, **settings)
+    third = {"image_prompt": prompt, "region": draft.output("Regions 1:1", 2)}
+    both = draft.add("Both branches", "MEPABranch", **third, **settings, branches=table)
+    for title in ("Sampler 1:1", IN_CONTROL_NET):
+        draft.give(title, model=draft.output(BACKGROUND))
     ads = []
     for caption, branches in (
-        ("MEPA Apply alone: right half", None),
-        ("one branch: the table", draft.output(TABLE)),
-        ("two: the wall's left half, too", both),
+        ("MEPA Apply alone: right half", {}),
+        ("one branch: the table", {"branches": table}),
+        ("two: the wall's left half, too", {"branches": both}),
     ):
-        if branches is None:
-            draft.take(BACKGROUND, "branches")
-        else:
-            draft.give(BACKGROUND, branches=branches)
+        draft.give(BACKGROUND, **branches)
         shown = studio.make(draft)
         ads.append((caption, ad_of(shown)))
-    return [("the regions", shown["Regions of 1:1"]), *ads]
+    return [("the regions", shown["Regions 1:1"]), *ads]
 
 
 def control_net(studio: Studio) -> Panels:
     """Image prompts nowhere, in one of the two networks, and in both."""
     draft = one_format()
-    prompted, plain = draft.output(BACKGROUND), draft.output(LOOK)
+    prompted, plain = draft.output(TABLE), draft.output(LOOK)
     patched, own = draft.output(IN_CONTROL_NET), draft.prompt[draft.output(IN_CONTROL_NET)[0]]["inputs"]["control_net"]
     ads = []
     for caption, model, network in (
@@ -83,7 +84,7 @@ def control_net(studio: Studio) -> Panels:
         ("in both", prompted, patched),
     ):
         draft.give("Sampler 1:1", model=model)
-        draft.give("Apply depth to 1:1", control_net=network)
+        draft.give("Apply depth 1:1", control_net=network)
         ads.append((caption, ad_of(studio.make(draft))))
     return ads
 
@@ -93,13 +94,13 @@ def crop(studio: Studio) -> Panels:
     draft = one_format()
     place = {"x": PART_LEFT, "y": PART_TOP, "width": PART_SIDE, "height": PART_SIDE}
     whole = {"ad_width": DEMO_SIDE, "ad_height": DEMO_SIDE}
-    prompted = draft.output(BACKGROUND)
+    prompted = draft.output(TABLE)
     cropped = draft.add("Crop", "MEPACrop", model=prompted, **place, **whole)
     picture, depth = (
-        _enlarged(draft, title, source, place) for title, source in (("Part", "Decode 1:1"), ("Depth", "Depth of 1:1"))
+        _enlarged(draft, title, source, place) for title, source in (("Part", "Decode 1:1"), ("Depth", "Depth 1:1"))
     )
-    draft.copy("Apply depth to 1:1", "Apply depth to the part", image=depth)
-    draft.copy("Encode the product in 1:1", "Encode the part", pixels=picture)
+    draft.copy("Apply depth 1:1", "Apply depth to the part", image=depth)
+    draft.copy("Encode the product 1:1", "Encode the part", pixels=picture)
     sampled = {
         "positive": draft.output("Apply depth to the part"),
         "negative": draft.output("Apply depth to the part", 1),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .added import branch, control_net, crop, fusion, load_reference, mask_input, save_reference
+from .looks import combine, text_region, weights
+from .page import load
 from .studio import Changes, Panels, Studio, painted
+from .two_photographs import cut_out, ground, product_depth, reference, report
 
 
 def rebinarize(studio: Studio) -> Panels:
@@ -79,6 +82,7 @@ def composite(studio: Studio) -> Panels:
         ("generated", studio.full["VAE Decode 0"]),
         ("product, cut out", painted("demo_product.png")),
         ("image", studio.full["Save the ad"]),
+        ("what is not exact, marked", studio.full["Product's own pixels"]),
         ("with shadow_strength 0.4", shadow["Save the ad"]),
     ]
 
@@ -97,7 +101,7 @@ def place(studio: Studio) -> Panels:
     return [
         ("depth of the photo", painted("demo_product_depth.png")),
         ("the canvas's image", studio.formats["Canvas 4:5 0"]),
-        ("image", studio.formats["Product depth in 4:5 0"]),
+        ("image", studio.formats["Product depth 4:5 0"]),
     ]
 
 
@@ -109,24 +113,24 @@ def finish(studio: Studio) -> Panels:
 
 def region_shape(studio: Studio) -> Panels:
     """A half-plane."""
-    return [("half_plane, y1 and y2 at the table", studio.formats["Table region in 4:5 0"])]
+    return [("half_plane, y1 and y2 at the table", studio.formats["Table region 4:5 0"])]
 
 
 def region_from_mask(studio: Studio) -> Panels:
     """A product's mask, grown."""
-    mask, region = (studio.formats[title] for title in ("Canvas 4:5 1", "Grown region in 4:5 0"))
+    mask, region = (studio.formats[title] for title in ("Canvas 4:5 1", "Grown region 4:5 0"))
     return [("mask", mask), ("region: grow 8, softness 8", region)]
 
 
 def region_builder(studio: Studio) -> Panels:
     """Regions in colours."""
-    return [(f"preview, {name}", studio.formats[f"Regions of {name}"]) for name in ("1:1", "4:5", "1.91:1")]
+    return [(f"preview, {name}", studio.formats[f"Regions {name}"]) for name in ("1:1", "4:5", "1.91:1")]
 
 
 def scale_map(studio: Studio) -> Panels:
     """The subject's rows."""
     product = ("product, 20 cm high", studio.formats["Canvas 1:1 0"])
-    return [product, ("scale_map, subject 10 cm high", studio.formats["Scale map preview"])]
+    return [product, ("scale_map, subject 10 cm high", studio.formats["Scale map 0"])]
 
 
 def demo(studio: Studio) -> Panels:
@@ -165,4 +169,13 @@ HELP: dict[str, Callable[[Studio], Panels]] = {
     "MEPARegionFromMask": region_from_mask,
     "MEPARegionBuilder": region_builder,
     "PFVScaleMap": scale_map,
+    "MEPALoad": load,
+    "PFVReference": reference,
+    "PFVCombineReferences": combine,
+    "MEPAWeights": weights,
+    "MEPAApplyText": text_region,
+    "PFVAdReport": report,
+    "PFVCutOut": cut_out,
+    "PFVGround": ground,
+    "PFVProductDepth": product_depth,
 }

@@ -23,10 +23,10 @@ ALSO_SHOWN = (  # node's title, its output, the host's node that shows it
     ("Canvas 1:1", 0, "PreviewImage"),
     ("Canvas 4:5", 0, "PreviewImage"),
     ("Canvas 4:5", 2, "MaskPreview"),
-    ("Product depth in 4:5", 0, "PreviewImage"),
+    ("Product depth 4:5", 0, "PreviewImage"),
     ("Canvas 4:5", 1, "MaskPreview"),
-    ("Grown region in 4:5", 0, "MaskPreview"),
-    ("Table region in 4:5", 0, "MaskPreview"),
+    ("Grown region 4:5", 0, "MaskPreview"),
+    ("Table region 4:5", 0, "MaskPreview"),
     ("Decode 4:5", 0, "PreviewImage"),
     ("Finish 4:5", 0, "PreviewImage"),
 )
@@ -72,21 +72,17 @@ class Draft:
         """Give a node inputs, those too that nothing was connected to."""
         self.prompt[id_of(self.prompt, title)]["inputs"] |= inputs
 
-    def take(self, title: str, name: str) -> None:
-        """Disconnect an input."""
-        del self.prompt[id_of(self.prompt, title)]["inputs"][name]
-
     def show(self, title: str, slot: int = 0, preview: str = "PreviewImage") -> None:
         """Show an output; see `Shown` for its title."""
         also_show(self.prompt, title, slot, preview)
 
 
 class Studio:
-    """A server, what its nodes showed, and the folder of its files."""
+    """A server, its URL, the folder of its files, and what its nodes showed."""
 
-    def __init__(self, client: Client, folder: Path) -> None:
-        self._client = client
-        self.folder = folder
+    def __init__(self, url: str, folder: Path) -> None:
+        self._client = Client(url)
+        self.url, self.folder = url, folder
 
     def run(self, name: str, changes: Changes | None = None, without: tuple[str, str, str] | None = None) -> Shown:
         """Run a demo workflow with other inputs, or without one link (class, title, input)."""
@@ -108,8 +104,11 @@ class Studio:
         draft = Draft("demo_formats")
         inputs = {"image": draft.output("Decode 4:5"), "canvas": draft.output("Canvas 4:5", 3)}
         draft.add("Finish 4:5", "PFVAdCanvasFinish", **inputs)
-        draft.copy("Product region in 4:5", "Grown region in 4:5", grow=8, softness=8)
-        draft.give("Scale map", product_cm=20.0, subject_cm=10.0)
+        draft.copy("Product region 4:5", "Grown region 4:5", grow=8, softness=8)
+        canvas = {"product": draft.output("Canvas 1:1"), "product_mask": draft.output("Canvas 1:1", 1)}
+        sizes = {"height_from": "sizes", "product_cm": 20.0, "subject_cm": 10.0, "height_ratio": 0.5, "center": 0.0}
+        draft.add("Scale map", "PFVScaleMap", **canvas, product_mask_selects="product", **sizes)
+        draft.show("Scale map", 0, "MaskPreview")
         return self._run_with_previews(draft.prompt)
 
     @cached_property

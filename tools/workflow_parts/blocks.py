@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .description import Group, Link, ModelFile, Node, Note
+from .description import Group, Inlet, Link, ModelFile, Node, Note
 from .models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
 
 REFERENCE_COLOUR = "#3f789e"
@@ -17,6 +17,11 @@ RESULT_COLOUR = "#A88"
 
 PREVIEW_HEIGHT = 360  # of a node that shows an image
 APPLY_HEIGHT = 600  # its widgets, a line of text and the region's picture
+DEPTH_HEIGHT = 420
+MASK_REGION_HEIGHT = 380  # widgets and the region's picture
+SHAPE_REGION_HEIGHT = 540
+PLACE_HEIGHT = 340
+COMPOSITE_HEIGHT = 600  # widgets, a line of text, and the picture of what is exact
 PROMPT_HEIGHT = 150
 RESULT_HEIGHT = 460
 
@@ -72,6 +77,15 @@ class Variant:
     feather: int = 0
 
 
+@dataclass(frozen=True)
+class FormatSettings:
+    """What an ad in one format has inside, whatever its format is: pixels that the product's region grows by, and the width
+    of its soft edge."""
+
+    grow: int
+    softness: int
+
+
 def notes(*texts: Note, width: int) -> Group:
     """Texts below each other, left of everything."""
     return Group(None, "", (texts,), width)
@@ -79,7 +93,7 @@ def notes(*texts: Note, width: int) -> Group:
 
 def loader(name: str, class_type: str, title: str, widget: str, model: ModelFile) -> Node:
     """A loader of one file."""
-    return Node(name, class_type, title, {widget: model.name}, model=model)
+    return Node(name, class_type, title, {widget: model.name}, models=(model,))
 
 
 def image_file(name: str, title: str, file_name: str) -> Node:
@@ -139,28 +153,26 @@ def compress(name: str, title: str, tokens: str, adapter: Link) -> Node:
 
 
 def apply(
-    name: str, title: str, model: Link, image_prompt: str, region: Link, others: Mapping[str, Any] | None = None
+    name: str,
+    title: str,
+    model: Link,
+    image_prompt: Link | Inlet,
+    region: Link,
+    others: Mapping[str, Any] | None = None,
 ) -> Node:
-    """The image prompt of node `image_prompt` alone in a region, and what other inputs of MEPA Apply are given."""
-    inputs = {"model": model, **_alone_in(region, image_prompt), **(others or {})}
-    return Node(name, "MEPAApply", title, inputs, height=APPLY_HEIGHT)
-
-
-def branch(name: str, title: str, image_prompt: str, region: Link, others: Mapping[str, Any]) -> Node:
-    """The same as a branch of a MEPA Apply."""
-    return Node(name, "MEPABranch", title, {**_alone_in(region, image_prompt), **others})
-
-
-def _alone_in(region: Link, image_prompt: str) -> dict[str, Any]:
-    return {
-        "image_prompt": Link(image_prompt, "PFV_IMAGE_PROMPT"),
+    """An image prompt alone in a region, and what other inputs of MEPA Apply are given."""
+    inputs = {
+        "model": model,
+        "image_prompt": image_prompt,
         "region": region,
         "strength": 1.0,
         "text_share": 0.0,
         "gate": "output",
         "start_percent": 0.0,
         "end_percent": 1.0,
+        **(others or {}),
     }
+    return Node(name, "MEPAApply", title, inputs, height=APPLY_HEIGHT)
 
 
 def sampler(variant: Variant, model: Link, positive: Link, negative: Link, latent: Link) -> Node:
@@ -182,6 +194,25 @@ LOADERS = ModelSource(
         loader("adapter", "MEPAAdapterLoader", "Adapter", "adapter_name", ADAPTER),
     ),
     beside_prompts=(
+        loader("controlnet", "ControlNetLoader", "Depth ControlNet", "control_net_name", DEPTH_CONTROLNET),
+    ),
+)
+
+PAIRED_LOADERS = ModelSource(
+    model=Link("checkpoint", "MODEL"),
+    clip=Link("checkpoint", "CLIP"),
+    vae=Link("checkpoint", "VAE"),
+    clip_vision=Link("adapter", "CLIP_VISION"),
+    control_net=Link("controlnet", "CONTROL_NET"),
+    adapter=Link("adapter", "MEPA_ADAPTER"),
+    beside_references=(),
+    beside_adapter=(
+        Node(
+            "adapter", "MEPALoad", "Adapter and encoder", {"adapter_name": ADAPTER.name}, models=(ADAPTER, CLIP_VISION)
+        ),
+    ),
+    beside_prompts=(
+        loader("checkpoint", "CheckpointLoaderSimple", "Checkpoint", "ckpt_name", CHECKPOINT),
         loader("controlnet", "ControlNetLoader", "Depth ControlNet", "control_net_name", DEPTH_CONTROLNET),
     ),
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from .blocks import (
     ABOUT_DEMO,
     ADAPTER_COLOUR,
+    COMPOSITE_HEIGHT,
     DEMO_MODELS,
     DEMO_PICTURES,
     DEMO_SAMPLER,
+    DEPTH_HEIGHT,
     LOADERS,
     NEGATIVE_PROMPT,
     PRODUCT_COLOUR,
@@ -32,7 +34,7 @@ divisible by 8, about one megapixel. If you paint the product instead, set *prod
 in two nodes: *Depth of the ad* and *Product's own pixels*.
 
 **Product depth, Background reference depth**: depth maps, near is bright, made from the product photo and from the \
-background reference. Any size of the same shape.
+background reference, of any size; what sticks out of the ad's shape is cut off evenly.
 
 **Background reference, Table reference**: pictures whose look you want. Paint over what must not come through \
 (right-click, *Open in MaskEditor*).
@@ -92,14 +94,14 @@ def _regions(variant: Variant) -> Group:
                     "apply_background",
                     "Background reference in its region",
                     models.model,
-                    "compress_background",
+                    Link("compress_background", "PFV_IMAGE_PROMPT"),
                     Link("background_region", "MASK"),
                 ),
                 apply(
                     "apply_table",
                     "Table reference in its region",
                     Link("apply_background", "MODEL"),
-                    "compress_table",
+                    Link("compress_table", "PFV_IMAGE_PROMPT"),
                     Link("table_region", "MASK"),
                 ),
             ),
@@ -107,72 +109,35 @@ def _regions(variant: Variant) -> Group:
     )
 
 
-def _to_ad_size(name: str, title: str, image: Link, upscale_method: str) -> Node:
-    """An image brought to the product photo's size; what sticks out of its shape is cut off evenly."""
-    inputs = {
-        "image": image,
-        "upscale_method": upscale_method,
-        "width": Link("ad_size", "width"),
-        "height": Link("ad_size", "height"),
-        "crop": "center",
-    }
-    return Node(name, "ImageScale", title, inputs)
-
-
 def _product(variant: Variant) -> Group:
     """The product photo, and the depth of the ad: its own before the reference's."""
-    # The reference's depth and its mask are scaled by picking pixels: a smooth kernel would mix hidden depth into visible.
+    pictures = variant.pictures
+    compose = {
+        "foreground_depth": Link("product_depth", "IMAGE"),
+        "product_mask": Link("product", "MASK"),
+        "product_mask_selects": "background",
+        "reference_depth": Link("reference_depth", "IMAGE"),
+        "fill": "surroundings",
+        "hidden_mask": Link("hide_in_background", "MASK"),
+        "fit": "crop",
+    }
+    reference_depth = f"{pictures}reference_background_depth.png"
     return Group(
         "3  Product and depth",
         PRODUCT_COLOUR,
         (
             (
-                image_file("product", "Product photo", f"{variant.pictures}product.png"),
-                image_file("product_depth", "Product depth", f"{variant.pictures}product_depth.png"),
-                image_file(
-                    "reference_depth", "Background reference depth", f"{variant.pictures}reference_background_depth.png"
-                ),
+                image_file("product", "Product photo", f"{pictures}product.png"),
+                image_file("product_depth", "Product depth", f"{pictures}product_depth.png"),
+                image_file("reference_depth", "Background reference depth", reference_depth),
             ),
             (
-                Node(
-                    "ad_size",
-                    "GetImageSize",
-                    "Ad size",
-                    {"image": Link("product", "IMAGE")},
-                    height=150,  # when it has run it shows the size in a box below its slots
-                ),
-                Node("hidden_image", "MaskToImage", None, {"mask": Link("hide_in_background", "MASK")}),
-            ),
-            (
-                _to_ad_size(
-                    "scaled_product_depth", "Product depth at ad size", Link("product_depth", "IMAGE"), "bilinear"
-                ),
-                _to_ad_size(
-                    "scaled_reference_depth",
-                    "Reference depth at ad size",
-                    Link("reference_depth", "IMAGE"),
-                    "nearest-exact",
-                ),
-                _to_ad_size("scaled_hidden", "Hidden part at ad size", Link("hidden_image", "IMAGE"), "nearest-exact"),
-                Node("hidden", "ImageToMask", None, {"image": Link("scaled_hidden", "IMAGE"), "channel": "red"}),
-            ),
-            (
-                Node(
-                    "depth",
-                    "PFVDepthCompose",
-                    "Depth of the ad",
-                    {
-                        "foreground_depth": Link("scaled_product_depth", "IMAGE"),
-                        "product_mask": Link("product", "MASK"),
-                        "product_mask_selects": "background",
-                        "reference_depth": Link("scaled_reference_depth", "IMAGE"),
-                        "fill": "surroundings",
-                        "hidden_mask": Link("hidden", "MASK"),
-                    },
-                ),
-                Node("depth_preview", "PreviewImage", "Depth preview", {"images": Link("depth", "IMAGE")}, height=300),
+                # When the size has been found it is shown in a box below the slots.
+                Node("ad_size", "GetImageSize", "Ad size", {"image": Link("product", "IMAGE")}, height=150),
+                Node("depth", "PFVDepthCompose", "Depth of the ad", compose, DEPTH_HEIGHT),
             ),
         ),
+        starts_row=True,
     )
 
 
@@ -248,6 +213,7 @@ def _result(variant: Variant) -> Group:
                         "erode": variant.erode,
                         "feather": variant.feather,
                     },
+                    COMPOSITE_HEIGHT,
                 ),
             ),
             (

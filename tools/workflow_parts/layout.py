@@ -1,11 +1,11 @@
-"""Where everything stands on the canvas: groups from left to right, columns side by side, nodes below each other."""
+"""Where everything stands on the canvas: groups from left to right, in rows, columns side by side, nodes below each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from .description import Group, Node, Note, Workflow
+from .description import Group, Instance, Node, Note
 
 TITLE_HEIGHT = 30  # litegraph draws a node's title above its position
 NODE_GAP = 30
@@ -26,27 +26,32 @@ class Rectangle(NamedTuple):
 
 
 def lay_out(
-    workflow: Workflow, body_height: Callable[[Node | Note], int]
+    groups: Iterable[Group], body_height: Callable[[Node | Instance | Note], int], frame_ids: Iterator[int]
 ) -> tuple[list[Rectangle], list[dict[str, Any]]]:
-    """The rectangle of each item in the order of `workflow.items()`, and the frames of the groups that have a title."""
+    """The rectangle of each item in the order of `items(groups)`, and the frames of the groups that have a title."""
     rectangles: list[Rectangle] = []
     frames: list[dict[str, Any]] = []
-    left = 0
-    for group in workflow.groups:
-        in_group = _in_columns(group, left, body_height)
+    left = top = 0
+    for group in groups:
+        if group.starts_row:
+            left = frames[0]["bounding"][0] + GROUP_PADDING
+            lowest = max(y + height for _, y, _, height in (frame["bounding"] for frame in frames))
+            top = lowest + GROUP_GAP + TITLE_HEIGHT + GROUP_TITLE_HEIGHT
+        in_group = _in_columns(group, left, top, body_height)
         right = max(place.left + place.width for place in in_group)
         if group.title is not None:
-            bottom = max(place.top + place.height for place in in_group)
-            frames.append(_frame(len(frames) + 1, group, left, right, bottom))
+            frames.append(_frame(next(frame_ids), group, Rectangle(left, top, right - left, _bottom(in_group) - top)))
         rectangles += in_group
         left = right + 2 * GROUP_PADDING + GROUP_GAP
     return rectangles, frames
 
 
-def _in_columns(group: Group, left: int, body_height: Callable[[Node | Note], int]) -> list[Rectangle]:
+def _in_columns(
+    group: Group, left: int, first_top: int, body_height: Callable[[Node | Instance | Note], int]
+) -> list[Rectangle]:
     rectangles = []
     for column in group.columns:
-        top = 0
+        top = first_top
         for item in column:
             rectangles.append(Rectangle(left, top, group.column_width, body_height(item)))
             top += rectangles[-1].height + NODE_GAP + TITLE_HEIGHT
@@ -54,13 +59,17 @@ def _in_columns(group: Group, left: int, body_height: Callable[[Node | Note], in
     return rectangles
 
 
-def _frame(frame_id: int, group: Group, left: int, right: int, bottom: int) -> dict[str, Any]:
-    top = -TITLE_HEIGHT - GROUP_TITLE_HEIGHT
-    width, height = right - left + 2 * GROUP_PADDING, bottom - top + GROUP_PADDING
+def _bottom(rectangles: Iterable[Rectangle]) -> int:
+    return max(place.top + place.height for place in rectangles)
+
+
+def _frame(frame_id: int, group: Group, inside: Rectangle) -> dict[str, Any]:
+    above = TITLE_HEIGHT + GROUP_TITLE_HEIGHT
+    width, height = inside.width + 2 * GROUP_PADDING, inside.height + above + GROUP_PADDING
     return {
         "id": frame_id,
         "title": group.title,
-        "bounding": [left - GROUP_PADDING, top, width, height],
+        "bounding": [inside.left - GROUP_PADDING, inside.top - above, width, height],
         "color": group.colour,
         "font_size": GROUP_FONT_SIZE,
         "flags": {},

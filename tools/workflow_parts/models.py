@@ -33,3 +33,19 @@ DEPTH_CONTROLNET = ModelFile(  # neither size nor hash of it is published where 
     folder="controlnet",
     url="https://huggingface.co/lllyasviel/sd_control_collection/resolve/main/diffusers_xl_depth_full.safetensors",
 )
+# What host nodes load. Neither sizes nor hashes of these were at hand.
+BACKGROUND_REMOVAL = ModelFile(
+    name="birefnet.safetensors",
+    folder="background_removal",
+    url="https://huggingface.co/Comfy-Org/BiRefNet/resolve/main/background_removal/birefnet.safetensors",
+)
+SAM3 = ModelFile(
+    name="sam3.1_multiplex_fp16.safetensors",
+    folder="checkpoints",
+    url="https://huggingface.co/Comfy-Org/sam3.1/resolve/main/checkpoints/sam3.1_multiplex_fp16.safetensors",
+)
+DEPTH_ANYTHING = ModelFile(
+    name="depth_anything_3_mono_large.safetensors",
+    folder="geometry_estimation",
+    url="https://huggingface.co/Comfy-Org/Depth-Anything-3/resolve/main/geometry_estimation/depth_anything_3_mono_large.safetensors",
+)

@@ -1,4 +1,8 @@
-"""What a running ComfyUI with this pack says of its node classes."""
+"""What a running ComfyUI with this pack says of its node classes, and what newer ones say of theirs.
+
+The files are built on the oldest host, so that they open there. Of host nodes that came later NEWER_NODES holds the definition,
+as the host that had them answered, without what a form does not need.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,12 @@ from headless.host.start import running_host
 
 from .definitions import Json
 
+NEWER_NODES = Path(__file__).with_name("newer_nodes.json")
+
 
 @contextmanager
 def object_info_of(server: str | None) -> Iterator[dict[str, Json]]:
-    """The answer to /object_info of the ComfyUI at URL `server`, or of one that is started for it."""
+    """The answer to /object_info of the ComfyUI at URL `server`, or of one that is started for it, and newer hosts' nodes."""
     if server is not None:
         yield _fetch(server)
         return
@@ -33,4 +39,10 @@ def object_info_of(server: str | None) -> Iterator[dict[str, Json]]:
 def _fetch(server: str) -> dict[str, Json]:
     with urllib.request.urlopen(f"{server.rstrip('/')}/object_info", timeout=60) as answer:
         object_info: dict[str, Json] = json.load(answer)
-        return object_info
+        return newer_nodes() | object_info
+
+
+def newer_nodes() -> dict[str, Json]:
+    """Entries of /object_info of the host nodes that the workflows use and the oldest host has not."""
+    entries: dict[str, Json] = json.loads(NEWER_NODES.read_text(encoding="utf-8"))
+    return entries

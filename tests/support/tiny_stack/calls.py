@@ -32,5 +32,5 @@ def facts_of_a_call(model: Any, latent_shape: Sequence[int], negative: Sequence[
         "cond_or_uncond": [int(is_negative) for is_negative in negative],
         "sigmas": sigmas,
         KEY: run,
-        CALL: Call(run, of_rows, run.latent_size, sigmas),
+        CALL: Call(run, of_rows, run.latent_size, sigmas, network=model.model.diffusion_model),
     }

@@ -1,0 +1,192 @@
+"""What of a photo is the product, and who said so: a person, a model that is connected, or this pack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...pfv_core.ad.opacity import SEEN_ABOVE
+from ...pfv_core.choices import parse_choice
+from ...pfv_core.found.cut import without_dust
+from ...pfv_core.found.product import borders_touched, find_product
+from ...pfv_core.found.unsure import NothingFoundError, UnsureError
+from ..convert import NO_MASK_SIZE, PAINT_STEP, Selects, mask_like, mask_to_core, product_opacity, within_range
+
+HAZE = 0.1  # opacity of a found mask below which there is nothing; as far below 1 it is opaque
+DUST = 0.01  # of the largest part
+
+
+class Source(str, Enum):
+    """Who said what the product is: a person's PAINT or the file's transparency, a model that FOUND it, or this pack, to which
+    the photo's border shows PLAIN_GROUND."""
+
+    PAINTED = "painted"
+    FOUND = "found"
+    PLAIN_GROUND = "plain_ground"
+
+
+WORDS = {
+    Source.PAINTED: "painted",
+    Source.FOUND: "found by the model that is connected",
+    Source.PLAIN_GROUND: "found on its ground",
+}
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """The product of one photo.
+
+    Attributes:
+        opacity: (H, W) float32, 0..1, 1 = product.
+        source: who said so.
+        sure: how sure this pack is, 0..1; None where somebody else said it.
+        parts: separate things, specks left out.
+        specks: how many parts of a found mask were dropped because they are smaller than a hundredth of the largest.
+        touches: the borders that it touches.
+    """
+
+    opacity: Tensor
+    source: Source
+    sure: float | None
+    parts: int
+    specks: int
+    touches: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Of the photo that shows the product, 0..1."""
+        return float((self.opacity > SEEN_ABOVE).float().mean())
+
+    def report(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        sure = None if self.sure is None else round(self.sure, 4)
+        return {"source": self.source.value, "sure": sure, "share": round(self.share, 4), "parts": self.parts}
+
+    def line(self) -> str:
+        """The same for the person who looks at the node."""
+        said = WORDS[self.source] + ("" if self.sure is None else f", sure to {self.sure:.2f}")
+        parts = f", {self.parts} parts" if self.parts > 1 else ""
+        specks = f", {self.specks} specks left out" if self.specks else ""
+        touches = f", cut off at the {' and the '.join(self.touches)}" if self.touches else ""
+        return f"{said}: {self.share:.0%} of the photo{parts}{specks}{touches}"
+
+
+def is_painted(mask: Tensor | None, count: int) -> Tensor:
+    """(count,) bool: for which photos a MASK selects anything at all; ComfyUI's mask of a file without alpha does not."""
+    if mask is None:
+        return torch.zeros(count, dtype=torch.bool)
+    selects = (mask_to_core(mask, "mask") > PAINT_STEP).flatten(1).any(1)
+    return selects.expand(count) if selects.shape[0] == 1 else selects
+
+
+def cut_outs(image: Tensor, mask: Tensor | None, selects: Selects | str, found: Tensor | None) -> list[CutOut]:
+    """The product of each photo: what is painted, where nothing is painted what was found, else what this pack finds.
+
+    Args:
+        image: (B, 3, H, W).
+        mask: ComfyUI's; empty, as that of a file without alpha is, it paints nothing.
+        selects: what `mask` selects.
+        found: ComfyUI's, 1 = product; None = nobody was asked.
+
+    Raises:
+        ValueError: a mask that does not fit the photo or cannot select what `selects` says, a `found` that found nothing or
+            everything, or a photo in which this pack finds nothing or is not sure.
+    """
+    parse_choice(Selects, selects, "mask_selects")
+    count = image.shape[0]
+    painted = is_painted(mask, count)
+    if mask is not None and bool(painted.any()):
+        mask = mask_like(mask, image, "mask").expand(count, -1, -1)
+    given = None if found is None or bool(painted.all()) else _found(found, image)
+    made = []
+    for index in range(count):
+        photo = image[index : index + 1]
+        if mask is not None and bool(painted[index]):
+            made.append(_painted(mask[index : index + 1], selects, photo))
+        elif given is not None:
+            made.append(_given(given[index], index))
+        else:
+            made.append(_looked_for(photo[0], index))
+    return made
+
+
+def check(cut_out: CutOut, index: int, several_parts: bool, cut_off: bool) -> None:
+    """Refuse what nobody has painted and nobody has allowed.
+
+    Raises:
+        ValueError: several parts, or a product that touches the photo's border.
+    """
+    if cut_out.source is Source.PAINTED:
+        return
+    if cut_out.parts > 1 and not several_parts:
+        raise ValueError(
+            f"photo {index} shows {cut_out.parts} separate things: switch several_parts on if all of them are the product, or "
+            "paint the one that is"
+        )
+    if cut_out.touches and not cut_off:
+        raise ValueError(
+            f"photo {index}: the product touches the {' and the '.join(cut_out.touches)} of the photo, so a part of it is "
+            "missing: take a photo that shows all of it, or switch cut_off on to use it as it is"
+        )
+
+
+def _painted(mask: Tensor, selects: Selects | str, photo: Tensor) -> CutOut:
+    """What is painted is taken as it is, once it can be what `selects` says."""
+    opacity = product_opacity(mask, selects, photo, "mask")[0]
+    seen = opacity > SEEN_ABOVE
+    if all(bool(side.all()) for side in (seen[0], seen[-1], seen[:, 0], seen[:, -1])):
+        background = parse_choice(Selects, selects, "mask_selects") is Selects.BACKGROUND
+        given, right = ("background", "product") if background else ("product", "background")
+        why = "what is painted is the product itself" if background else "the file is a cut-out with transparency"
+        raise ValueError(
+            f"with mask_selects {given} the product would cover the photo's whole border: {why}, it seems, so set mask_selects "
+            f"to {right}. If the product does fill the photo, there is nothing to cut out"
+        )
+    _, parts = without_dust(seen.numpy(), DUST)
+    return CutOut(opacity, Source.PAINTED, None, parts, 0, borders_touched(seen.numpy()))
+
+
+def _given(opacity: Tensor, index: int) -> CutOut:
+    seen = opacity > SEEN_ABOVE
+    if not bool(seen.any()):
+        raise ValueError(_NOT_FOUND.format(index))
+    if bool(seen.all()):
+        raise ValueError(f"found {index} selects the whole photo: paint the product, or disconnect found")
+    kept, parts = without_dust(seen.numpy(), DUST)
+    _, every = without_dust(seen.numpy(), 0.0)
+    opacity = torch.where(torch.from_numpy(kept), opacity, 0.0)
+    return CutOut(opacity, Source.FOUND, None, parts, every - parts, borders_touched(kept))
+
+
+def _looked_for(photo: Tensor, index: int) -> CutOut:
+    try:
+        product = find_product(within_range(photo, f"photo {index}"))
+    except (NothingFoundError, UnsureError) as error:
+        raise ValueError(f"photo {index}: {error}") from error
+    return CutOut(product.opacity, Source.PLAIN_GROUND, product.sure, product.parts, 0, product.touches)
+
+
+def _found(found: Tensor, image: Tensor) -> Tensor:
+    """A MASK of what a model found -> (B, H, W) float32, without haze."""
+    if found.numel() == 0:
+        raise ValueError(_NOT_FOUND.format(0))
+    opacity, count = mask_to_core(found, "found"), image.shape[0]
+    if tuple(opacity.shape[1:]) == NO_MASK_SIZE and not bool(opacity.any()):
+        raise ValueError(_NOT_FOUND.format(0))
+    if opacity.shape[0] not in (1, count):
+        raise ValueError(
+            f"found holds {opacity.shape[0]} masks for {count} photos: switch individual_masks of SAM3 Detect off, so that it "
+            "gives one mask for each picture"
+        )
+    opacity = mask_like(opacity, image, "found").expand(count, -1, -1)
+    return torch.where(opacity < HAZE, 0.0, torch.where(opacity > 1 - HAZE, 1.0, opacity))
+
+
+_NOT_FOUND = (
+    "found {0} selects nothing: nothing was found in the photo. Give the model another name, paint the product, or disconnect "
+    "found to let this node look for what stands out"
+)

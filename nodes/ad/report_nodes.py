@@ -1,0 +1,127 @@
+"""One page for each ad: what is exact, what went in, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...pfv_core.region.preview import small_picture
+from ..convert import image_from_core, image_to_core, within_range
+from ..feedback import with_line
+from ..host.model_facts import model_facts
+from ..host.prompt_graph import Prompt, gives, links, told_upstream
+from ..types import CATEGORY
+from .report_page import Page, draw_page
+from .report_words import columns, notes_on, verdict
+
+COMPOSITE = "StrictIDComposite"
+CHANGED = "The picture does not come straight from the Strict-ID Composite that counted: what changed it since is not counted."
+NOT_SAMPLED = "No sampler takes the model that is connected to the report: it may not be the one that made the ad."
+
+
+class PFVAdReport(io.ComfyNode):
+    """Ad and report of its composite -> a page."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="PFVAdReport",
+            display_name="PFV Ad Report",
+            category=CATEGORY,
+            description="Draws one page for each ad, for a customer or a file: the ad, how many of the product's pixels are the "
+            "photo's, what the references gave, the regions, the models and the settings. It saves nothing itself.",
+            inputs=[
+                io.Image.Input("image", tooltip="The ad: image of Strict-ID Composite."),
+                io.String.Input(
+                    "report",
+                    force_input=True,
+                    tooltip="report of the same Strict-ID Composite: the count of exact pixels.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that is sampled, after its last MEPA Apply: for image prompts, regions and strengths. Not "
+                    "connected: the page is without them.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "page", display_name="page", tooltip="1240x1754 pixels, one for each ad. For Save Image."
+                ),
+                io.String.Output(
+                    "report_json",
+                    display_name="report",
+                    tooltip="All that is on the pages, and what they had no room for, as JSON.",
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, report: str, model: Any = None) -> io.NodeOutput:
+        """Gather and draw."""
+        ads = within_range(image_to_core(image, "image"), "image")
+        counted = _composite_report(report, len(ads))
+        prompt, own = _graph(cls)
+        told = told_upstream(prompt, own) if own is not None else []
+        facts = None if model is None else model_facts(model)
+        asides = [] if own is None else _asides(prompt, own)
+        pages = [
+            Page(
+                "Ad report",
+                (ad.movedim(0, -1) * 255).round().to(torch.uint8).numpy(),
+                *verdict(one),
+                notes=(*notes_on(one), *asides),
+                columns=columns(facts, told, prompt),
+            )
+            for ad, one in zip(ads, counted["ads"], strict=True)
+        ]
+        drawn = torch.from_numpy(np.stack([draw_page(page) for page in pages])).float() / 255
+        text = json.dumps({**counted, "model": facts, "notes": asides, "nodes": told}, indent=2, ensure_ascii=False)
+        shown = ui.PreviewImage(image_from_core(small_picture(drawn.movedim(-1, 1)))).as_dict()
+        return io.NodeOutput(drawn, text, ui=with_line(shown, "; ".join(page.verdict for page in pages)))
+
+
+def _composite_report(report: str, ads: int) -> dict[str, Any]:
+    """The composite's report, for as many ads as there are."""
+    try:
+        counted = json.loads(report)
+        found = len(counted["ads"]) if isinstance(counted["exact"], bool) else None
+    except (ValueError, TypeError, KeyError):
+        found = None
+    if found is None:
+        raise ValueError(
+            f"report is no report of Strict-ID Composite, expected JSON with exact and ads, got {report[:80]!r}: connect that "
+            "node's report"
+        )
+    if found != ads:
+        raise ValueError(
+            f"report is of {found} ads, image holds {ads}: connect image and report of one Strict-ID Composite"
+        )
+    return dict(counted)
+
+
+def _graph(cls: type[io.ComfyNode]) -> tuple[Prompt, str | None]:
+    """The prompt of this run and the node's own id in it; an empty one where the host handed none over."""
+    hidden = cls.hidden
+    prompt, own = (hidden.prompt, hidden.unique_id) if hidden else (None, None)
+    if not isinstance(prompt, Mapping) or str(own) not in prompt:
+        return {}, None
+    return prompt, str(own)
+
+
+def _asides(prompt: Prompt, own: str) -> list[str]:
+    """What the connections say against the page: a picture that is not the composite's own, a model that nobody samples."""
+    given = links(prompt, own)
+    image, report, model = (given.get(name) for name in ("image", "report", "model"))
+    straight = image and report and image[0] == report[0] and prompt.get(image[0], {}).get("class_type") == COMPOSITE
+    said = [] if straight else [CHANGED]
+    samples = [one for one in prompt if model in links(prompt, one).values() and not gives(prompt, one, "MODEL")]
+    return said if model is None or set(samples) - {own} else [*said, NOT_SAMPLED]

@@ -1,0 +1,112 @@
+"""What a report says, in short lines: the verdict on a product, and columns on prompts, models and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..host.prompt_graph import Prompt, Told, model_files, samplers, texts, written
+from .report_page import Section
+
+Facts = Mapping[str, Any]
+
+HIDDEN = {  # by who said what of a reference is hidden; nothing is said where nobody knows
+    "painted": "hidden by hand",
+    "found": "hidden as a model found it",
+    "stands_out": "hidden what stands out",
+    "nothing": "nothing hidden",
+}
+OWN = ("PFV", "MEPA", "StrictID", "RefAdGen")  # how this pack's classes begin
+
+
+def verdict(ad: Facts) -> tuple[str, bool]:
+    """The sentence on the product, and whether it is good news."""
+    equal, checked = ad["pixels_equal"], ad["pixels_checked"]
+    good = equal == checked > 0
+    if not checked:
+        return "Product NOT exact: no opaque pixel was left to check", False
+    return f"Product {'exact' if good else 'NOT exact'}: {equal:,} of {checked:,} pixels are the photo's", good
+
+
+def notes_on(ad: Facts) -> tuple[str, ...]:
+    """What else was counted of the product."""
+    blended = ad["product_pixels"] - ad["translucent_pixels"] - ad["pixels_checked"]
+    notes = [f"{ad['product_pixels']:,} pixels show the product; {blended:,} of them are blended at its rim"]
+    if ad["translucent_pixels"]:
+        notes[0] += f", {ad['translucent_pixels']:,} are translucent and mixed with the ad"
+    if ad["pixels_not_8_bit"]:
+        notes.append(f"{ad['pixels_not_8_bit']:,} checked pixels are no 8-bit photo's: a saved file rounds them")
+    if ad["mask_iou"] is not None:
+        notes.append(f"The product as the model drew it and as it was asked for overlap by {ad['mask_iou']:.0%}")
+    return tuple(f"{note}." for note in notes)
+
+
+def columns(
+    facts: Sequence[Facts] | None, told: list[Told], prompt: Prompt
+) -> tuple[tuple[Section, ...], tuple[Section, ...]]:
+    """Left what went in, right how it was made; a section without a line is left out."""
+    left = [
+        Section("Image prompts and regions", _of_model(facts)),
+        Section("Texts", tuple(_texts(texts(told, prompt)))),
+    ]
+    own = [one for one in told if one["class"].startswith(OWN)]
+    right = [
+        Section("Models", tuple(model_files(told))),
+        Section("Sampling", tuple(_settings(samplers(told)))),
+        Section("Settings", tuple(_settings(own))),
+    ]
+    return tuple(part for part in left if part.lines), tuple(part for part in right if part.lines)
+
+
+def _of_model(facts: Sequence[Facts] | None) -> tuple[str, ...]:
+    if facts is None:
+        return ("No model is connected to the report.",)
+    lines = [line for number, one in enumerate(facts, 1) for line in _one(number, one)]
+    return tuple(lines) or ("The model carries none.",)
+
+
+def _one(number: int, one: Facts) -> Iterator[str]:
+    """Of one image prompt, text or other patch."""
+    region = one.get("region")
+    place = "the whole frame" if region is None else f"{_shares(region)} of the frame"
+    head = f"{number}. {one['kind']}, {place}"
+    yield head + (f", strength {one['strength']:g}" if "strength" in one else "")
+    settings = []
+    if one.get("text_share") not in (None, 1.0):
+        settings.append(f"the text keeps {one['text_share']:.0%} there")
+    if (one.get("start_percent", 0.0), one.get("end_percent", 1.0)) != (0.0, 1.0):
+        settings.append(f"from {one['start_percent']:.0%} to {one['end_percent']:.0%} of the sampling")
+    if one.get("weighted"):
+        settings.append("weighted by layer or over the sampling")
+    if settings:
+        yield "; ".join(settings)
+    if "adapter" in one:
+        adapter = one["adapter"]
+        yield f"adapter {adapter['file'] or 'of no file'} ({adapter['kind']}, {adapter['base']}), {one['tokens']} tokens"
+        yield from (_reference(reference) for reference in one["references"])
+
+
+def _reference(reference: Facts) -> str:
+    kept, source = reference["kept_share"], reference["source"]
+    said: list[str] = [] if source is None else [HIDDEN.get(source, str(source))]
+    said += [] if kept is None else [f"{kept:.0%} of its patches were seen"]
+    said += [] if reference["weight"] == 1.0 else [f"weight {reference['weight']:g}"]
+    said += ["to move away from"] if reference["against"] else []
+    return f"reference: {'; '.join(said) or 'nothing more is known of it'}"
+
+
+def _texts(told: Sequence[Told]) -> Iterator[str]:
+    for one in told:
+        yield f"{one['title']}: {' / '.join(written(one)) or '(empty)'}"
+
+
+def _settings(told: Sequence[Told]) -> Iterator[str]:
+    """A line for each node, without what is linked."""
+    for one in told:
+        shown = [f"{name} {value}" for name, value in one["values"].items() if isinstance(value, int | float | str)]
+        if shown:
+            yield f"{one['title']}: {', '.join(shown)}"
+
+
+def _shares(region: Sequence[float]) -> str:
+    return ", ".join(f"{share:.0%}" for share in region)

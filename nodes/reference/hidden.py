@@ -1,0 +1,148 @@
+"""What of a reference is hidden, and who said so: a person, a model that is connected, or this pack."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from ...pfv_core.ad.opacity import SEEN_ABOVE
+from ...pfv_core.choices import parse_choice
+from ...pfv_core.found.product import find_product
+from ...pfv_core.found.unsure import NothingFoundError, UnsureError
+from ..convert import SELECTED_ABOVE, mask_to_core, selected_mask, within_range
+from ..host.prompt_facts import Source
+
+LISTED = 4  # references that the line below a node names one by one
+WORDS = {
+    Source.PAINTED: "painted",
+    Source.FOUND: "found by the model that is connected",
+    Source.STANDS_OUT: "what stands out",
+    Source.NOTHING: "nothing",
+}
+
+
+class Hide(str, Enum):
+    """AUTOMATIC: what is painted, else what was found, else what stands out. NOTHING: nothing, whatever is painted."""
+
+    AUTOMATIC = "automatic"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What is hidden of each image of a batch.
+
+    Attributes:
+        mask: (B, H, W) bool, True = hidden.
+        sources: who said so.
+        sure: how sure this pack is where something stands out, 0..1; None elsewhere.
+        why: what there is to say beside it, for the person who looks at the node.
+    """
+
+    mask: Tensor
+    sources: tuple[Source, ...]
+    sure: tuple[float | None, ...]
+    why: str = ""
+
+    def line(self, kept_shares: tuple[float, ...]) -> str:
+        """What was hidden, by whom, and what is left, in one line."""
+        if len(self.sources) > LISTED:
+            counts = ", ".join(f"{count} {WORDS[source]}" for source, count in Counter(self.sources).items())
+            kept = f"kept {min(kept_shares):.0%} to {max(kept_shares):.0%}"
+            return f"hidden in {len(self.sources)} references: {counts}; {kept}{self.why}"
+        said = (
+            f"{WORDS[source]}{'' if sure is None else f', sure to {sure:.2f}'}, kept {share:.0%}"
+            for source, sure, share in zip(self.sources, self.sure, kept_shares, strict=True)
+        )
+        return f"hidden: {'; '.join(said)}{self.why}"
+
+
+def asks_for_found(hide: Hide | str, mask: Tensor | None) -> bool:
+    """Whether somebody has to look for what is not painted."""
+    if parse_choice(Hide, hide, "hide") is Hide.NOTHING:
+        return False
+    selected = None if mask is None else _selected(mask)
+    return selected is None or not bool(selected.flatten(1).any(1).all())
+
+
+def hidden_of(image: Tensor, hide: Hide | str, mask: Tensor | None, found: Tensor | None) -> Hidden:
+    """What is hidden of each image: what is painted, where nothing is painted what was found, else what stands out.
+
+    Args:
+        image: (B, 3, H, W).
+        hide: AUTOMATIC, or NOTHING.
+        mask: ComfyUI's, 1 = painted. An empty one, as that of a file without alpha is, paints nothing.
+        found: ComfyUI's, 1 = the thing; None = nobody was asked.
+
+    Raises:
+        ValueError: a mask that does not fit the image or selects all of it, a `found` that found nothing, or a picture in which
+            this pack is not sure what stands out.
+    """
+    count, size = image.shape[0], image.shape[2:]
+    painted = torch.zeros(count, *size, dtype=torch.bool)
+    if mask is not None and bool(_selected(mask).any()):
+        painted = selected_mask(mask, image, "mask", empty=True).expand(count, -1, -1)
+    if parse_choice(Hide, hide, "hide") is Hide.NOTHING:
+        why = ", as asked; what is painted is not used" if bool(painted.any()) else ", as asked"
+        return Hidden(torch.zeros_like(painted), (Source.NOTHING,) * count, (None,) * count, why)
+    every = bool(painted.flatten(1).any(1).all())
+    given = None if found is None or every else _found(found, image)
+    parts = [_of_one(image[i], painted[i], None if given is None else given[i], i) for i in range(count)]
+    masks, sources, sure = zip(*parts, strict=True)
+    nothing = ", because nothing stands out" if Source.NOTHING in sources else ""
+    return Hidden(torch.stack(masks), sources, sure, nothing)
+
+
+def _of_one(image: Tensor, painted: Tensor, found: Tensor | None, index: int) -> tuple[Tensor, Source, float | None]:
+    """(3, H, W) and its masks (H, W) -> mask, who said so, how sure it is."""
+    if bool(painted.any()):
+        return painted, Source.PAINTED, None
+    if found is None:
+        return _stands_out(image, index)
+    if not bool(found.any()):
+        raise ValueError(_NOT_FOUND.format(index))
+    return found, Source.FOUND, None
+
+
+def _stands_out(image: Tensor, index: int) -> tuple[Tensor, Source, float | None]:
+    """Its soft edge and its glass are hidden with it: they are the product's colours too."""
+    try:
+        product = find_product(within_range(image, f"reference {index}"))
+    except NothingFoundError:
+        return torch.zeros(image.shape[1:], dtype=torch.bool), Source.NOTHING, None
+    except UnsureError as error:
+        raise ValueError(f"reference {index}: {error}. If nothing is to be hidden, set hide to nothing") from error
+    if product.touches:
+        raise ValueError(
+            f"reference {index}: what stands out touches the {' and the '.join(product.touches)} of the picture and may be a "
+            "part of its ground: paint over what is to be hidden, or connect what a model finds. If nothing is to be hidden, set "
+            "hide to nothing"
+        )
+    return product.opacity > SEEN_ABOVE, Source.STANDS_OUT, product.sure
+
+
+def _found(found: Tensor, image: Tensor) -> Tensor:
+    """A MASK of what a model found -> (B, H, W) bool."""
+    if found.numel() == 0:
+        raise ValueError(_NOT_FOUND.format(0))
+    found, count = mask_to_core(found, "found"), image.shape[0]
+    if found.shape[0] not in (1, count):
+        raise ValueError(
+            f"found holds {found.shape[0]} masks for {count} references: switch individual_masks of SAM3 Detect off, so that it "
+            "gives one mask for each picture"
+        )
+    return selected_mask(found, image, "found", empty=True).expand(count, -1, -1)
+
+
+def _selected(mask: Tensor) -> Tensor:
+    return mask_to_core(mask, "mask") > SELECTED_ABOVE
+
+
+_NOT_FOUND = (
+    "found {0} selects nothing: nothing was found under that name in the reference. Give the model another name, paint over what "
+    "is to be hidden, disconnect found so that what stands out is hidden, or set hide to nothing"
+)

@@ -1,0 +1,161 @@
+"""find_product: what stands out from the ground that the border shows, with a soft edge, or a refusal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
+from pfv_mepa.pfv_core.found.product import borders_touched, find_product
+from pfv_mepa.pfv_core.found.unsure import NothingFoundError, UnsureError
+
+from .found_pictures import BLUE, RED, agreement, ellipse, over, plain
+from .weights import seeded
+
+SIZE = (150, 200)
+
+
+def one(centre=(0.5, 0.5), radii=(0.3, 0.15), size=SIZE):
+    return ellipse(size, centre, radii)
+
+
+def test_a_thing_on_plain_ground_is_found_with_its_soft_edge():
+    truth = one()
+    found = find_product(over(plain(*SIZE), truth, RED))
+    assert (found.opacity - truth).abs().max() <= 0.04  # what is nearer than this to 0 or 1 is taken for noise
+    assert bool((found.opacity[truth == 1] == 1).all())
+    assert bool((found.opacity[truth == 0] == 0).all())
+    assert (found.parts, found.touches) == (1, ())
+    assert found.sure > 0.98
+
+
+@pytest.mark.parametrize("ground", ["gradient", "vignette", "noise", "bands", "stripes"])
+def test_grounds_that_are_not_plain(ground):
+    height, width = SIZE
+    down, across = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
+    white = plain(*SIZE)
+    grounds = {
+        "gradient": white * (0.8 - 0.2 * down),
+        "vignette": white * (1 - 0.25 * (down**2 + across**2)),
+        "noise": (white - 0.1 + 0.02 * torch.randn(3, *SIZE, generator=seeded(0))),
+        "bands": white * torch.where(torch.sin(14 * down) > 0, 1.0, 0.7),
+        "stripes": white * torch.where(torch.sin(14 * across) > 0, 1.0, 0.7),
+    }
+    truth = one()
+    found = find_product(over(grounds[ground], truth, RED))
+    assert agreement(found.opacity, truth) > 0.97
+    assert (found.parts, found.touches) == (1, ())
+
+
+def test_a_wall_above_a_table_is_ground_and_the_product_between_them_is_not():
+    ground = plain(*SIZE, (0.4, 0.6, 0.8))
+    ground[:, 100:] = torch.tensor((0.5, 0.35, 0.2)).view(3, 1, 1)
+    truth = one((0.6, 0.5), (0.3, 0.15))
+    assert agreement(find_product(over(ground, truth, BLUE)).opacity, truth) > 0.97
+
+
+def test_a_soft_shadow_is_ground():
+    truth = one((0.5, 0.5), (0.3, 0.15), (300, 400))
+    shaded = add_contact_shadow(plain(300, 400)[None], truth[None] > 0.5, 0.5, 20)[0]
+    found = find_product(over(shaded, truth, RED))
+    assert agreement(found.opacity, truth) > 0.97
+    beside = ellipse((300, 400), (0.5, 0.5), (0.33, 0.17)) == 0
+    assert not found.opacity[beside & (shaded[0] < 0.9)].any()
+
+
+def test_a_handle_and_its_hole():
+    truth = one((0.5, 0.5), (0.3, 0.25)) * (1 - one((0.5, 0.5), (0.18, 0.15)))
+    found = find_product(over(plain(*SIZE), truth, RED))
+    assert agreement(found.opacity, truth) > 0.97
+    assert found.opacity[75, 100] == 0
+
+
+def test_a_label_of_the_grounds_colour_belongs_to_the_product():
+    thing = over(plain(*SIZE), one(), RED)
+    thing[:, 75:85, 90:110] = torch.tensor((0.80, 0.80, 0.80)).view(3, 1, 1)
+    assert bool((find_product(thing).opacity[76:84, 91:109] == 1).all())
+
+
+def test_glass_of_little_contrast_is_found():
+    found = find_product(over(plain(*SIZE), 0.25 * one(), (0.1, 0.5, 0.4)))
+    assert agreement(found.opacity, one()) > 0.97
+
+
+def test_a_large_photo_has_the_edge_of_its_own_size():
+    truth = ellipse((900, 1200), (0.5, 0.5), (0.3, 0.15))
+    found = find_product(over(plain(900, 1200), truth, RED))
+    assert (found.opacity - truth).abs().max() < 0.05
+
+
+def test_the_same_photo_has_the_same_mask():
+    picture = over(plain(*SIZE), one(), RED) + 0.01 * torch.randn(3, *SIZE, generator=seeded(1))
+    assert torch.equal(find_product(picture.clamp(0, 1)).opacity, find_product(picture.clamp(0, 1)).opacity)
+
+
+def test_parts_are_counted():
+    two = over(over(plain(*SIZE), one((0.5, 0.25)), RED), one((0.5, 0.75)), BLUE)
+    found = find_product(two)
+    assert found.parts == 2
+    assert agreement(found.opacity, one((0.5, 0.25)) + one((0.5, 0.75))) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("centre", "radii", "touches"),
+    [
+        ((0.8, 0.5), (0.3, 0.2), ("bottom",)),
+        ((0.5, 0.1), (0.3, 0.2), ("left",)),
+        ((0.5, 0.5), (0.8, 0.15), ("top", "bottom")),
+    ],
+)
+def test_a_product_at_the_border_is_found_and_it_is_said_where_it_touches(centre, radii, touches):
+    found = find_product(over(plain(*SIZE), one(centre, radii), RED))
+    assert found.touches == touches
+    assert agreement(found.opacity, one(centre, radii)) > 0.95
+
+
+def test_borders_touched_by_a_speck_are_not():
+    mask = torch.zeros(100, 200, dtype=torch.bool)
+    mask[50:90, 50:150] = True
+    mask[99, 100:104] = True
+    assert borders_touched(mask.numpy()) == ()
+    mask[99, 100:105] = True
+    assert borders_touched(mask.numpy()) == ("bottom",)
+    mask[20:40, 0] = True
+    assert borders_touched(mask.numpy()) == ("bottom", "left")
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        torch.zeros(3, 60, 80),
+        plain(60, 80, RED),
+        over(plain(60, 80, (1.0, 1.0, 1.0)), one(size=(60, 80)), (0.98, 0.98, 0.98)),
+        over(plain(*SIZE), one(radii=(0.02, 0.02)), RED),
+    ],
+    ids=["black", "all product", "white on white", "a speck"],
+)
+def test_pictures_in_which_nothing_stands_out(picture):
+    with pytest.raises(NothingFoundError, match="nothing stands out from the ground"):
+        find_product(picture)
+
+
+def test_noise_is_no_product():
+    with pytest.raises(UnsureError, match=r"sure to 0\.\d\d, expected 0\.\d+ or more\. Paint the product"):
+        find_product(torch.rand(3, 100, 100, generator=seeded(0)))
+    blots = F.interpolate(torch.rand(1, 3, 10, 10, generator=seeded(0)), size=100)[0]
+    with pytest.raises((UnsureError, NothingFoundError)):
+        find_product(blots)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "said"), [(1, 1, "1x1"), (8, 5000, "5000x8"), (5000, 8, "8x5000"), (15, 40, "40x15")]
+)
+def test_pictures_that_are_too_small_or_too_narrow(height, width, said):
+    with pytest.raises(UnsureError, match=rf"the picture is {said} pixels \(width x height\), too small or too narrow"):
+        find_product(plain(height, width))
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"image is \(1, 20, 20\), expected \(3, height, width\)"):
+        find_product(torch.zeros(1, 20, 20))
