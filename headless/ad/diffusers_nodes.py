@@ -27,8 +27,8 @@ from pfv_core.attention.control import PromptControl
 from pfv_core.found.depth import plain_depth, standing_depth
 from pfv_core.found.line import find_ground_line
 from pfv_core.found.preview import cut_out_preview
-from pfv_core.found.product import find_product
-from pfv_core.found.unsure import NothingFoundError
+from pfv_core.found.product import Found, find_product
+from pfv_core.found.unsure import NothingFoundError, UnsureError
 from pfv_core.reference.fit import fit_geometry
 from pfv_core.reference.patch_mask import PatchMask, rebinarize
 from pfv_core.reference.preview import patch_grid_preview
@@ -219,11 +219,12 @@ def cut_out(
     if mask is not None and bool((mask > SELECTED_ABOVE).any()):
         opacity, said = opacity_of(mask, mask_selects), "painted"
     else:
-        found = find_product(photo[0])
+        found = _found(photo[0], "the product photo")
         if (found.parts > 1 and not several_parts) or (found.touches and not cut_off):
+            cut = f", cut off at the {' and the '.join(found.touches)}" if found.touches else ""
             raise ValueError(
-                f"the photo shows {found.parts} separate things, cut off at {list(found.touches)}: expected one, and all of "
-                "it. Take another photo, name a mask, or allow it"
+                f"the product photo shows {found.parts} separate thing(s){cut}: expected one, and all of it. Take another photo, "
+                "or paint the product"
             )
         opacity, said = found.opacity[None], f"found on its ground, sure to {found.sure:.2f}"
     share = float((opacity > SEEN_ABOVE).float().mean())
@@ -237,10 +238,22 @@ def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tens
     if mask is not None and bool((mask > SELECTED_ABOVE).any()):
         return mask, "painted"
     try:
-        found = find_product(reference[0])
+        found = _found(reference[0], "the reference")
     except NothingFoundError:
         return torch.zeros_like(reference[:, 0]), "nothing, because nothing stands out"
-    return found.opacity[None], f"what stands out, sure to {found.sure:.2f}"
+    if found.touches:
+        raise ValueError(
+            f"the reference: what stands out touches the {' and the '.join(found.touches)} and may be a part of its ground: "
+            "paint over what is to be hidden, or hide nothing"
+        )
+    return (found.opacity[None] > SEEN_ABOVE).float(), f"what stands out, sure to {found.sure:.2f}"
+
+
+def _found(image: Tensor, name: str) -> Found:
+    try:
+        return find_product(image)
+    except UnsureError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def ground(

@@ -95,6 +95,8 @@ def plan_workflow(plan: Plan, options: argparse.Namespace) -> Prompt:
         _set_format(the_node(prompt, "PFVAdCanvas"), options)
         if options.find is not None:
             set_inputs(the_node(prompt, "CLIPTextEncode", FIND), text=options.find)
+    if options.whole_reference:
+        set_inputs(the_node(prompt, "PFVReference"), hide="nothing")
     sampler = the_node(prompt, "KSampler")
     if options.steps is not None:
         set_inputs(sampler, steps=options.steps)

@@ -66,11 +66,11 @@ def changed_share(ad: Path, other: Path) -> float:
 
 def with_options(message: str) -> str:
     """A node's message, and which options of this command do what it asks for."""
-    if "paint" not in message:
+    if "paint" not in message and "ground_line" not in message:
         return message
     return (
-        f"{message}\nHere a picture that is white where it counts does that: --product-mask, --reference-mask; or one with "
-        "transparency. --ground says where the ground begins"
+        f"{message}\nHere --product-mask and --reference-mask name what is painted: a picture that is white there; "
+        "--whole-reference hides nothing, and --ground 0.66 says where the ground begins"
     )
 
 

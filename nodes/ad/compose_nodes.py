@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pfv_core.ad.depth import DepthFill, compose_depth
-from ...pfv_core.ad.depth_fit import DepthFit, fit_depth, visible_at
+from ...pfv_core.ad.depth_fit import DepthFit, check_shape, fit_depth, visible_at
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.region.preview import small_picture
 from ..convert import NO_MASK_SIZE, Selects, depth_to_core, image_from_core, mask_to_core, visible_mask, within_range
@@ -76,10 +76,12 @@ class PFVDepthCompose(io.ComfyNode):
         """Bring both to the frame, and compose."""
         way = parse_choice(DepthFit, fit, "fit")
         foreground = within_range(depth_to_core(foreground_depth, "foreground_depth"), "foreground_depth")
+        own_size = foreground.shape[2], foreground.shape[3]
         if way is not DepthFit.SAME_SIZE:
             height, width = mask_to_core(product_mask, "product_mask").shape[1:]
             foreground, _ = fit_depth(foreground, _all_of(foreground), (height, width), way)
         product = product_mask_to_core(product_mask, product_mask_selects, foreground, "product_mask")
+        check_shape(own_size, (product.shape[1], product.shape[2]))
         given = depth_to_core(reference_depth, "reference_depth")
         visible = _visible(hidden_mask, given, way)
         given = within_range(given.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")

@@ -12,9 +12,19 @@ from torch import Tensor
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.found.cut import without_dust
-from ...pfv_core.found.product import borders_touched, find_product
+from ...pfv_core.found.product import find_product
+from ...pfv_core.found.sides import borders_touched
 from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ..convert import NO_MASK_SIZE, PAINT_STEP, Selects, mask_like, mask_to_core, product_opacity, within_range
+from ..convert import (
+    NO_MASK_SIZE,
+    PAINT_STEP,
+    SELECTED_ABOVE,
+    Selects,
+    mask_like,
+    mask_to_core,
+    product_opacity,
+    within_range,
+)
 
 HAZE = 0.1  # opacity of a found mask below which there is nothing; as far below 1 it is opaque
 DUST = 0.01  # of the largest part
@@ -154,6 +164,12 @@ def _given(opacity: Tensor, index: int) -> CutOut:
     seen = opacity > SEEN_ABOVE
     if not bool(seen.any()):
         raise ValueError(_NOT_FOUND.format(index))
+    highest = float(opacity.max())
+    if highest <= SELECTED_ABOVE:
+        raise ValueError(
+            f"found {index} is {highest:.2f} at most, expected more than {SELECTED_ABOVE:g} somewhere: the model is sure of "
+            "nothing in the photo, and half-sure is not half transparent. Paint the product, or disconnect found"
+        )
     if bool(seen.all()):
         raise ValueError(f"found {index} selects the whole photo: paint the product, or disconnect found")
     kept, parts = without_dust(seen.numpy(), DUST)

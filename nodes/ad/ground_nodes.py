@@ -14,6 +14,7 @@ from ...pfv_core.choices import parse_choice
 from ...pfv_core.found.depth import hangs, plain_depth, standing_depth
 from ...pfv_core.found.line import find_ground_line
 from ...pfv_core.found.preview import ground_preview
+from ...pfv_core.found.unsure import UnsureError
 from ...pfv_core.region.preview import small_picture
 from ..convert import (
     NO_MASK_SIZE,
@@ -82,7 +83,11 @@ class PFVGround(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Float.Output("line", display_name="line", tooltip="Share of the height, from the top."),
+                io.Float.Output(
+                    "line",
+                    display_name="line",
+                    tooltip="Share of the height, from the top. 0: all is ground. 1: there is none.",
+                ),
                 io.Image.Output(
                     "depth_of_picture", display_name="depth", tooltip="Near is bright. For PFV Depth Compose."
                 ),
@@ -109,6 +114,7 @@ class PFVGround(io.ComfyNode):
         plain = plain_depth((height, width), line).expand(image.shape[0], 3, -1, -1)
         made = plain if given is None else given
         whose = "plain, by geometry" if given is None else "as connected"
+        whose += _if_dark_below(made, line) if given is not None else ""
         said = f"ground from {line:.0%} of the height, {'as set' if sure is None else f'found, sure to {sure:.2f}'}"
         # What is hidden may be anything, NaN included.
         preview = ground_preview(image[:1].nan_to_num(0.5).clamp(0, 1), line, made[:1])
@@ -200,6 +206,17 @@ class PFVProductDepth(io.ComfyNode):
 _HANGS = "its foot is above the ground line, so it hangs before the wall: place it lower, or set the line higher"
 
 
+def _if_dark_below(depth: Tensor, line: float) -> str:
+    """What there is to say of a depth whose ground is farther than what lies above it; nothing where it nears."""
+    edge = min(max(round(line * depth.shape[2]), 1), depth.shape[2] - 1)
+    above, below = (float(part.mean()) for part in (depth[:, :, :edge], depth[:, :, edge:]))
+    return (
+        ""
+        if below > above
+        else f", but no brighter below the line ({below:.2f}) than above it ({above:.2f}): near must be bright"
+    )
+
+
 def _line(image: Tensor, ground_line: str, at: float, hidden_mask: Tensor | None) -> tuple[float, float | None]:
     """The line, and how sure it is; None where it is the user's."""
     if parse_choice(GroundLineFrom, ground_line, "ground_line") is GroundLineFrom.AT:
@@ -215,7 +232,10 @@ def _line(image: Tensor, ground_line: str, at: float, hidden_mask: Tensor | None
         hidden_mask = None  # ComfyUI's mask of a file without alpha
     visible = visible_mask(hidden_mask, image, "hidden_mask", empty=True)[0]
     looked_at = image[0].masked_fill(~visible, 0.5)
-    found = find_ground_line(within_range(looked_at, "the visible picture"), visible)
+    try:
+        found = find_ground_line(within_range(looked_at, "the visible picture"), visible)
+    except UnsureError as error:
+        raise ValueError(f"picture: {error}") from error
     return found.share, found.sure
 
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...pfv_core.attention.control import PromptControl
-from ..convert import region_of
+from ..convert import mask_to_core, region_of
 from ..host.cross_attention import apply_prompt
 from ..host.regional_prompt import RegionalPrompt
 from ..host.schedule import Window
@@ -67,6 +67,10 @@ class MEPAApplyText(io.ComfyNode):
         cls, model: Any, text: list[Any], region: Tensor, strength: float, start_percent: float, end_percent: float
     ) -> io.NodeOutput:
         """Patch a clone of the model."""
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength is {strength:g}, expected 0 (the main text alone) to 1 (this text alone)")
+        if not bool(mask_to_core(region, "region").any()):
+            raise ValueError("region selects nothing, so the text would do nothing: paint where it shall rule")
         rules = region_of(region, "region")
         control = PromptControl(strength, 1.0 - strength)
         prompt = RegionalPrompt(TextPrompt.of(text), control, rules, Window(start_percent, end_percent))

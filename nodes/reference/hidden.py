@@ -13,7 +13,7 @@ from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.found.product import find_product
 from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ..convert import SELECTED_ABOVE, mask_to_core, selected_mask, within_range
+from ..convert import PAINT_STEP, SELECTED_ABOVE, mask_to_core, selected_mask, within_range
 from ..host.prompt_facts import Source
 
 LISTED = 4  # references that the line below a node names one by one
@@ -84,6 +84,8 @@ def hidden_of(image: Tensor, hide: Hide | str, mask: Tensor | None, found: Tenso
     """
     count, size = image.shape[0], image.shape[2:]
     painted = torch.zeros(count, *size, dtype=torch.bool)
+    if mask is not None:
+        _check_strong_enough(mask)
     if mask is not None and bool(_selected(mask).any()):
         painted = selected_mask(mask, image, "mask", empty=True).expand(count, -1, -1)
     if parse_choice(Hide, hide, "hide") is Hide.NOTHING:
@@ -136,6 +138,16 @@ def _found(found: Tensor, image: Tensor) -> Tensor:
             "gives one mask for each picture"
         )
     return selected_mask(found, image, "found", empty=True).expand(count, -1, -1)
+
+
+def _check_strong_enough(mask: Tensor) -> None:
+    """Paint that selects nothing is somebody's all the same: ValueError, never passed over."""
+    for index, highest in enumerate(mask_to_core(mask, "mask").flatten(1).amax(1).tolist()):
+        if PAINT_STEP < highest <= SELECTED_ABOVE:
+            raise ValueError(
+                f"mask {index} spans 0..{highest:g}, and what is above {SELECTED_ABOVE:g} counts as painted, so nothing does: "
+                "paint with full opacity, or clear the mask"
+            )
 
 
 def _selected(mask: Tensor) -> Tensor:

@@ -67,6 +67,22 @@ def even_cut(size: Size, shape: Size) -> tuple[slice, slice]:
     return slice(top, top + kept[0]), slice(left, left + kept[1])
 
 
+def check_shape(depth: Size, frame: Size) -> None:
+    """Refuse a product's depth of another shape than the frame's: it is of a photo in which the product is not placed yet.
+
+    Args:
+        depth, frame: height and width, pixels.
+
+    Raises:
+        ValueError: the shapes differ by more than 5 %.
+    """
+    if not 1 / SAME_SHAPE <= (depth[1] * frame[0]) / (depth[0] * frame[1]) <= SAME_SHAPE:
+        raise ValueError(
+            f"foreground_depth is {depth[1]}x{depth[0]}, product_mask {frame[1]}x{frame[0]} (width x height), which are other "
+            "shapes: place the product's depth first, with PFV Ad Canvas Place"
+        )
+
+
 def visible_at(visible_mask: Tensor, size: Size) -> Tensor:
     """The mask of a picture at the size of its depth map.
 

@@ -25,6 +25,7 @@ from .ground import (
     shrunk,
     to_lab,
 )
+from .sides import borders_touched, is_without_ground, sides_touched, strange_stretches
 from .unsure import NothingFoundError, UnsureError
 
 WORKING_SIDE = 192  # pixels of the longest side at which the product is looked for
@@ -48,7 +49,6 @@ MOST_BESIDE = 0.25
 """Of the product's pixels: as much may be faint beside it. A white bottle on white, of which the label alone stands out, has five
 times its pixels beside it; a podium half of them; a scene of the demo 0.01 in the middle and less than 0.12 in 95 of 100."""
 PANEL_FILL, PANEL_SHARE = 0.985, 0.4  # of its box, and of the picture: a picture on a page
-TOUCHES_FROM = 0.02  # share of a side: less is a speck
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Found:
 
     Attributes:
         opacity: (H, W) float32, 0..1, 1 = product.
-        sure: 0..1: the least agreement (intersection over union) with what is found in other ways, see OTHER_WAYS.
+        sure: 0..1: the least agreement (intersection over union) with what is found in other ways, see OTHER_WAYS;
+            squared for a product that touches a border.
         parts: separate things that it consists of.
         touches: names of the borders that it touches, of "top", "bottom", "left", "right".
     """
@@ -105,12 +106,6 @@ def find_product(image: Tensor) -> Found:
     return Found(opacity, sure, parts, touches)
 
 
-def borders_touched(mask: Bools) -> tuple[str, ...]:
-    """The sides of a picture at which a mask (H, W), True = product, lies along more than TOUCHES_FROM of their length."""
-    lines = {"top": mask[0], "bottom": mask[-1], "left": mask[:, 0], "right": mask[:, -1]}
-    return tuple(side for side, line in lines.items() if line.mean() > TOUCHES_FROM)
-
-
 def _check_alone(lab: Floats, mask: Bools, touches: tuple[str, ...]) -> None:
     """Raises UnsureError where what was found may be a part of the product only, or the product a part of it."""
     beside = _fainter_beside(lab, mask, _without(*touches))
@@ -140,26 +135,33 @@ def _fainter_beside(lab: Floats, mask: Bools, sides: tuple[str, ...]) -> float:
 def _agreed(lab: Floats) -> tuple[Bools, float, tuple[str, ...]]:
     """The product, how sure that is, and which borders it touches.
 
-    All of the border is taken for ground first. Where that gives nothing sure, or a product that comes near the border, sides
-    are left out that it may touch; a single thing must then be found.
+    All of the border is ground, but for the sides at which something is cut off. If the product reaches one of these, it is
+    taken with it, and doubted twice: a band of the wall that the other sides do not show looks the same.
     """
-    costs = edge_costs(lab)
+    costs, stretches = edge_costs(lab), strange_stretches(lab)
     mask, sure = _reading(lab, costs, SIDES)
-    margin = int(border((lab.shape[0], lab.shape[1]), ("top",))[:, 0].sum())
-    if sure >= SURE_FROM and not borders_touched(mask[margin:-margin, margin:-margin]):
-        return mask, sure, ()
-    touches = tuple(side for side in SIDES if side in borders_touched(_outlined(lab, costs, _without(side))))
-    if len(touches) == len(SIDES):
-        return mask, 0.0, touches  # no side looks like the others: there is no ground
+    touches = sides_touched(stretches)
+    if is_without_ground(stretches) or len(touches) == len(SIDES):
+        return mask, 0.0, touches
     if touches:
         cut_off, sure_of_that = _reading(lab, costs, _without(*touches))
-        if without_dust(cut_off, DUST)[1] == 1 and sure_of_that > sure:
-            return cut_off, sure_of_that, touches
+        reached = borders_touched(_parts_that_meet(cut_off, mask))
+        if any(side in reached for side in touches):
+            return cut_off, sure_of_that**2, reached
     if mask.mean() < LEAST_SHARE:
         raise NothingFoundError(
             "nothing stands out from the ground that the picture's border shows: paint the product, or connect what a model finds"
         )
     return mask, sure, ()
+
+
+def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
+    """The parts of a mask that meet another one; all of it where that is empty."""
+    places, count = ndimage.label(mask)
+    meets = np.zeros(count + 1, bool)
+    meets[np.unique(places[other & mask])] = True
+    meets[0] = False
+    return meets[places] if meets.any() else mask
 
 
 def _reading(lab: Floats, costs: tuple[Floats, Floats], sides: tuple[str, ...]) -> tuple[Bools, float]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
-from pfv_mepa.pfv_core.found.product import borders_touched, find_product
+from pfv_mepa.pfv_core.found.product import find_product
 from pfv_mepa.pfv_core.found.unsure import NothingFoundError, UnsureError
 
 from .found_pictures import BLUE, RED, agreement, ellipse, over, plain
@@ -105,7 +105,6 @@ def test_parts_are_counted():
     [
         ((0.8, 0.5), (0.3, 0.2), ("bottom",)),
         ((0.5, 0.1), (0.3, 0.2), ("left",)),
-        ((0.5, 0.5), (0.8, 0.15), ("top", "bottom")),
     ],
 )
 def test_a_product_at_the_border_is_found_and_it_is_said_where_it_touches(centre, radii, touches):
@@ -114,15 +113,26 @@ def test_a_product_at_the_border_is_found_and_it_is_said_where_it_touches(centre
     assert agreement(found.opacity, one(centre, radii)) > 0.95
 
 
-def test_borders_touched_by_a_speck_are_not():
-    mask = torch.zeros(100, 200, dtype=torch.bool)
-    mask[50:90, 50:150] = True
-    mask[99, 100:104] = True
-    assert borders_touched(mask.numpy()) == ()
-    mask[99, 100:105] = True
-    assert borders_touched(mask.numpy()) == ("bottom",)
-    mask[20:40, 0] = True
-    assert borders_touched(mask.numpy()) == ("bottom", "left")
+@pytest.mark.parametrize(("centre", "radii"), [((0.5, 0.5), (0.8, 0.15)), ((0.9, 0.1), (0.5, 0.3))])
+def test_a_thing_that_reaches_two_borders_is_refused(centre, radii):
+    """Each of the two borders explains the other, so it might be ground."""
+    with pytest.raises((UnsureError, NothingFoundError)):
+        find_product(over(plain(*SIZE), one(centre, radii), RED))
+
+
+def test_what_is_cut_off_is_taken_as_a_whole_though_its_upper_part_alone_stands_out():
+    """The border at its foot is not taken for ground: colours that come again there would eat the product from below."""
+    truth = one((0.8, 0.5), (0.5, 0.12), (300, 300))
+    found = find_product(over(plain(300, 300), truth, RED))
+    assert found.touches == ("bottom",)
+    assert agreement(found.opacity, truth) > 0.98
+
+
+def test_a_thing_at_the_border_that_is_not_the_products_is_left_out():
+    beside = one((0.9, 0.1), (0.3, 0.08))
+    found = find_product(over(over(plain(*SIZE), one(), RED), beside, BLUE))
+    assert found.touches == ()
+    assert agreement(found.opacity, one()) > 0.97
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,12 @@ def test_sdxls_files_go_into_the_workflow(host):
     assert (pair["adapter_name"], pair["encoder_name"]) == (FILES.adapter, FILES.clip_vision)
 
 
+def test_a_reference_may_be_taken_whole(no_host):
+    assert the_node(plan_workflow(plan_ad(options()), options()), "PFVReference")["inputs"]["hide"] == "automatic"
+    given = options("--whole-reference")
+    assert the_node(plan_workflow(plan_ad(given), given), "PFVReference")["inputs"]["hide"] == "nothing"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

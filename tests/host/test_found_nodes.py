@@ -227,7 +227,7 @@ class TestGround:
         assert line == pytest.approx(0.6)
         assert torch.equal(depth, given)
         assert report["depth"] == "connected"
-        assert said.endswith("; depth as connected")
+        assert "; depth as connected" in said
         assert ground(depth=given[..., :1])[1].shape == (1, 30, 40, 3)
 
     def test_what_is_hidden_is_not_looked_at(self):
@@ -335,3 +335,17 @@ def test_a_chain_of_the_three_fits():
     standing, _ = outputs(PFVProductDepth, product_mask=mask, product_mask_selects="product", line=line)
     foot = standing[0, 89, 80]
     assert torch.equal(foot, depth[0, 89, 80])
+
+
+def test_a_model_that_is_half_sure_has_found_nothing_half_transparent():
+    with pytest.raises(ValueError, match=r"found 0 is 0\.40 at most, expected more than 0\.5 somewhere"):
+        cut_out(found=0.4 * SOLID)
+
+
+@pytest.mark.parametrize("near", ["bright", "dark"])
+def test_a_depth_that_does_not_near_downwards_is_said(near):
+    depth = plain_depth(SIZE, 0.5)[None, :, :, None].expand(-1, -1, -1, 3)
+    depth = depth if near == "bright" else 1 - depth
+    with torch.inference_mode():
+        made = PFVGround.execute(photo(), "at", 0.5, depth=depth)
+    assert ("near must be bright" in made.ui["pfv_line"][0]) == (near == "dark")

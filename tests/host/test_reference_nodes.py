@@ -52,7 +52,7 @@ def stands_out(monkeypatch):
             asked.append(image)
             if isinstance(answer, Exception):
                 raise answer
-            return SimpleNamespace(opacity=answer, sure=0.93)
+            return SimpleNamespace(opacity=answer, sure=0.93, touches=())
 
         monkeypatch.setattr(hidden, "find_product", find)
         return asked
@@ -108,7 +108,7 @@ def test_painted_wins_and_says_so(node, stands_out):
 
 
 @pytest.mark.parametrize(
-    "mask", [None, torch.zeros(1, 64, 64), torch.zeros(1, 240, 320), torch.full((1, 240, 320), 0.5)]
+    "mask", [None, torch.zeros(1, 64, 64), torch.zeros(1, 240, 320), torch.full((1, 240, 320), 1 / 255)]
 )
 def test_where_nothing_is_painted_what_was_found_is_hidden(node, stands_out, mask):
     """Above 0.5: a model's mask is soft, and 0 nowhere."""
@@ -319,3 +319,18 @@ def test_in_the_hosts_queue_nothing_upstream_of_found_runs_where_something_is_pa
     with queue_for(tiny_model_of("vega")) as queue:
         assert queue.run(prompt) is not None, queue.events("execution_error")
     assert sorted(MaskOf.runs) == runs
+
+
+@pytest.mark.parametrize("highest", [0.3, 0.5])
+def test_faint_paint_is_refused_and_never_passed_over(node, highest):
+    faint = torch.zeros(1, 240, 320)
+    faint[:, 100:150, 30:90] = highest
+    with pytest.raises(ValueError, match=rf"mask 0 spans 0\.\.{highest:g}, and what is above 0\.5 counts as painted"):
+        node(scene(), mask=faint)
+
+
+def test_what_stands_out_at_the_border_may_be_ground(node, monkeypatch):
+    found = SimpleNamespace(opacity=box() > 0, sure=0.99, touches=("left",))
+    monkeypatch.setattr(hidden, "find_product", lambda image: found)
+    with pytest.raises(ValueError, match="reference 0: what stands out touches the left of the picture"):
+        node(scene())
