@@ -98,6 +98,9 @@ def test_a_plain_depth_by_hand():
     assert depth.shape == (10, 3)
     assert depth[:5].unique().tolist() == pytest.approx([0.12])
     assert depth[5:, 1].tolist() == pytest.approx([0.27 + 0.73 * share for share in (0.1, 0.3, 0.5, 0.7, 0.9)])
+    assert plain_depth((4, 1), 0.375).flatten()[:2].tolist() == pytest.approx(
+        [0.12, 0.27]
+    )  # a centre on the line is ground
     assert (plain_depth((4, 2), 1.0) == torch.tensor(0.12)).all()
     assert plain_depth((4, 2), 0.0)[:, 0].tolist() == pytest.approx(
         [0.27 + 0.73 * s for s in (0.125, 0.375, 0.625, 0.875)]
@@ -123,6 +126,8 @@ def test_a_product_above_the_line_hangs_before_the_wall():
     product = torch.zeros(10, 6, dtype=torch.bool)
     product[2:4, 2:4] = True
     assert standing_depth(product, 0.5).max() == torch.tensor(0.12)
+    assert hangs(product, 0.5)
+    product[4, 2] = True  # the last row of the wall
     assert hangs(product, 0.5)
     product[5, 2] = True  # the first row of the ground
     assert not hangs(product, 0.5)

@@ -55,6 +55,14 @@ def test_ground_that_darkens_smoothly_is_ground_and_what_darkens_at_an_edge_is_n
     assert distance_to_ground(to_lab(sharp), known)[20, 30] > 0.3
 
 
+def test_where_lightness_does_not_count_the_tint_does_in_the_units_of_colour():
+    lab = np.zeros((20, 101, 3), np.float32)
+    lab[..., 0] = np.linspace(0.84, 0.34, 101)
+    lab[..., 1] = np.linspace(0, 0.2, 101)
+    far = distance_to_ground(lab, border((20, 101), ("left",)))
+    assert far[10, 100] == pytest.approx(0.2, abs=0.01)  # 0.54 with its lightness
+
+
 def test_an_outline_is_cheap_at_edges_alone():
     picture = plain(10, 12)
     picture[:, :, 6:] = 0.1
@@ -128,6 +136,13 @@ def test_tiles_do_not_show():
     picture = over(plain(*size), truth, RED)
     found = soft_edge(picture, (shrunk(truth[None], 192)[0] > 0.5).numpy())
     assert (found - truth).abs().max() <= 0.04  # what is nearer than this to 0 or 1 is taken for noise
+
+
+def test_an_edge_beside_a_tiles_rim_is_soft_on_both_sides_of_it():
+    opacity = torch.zeros(40, 2 * TILE)
+    opacity[:, :TILE], opacity[:, TILE] = 1, 0.4
+    found = soft_edge(over(plain(40, 2 * TILE), opacity, RED), (opacity > 0.5).numpy())
+    assert (found - opacity).abs().max() < 1e-4
 
 
 def test_where_product_and_ground_are_alike_the_outline_stays():

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pfv_demo.scenes import render, sample_scene
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
 from pfv_mepa.pfv_core.found.product import find_product
 from pfv_mepa.pfv_core.found.unsure import NothingFoundError, UnsureError
@@ -71,10 +72,11 @@ def test_a_handle_and_its_hole():
     assert found.opacity[75, 100] == 0
 
 
-def test_a_label_of_the_grounds_colour_belongs_to_the_product():
-    thing = over(plain(*SIZE), one(), RED)
-    thing[:, 75:85, 90:110] = torch.tensor((0.80, 0.80, 0.80)).view(3, 1, 1)
-    assert bool((find_product(thing).opacity[76:84, 91:109] == 1).all())
+def test_a_label_that_is_like_the_ground_belongs_to_the_product_that_encloses_it():
+    scene = render([sample_scene(931_000_088)])  # a purple box with a pale label before a purple wall
+    found = find_product(scene.image[0].movedim(-1, 0))
+    assert agreement(found.opacity, scene.product[0]) > 0.98
+    assert found.parts == 1
 
 
 def test_glass_of_little_contrast_is_found():
@@ -129,7 +131,7 @@ def test_what_is_cut_off_is_taken_as_a_whole_though_its_upper_part_alone_stands_
 
 
 def test_a_thing_at_the_border_that_is_not_the_products_is_left_out():
-    beside = one((0.9, 0.1), (0.3, 0.08))
+    beside = one((0.9, 0.25), (0.3, 0.08))
     found = find_product(over(over(plain(*SIZE), one(), RED), beside, BLUE))
     assert found.touches == ()
     assert agreement(found.opacity, one()) > 0.97
@@ -156,6 +158,19 @@ def test_noise_is_no_product():
     blots = F.interpolate(torch.rand(1, 3, 10, 10, generator=seeded(0)), size=100)[0]
     with pytest.raises((UnsureError, NothingFoundError)):
         find_product(blots)
+
+
+def test_a_label_on_a_product_that_is_nearly_the_grounds_colour_is_not_taken_for_it():
+    pale = over(plain(*SIZE), one(radii=(0.4, 0.25)), (0.86, 0.86, 0.86))
+    with pytest.raises(UnsureError, match=r"beside what stands out there are fainter things, \d+% as large"):
+        find_product(over(pale, one(radii=(0.1, 0.12)), RED))
+
+
+def test_a_picture_on_a_page_is_no_product():
+    page = plain(*SIZE, (1.0, 1.0, 1.0))
+    page[:, 15:135, 20:180] = torch.tensor((0.3, 0.5, 0.4)).view(3, 1, 1)
+    with pytest.raises(UnsureError, match=r"what stands out is a rectangle over \d\d% of the picture"):
+        find_product(page)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,14 @@ def test_a_stretch_is_what_no_other_side_shows():
     assert stretches(picture.mT.flip(2)) == {**NONE, "left": [0.2]}
 
 
+def test_a_speck_at_the_border_is_no_stretch():
+    picture = plain(100, 200)
+    picture[:, 60:, 50:54] = torch.tensor(RED).view(3, 1, 1)
+    assert stretches(picture) == NONE
+    picture[:, 60:, 50:55] = torch.tensor(RED).view(3, 1, 1)
+    assert len(stretches(picture)["bottom"]) == 1
+
+
 def test_what_ends_inside_the_borders_strip_is_not_cut_off():
     picture = plain(100, 200)
     picture[:, 60:98, 50:90] = torch.tensor(RED).view(3, 1, 1)
