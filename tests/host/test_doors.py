@@ -281,7 +281,7 @@ class TestSoftMask:
 def test_nodes_begin_with_what_fits_the_mask_of_a_cut_out(host_base_directory):
     """A transparent PNG through LoadImage, with every node as it is shipped."""
     ports = [port for node in NODES for port in node.GET_SCHEMA().inputs if port.id == "product_mask_selects"]
-    assert len(ports) == 4
+    assert len(ports) == 5
     assert {port.default for port in ports} == {convert.Selects.BACKGROUND}
     rgba = np.full((*SIZE, 4), 200, np.uint8)
     rgba[..., 3] = 255 * product_mask()[0].numpy()
