@@ -4,7 +4,7 @@
 
 Each ad is made with the nodes of the workflow `formats`, at 128x128, the depth ControlNet at strength 1: the text names a
 product, one reference rules the wall, another the table, their own products are hidden, depth holds the outline, and
-Strict-ID Composite puts the product's pixels back. A classifier (`pfv_eval.judge`) reads the product of the generated
+Strict-ID Composite puts the product's pixels back. A classifier (`lab.demo.evaluation.judge`) reads the product of the generated
 image, and the wall and the table of the ad. Halo is the share of the pixels within 8 of the product that look more like the
 product than like what should be there; difference is the mean one of a value of the generated image to that of the first
 row, in steps of 255. Prints one table, with 95 % intervals. Needs ComfyUI.
@@ -72,7 +72,7 @@ class Brief:
     @classmethod
     def sample(cls, seed: int) -> Brief:
         """Three scenes of which no two share what could be confused."""
-        from pfv_demo.scenes import sample_pair, sample_scene
+        from lab.demo.scenes import sample_pair, sample_scene
 
         for attempt in range(1000):
             product, wall = sample_pair(seed + 1000 * attempt)
@@ -89,13 +89,13 @@ class Brief:
 
 
 def _product(brief: Brief) -> str:
-    from pfv_demo.captions import caption
+    from lab.demo.captions import caption
 
     return caption(brief.product, table=False, wall=False)
 
 
 def _whole(brief: Brief) -> str:
-    from pfv_demo.captions import caption
+    from lab.demo.captions import caption
 
     return caption(brief.product)
 
@@ -112,7 +112,7 @@ class Ads:
     @cached_property
     def wanted(self) -> Any:
         """As they should be."""
-        from pfv_demo.scenes import render
+        from lab.demo.scenes import render
 
         return render([brief.wanted for brief in self.briefs])
 
@@ -139,7 +139,7 @@ class Ads:
     @cached_property
     def depth(self) -> Any:
         """The product's before the wall reference's."""
-        from pfv_demo.scenes import render
+        from lab.demo.scenes import render
         from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
 
         mine = render([brief.product for brief in self.briefs]).depth
@@ -189,7 +189,7 @@ class Ads:
 
     def measure(self, judge: Any, generated: Any, ad: Any) -> dict[str, Any]:
         """Per ad and measure, 0 to 1."""
-        from pfv_demo.scenes import labels
+        from lab.demo.scenes import labels
 
         wanted = labels([brief.wanted for brief in self.briefs])
         drawn, seen = (judge.read(image.movedim(-1, 1)) for image in (generated, ad))
@@ -214,18 +214,18 @@ class Ads:
 
     @cached_property
     def _empty_wall(self) -> Any:
-        from pfv_demo.scenes import render
+        from lab.demo.scenes import render
 
         return render([brief.wall for brief in self.briefs], product=False)
 
     @cached_property
     def _empty_wanted(self) -> Any:
-        from pfv_demo.scenes import render
+        from lab.demo.scenes import render
 
         return render([brief.wanted for brief in self.briefs], product=False)
 
     def _image_prompt(self, scenes: list[Any]) -> Any:
-        from pfv_demo.scenes import render
+        from lab.demo.scenes import render
         from pfv_mepa.nodes.mepa.apply_nodes import PFVTokenCompress
         from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 
@@ -271,7 +271,7 @@ def measure(number: int, steps: int, words: str, settings: list[Setting], pictur
     """The table, as Markdown."""
     import torch
 
-    from pfv_eval.judge import load_judge
+    from lab.demo.evaluation.judge import load_judge
     from pfv_mepa.nodes.demo.demo_nodes import PFVDemoModels
 
     torch.set_num_threads(1)
@@ -297,7 +297,7 @@ def measure(number: int, steps: int, words: str, settings: list[Setting], pictur
 
 
 def _line(setting: Setting, found: dict[str, Any], difference: float) -> str:
-    from pfv_eval.statistics import bootstrap_mean, rate
+    from lab.evaluation.statistics import bootstrap_mean, rate
 
     cells = []
     for name in MEASURES:
@@ -324,7 +324,7 @@ def _image(values: Any) -> Any:
 
 def _brushed(product: Any) -> Any:
     """A product as somebody paints over it, a little generously."""
-    from pfv_demo.inputs import BRUSH
+    from lab.demo.inputs import BRUSH
     from pfv_mepa.pfv_core.region.distance import grow
 
     return grow(product > 0, BRUSH).float()

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lab.demo.scenes import render, sample_scene
+from lab.evaluation.statistics import bootstrap_mean
 from pfv_core.ad.depth import fill_along_rows, fill_hidden
-from pfv_demo.scenes import render, sample_scene
-from pfv_eval.statistics import bootstrap_mean
 
 FIRST_SCENE = 920_000_000  # training scenes and those of other measurements have other seeds
 SIZE = 128

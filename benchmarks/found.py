@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lab.demo.scenes import PATTERNS, render, sample_scene
 from pfv_core.ad.opacity import SEEN_ABOVE
 from pfv_core.found.depth import plain_depth
 from pfv_core.found.line import find_ground_line
 from pfv_core.found.product import Found, find_product
 from pfv_core.found.unsure import NothingFoundError, UnsureError
-from pfv_demo.scenes import PATTERNS, render, sample_scene
 
 from .packshots import GROUNDS, packshot
 

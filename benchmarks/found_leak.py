@@ -9,6 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lab.demo import stack
+from lab.demo.evaluation.chunk import Chunk, load_models, make_images, measure
+from lab.demo.evaluation.conditions import IMAGE_ONLY, View
+from lab.demo.evaluation.judge import FILE
+from lab.demo.evaluation.measures import MEASURES, Readings, Truth
+from lab.demo.inputs import BRUSH
+from lab.demo.scenes import Scene
+from lab.evaluation.statistics import Interval, bootstrap_mean, paired_difference, rate
 from pfv_core.ad.opacity import SEEN_ABOVE
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.found.product import find_product
@@ -16,14 +24,6 @@ from pfv_core.found.unsure import NothingFoundError, UnsureError
 from pfv_core.reference.fit import Fit, fit_geometry
 from pfv_core.reference.patch_mask import PatchMask, rebinarize
 from pfv_core.reference.vit import HideMode
-from pfv_demo import stack
-from pfv_demo.inputs import BRUSH
-from pfv_demo.scenes import Scene
-from pfv_eval.chunk import Chunk, load_models, make_images, measure
-from pfv_eval.conditions import IMAGE_ONLY, View
-from pfv_eval.judge import FILE
-from pfv_eval.measures import MEASURES, Readings, Truth
-from pfv_eval.statistics import Interval, bootstrap_mean, paired_difference, rate
 
 FIRST_PAIR = 480_000_000  # training scenes and those of other measurements have other seeds
 BATCH = 25

@@ -3,7 +3,7 @@
     python -m benchmarks.fusion_demo [--pairs N] [--steps N] [--out FILE]
 
 The text names the table and wall of scene A and no product; the reference is the product of scene B, cut out on white; the
-mask is where that product shall stand. A classifier (`pfv_eval.judge`) reads what was drawn. Prints one table: per setting the
+mask is where that product shall stand. A classifier (`lab.demo`'s judge) reads what was drawn. Prints one table: per setting the
 share of pictures whose product has B's colour and B's shape, the mean distance from B's product inside the mask, and the share
 whose wall is A's, with 95 % intervals. Needs ComfyUI.
 """
@@ -56,8 +56,8 @@ def measure(pairs: int, steps: int) -> str:
     """The table, as Markdown."""
     import torch
 
-    from pfv_demo.scenes import sample_pair
-    from pfv_eval.judge import load_judge
+    from lab.demo.evaluation.judge import load_judge
+    from lab.demo.scenes import sample_pair
     from pfv_mepa.nodes.demo.demo_nodes import WEIGHTS
     from pfv_mepa.nodes.host import demo as host_demo
 
@@ -81,8 +81,8 @@ def _part(models: Any, judge: Any, pairs: list[Any], setting: tuple[float, str, 
     import nodes as host_nodes
     import torch
 
-    from pfv_demo.captions import caption
-    from pfv_demo.scenes import labels, render
+    from lab.demo.captions import caption
+    from lab.demo.scenes import labels, render
     from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
 
     model, clip, vae = models
@@ -129,7 +129,7 @@ def _prompt(clip: Any, texts: list[str]) -> list[Any]:
 
 
 def _line(setting: tuple[float, str, str], found: dict[str, Any]) -> str:
-    from pfv_eval.statistics import rate
+    from lab.evaluation.statistics import rate
 
     rates = {name: rate(found[name].double().numpy()) for name in ("color", "shape", "wall")}
     shares = {name: f"{r.value:.0%} ({r.low:.0%}-{r.high:.0%})" for name, r in rates.items()}

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lab.demo.scenes import render, sample_scene
 from pfv_core.ad.depth import fill_hidden
 from pfv_core.ad.shadow import contact_shadow
-from pfv_demo.scenes import render, sample_scene
 
 GROUNDS = ("plain", "gradient", "vignette", "noisy")
 COLOURED = 3  # every third ground has a colour, the others are white to light grey

@@ -22,12 +22,12 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
+from lab.train.adapter_training import AdapterTraining
+from lab.train.config import TrainConfig, preset
+from lab.train.data import Sample
+from lab.train.models import TrainingModels
 from pfv_core.reference.open_clip_vit import OpenClipVit
 from pfv_core.reference.vit import VIT_H, EncoderSpec, VisionEncoder
-from pfv_train.adapter_training import AdapterTraining
-from pfv_train.config import TrainConfig, preset
-from pfv_train.data import Sample
-from pfv_train.models import TrainingModels
 
 SDXL = {
     "sample_size": 128,

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .captions import MAX_TOKENS
-
 WEIGHTS = Path(__file__).resolve().parent / "weights"
+VOCABULARY = Path(__file__).resolve().parent / "tokenizer"  # vocab.json, merges.txt: CLIP's kind of BPE
+MAX_TOKENS = 24  # begin and end marks included; the longest caption has 18
+
 FILES = ("autoencoder", "text_encoder", "vision_encoder", "unet", "controlnet")  # <name>.safetensors
 ADAPTER_FILE = "adapter.safetensors"
 

@@ -2,8 +2,8 @@
 
 The repository root must not come before the host on sys.path: its `nodes/` would shadow ComfyUI's own nodes.py. So tests of
 the pack import `pfv_mepa.pfv_core` and `pfv_mepa.nodes`, whatever the checkout's folder is called. What is built on the core
-(`headless`, `pfv_diffusers`, `pfv_train`, `pfv_demo`, `pfv_eval`) is imported by its own name, from the end of the path, and
-brings its own `pfv_core`: classes of the two do not mix, tensors and files do.
+(`headless`, `lab`) is imported by its own name, from the end of the path, and brings its own `pfv_core`: classes of the two
+do not mix, tensors and files do.
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from headless.host.find import PACK_ROOT
+from lab.demo import stack
 from pfv_core.adapter.checkpoint import save_adapter
 from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
 from pfv_core.attention.unet_layout import unet_layers
-from pfv_demo import sizes, stack
+from pfv_demo import sizes
 
 LAYERS = unet_layers([(1, 1)], (1, 1), [(1, 1), (1, 1)])
 
@@ -19,10 +20,10 @@ LAYERS = unet_layers([(1, 1)], (1, 1), [(1, 1), (1, 1)])
 def copy_pack(folder: Path) -> Path:
     """What of this pack a server loads, in `folder`/pfv-mepa, with random weights in the place of the trained ones."""
     pack = folder / "pfv-mepa"
-    for name in ("nodes", "pfv_core", "pfv_demo", "web"):
+    for name in ("nodes", "pfv_core", "lab.demo", "web"):
         shutil.copytree(PACK_ROOT / name, pack / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     shutil.copy(PACK_ROOT / "__init__.py", pack)
-    write_random_weights(pack / "pfv_demo" / "weights")
+    write_random_weights(pack / "lab.demo" / "weights")
     return pack
 
 

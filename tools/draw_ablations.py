@@ -1,4 +1,4 @@
-"""Draws docs/ablations.jpg from the results of `python -m pfv_eval.ablations`: `python -m tools.draw_ablations FOLDER`.
+"""Draws docs/ablations.jpg from the results of `lab.demo.evaluation.ablations`: `python -m tools.draw_ablations FOLDER`.
 
 The first held-out pairs, as they come.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pfv_demo.scenes import Scene, render, sample_pair
+from lab.demo.scenes import Scene, render, sample_pair
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = 5
@@ -61,7 +61,9 @@ def generated(results: Path, adapter: str, condition: str) -> NDArray[np.uint8]:
     """(N, H, W, 3) uint8 of the first pairs."""
     folder = next((results / "chunks" / condition).glob(f"{adapter}*"), None)
     if folder is None:
-        sys.exit(f"{results} has no results of {adapter} for {condition}: run python -m pfv_eval.ablations first")
+        sys.exit(
+            f"{results} has no results of {adapter} for {condition}: run python -m lab.demo.evaluation.ablations first"
+        )
     images: NDArray[np.uint8] = np.load(folder / "00000.npz")["image"][:PAIRS]
     return images
 

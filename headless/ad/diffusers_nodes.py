@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lab.demo.stack import encode_text, load_stack, new_scheduler, tokenize
+from lab.diffusers.sample import ImagePrompt, Text, sample_latents
+from lab.diffusers.vision import ClipVisionEncoder
 from pfv_core.ad.canvas import AdCanvas
 from pfv_core.ad.composite import paste_back
 from pfv_core.ad.depth import compose_depth
@@ -38,9 +41,6 @@ from pfv_core.region.distance import grow as grown
 from pfv_core.region.preview import canvas_preview, region_preview
 from pfv_core.region.regions import draw_region, share_frame
 from pfv_demo.sizes import ADAPTER_FILE, IMAGE_SIZE
-from pfv_demo.stack import encode_text, load_stack, new_scheduler, tokenize
-from pfv_diffusers.sample import ImagePrompt, Text, sample_latents
-from pfv_diffusers.vision import ClipVisionEncoder
 
 from .graph import Computed, Operation
 from .pictures import Pictures, alpha, rgb

@@ -20,7 +20,7 @@ def load_repository(root: Path = PACK_ROOT) -> ModuleType:
     """Load this repository as `pfv_mepa`, and move its root to the end of sys.path.
 
     In front, where `python -m` puts it, its `nodes/` would shadow the host's own nodes.py; from the end the packages that
-    are installed under their own names (`pfv_core`, `pfv_train`, ...) are still found.
+    are installed under their own names (`pfv_core`, `lab`, ...) are still found.
     """
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != root]
     sys.path.append(str(root))

@@ -36,7 +36,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...pfv_demo.captions import MAX_TOKENS, VOCABULARY
 from ...pfv_demo.sizes import (
     ADAPTER_FILE,
     AUTOENCODER,
@@ -45,10 +44,12 @@ from ...pfv_demo.sizes import (
     CONTEXT_DIM,
     CONTROLNET_CONDITIONING_CHANNELS,
     FILES,
+    MAX_TOKENS,
     TEXT,
     UNET,
     UNSHUFFLE,
     VISION,
+    VOCABULARY,
 )
 from .adapter import HostAdapter
 
@@ -67,7 +68,7 @@ def demo_files(weights: Path) -> list[Path]:
     if missing := [file.name for file in files if not file.is_file()]:
         raise FileNotFoundError(
             f"{', '.join(missing)} missing in {weights}: the demo's weights are part of the repository, so download it "
-            "again as a whole; python -m pfv_demo.train makes new ones"
+            "again as a whole; python -m lab.demo.train makes new ones"
         )
     return files
 

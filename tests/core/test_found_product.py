@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pfv_demo.scenes import render, sample_scene
+from lab.demo.scenes import render, sample_scene
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
 from pfv_mepa.pfv_core.found.product import find_product
 from pfv_mepa.pfv_core.found.unsure import NothingFoundError, UnsureError

@@ -13,7 +13,7 @@ from headless.ad import photos, pictures
 from headless.ad.model_files import ModelFiles
 from headless.ad.plan import Plan, plan_workflow
 from headless.ad.workflow import nodes_of, the_node
-from pfv_demo import inputs as demo
+from lab.demo import inputs as demo
 from pfv_mepa.tests.support import made_pictures as made
 
 SDXL = Plan(None, ModelFiles("c", "n", "v", "a"), "")

@@ -10,7 +10,8 @@ import nodes as host_nodes
 import pytest
 import torch
 
-from pfv_demo import sizes, stack
+from lab.demo import stack
+from pfv_demo import sizes
 from pfv_mepa.nodes.demo.demo_nodes import PFVDemoModels
 from pfv_mepa.nodes.host import demo as host_demo
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply, PFVTokenCompress

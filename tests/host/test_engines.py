@@ -8,15 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lab.demo import stack
+from lab.diffusers.prompts import RegionalPrompt
+from lab.diffusers.unet import image_prompts
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.attention.balance import time_weight
 from pfv_core.attention.control import Gate, PromptControl
 from pfv_core.attention.curve import sampling_curve
 from pfv_core.attention.layer_weights import LayerWeights
 from pfv_core.attention.weights import PromptWeights
-from pfv_demo import sizes, stack
-from pfv_diffusers.prompts import RegionalPrompt
-from pfv_diffusers.unet import image_prompts
+from pfv_demo import sizes
 from pfv_mepa.nodes.host import demo as host_demo
 from pfv_mepa.nodes.host.adapter import HostAdapter, ImagePrompt
 from pfv_mepa.nodes.mepa.weights_nodes import MEPAWeights

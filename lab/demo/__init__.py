@@ -1,0 +1,8 @@
+"""A small SDXL-shaped stack that shows on a CPU, in seconds, what the big one does, and the scenes it was trained on.
+
+scenes       seeded product scenes whose every truth is known: colours, masks, depth
+captions     what a scene shows, in words
+stack        building and loading the models with diffusers; their sizes and weights are in `pfv_demo`
+train        trains autoencoder, encoders, U-Net and depth ControlNet from scratch
+evaluation   a judge, and the papers' claims on held-out scenes
+"""

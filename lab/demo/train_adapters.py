@@ -1,0 +1,129 @@
+"""Trains the demo's adapters on drawn scenes; can be killed at any moment and started again.
+
+    python -m lab.demo.train_adapters --work FOLDER --adapter eq3_c16 [--seed N] [--weights FOLDER] [--out FOLDER]
+
+The file is called {adapter}_seed{seed}.safetensors; the nodes load it as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Generator, Tensor
+
+from ..train.adapter_training import train_adapter
+from ..train.config import DATASET, VISIBLE, TrainConfig, preset
+from ..train.data import Sample
+from ..train.models import load_demo
+from . import stack
+from .captions import varied_caption
+from .scene_data import SceneData, scene_data
+from .train import NUM_SCENES, cached_latents
+
+NUM_TOKENS = (4, 8, 16, 32)
+
+COMMON: dict[str, Any] = {
+    "batch_size": 32,
+    "steps": 700,
+    "drop_text_share": 0.25,
+    "hide_kinds": {DATASET: 1.0, "patches": 1.0},
+    "region_kinds": {DATASET: 2.0, VISIBLE: 1.0, "half_plane": 1.0},
+    "region_share_masked": 0.6,
+    "region_share_unmasked": 0.6,
+    "gates": {"output": 2.0, "query": 1.0},
+}
+RESAMPLER: dict[str, Any] = {
+    "kind": "resampler",
+    "latent_width": 128,
+    "inner_width": 128,
+    "depth": 2,
+    "feedforward": 256,
+}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    **{f"eq3_c{count}": COMMON | {"kind": "eq3", "num_tokens": count} for count in NUM_TOKENS},
+    **{f"resampler_c{count}": COMMON | RESAMPLER | {"num_tokens": count} for count in NUM_TOKENS},
+    "tokens_c65": COMMON
+    | {"kind": "tokens", "num_tokens": 65, "latent_width": 0},  # no compression: 8 x 8 patches, class
+    "linear_c4": COMMON | {"kind": "linear", "num_tokens": 4, "latent_width": 0},
+    # The usual image-prompt training: nothing hidden, no region.
+    "ipadapter_c16": COMMON
+    | RESAMPLER
+    | {"num_tokens": 16, "mask_share": 0.0, "region_share_unmasked": 0.0, "gates": {"output": 1.0}},
+}
+
+
+@dataclass(frozen=True)
+class SceneDataset:
+    """Drawn scenes as training samples: the product as mask, the wall as region, latents encoded already.
+
+    Attributes:
+        data: the scenes and their pictures.
+        cached: (N, 4, h, w) half precision latents.
+    """
+
+    data: SceneData
+    cached: Tensor
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal scenes."""
+        return f"{len(self)} scenes from {asdict(self.data.scenes[0])['seed']}"
+
+    def __len__(self) -> int:
+        return len(self.data.scenes)
+
+    def sample(self, index: int, generator: Generator) -> Sample:
+        """One scene, with a caption of which parts may be missing."""
+        rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
+        return Sample(
+            image=self.data.images([index])[0],
+            caption=varied_caption(self.data.scenes[index], rng),
+            product_mask=self.data.products([index])[0],
+            region=self.data.walls([index])[0],
+            name=f"scene {index}",
+            latents=self.cached[index].float(),
+        )
+
+
+def settings(name: str, seed: int) -> TrainConfig:
+    """The settings of one of ADAPTERS."""
+    return preset("demo").replace(**ADAPTERS[name], seed=seed, precision="no")
+
+
+def main() -> None:
+    """Train the adapter asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for drawn scenes and training states")
+    parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the trained stack")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
+    parser.add_argument("--adapter", choices=sorted(ADAPTERS), default="eq3_c16")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    accelerator = Accelerator(mixed_precision="no")
+    data = scene_data(arguments.work, NUM_SCENES, stack.IMAGE_SIZE)
+    autoencoder = stack.load_model("autoencoder", arguments.weights).to(accelerator.device)
+    latents = cached_latents(arguments.work, autoencoder, data)
+    name = f"{arguments.adapter}_seed{arguments.seed}"
+    file = train_adapter(
+        load_demo(arguments.weights, accelerator.device),
+        SceneDataset(data, latents),
+        settings(arguments.adapter, arguments.seed),
+        accelerator,
+        arguments.work / name,
+    )
+    if accelerator.is_main_process:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, arguments.out / f"{name}.safetensors")
+        accelerator.print(f"wrote {arguments.out / name}.safetensors")
+
+
+if __name__ == "__main__":
+    main()

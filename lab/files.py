@@ -1,0 +1,39 @@
+"""Writing files so that a kill or a full disk leaves what was there before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+class NotWrittenError(RuntimeError):
+    """A file could not be written; what stood in its place still does."""
+
+
+def save_atomically(file: Path, write: Callable[[Path], None]) -> None:
+    """Write beside `file` and put it in its place when it is whole.
+
+    Raises:
+        NotWrittenError: writing failed, a full disk for example; `file` is what it was.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        write(unfinished)
+        unfinished.replace(file)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        kept = f"{file} is as it was before" if file.exists() else "nothing was written"
+        raise NotWrittenError(f"cannot write {file}: {error}. {kept}; free some space and start again") from error
+
+
+def save_text(file: Path, text: str) -> None:
+    """Write UTF-8; NotWrittenError, with the old file in place, where that fails."""
+
+    def write(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+
+    save_atomically(file, write)

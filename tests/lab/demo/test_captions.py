@@ -1,0 +1,64 @@
+"""Captions name what is seen, and every word of theirs is one token."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from transformers import CLIPTokenizer
+
+from lab.demo import stack
+from lab.demo.build_tokenizer import build
+from lab.demo.captions import all_words, caption, varied_caption
+from lab.demo.scenes import sample_scene
+from pfv_demo.sizes import MAX_TOKENS
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return stack.tokenizer()
+
+
+def test_full_caption_names_everything():
+    scene = sample_scene(1)
+    words = caption(scene).replace(",", "").split()
+    for name in (scene.product_color, scene.shape, scene.table, scene.wall_color, scene.pattern):
+        assert name in words
+
+
+def test_parts_that_are_left_out_are_not_named():
+    scene = sample_scene(1)
+    assert scene.wall_color not in caption(scene, wall=False).split(" ")[-2:]
+    assert "table" not in caption(scene, table=False)
+    assert scene.shape not in caption(scene, product=False)
+    assert caption(scene, False, False, False) == ""
+
+
+def test_varied_captions_are_seeded_and_fit(tokenizer):
+    scenes = [sample_scene(seed) for seed in range(300)]
+    captions = [varied_caption(scene, random.Random(seed)) for seed, scene in enumerate(scenes)]
+    assert captions == [varied_caption(scene, random.Random(seed)) for seed, scene in enumerate(scenes)]
+    assert "" in captions
+    assert stack.tokenize(captions, tokenizer).shape == (300, MAX_TOKENS)
+
+
+@pytest.mark.parametrize("word", list(all_words()))
+def test_every_word_is_one_token(tokenizer, word):
+    assert len(tokenizer(word).input_ids) == 3  # begin, the word, end
+
+
+def test_other_words_are_spelt_out(tokenizer):
+    ids = tokenizer("zeppelin").input_ids
+    assert len(ids) > 4
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == "zeppelin"
+
+
+def test_too_long_a_caption_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="at most 24 fit"):
+        stack.tokenize(["red " * 40], tokenizer)
+
+
+def test_a_newly_built_vocabulary_knows_the_words_too(tmp_path):
+    build(tmp_path)
+    rebuilt = CLIPTokenizer.from_pretrained(tmp_path)
+    assert all(len(rebuilt(word).input_ids) == 3 for word in all_words())

@@ -1,0 +1,79 @@
+"""Each stage of the base training, a few steps of it: it learns, it stops and goes on, and it writes what loads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from lab.demo import stack
+from lab.demo.train import STAGES, Recipe, Trainer, train_stage
+from lab.train.loop import Schedule
+
+STEPS = 3
+
+
+def toy_recipe(**changes):
+    schedule = Schedule(STEPS, 1e-3, weight_decay=0.0, ema_decay=0.5, save_every=1)
+    settings = dict.fromkeys(STAGES, schedule) | changes
+    return Recipe(**settings, batch_sizes=dict.fromkeys(STAGES, 4))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    run = Trainer(folder / "work", folder / "out", toy_recipe(), num_scenes=16)
+    for stage in STAGES:
+        train_stage(run, stage)
+    return folder
+
+
+@pytest.mark.parametrize("name", list(stack.NEW))
+def test_what_is_written_loads(trained, name):
+    model = stack.load_model(name, trained / "out")
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values() if value.is_floating_point())
+
+
+def test_files_say_how_they_were_made(trained):
+    with safe_open(trained / "out" / "unet.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["steps"] == str(STEPS)
+    assert {"made_by", "seed", "batch_size", "scenes", "seconds", "machine", "license"} <= metadata.keys()
+
+
+def test_latents_are_of_unit_size(trained):
+    autoencoder = stack.load_model("autoencoder", trained / "out")
+    latents = torch.load(trained / "work" / "latents.pt", weights_only=True).float()
+    assert latents.shape == (16, 4, 16, 16)
+    assert autoencoder.deviation.min() > 0
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=0.5, rtol=0)
+
+
+def test_a_finished_stage_is_not_trained_again(trained):
+    run = Trainer(trained / "work", trained / "again", toy_recipe(), num_scenes=16)
+    for name in ("autoencoder", "text_encoder"):
+        stack.save_weights(stack.load_model(name, trained / "out"), trained / "again" / f"{name}.safetensors", {})
+    before = (trained / "work" / "unet" / "losses.jsonl").read_text()
+    train_stage(run, "unet")
+    assert (trained / "work" / "unet" / "losses.jsonl").read_text() == before
+    first, second = (stack.load_model("unet", trained / name).state_dict() for name in ("out", "again"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_other_settings_in_the_same_folder_are_refused(trained):
+    other = toy_recipe(unet=Schedule(STEPS + 1, 1e-3, weight_decay=0.0, ema_decay=0.5, save_every=1))
+    with pytest.raises(RuntimeError, match="belongs to another run: schedule"):
+        train_stage(Trainer(trained / "work", trained / "out", other, num_scenes=16), "unet")
+
+
+def test_the_controlnet_begins_as_the_unet_s_encoder():
+    unet = stack.new_unet()
+    controlnet = stack.new_controlnet(unet)
+    assert torch.equal(controlnet.conv_in.weight, unet.conv_in.weight)
+    assert not any(block.weight.any() for block in controlnet.controlnet_down_blocks)
+
+
+def test_a_stage_alone_gives_the_weights_of_all_in_turn(trained, tmp_path):
+    train_stage(Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=16), "encoders")
+    alone, in_turn = (stack.load_model("vision_encoder", f / "out").state_dict() for f in (tmp_path, trained))
+    assert all(torch.equal(alone[key], in_turn[key]) for key in alone)

@@ -1,0 +1,78 @@
+"""The shipped weights do what is said of them, on a handful of held-out scenes; `lab.demo.evaluation` measures it well."""
+
+from __future__ import annotations
+
+import pytest
+from safetensors import safe_open
+
+from lab.demo.evaluation.chunk import Chunk, load_models, make_images
+from lab.demo.evaluation.conditions import CONFLICT, IMAGE_ONLY, TEXT, View
+from lab.demo.evaluation.judge import FILE as JUDGE_FILE
+from lab.demo.scenes import labels
+from pfv_core.adapter.checkpoint import load_adapter
+from pfv_demo.sizes import ADAPTER_FILE, WEIGHTS
+
+PAIRS = 12
+STEPS = 8
+MOST = PAIRS - 2  # chance of as many by guessing among ten colours: below 1e-8
+
+
+@pytest.fixture(scope="module")
+def models():
+    return load_models(WEIGHTS, JUDGE_FILE)
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    return load_adapter(WEIGHTS / ADAPTER_FILE)
+
+
+@pytest.fixture(scope="module")
+def chunk(models):
+    return Chunk(models, 0, PAIRS)
+
+
+@pytest.fixture(scope="module")
+def images_of_the_text(models, chunk):
+    return make_images(models, chunk, TEXT, None, STEPS)
+
+
+def right(models, images, scenes, name):
+    return int((models.judge.read(images)[name] == labels(scenes)[name]).sum())
+
+
+def conflict(name):
+    return next(condition for condition in CONFLICT if condition.name == name)
+
+
+def test_small_enough_and_licensed():
+    files = sorted(WEIGHTS.glob("*.safetensors"))
+    assert len(files) == 7
+    assert sum(file.stat().st_size for file in files) < 20e6
+    for file in files:
+        if file.name != ADAPTER_FILE:
+            with safe_open(file, "pt") as weights:
+                assert weights.metadata()["license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("name", ["product_color", "shape", "wall_color", "pattern", "table"])
+def test_the_text_steers(models, chunk, images_of_the_text, name):
+    assert right(models, images_of_the_text, chunk.wanted, name) >= MOST
+
+
+def test_the_image_prompt_brings_the_wall_and_pfv_not_the_product(models, chunk, adapter):
+    hidden = make_images(models, chunk, IMAGE_ONLY[View.DROPPED], adapter, STEPS)
+    visible = make_images(models, chunk, IMAGE_ONLY[View.VISIBLE], adapter, STEPS)
+    for name in ("wall_color", "pattern"):
+        assert right(models, hidden, chunk.references, name) >= MOST
+    copied = [right(models, images, chunk.references, "shape") for images in (visible, hidden)]
+    assert copied[0] > copied[1]
+
+
+def test_regions_decide_where_text_and_image_disagree(models, chunk, adapter):
+    everywhere = make_images(models, chunk, conflict("conflict_global_1"), adapter, STEPS)
+    gated = make_images(models, chunk, conflict("conflict_output_0"), adapter, STEPS)
+    assert right(models, gated, chunk.references, "wall_color") >= MOST
+    assert right(models, everywhere, chunk.references, "wall_color") <= PAIRS // 2
+    for name in ("product_color", "table"):
+        assert right(models, gated, chunk.wanted, name) >= MOST

@@ -1,0 +1,98 @@
+"""The judge learns, reads what it is shown, and comes back from its file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+
+from lab.demo.evaluation import judge as judging
+from lab.demo.evaluation.judge import CLASSES, INPUT_SIZE, Judge, JudgeFileError, Sizes, examples, joined
+from lab.demo.scenes import sample_scene
+from lab.train.loop import Schedule
+
+
+@pytest.fixture(scope="module")
+def few() -> judging.Examples:
+    scenes = [sample_scene(seed) for seed in range(16)]
+    parts = [examples(scenes, judging.drawn_images(scenes, product), product) for product in (True, False)]
+    return joined(parts)
+
+
+def test_examples_without_product_are_none(few):
+    none = {name: CLASSES[name].index("none") for name in ("product_color", "shape")}
+    for name, index in none.items():
+        assert bool((few.target[name][16:] == index).all())
+        assert not bool((few.target[name][:16] == index).any())
+    for name in ("wall_color", "pattern", "table"):
+        assert torch.equal(few.target[name][:16], few.target[name][16:])
+    assert few.image.shape == (32, 3, INPUT_SIZE, INPUT_SIZE)
+    assert few.image.dtype == torch.uint8
+
+
+def test_it_learns_a_few_examples(few, tmp_path):
+    schedule = Schedule(steps=24, learning_rate=4e-3, warmup=5, save_every=1000)
+    trained, loop = judging.train_judge(tmp_path, few, Sizes(schedule=schedule, batch_size=16), 0, Accelerator())
+    lines = [json.loads(line) for line in (tmp_path / "judge" / "losses.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert loop.step == 24
+    read = trained.eval().read(few.images(torch.arange(32)))
+    hits = torch.stack([(read[name] == few.target[name]).double().mean() for name in CLASSES])
+    chance = sum(1 / len(values) for values in CLASSES.values()) / len(CLASSES)
+    assert float(hits.mean()) > 1.5 * chance
+
+
+def test_it_is_small():
+    assert sum(parameter.numel() for parameter in Judge().parameters()) < 250_000
+
+
+def test_file_round_trip(tmp_path):
+    made = Judge().eval()
+    judging.save_judge(made, tmp_path / "judge.safetensors", {"accuracy": "{}"})
+    image = torch.rand(5, 3, 128, 128)
+    loaded = judging.load_judge(tmp_path / "judge.safetensors")
+    half = Judge().eval()
+    half.load_state_dict({key: value.half().float() for key, value in made.state_dict().items()})
+    for name, scores in half(judging.shrink(image)).items():
+        assert torch.equal(loaded(judging.shrink(image))[name], scores)
+    assert {name: value.shape for name, value in loaded.read(image, batch=2).items()} == dict.fromkeys(CLASSES, (5,))
+
+
+def test_files_of_something_else_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"python -m lab.demo.evaluation\.judge"):
+        judging.load_judge(tmp_path / "nothing.safetensors")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(JudgeFileError, match="is no judge of these scenes"):
+        judging.load_judge(tmp_path / "other.safetensors")
+    judging.save_judge(Judge(), tmp_path / "judge.safetensors", {})
+    state = load_file(tmp_path / "judge.safetensors")
+    classes = json.dumps({**CLASSES, "table": ["glass"]})
+    save_file(state, tmp_path / "judge.safetensors", {"format": judging.FORMAT, "classes": classes})
+    with pytest.raises(JudgeFileError, match="make it again"):
+        judging.load_judge(tmp_path / "judge.safetensors")
+
+
+def test_images_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match=r"image is \(1, 3, 96, 128\)"):
+        judging.shrink(torch.zeros(1, 3, 96, 128))
+
+
+def test_augmentation_is_mild_and_seeded(few):
+    image = few.images(torch.arange(8))
+    one, same, other = (judging.augmented(image, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert float((one - image).abs().mean()) < 0.1
+    assert float(one.min()) >= 0
+    assert float(one.max()) <= 1
+
+
+def test_too_few_drawn_scenes_are_told():
+    class Data:
+        scenes: tuple[()] = ()
+
+    with pytest.raises(ValueError, match="0 scenes are drawn, the judge learns from 4"):
+        judging.training_examples(Data(), None, Sizes(drawn=4))

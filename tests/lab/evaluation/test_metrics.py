@@ -1,0 +1,152 @@
+"""Each metric on a case computed by hand, and where it must be undefined or refuse."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lab.evaluation.metrics import (
+    SHADES,
+    color_share,
+    largest_difference,
+    layout_likeness,
+    leak_ratio,
+    mean_color,
+    palette_distance,
+    region_correctness,
+    tint_towards,
+    two_tones,
+)
+
+
+def plain(*colors: tuple[float, float, float], size: int = 8) -> torch.Tensor:
+    return torch.tensor(colors).view(-1, 3, 1, 1).repeat(1, 1, size, size)
+
+
+def everywhere(image: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(image[:, 0], dtype=torch.bool)
+
+
+def left_half(image: torch.Tensor) -> torch.Tensor:
+    mask = everywhere(image)
+    mask[:, :, image.shape[3] // 2 :] = False
+    return mask
+
+
+def halves(left: tuple[float, float, float], right: tuple[float, float, float]) -> torch.Tensor:
+    image = plain(left)
+    image[:, :, :, 4:] = torch.tensor(right).view(1, 3, 1, 1)
+    return image
+
+
+def test_mean_color_is_of_the_mask_alone():
+    image = halves((0.2, 0.4, 0.6), (1.0, 1.0, 1.0))
+    assert mean_color(image, left_half(image))[0].tolist() == pytest.approx([0.2, 0.4, 0.6])
+    assert mean_color(image, everywhere(image))[0].tolist() == pytest.approx([0.6, 0.7, 0.8])
+    assert bool(mean_color(image, ~everywhere(image)).isnan().all())
+
+
+def test_palette_distance_of_plain_colors_is_euclidean():
+    first, second = plain((0.1, 0.2, 0.3)), plain((0.7, 0.1, 0.5))
+    expected = math.dist((0.1, 0.2, 0.3), (0.7, 0.1, 0.5))
+    assert palette_distance(first, everywhere(first), second, everywhere(second)).item() == pytest.approx(
+        expected, rel=0.03
+    )
+
+
+def test_palette_distance_sees_shares_and_not_places():
+    stripes, mirrored = halves((1, 0, 0), (0, 0, 1)), halves((0, 0, 1), (1, 0, 0))
+    assert palette_distance(stripes, everywhere(stripes), mirrored, everywhere(mirrored)).item() == 0
+    one = plain((1, 0, 0))
+    half_of_the_way = palette_distance(stripes, everywhere(stripes), one, everywhere(one)).item()
+    assert half_of_the_way == pytest.approx(math.sqrt(2) / 2, rel=0.03)
+    assert palette_distance(stripes, left_half(stripes), one, everywhere(one)).item() == 0
+    assert math.isnan(palette_distance(one, ~everywhere(one), one, everywhere(one)).item())
+
+
+def test_tint_is_a_signed_share_of_the_way():
+    without, foreign = torch.tensor([[0.2, 0.2, 0.2]] * 4), torch.tensor([[0.2, 1.0, 0.2]] * 4)
+    color = torch.tensor([[0.2, 0.2, 0.2], [0.2, 0.4, 0.2], [0.2, 1.0, 0.9], [0.2, 0.12, 0.2]])
+    assert tint_towards(color, without, foreign).tolist() == pytest.approx([0.0, 0.25, 1.0, -0.1])
+
+
+def test_tint_is_not_defined_towards_a_color_that_is_there_already():
+    without = torch.tensor([[0.5, 0.5, 0.5]])
+    assert math.isnan(tint_towards(without + 0.1, without, without + 0.1).item())  # |way| = 0.17 < 0.2
+    assert tint_towards(without + 0.1, without, without + 0.2).item() == pytest.approx(0.5)
+
+
+def test_color_share_counts_shades_of_the_color():
+    color = torch.tensor([[0.8, 0.4, 0.2]])
+    image = plain((0.0, 0.0, 0.0))
+    image[0, :, :2] = color.view(3, 1, 1) * SHADES[0]
+    image[0, :, 2:4] = color.view(3, 1, 1)
+    image[0, :, 4:6] = color.view(3, 1, 1) * 0.3  # too dark
+    assert color_share(image, everywhere(image), color).item() == 0.5
+    assert color_share(image, left_half(image), color).item() == 0.5
+    assert color_share(image, everywhere(image), color, tolerance=0.4).item() == 0.75
+
+
+def test_leak_ratio_is_against_the_reference():
+    ratio = leak_ratio(torch.tensor([0.05, 0.0, 0.1]), torch.tensor([0.1, 0.1, 0.0]))
+    assert ratio[:2].tolist() == pytest.approx([0.5, 0.0])
+    assert math.isnan(ratio[2].item())
+
+
+def test_two_tones_are_dark_and_light():
+    image = halves((0.1, 0.1, 0.1), (0.9, 0.8, 0.7))
+    assert two_tones(image, everywhere(image))[0].flatten().tolist() == pytest.approx([0.1] * 3 + [0.9, 0.8, 0.7])
+    assert two_tones(image, left_half(image))[0].flatten().tolist() == pytest.approx([0.1] * 6)
+
+
+def test_region_correctness_counts_pixels_nearer_to_what_belongs_there():
+    image = halves((0.9, 0.1, 0.1), (0.1, 0.1, 0.9))
+    red, blue = torch.tensor([[[1.0, 0, 0], [0.8, 0, 0]]]), torch.tensor([[[0, 0, 1.0]]])
+    assert region_correctness(image, everywhere(image), red, blue).item() == 0.5
+    assert region_correctness(image, left_half(image), red, blue).item() == 1.0
+    assert region_correctness(image, left_half(image), blue, red).item() == 0.0
+
+
+def test_largest_difference_is_inside_the_eroded_mask():
+    product = plain((0.5, 0.5, 0.5))
+    image = product.clone()
+    image[0, 0, 3, 3] += 0.25
+    image[0, 1, 2, 2] -= 0.5
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[0, 2:6, 2:6] = True
+    assert largest_difference(image, product, mask).item() == 0.5
+    assert largest_difference(image, product, mask, erode=1).item() == 0.25
+    assert largest_difference(product, product, mask, erode=1).item() == 0.0
+    assert math.isnan(largest_difference(image, product, mask, erode=2).item())
+
+
+def test_layout_likeness_sees_places_and_not_colours():
+    pattern, other = halves((1, 1, 1), (0, 0, 0)), halves((0.2, 0.3, 0.1), (0.9, 0.1, 0.4))
+    mask = everywhere(pattern)
+    assert layout_likeness(other, mask, pattern).item() == pytest.approx(1.0)  # darker and lighter change sides
+    assert layout_likeness(other.mT, mask, pattern).item() == pytest.approx(0.0, abs=1e-7)
+    assert math.isnan(layout_likeness(plain((0.5, 0.5, 0.5)), mask, pattern).item())
+    quarter = pattern.clone()
+    quarter[:, :, 4:] = 0  # of 64 pixels 16 are light, all of them where the pattern is: r = 16 / sqrt(16 * 48)
+    assert layout_likeness(quarter, mask, pattern).item() == pytest.approx(16 / math.sqrt(16 * 48))
+    assert layout_likeness(quarter, left_half(pattern), pattern).isnan().item()  # no spread of the pattern there
+
+
+def test_wrong_shapes_are_refused_with_their_numbers():
+    image = plain((0, 0, 0))
+    with pytest.raises(ValueError, match=r"image is \(1, 4, 8, 8\), expected \(B, 3, H, W\)"):
+        mean_color(torch.zeros(1, 4, 8, 8), everywhere(image))
+    with pytest.raises(ValueError, match=r"mask is \(1, 4, 4\) torch.bool, expected \(1, 8, 8\)"):
+        mean_color(image, torch.ones(1, 4, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"image is \(1, 3, 8, 8\), product \(2, 3, 8, 8\)"):
+        largest_difference(image, image.repeat(2, 1, 1, 1), everywhere(image))
+    with pytest.raises(ValueError, match="1 images and 2 references"):
+        palette_distance(
+            image,
+            everywhere(image),
+            *(tensor.repeat(2, *[1] * (tensor.ndim - 1)) for tensor in (image, everywhere(image))),
+        )
+    with pytest.raises(ValueError, match=r"color is \(3,\), without \(3, 3\), foreign \(3, 3\)"):
+        tint_towards(torch.zeros(3), torch.zeros(3, 3), torch.zeros(3, 3))

@@ -1,0 +1,107 @@
+"""Presets, TOML files and command line overrides."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+
+import pytest
+
+from lab.train.config import (
+    PRESETS,
+    ConfigError,
+    TrainConfig,
+    add_arguments,
+    config_of_arguments,
+    preset,
+    read_config,
+    write_config,
+)
+
+
+def parsed(*arguments: str) -> TrainConfig:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return config_of_arguments(parser.parse_args(arguments))
+
+
+def test_paper_recipe():
+    """Section 4 of the paper, number by number."""
+    config = preset("sdxl")
+    assert (config.base, config.kind, config.image_size, config.batch_size) == ("sdxl", "eq3", 512, 8)
+    assert (config.learning_rate, config.weight_decay, config.decay_from) == (1e-4, 0.01, 1.0)
+    assert (config.text_only_share, config.mask_share, config.steps) == (0.05, 0.5, 1_000_000)
+    assert config.gates == {"query": 1.0}
+    assert config.text_share == 0.0
+    assert len(config.hide_kinds) >= 5
+    assert config.schedule.rate(0) == config.schedule.rate(999_999) == 1e-4
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_a_file(name, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(write_config(preset(name)))
+    assert read_config(file) == preset(name)
+
+
+def test_every_setting_has_an_option():
+    values = {bool: "true", int: "3", float: "0.5"}
+    for field in fields(TrainConfig):
+        value = getattr(preset("demo"), field.name)
+        if field.name != "preset" and type(value) in values:
+            changed = parsed(
+                "--preset", "demo", f"--{field.name.replace('_', '-')}", values[type(value)].replace("3", "8")
+            )
+            assert getattr(changed, field.name) in (True, 8, 0.5)
+
+
+def test_command_line_beats_file(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('preset = "sdxl"\nbatch_size = 2\nseed = 5\nhide_kinds = { strokes = 1, dataset = 3 }\n')
+    config = parsed("--config", str(file), "--batch-size", "3", "--gates", "query=1,output=2")
+    assert (config.batch_size, config.seed, config.learning_rate) == (3, 5, 1e-4)
+    assert config.hide_kinds == {"strokes": 1.0, "dataset": 3.0}
+    assert config.gates == {"query": 1.0, "output": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('preset = "sdxl"\nlerning_rate = 1', "no such setting: lerning_rate"),
+        ("seed = 1", "names no preset"),
+        ('preset = "sd3"', "preset is 'sd3', expected one of"),
+        ("preset = sdxl", "not a TOML file"),
+        ('preset = "sdxl"\nbatch_size = 1.5', "batch_size is 1.5, expected INT"),
+        ('preset = "sdxl"\nsteps = true', "steps is True, expected INT"),
+    ],
+)
+def test_bad_files(text, message, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask_share": "1.5"}, "mask_share is 1.5, expected 0 to 1"),
+        ({"batch_size": 0}, "batch_size is 0, expected 1 or more"),
+        ({"image_size": 500}, "image_size is 500, expected a multiple of 8"),
+        ({"gates": "both=1"}, "gates has both, expected some of"),
+        ({"hide_kinds": "full=1"}, "hide_kinds has full"),
+        ({"hide_kinds": "strokes=0"}, "at least one weight above 0"),
+        ({"kind": "plus"}, "kind is 'plus', expected one of"),
+        ({"precision": "fp16"}, "precision is 'fp16', expected one of"),
+        ({"gradient_checkpointing": "maybe"}, "gradient_checkpointing is 'maybe', expected BOOL"),
+        ({"seed": "one"}, "seed is 'one', expected INT"),
+    ],
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        preset("sdxl").replace(**changes)
+
+
+def test_preset_and_file_together(tmp_path):
+    with pytest.raises(ConfigError, match="leave --preset out"):
+        parsed("--preset", "sdxl", "--config", str(tmp_path / "run.toml"))

@@ -1,0 +1,156 @@
+"""Loading SDXL's and SD1.5's layouts from local files, in miniature, and what is said where they are missing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from lab.train.models import ModelsError, load_models, unet_conditions
+from pfv_demo.sizes import VOCABULARY
+
+WIDTH = 16
+
+
+def text_config(tokenizer):
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=16,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=20,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def unet(context, **added):
+    return UNet2DConditionModel(
+        sample_size=4,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(1, 2),
+        cross_attention_dim=context,
+        **added,
+    )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Folders sdxl, sd15 and vision with random models."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(VOCABULARY, model_max_length=20)
+    vae = AutoencoderKL(
+        block_out_channels=(8,) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        scaling_factor=0.13025,
+    )
+    sizes = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(text_config(tokenizer)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer)),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet(2 * WIDTH, projection_class_embeddings_input_dim=WIDTH + 6 * 8, **sizes),
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction"),
+    ).save_pretrained(folder / "sdxl")
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(text_config(tokenizer)),
+        tokenizer=tokenizer,
+        unet=unet(WIDTH),
+        scheduler=PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder / "sd15")
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        projection_dim=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    )
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "vision")
+    return folder
+
+
+def loaded(files, base):
+    return load_models(base, files / base, files / "vision", dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("base", "pooled", "prediction"), [("sdxl", WIDTH, "v_prediction"), ("sd15", 0, "epsilon")])
+def test_layouts(files, base, pooled, prediction):
+    models = loaded(files, base)
+    context, pooled_text = models.encode_text(["a red cup", ""])
+    assert context.shape == (2, 20, 2 * WIDTH if base == "sdxl" else WIDTH)
+    assert pooled_text.shape == (2, pooled)
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    latents = models.encode_latents(image)
+    assert latents.shape == (2, 4, 4, 4)
+    assert torch.equal(latents, models.encode_latents(image))
+    assert models.decode_latents(latents).shape == image.shape
+    conditions = unet_conditions(models.unet, context, pooled_text, torch.zeros(2, 6))
+    assert ("added_cond_kwargs" in conditions) == (base == "sdxl")
+    assert models.unet(latents, 5, **conditions).sample.shape == latents.shape
+    assert models.scheduler.config.prediction_type == prediction
+    assert models.vision.spec.hidden_size == 16
+    assert set(models.identity) == {"unet", "autoencoder", "vision"}
+    assert not any(parameter.requires_grad for parameter in models.unet.parameters())
+
+
+def test_latents_are_scaled(files):
+    models = loaded(files, "sdxl")
+    vae = AutoencoderKL.from_pretrained(files / "sdxl" / "vae")
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = vae.encode(image * 2 - 1).latent_dist.mean * 0.13025
+    torch.testing.assert_close(models.encode_latents(image), expected)
+
+
+def test_checkpoint_of_another_base(files):
+    with pytest.raises(ModelsError, match=r"without SDXL's added conditions, which is no sdxl"):
+        load_models("sdxl", files / "sd15", files / "vision", dtype=torch.float32)
+
+
+def test_missing_files_say_where_they_come_from(files, tmp_path):
+    with pytest.raises(ModelsError, match=r"no sdxl model at .*stabilityai/stable-diffusion-xl-base-1.0"):
+        load_models("sdxl", tmp_path, files / "vision")
+    with pytest.raises(ModelsError, match=r"no image encoder at .*laion/CLIP-ViT-H-14"):
+        load_models("sdxl", files / "sdxl", tmp_path / "none", dtype=torch.float32)
+    single = tmp_path / "model.safetensors"
+    single.write_bytes(b"")
+    with pytest.raises(ModelsError, match="single file without configs and tokenizers: also give a folder"):
+        load_models("sdxl", single, files / "vision")
+    with pytest.raises(ModelsError, match="cannot be read as a diffusion model"):
+        load_models("sdxl", single, files / "vision", configs=files / "sdxl")
+    with pytest.raises(ModelsError, match="base is 'sd3', expected one of"):
+        load_models("sd3", single, files / "vision")
