@@ -1,0 +1,90 @@
+"""The bodies of a scene: where they stand, how they are turned, and what a straight line can meet of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .scene import Scene
+from .shapes import COMPANIONS, HEIGHTS, PRODUCTS, Distance
+
+FAR = 1e4
+
+
+@dataclass(frozen=True)
+class Body:
+    """A shape that stands in the studio.
+
+    Attributes:
+        distance: of the shape, in its own coordinates.
+        place: (3,) where its foot is.
+        size: what the shape's lengths are multiplied with.
+        turn: about its upright axis, radians.
+        lean: to the right about its foot, radians.
+        top: height of the shape, in its own coordinates.
+    """
+
+    distance: Distance
+    place: Tensor
+    size: float
+    turn: float
+    lean: float
+    top: float
+
+    @property
+    def center(self) -> Tensor:
+        """(3,) middle of the sphere that the body lies in."""
+        up = self.top / 2 * self.size
+        return self.place + torch.tensor([math.sin(self.lean) * up, math.cos(self.lean) * up, 0.0])
+
+    @property
+    def radius(self) -> float:
+        """Of that sphere."""
+        return math.hypot(self.top / 2, 0.46) * self.size
+
+    def local(self, points: Tensor) -> Tensor:
+        """(N, 3) points of the studio in the body's own coordinates."""
+        x, y, z = (points - self.place).unbind(1)
+        cos, sin = math.cos(self.lean), math.sin(self.lean)
+        x, y = cos * x - sin * y, sin * x + cos * y
+        cos, sin = math.cos(self.turn), math.sin(self.turn)
+        return torch.stack([cos * x - sin * z, y, sin * x + cos * z], 1) / self.size
+
+    def signed(self, points: Tensor) -> Tensor:
+        """(N,) distances of (N, 3) points of the studio."""
+        return self.distance(self.local(points)) * self.size
+
+    def normals(self, points: Tensor, step: float = 2e-3) -> Tensor:
+        """(N, 3) directions away from the surface, by differences."""
+        axes = torch.eye(3) * step
+        slopes = [self.signed(points + axis) - self.signed(points - axis) for axis in axes]
+        return torch.nn.functional.normalize(torch.stack(slopes, 1), dim=1)
+
+    def span(self, origins: Tensor, directions: Tensor, wider: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Where rays enter and leave its sphere, (N,) each; a ray that misses it leaves before it enters."""
+        offset = origins - self.center
+        along = (offset * directions).sum(1)
+        inside = along**2 - offset.square().sum(1) + (self.radius * wider) ** 2
+        half = inside.clamp(min=0).sqrt()
+        miss = (inside <= 0) | (half - along <= 0)
+        return torch.where(miss, FAR, (-along - half).clamp(min=0)), torch.where(miss, -FAR, half - along)
+
+
+def product_body(scene: Scene) -> Body:
+    """The product."""
+    product = scene.product
+    place = torch.tensor([scene.place[0], 0.0, scene.place[1]])
+    return Body(PRODUCTS[product.shape], place, product.size, product.turn, 0.0, HEIGHTS[product.shape])
+
+
+def companion_body(scene: Scene) -> Body | None:
+    """What stands beside it."""
+    if scene.companion is None:
+        return None
+    across, into = scene.companion.place
+    place = torch.tensor([across, 0.0, into])
+    shape = COMPANIONS[scene.companion.kind]
+    return Body(shape, place, scene.companion.height, scene.companion.turn, scene.companion.lean, 1.0)

@@ -1,0 +1,110 @@
+"""Pictures of scenes, with every truth of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .bodies import Body, companion_body, product_body
+from .camera import Camera, Hits, Kind, trace
+from .light import shade, surfaces
+from .scene import Scene
+
+VIGNETTE = 0.16
+EXPOSURE = 0.80
+EDGE_SAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))  # of a pixel, where kinds meet
+FAR_DEPTH = 0.10  # nearness of what is farthest
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Scenes as they look. All values 0..1, float32; coverages of product, companion, wall and table sum to 1.
+
+    Attributes:
+        image: (B, H, W, 3), RGB, as a screen shows it.
+        product: (B, H, W) coverage, 1 = product; its shadow and its mirror image are not part of it.
+        companion: (B, H, W) coverage.
+        wall: (B, H, W) coverage, 1 = wall and nothing before it.
+        table: (B, H, W) coverage.
+        label: (B, H, W) coverage, 1 = the product's label.
+        depth: (B, H, W) nearness, 1 = near: in a straight line with 1 / distance, from the table's nearest row to the wall.
+    """
+
+    image: Tensor
+    product: Tensor
+    companion: Tensor
+    wall: Tensor
+    table: Tensor
+    label: Tensor
+    depth: Tensor
+
+
+def render(scenes: Sequence[Scene], size: int = 256, product: bool = True) -> Rendered:
+    """Photograph scenes, size x size pixels; product=False leaves out the product, its shadow and its mirror image.
+
+    On one device and one build of torch the same scene gives the same picture, whatever it is rendered together with.
+    """
+    planes = [_render_one(scene, size, product) for scene in scenes]
+    return Rendered(**{name: torch.stack([plane[name] for plane in planes]) for name in planes[0]})
+
+
+@torch.no_grad()
+def _render_one(scene: Scene, size: int, with_product: bool) -> dict[str, Tensor]:
+    camera = Camera(scene)
+    product = product_body(scene) if with_product else None
+    companion = companion_body(scene)
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    values, hits = _look(camera, x, y, scene, product, companion)
+    edges = _edges(hits.kind.view(size, size), values[:, 4].view(size, size)).flatten().nonzero().flatten()
+    if len(edges):
+        across, down = (torch.tensor(offsets)[:, None] * 2 / size for offsets in zip(*EDGE_SAMPLES, strict=True))
+        finer = ((x[edges] + across).flatten(), (y[edges] + down).flatten())
+        samples, _ = _look(camera, *finer, scene, product, companion)
+        values[edges] = samples.view(len(EDGE_SAMPLES), len(edges), -1).mean(0)
+    planes = values.view(size, size, -1)
+    names = ("depth", "label", "wall", "table", "product", "companion")
+    return {"image": planes[..., :3]} | {name: planes[..., 3 + number] for number, name in enumerate(names)}
+
+
+def _look(
+    camera: Camera, x: Tensor, y: Tensor, scene: Scene, product: Body | None, companion: Body | None
+) -> tuple[Tensor, Hits]:
+    """(N, 9): RGB, depth, label, and one for the kind that is met; and the hits."""
+    hits = trace(camera, camera.rays(x, y), product, companion)
+    bodies = [body for body in (product, companion) if body is not None]
+    surface = surfaces(hits, scene, product, companion)
+    radiance = shade(hits, surface, scene, bodies) * (1 - VIGNETTE * (x**2 + y**2))[:, None]
+    kinds = torch.nn.functional.one_hot(hits.kind, len(Kind)).float()
+    depth = _nearness(hits.forward, camera)
+    return torch.cat([_film(radiance), depth[:, None], surface.label.float()[:, None], kinds], 1), hits
+
+
+def _edges(kind: Tensor, label: Tensor) -> Tensor:
+    """(H, W) bool: pixels beside one of another kind, or at the label's rim."""
+    mixed = torch.zeros_like(kind, dtype=torch.bool)
+    for plane in (kind, label):
+        across, down = plane[:, 1:] != plane[:, :-1], plane[1:] != plane[:-1]
+        mixed[:, 1:] |= across
+        mixed[:, :-1] |= across
+        mixed[1:] |= down
+        mixed[:-1] |= down
+    return mixed
+
+
+def _nearness(forward: Tensor, camera: Camera) -> Tensor:
+    """1 where the table leaves the picture below the camera's axis, FAR_DEPTH at the farthest point of the wall in view."""
+    lowest = camera.axis * camera.zoom - camera.up
+    nearest = -camera.eye[1] / lowest[1] * camera.zoom
+    farthest = 5.6
+    share = (1 / forward - 1 / farthest) / (1 / nearest - 1 / farthest)
+    return (FAR_DEPTH + (1 - FAR_DEPTH) * share).clamp(0, 1)
+
+
+def _film(radiance: Tensor) -> Tensor:
+    """A filmic curve, then the screen's gamma."""
+    x = radiance * EXPOSURE
+    return (x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14)).clamp(0, 1) ** (1 / 2.2)
