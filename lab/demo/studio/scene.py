@@ -198,6 +198,17 @@ class Scene:
         """This scene without its companion."""
         return replace(self, companion=None)
 
+    def mirrored(self) -> Scene:
+        """What a mirrored picture of this scene shows: the light comes from the other side, all stands on the other one."""
+        companion = self.companion
+        if companion is not None:
+            across, into = companion.place
+            companion = replace(companion, place=(-across, into), lean=-companion.lean, turn=-companion.turn)
+        product = replace(self.product, turn=-self.product.turn)
+        light = replace(self.light, side=-self.light.side)
+        place = (-self.place[0], self.place[1])
+        return replace(self, product=product, companion=companion, light=light, place=place)
+
     def turned(self, turn: float) -> Scene:
         """This scene with its product seen from another side, radians."""
         return replace(self, product=replace(self.product, turn=turn))

@@ -121,7 +121,7 @@ def _leaf(p: Tensor, start: tuple[float, float, float], end: tuple[float, float,
 
 def lamp(p: Tensor) -> Tensor:
     """A foot, a stem and a shade."""
-    stem = torch.minimum(_turned(p, 0.20, 0.0, 0.05, 0.02), _capsule(p, (0.0, 0.0, 0.0), (0.0, 0.70, 0.0), 0.022))
+    stem = torch.minimum(_turned(p, 0.20, 0.0, 0.05, 0.02), _capsule(p, (0.0, 0.03, 0.0), (0.0, 0.70, 0.0), 0.022))
     return torch.minimum(stem, _cone(p, 0.60, 1.0, 0.30, 0.17, 0.01))
 
 
