@@ -197,6 +197,21 @@ def mask_like(mask: Tensor, image: Tensor, name: str) -> Tensor:
     return mask
 
 
+def one_for_each(found: Tensor, count: int, pictures: str) -> Tensor:
+    """A MASK of what a model found -> `mask_to_core`, one for all of `count` pictures or one each.
+
+    Raises:
+        ValueError: as many as there are things, not pictures.
+    """
+    found = mask_to_core(found, "found")
+    if found.shape[0] not in (1, count):
+        raise ValueError(
+            f"found holds {found.shape[0]} masks for {count} {pictures}: switch individual_masks of SAM3 Detect off, so that it "
+            "gives one mask for each picture"
+        )
+    return found
+
+
 def mask_to_core(mask: Tensor, name: str) -> Tensor:
     """MASK of any usual shape -> (B, H, W) float32 on the CPU, 0..1."""
     mask = mask[None] if mask.ndim == 2 else mask
@@ -220,6 +235,8 @@ def _to_float32(values: Tensor, name: str) -> Tensor:
     Half precision has no k / 255 of its own: a value that stands for an 8-bit step becomes that step exactly, as it would in
     the host, which saves by cutting off and would give the step below otherwise.
     """
+    if values.numel() == 0:
+        raise ValueError(f"{name} is empty, {tuple(values.shape)}: expected one picture or more")
     if not (values.is_floating_point() or values.dtype == torch.bool):
         raise ValueError(f"{name} holds {values.dtype} values, expected floating-point ones from 0 to 1: divide them")
     single = values.cpu().float()

@@ -22,6 +22,7 @@ from ..convert import (
     Selects,
     mask_like,
     mask_to_core,
+    one_for_each,
     product_opacity,
     within_range,
 )
@@ -190,15 +191,10 @@ def _found(found: Tensor, image: Tensor) -> Tensor:
     """A MASK of what a model found -> (B, H, W) float32, without haze."""
     if found.numel() == 0:
         raise ValueError(_NOT_FOUND.format(0))
-    opacity, count = mask_to_core(found, "found"), image.shape[0]
+    opacity = one_for_each(found, image.shape[0], "photos")
     if tuple(opacity.shape[1:]) == NO_MASK_SIZE and not bool(opacity.any()):
         raise ValueError(_NOT_FOUND.format(0))
-    if opacity.shape[0] not in (1, count):
-        raise ValueError(
-            f"found holds {opacity.shape[0]} masks for {count} photos: switch individual_masks of SAM3 Detect off, so that it "
-            "gives one mask for each picture"
-        )
-    opacity = mask_like(opacity, image, "found").expand(count, -1, -1)
+    opacity = mask_like(opacity, image, "found").expand(image.shape[0], -1, -1)
     return torch.where(opacity < HAZE, 0.0, torch.where(opacity > 1 - HAZE, 1.0, opacity))
 
 

@@ -18,7 +18,7 @@ from ..host.model_facts import model_facts
 from ..host.prompt_graph import Prompt, gives, links, told_upstream
 from ..types import CATEGORY
 from .report_page import Page, draw_page
-from .report_words import columns, notes_on, verdict
+from .report_words import COUNTED, columns, notes_on, verdict
 
 COMPOSITE = "StrictIDComposite"
 CHANGED = "The picture does not come straight from the Strict-ID Composite that counted: what changed it since is not counted."
@@ -93,13 +93,14 @@ def _composite_report(report: str, ads: int) -> dict[str, Any]:
     """The composite's report, for as many ads as there are."""
     try:
         counted = json.loads(report)
-        found = len(counted["ads"]) if isinstance(counted["exact"], bool) else None
+        whole = isinstance(counted["exact"], bool) and all(set(ad) >= COUNTED for ad in counted["ads"])
+        found = len(counted["ads"]) if whole else None
     except (ValueError, TypeError, KeyError):
         found = None
     if found is None:
         raise ValueError(
-            f"report is no report of Strict-ID Composite, expected JSON with exact and ads, got {report[:80]!r}: connect that "
-            "node's report"
+            f"report is no report of Strict-ID Composite, expected JSON with exact, and with ads that have "
+            f"{', '.join(sorted(COUNTED))}, got {report[:80]!r}: connect that node's report"
         )
     if found != ads:
         raise ValueError(

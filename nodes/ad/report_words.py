@@ -16,6 +16,14 @@ HIDDEN = {  # by who said what of a reference is hidden; nothing is said where n
     "stands_out": "hidden what stands out",
     "nothing": "nothing hidden",
 }
+COUNTED = {  # what the page says of one ad of a composite's report
+    "mask_iou",
+    "pixels_checked",
+    "pixels_equal",
+    "pixels_not_8_bit",
+    "product_pixels",
+    "translucent_pixels",
+}
 OWN = ("PFV", "MEPA", "StrictID", "RefAdGen")  # how this pack's classes begin
 
 

@@ -46,7 +46,8 @@ class TextPrompt:
         """From the host's CONDITIONING.
 
         Raises:
-            ValueError: several entries, or one that carries what would count for nothing in a cross-attention.
+            ValueError: several entries, tokens that are no numbers, or an entry that carries what would count for nothing in a
+                cross-attention.
         """
         if len(conditioning) != 1:
             raise ValueError(
@@ -59,6 +60,10 @@ class TextPrompt:
             raise ValueError(
                 f"{NODE}: text carries {', '.join(sorted(ignored))}, which would count for nothing here: "
                 f"{INSTEAD.get(known, 'give the text as CLIP Text Encode made it')}"
+            )
+        if not bool(context.isfinite().all()):
+            raise ValueError(
+                f"{NODE}: text has tokens that are not finite numbers: the text encoder that made it is broken"
             )
         return cls(context.detach().clone())
 

@@ -13,7 +13,7 @@ from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.found.product import find_product
 from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ..convert import PAINT_STEP, SELECTED_ABOVE, mask_to_core, selected_mask, within_range
+from ..convert import PAINT_STEP, SELECTED_ABOVE, mask_to_core, one_for_each, selected_mask, within_range
 from ..host.prompt_facts import Source
 
 LISTED = 4  # references that the line below a node names one by one
@@ -131,13 +131,8 @@ def _found(found: Tensor, image: Tensor) -> Tensor:
     """A MASK of what a model found -> (B, H, W) bool."""
     if found.numel() == 0:
         raise ValueError(_NOT_FOUND.format(0))
-    found, count = mask_to_core(found, "found"), image.shape[0]
-    if found.shape[0] not in (1, count):
-        raise ValueError(
-            f"found holds {found.shape[0]} masks for {count} references: switch individual_masks of SAM3 Detect off, so that it "
-            "gives one mask for each picture"
-        )
-    return selected_mask(found, image, "found", empty=True).expand(count, -1, -1)
+    found = one_for_each(found, image.shape[0], "references")
+    return selected_mask(found, image, "found", empty=True).expand(image.shape[0], -1, -1)
 
 
 def _check_strong_enough(mask: Tensor) -> None:

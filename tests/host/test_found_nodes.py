@@ -149,6 +149,7 @@ class TestCutOut:
                 {"image": torch.rand(1, *SIZE, 3, generator=torch.Generator().manual_seed(0))},
                 "photo 0: what the product is",
             ),
+            ({"image": torch.rand(0, *SIZE, 3)}, r"photo is empty, \(0, 120, 160, 3\): expected one picture or more"),
             ({"image": torch.rand(1, 1, 1, 3)}, "photo 0: the picture is 1x1 pixels"),
             ({"image": photo(box()) * 255}, r"photo 0 spans .* expected finite values"),
         ],

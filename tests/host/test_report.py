@@ -249,8 +249,13 @@ def test_a_word_wider_than_the_column_is_broken():
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        ("exact", "report is no report of Strict-ID Composite, expected JSON with exact and ads, got 'exact'"),
+        (
+            "exact",
+            "report is no report of Strict-ID Composite, expected JSON with exact, and with ads that have mask_iou, .*got 'exact'",
+        ),
         ('{"ads": []}', "report is no report of Strict-ID Composite"),
+        ('{"exact": true, "ads": [{"ours": 1}]}', "report is no report of Strict-ID Composite"),
+        ('{"exact": true, "ads": [3]}', "report is no report of Strict-ID Composite"),
         ("[1]", "report is no report of Strict-ID Composite"),
         (report_of(COUNTED, COUNTED), "report is of 2 ads, image holds 1"),
     ],

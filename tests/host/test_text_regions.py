@@ -343,6 +343,8 @@ def test_several_entries_another_width_and_an_empty_region_are_refused(model):
         apply_text(model, [[torch.zeros(1, 77, 768), {}]])
     with pytest.raises(ValueError, match="region selects nothing"):
         apply_text(model, text(model), region=everywhere(0.0))
+    with pytest.raises(ValueError, match="text has tokens that are not finite numbers"):
+        apply_text(model, [[torch.full((1, 77, 64), float("nan")), {}]])
     with pytest.raises(ValueError, match="MEPA Apply Text: the region is 64x192, the image being sampled is 128x128"):
         sample(apply_text(model, text(model), region=torch.ones(1, 64, 192)))
 
