@@ -5,9 +5,10 @@
 Each ad is made with the nodes of the workflow `formats`, at 128x128, the depth ControlNet at strength 1: the text names a
 product, one reference rules the wall, another the table, their own products are hidden, depth holds the outline, and
 Strict-ID Composite puts the product's pixels back. A classifier (`lab.demo.evaluation.judge`) reads the product of the generated
-image, and the wall and the table of the ad. Halo is the share of the pixels within 8 of the product that look more like the
-product than like what should be there; difference is the mean one of a value of the generated image to that of the first
-row, in steps of 255. Prints one table, with 95 % intervals. Needs ComfyUI.
+image, and the wall and the table of the ad. Halo is the share of the ring around the product that has gone more than half of the
+way from what should be there to the product's colour, ring the decibels in it, sharpness that of the ad to the true one's
+(`lab.evaluation`); the first row is the true ad through the autoencoder. Difference is the mean one of a value of the generated
+image to that of the first setting, in steps of 255. Prints one table, with 95 % intervals. Needs ComfyUI.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from typing import Any
 FIRST_AD = 910_000_000  # training scenes and those of other measurements have other seeds
 BATCH = 25
 GUIDANCE = 3.0
-RING = 8  # pixels around the product
 LOOK = {"strength": 1.0, "combine": "blend", "reference_noise": "clean", "start_percent": 0.0, "end_percent": 1.0}
 BRANCH = {"strength": 1.0, "text_share": 0.0, "gate": "output", "start_percent": 0.0, "end_percent": 1.0}
 
@@ -58,7 +58,15 @@ SETTINGS = (
     Setting("fusion: blend 1, clean, on white", LOOK, ground=1.0),
     Setting("fusion: blend 1, clean, on grey, in the ControlNet too", LOOK, in_control=True, ground=0.5),
 )
-MEASURES = ("product's colour", "product's shape", "halo", "wall", "table")
+MEASURES = {  # whether it is a rate, and how it is written
+    "product's colour": (True, ".0%"),
+    "product's shape": (True, ".0%"),
+    "halo": (False, ".1%"),
+    "ring": (False, ".1f"),
+    "sharpness": (False, ".2f"),
+    "wall": (True, ".0%"),
+    "table": (True, ".0%"),
+}
 
 
 @dataclass(frozen=True)
@@ -187,30 +195,32 @@ class Ads:
         (ad, *_) = StrictIDComposite.execute(generated, photo, mask, "product", 1, 1).args
         return generated, ad
 
+    def true(self) -> tuple[Any, Any]:
+        """The true ads through the autoencoder, in place of what `make` gives."""
+        photo, mask = self.photo
+        decoded = self.models["vae"].decode(self.models["vae"].encode(self.wanted.image))
+        return decoded, photo * mask[..., None] + decoded * (1 - mask[..., None])
+
     def measure(self, judge: Any, generated: Any, ad: Any) -> dict[str, Any]:
-        """Per ad and measure, 0 to 1."""
-        from lab.demo.scenes import labels
+        """Per ad and measure."""
+        import torch
+
+        from lab.demo.evaluation.pairs import labels
+        from lab.evaluation.metrics import sharpness
+        from lab.evaluation.rim import halo, ring_psnr
 
         wanted = labels([brief.wanted for brief in self.briefs])
-        drawn, seen = (judge.read(image.movedim(-1, 1)) for image in (generated, ad))
+        made, image, truth = (one.movedim(-1, 1).contiguous() for one in (generated, ad, self.wanted.image))
+        drawn, seen = judge.read(made), judge.read(image)
         return {
             "product's colour": (drawn["product_color"] == wanted["product_color"]).double(),
             "product's shape": (drawn["shape"] == wanted["shape"]).double(),
-            "halo": self._halo(ad),
+            "halo": halo(image, truth, self.wanted.product)[0],
+            "ring": ring_psnr(image, truth, self.wanted.product),
+            "sharpness": sharpness(image, torch.ones_like(truth[:, 0], dtype=torch.bool), truth),
             "wall": ((seen["wall_color"] == wanted["wall_color"]) & (seen["pattern"] == wanted["pattern"])).double(),
             "table": (seen["table"] == wanted["table"]).double(),
         }
-
-    def _halo(self, ad: Any) -> Any:
-        import torch
-
-        from pfv_mepa.pfv_core.region.distance import grow
-
-        mask = self.photo[1]
-        ring = (grow(mask > 0.5, RING) & (self.wanted.product == 0)).double()
-        product = torch.tensor([brief.product.product_rgb for brief in self.briefs])[:, None, None]
-        to_product, to_scene = (ad - product).norm(dim=-1), (ad - self._empty_wanted.image).norm(dim=-1)
-        return ((to_product < to_scene).double() * ring).sum((1, 2)) / ring.sum((1, 2))
 
     @cached_property
     def _empty_wall(self) -> Any:
@@ -280,6 +290,10 @@ def measure(number: int, steps: int, words: str, settings: list[Setting], pictur
     briefs = [Brief.sample(FIRST_AD + index) for index in range(number)]
     parts = [Ads(models, briefs[at : at + BATCH], steps, words) for at in range(0, number, BATCH)]
     lines = [f"| | {' | '.join(MEASURES)} | difference |", f"|---|{'---|' * len(MEASURES)}---|"]
+    with torch.inference_mode():
+        true = [part.measure(judge, *part.true()) for part in parts]
+    lines.append(_line("the true ad through the autoencoder", _joined(true), ""))
+    print(lines[-1], flush=True)
     sheet, first = [], None
     for setting in settings:
         with torch.inference_mode():
@@ -289,23 +303,27 @@ def measure(number: int, steps: int, words: str, settings: list[Setting], pictur
         generated = torch.cat([images[0] for images in made])
         first = generated if first is None else first
         difference = 255 * float((generated - first).abs().mean())
-        lines.append(_line(setting, {name: torch.cat([part[name] for part in found]) for name in MEASURES}, difference))
+        lines.append(_line(setting.label, _joined(found), f"{difference:.1f}"))
         print(lines[-1], flush=True)
     if pictures is not None:
         _save(sheet, pictures)
     return "\n".join(lines)
 
 
-def _line(setting: Setting, found: dict[str, Any], difference: float) -> str:
-    from lab.evaluation.statistics import bootstrap_mean, rate
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.cat([part[name] for part in parts]) for name in MEASURES}
+
+
+def _line(label: str, found: dict[str, Any], difference: str) -> str:
+    from lab.evaluation.statistics import mean_interval, rate
 
     cells = []
-    for name in MEASURES:
-        values = found[name].numpy()
-        one = bootstrap_mean(values) if name == "halo" else rate(values)
-        digits = 1 if name == "halo" else 0
-        cells.append(f"{one.value:.{digits}%} ({one.low * 100:.{digits}f}-{one.high * 100:.{digits}f})")
-    return f"| {setting.label} | {' | '.join(cells)} | {difference:.1f} |"
+    for name, (is_rate, form) in MEASURES.items():
+        one = (rate if is_rate else mean_interval)(found[name].numpy())
+        cells.append(f"{one.value:{form}} ({one.low:{form}} to {one.high:{form}})")
+    return f"| {label} | {' | '.join(cells)} | {difference} |"
 
 
 def _save(rows: list[Any], file: Path) -> None:

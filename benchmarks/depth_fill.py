@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.demo.scenes import render, sample_scene
-from lab.evaluation.statistics import bootstrap_mean
+from lab.evaluation.statistics import mean_interval
 from pfv_core.ad.depth import fill_along_rows, fill_hidden
 
 FIRST_SCENE = 920_000_000  # training scenes and those of other measurements have other seeds
@@ -61,7 +61,7 @@ def cell(fill: Fill, product: Tensor, depth: Tensor, noise: float) -> str:
     hidden = F.max_pool2d((product > 0).float(), PATCH).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3) > 0
     seen = depth + noise * torch.randn(depth.shape, generator=torch.Generator().manual_seed(0))
     error = (fill(torch.where(hidden, 0.0, seen), ~hidden) - depth).abs() * hidden
-    found = bootstrap_mean((100 * error.sum((1, 2, 3)) / hidden.sum((1, 2, 3))).numpy())
+    found = mean_interval((100 * error.sum((1, 2, 3)) / hidden.sum((1, 2, 3))).numpy())
     return f"{found.value:.1f} ({found.low:.1f}-{found.high:.1f})"
 
 

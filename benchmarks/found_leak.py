@@ -10,13 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lab.demo import stack
-from lab.demo.evaluation.chunk import Chunk, load_models, make_images, measure
-from lab.demo.evaluation.conditions import IMAGE_ONLY, View
+from lab.demo.evaluation.chunk import Chunk
+from lab.demo.evaluation.conditions import View
+from lab.demo.evaluation.experiments import IMAGE_ONLY
 from lab.demo.evaluation.judge import FILE
 from lab.demo.evaluation.measures import MEASURES, Readings, Truth
+from lab.demo.evaluation.models import load_models
+from lab.demo.evaluation.pictures import make_images, measure
 from lab.demo.inputs import BRUSH
 from lab.demo.scenes import Scene
-from lab.evaluation.statistics import Interval, bootstrap_mean, paired_difference, rate
+from lab.evaluation.statistics import Interval, mean_interval, paired_difference, rate
 from pfv_core.ad.opacity import SEEN_ABOVE
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.found.product import find_product
@@ -108,7 +111,7 @@ def _joined(parts: list[dict[str, Any]], rows: np.ndarray) -> dict[str, np.ndarr
 
 def _interval(name: str, readings: Readings) -> dict[str, float]:
     values = MEASURES[name].of(readings)
-    return _plain(rate(values) if MEASURES[name].is_rate else bootstrap_mean(values))
+    return _plain(rate(values) if MEASURES[name].is_rate else mean_interval(values))
 
 
 def _plain(interval: Interval) -> dict[str, float]:

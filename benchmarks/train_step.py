@@ -1,102 +1,218 @@
-"""Optimizer steps of the SDXL preset at its real size, once: `python -m benchmarks.train_step`, from the repository root.
+"""What a training step of the SDXL preset costs, and how much of it is this repository's own code.
 
-Builds diffusers' SDXL U-Net (2.57 billion parameters, random, bfloat16) and the preset's adapter, and takes optimizer steps
-with batch 1, gradient checkpointing and bf16; everything else is the preset's. Latents, images and text are random.
-`--vision` adds a ViT-H/14 of random weights that encodes the reference; without it its tokens are random too.
-Prints seconds and peak memory. Random weights say nothing of pictures. `--tiny` takes a U-Net of a few thousand parameters.
+    python -m benchmarks.train_step [--size sdxl|narrow|tiny] [--batch-size N] [--steps N] [--SETTING VALUE ...]
+
+From the repository's root. Without options: on a CUDA device SDXL's sizes at 512 px and batch 8, as the preset trains; on a
+CPU the narrow stand-in at batch 1, see `random_models`. Weights, pictures and captions are random; nothing is downloaded.
+
+First whole steps are timed, as they run. Then each part of further steps is timed by itself, with the device waited for at
+its ends: what is left of a step is our own code. That waiting hides nothing, so the share is an upper bound of what our code
+adds to a step, in which a device works while the processor prepares. On a CUDA device the transfers and readings that make
+the processor wait for it are counted too, by the line that they come from. On a CPU seconds are those of this process, all
+its threads together: what others take of the machine is not in them.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import sys
+import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
+from lab.diffusers import prompts
 from lab.train.adapter_training import AdapterTraining
-from lab.train.config import TrainConfig, preset
+from lab.train.batches import read_ahead
+from lab.train.config import TrainConfig, add_arguments, config_of_arguments
 from lab.train.data import Sample
-from lab.train.models import TrainingModels
-from pfv_core.reference.open_clip_vit import OpenClipVit
-from pfv_core.reference.vit import VIT_H, EncoderSpec, VisionEncoder
+from lab.train.load import DTYPES
 
-SDXL = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),  # diffusers' name for the number of heads
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-TINY = {
-    **SDXL,
-    "block_out_channels": (32, 32, 32),
-    "transformer_layers_per_block": 1,
-    "attention_head_dim": 2,
-    "cross_attention_dim": 32,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 32 + 6 * 8,
-}
-TOKENS = 77
+from .random_models import BY_NAME, random_models
+
+NETWORKS = ("U-Net, forward", "U-Net, backward", "encoders", "optimizer and average")
+ADAPTER, REGIONS, BATCH, REST = "adapter, forward", "regions on the layers' grids", "the next batch", "everything else"
+
+
+class Clock:
+    """Seconds of the parts of a step, each without the parts inside it.
+
+    Args:
+        device: waited for where a part begins and ends.
+        now: seconds; None = what `seconds_on` the device says.
+    """
+
+    def __init__(self, device: torch.device, now: Callable[[], float] | None = None) -> None:
+        self.seconds: Counter[str] = Counter()
+        self.running = False
+        self._now = now or (lambda: seconds_on(device))
+        self._open: list[tuple[str, float]] = []
+
+    def times(self, owner: Any, name: str, part: str) -> None:
+        """Count the calls of a method of an object, module or class to a part."""
+        call = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.part(part):
+                return call(*args, **kwargs)
+
+        setattr(owner, name, timed)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What runs inside is counted to a part, and to no part around it."""
+        if not self.running:
+            yield
+            return
+        self._count()
+        self._open.append((name, self._now()))
+        try:
+            yield
+        finally:
+            self._count()
+            self._open.pop()
+            if self._open:
+                self._open[-1] = self._open[-1][0], self._now()
+
+    def _count(self) -> None:
+        if self._open:
+            name, since = self._open[-1]
+            self.seconds[name] += self._now() - since
+
+
+def seconds_on(device: torch.device) -> float:
+    """The clock's when a CUDA device is done with all that it was given; else this process's."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def main() -> None:
     """Build, step, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="the same run with a U-Net of a few thousand parameters")
-    parser.add_argument("--vision", action="store_true", help="encode the reference with a random ViT-H/14 (open_clip)")
-    parser.add_argument("--steps", type=int, default=1, help="optimizer steps; the first one also pays for warming up")
-    parser.add_argument("--image-size", type=int, default=512, help="side of the image, pixels")
-    arguments = parser.parse_args()
-    started = time.monotonic()
-    models = random_models(TINY if arguments.tiny else SDXL, arguments.vision)
-    count = sum(parameter.numel() for parameter in models.unet.parameters())
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {models.unet.device}")
-    print(f"U-Net: {count / 1e9:.3f} billion parameters, {models.unet.dtype}, {memory()}, {seconds(started)}")
-    config = preset("sdxl").replace(
-        batch_size=1, steps=arguments.steps, image_size=arguments.image_size, workers=0, validate_every=0
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--size", choices=BY_NAME, default="sdxl" if cuda else "narrow", help="of the models")
+    parser.add_argument(
+        "--rounds", type=int, default=10 if cuda else 3, help="steps of each kind, after one that warms up"
     )
-    if arguments.tiny:
-        config = config.replace(latent_width=32)
-    with tempfile.TemporaryDirectory(prefix="train-step-") as folder:
-        measure(models, config, Path(folder))
-
-
-def measure(models: TrainingModels, config: TrainConfig, folder: Path) -> None:
-    """Take the steps and print what they cost."""
-    started = time.monotonic()
+    add_arguments(parser)
+    parser.set_defaults(steps=1_000_000, batch_size=8 if cuda else 1, validate_every=0, validation_images=0)
+    arguments = parser.parse_args()
+    config = config_of_arguments(arguments)
     accelerator = Accelerator(mixed_precision=config.precision)
-    training = AdapterTraining(models, RandomImages(config.image_size), config, accelerator, folder)
-    parameters = list(training.adapter.parameters())
-    count = sum(parameter.numel() for parameter in parameters)
-    print(f"adapter: {count / 1e6:.1f} million parameters, {memory()}, {seconds(started)}", flush=True)
-    before = [parameter.detach().flatten()[:8].clone() for parameter in parameters]
+    started = time.monotonic()
+    models = random_models(BY_NAME[arguments.size], DTYPES[config.precision], accelerator.device)
+    name = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads"
+    print(
+        f"torch {torch.__version__}, {accelerator.device}, {name}; {config.precision}, {config.image_size} px, batch",
+        end=" ",
+    )
+    print(f"{config.batch_size}; {arguments.size} models built in {time.monotonic() - started:.0f} s", flush=True)
+    with tempfile.TemporaryDirectory(prefix="train-step-") as folder:
+        training = AdapterTraining(models, RandomImages(config.image_size), config, accelerator, Path(folder))
+        measure(training, config, arguments.rounds)
 
-    def loss_of_step(index: int, _generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return training.loss(training.batches[index]), {}
 
-    for step in range(config.steps):
-        started = time.monotonic()
-        logs = training.loop.one_step(loss_of_step)
-        training.close()
-        print(f"step {step + 1}: loss {logs['loss']:.4f}, {seconds(started)}, {memory()}", flush=True)
-    pairs = zip(before, parameters, strict=True)
-    changed = sum(not torch.equal(old, new.detach().flatten()[:8]) for old, new in pairs)
-    print(f"{changed} of {len(before)} adapter tensors changed")
+def measure(training: AdapterTraining, config: TrainConfig, rounds: int) -> None:
+    """Take the steps and print what they cost."""
+    device = training.accelerator.device
+    steps = Steps(training, 2 + 2 * rounds)
+    for name, module in (("U-Net", training.models.unet), ("adapter", training.adapter)):
+        print(f"{name}: {sum(parameter.numel() for parameter in module.parameters()) / 1e6:.1f} million parameters")
+    steps.take()  # warms up
+    whole = [steps.take() for _ in range(rounds)]
+    clock = clock_of(training, steps)
+    clock.running = True
+    parted = sum(steps.take() for _ in range(rounds)) / rounds
+    clock.running = False
+    parts = {name: seconds / rounds for name, seconds in clock.seconds.items()}
+    parts[REST] = parted - sum(parts.values())
+    print(
+        f"a step: {1e3 * statistics.median(whole):.1f} ms (median of {rounds}); with its parts timed: {1e3 * parted:.1f} ms"
+    )
+    for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
+        print(f"  {name:<30} {1e3 * seconds:9.2f} ms  {100 * seconds / parted:6.2f} %")
+    own = sum(seconds for name, seconds in parts.items() if name not in (*NETWORKS, ADAPTER))
+    strict = own + parts[ADAPTER]
+    print(f"our own code: {1e3 * own:.2f} ms, {100 * own / parted:.2f} % of a step")
+    print(f"with the adapter's forward pass, itself a network: {1e3 * strict:.2f} ms, {100 * strict / parted:.2f} %")
+    if device.type == "cuda":
+        print(f"peak memory: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        for line, count in waits(steps).most_common():
+            print(f"  waits for the device: {count} at {line}")
+
+
+class Steps:
+    """Steps of a training, one by one, as its loop takes them."""
+
+    def __init__(self, training: AdapterTraining, count: int) -> None:
+        config = training.config
+        self.training = training
+        self._batches = read_ahead(
+            training.batches, 0, count * config.accumulate, config.workers, training.accelerator.device
+        )
+
+    def batch(self) -> Any:
+        """The next one."""
+        return next(self._batches)
+
+    def take(self) -> float:
+        """Seconds of a step, to its end on the device."""
+        loop, device = self.training.loop, self.training.accelerator.device
+        started = seconds_on(device)
+        values = loop.one_step(self._loss)
+        loop.step += 1
+        loop.losses.add(loop.step, 0.0, values)
+        self.training.close()
+        return seconds_on(device) - started
+
+    def _loss(self, _index: int, _generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return self.training.loss(self.batch()), {}
+
+
+def clock_of(training: AdapterTraining, steps: Steps) -> Clock:
+    """A clock on every part of a training's step; from here on it stays there."""
+    forward, backward, encoders, optimizer = NETWORKS
+    clock = Clock(training.accelerator.device)
+    models, loop = training.models, training.loop
+    clock.times(models.unet, "forward", forward)
+    clock.times(training.accelerator, "backward", backward)
+    for owner, name in ((models.vision, "embed_patches"), (models.vision, "run_blocks"), (models.vision, "pool")):
+        clock.times(owner, name, encoders)
+    text, latents = models.encode_text, models.encode_latents
+    object.__setattr__(models, "encode_text", _timed(clock, text, encoders))
+    object.__setattr__(models, "encode_latents", _timed(clock, latents, encoders))
+    for owner, name in (
+        (loop.optimizer, "step"),
+        (loop.optimizer, "zero_grad"),
+        (training.accelerator, "clip_grad_norm_"),
+    ):
+        clock.times(owner, name, optimizer)
+    if loop.average is not None:
+        clock.times(loop.average, "step", optimizer)
+    clock.times(loop.unwrapped("adapter"), "forward", ADAPTER)
+    clock.times(prompts.Passes, "_on", REGIONS)
+    clock.times(steps, "batch", BATCH)
+    return clock
+
+
+def waits(steps: Steps) -> Counter[str]:
+    """Where, and how often, a step makes the processor wait for a CUDA device."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        steps.take()
+        torch.cuda.set_sync_debug_mode("default")
+    return Counter(f"{one.filename}:{one.lineno}" for one in caught if "synchronizing" in str(one.message))
 
 
 class RandomImages:
@@ -106,99 +222,19 @@ class RandomImages:
         self.size = size
 
     def __len__(self) -> int:
-        return 8
+        return 1 << 20
 
     def sample(self, index: int, generator: torch.Generator) -> Sample:
-        """One image of noise, and latents for it."""
-        latents = torch.randn(4, self.size // 8, self.size // 8, generator=generator)
-        return Sample(torch.rand(3, self.size, self.size, generator=generator), f"image {index}", latents=latents)
+        """One image of noise."""
+        return Sample(torch.rand(3, self.size, self.size, generator=generator), f"a red cup on a wooden table, {index}")
 
 
-class RandomEncoder:
-    """A VisionEncoder of ViT-H/14's sizes that has no blocks: tokens are projected patches."""
+def _timed(clock: Clock, call: Callable[..., Any], part: str) -> Callable[..., Any]:
+    def timed(*args: Any) -> Any:
+        with clock.part(part):
+            return call(*args)
 
-    def __init__(self) -> None:
-        self.spec: EncoderSpec = VIT_H
-        self.mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-        self.std: tuple[float, ...] = (0.25, 0.25, 0.25)
-        self.conv = nn.Conv2d(3, VIT_H.hidden_size, VIT_H.patch_size, VIT_H.patch_size).requires_grad_(False)
-        grid = VIT_H.image_size // VIT_H.patch_size
-        self.places = torch.randn(1 + grid * grid, VIT_H.hidden_size)
-
-    def embed_patches(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, N, D)."""
-        return self.conv(pixel_values).flatten(2).transpose(1, 2)
-
-    def class_token(self, like: Tensor) -> Tensor:
-        """(D,)."""
-        return self.places[0].to(like)
-
-    def positions(self, like: Tensor) -> Tensor:
-        """(1 + N, D)."""
-        return self.places.to(like)
-
-    def run_blocks(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens, twice."""
-        return tokens, tokens
-
-    def pool(self, last_hidden: Tensor) -> Tensor:
-        """(B, P)."""
-        return last_hidden[:, 0, : VIT_H.projection_size]
-
-
-def random_models(sizes: dict[str, Any], vision: bool) -> TrainingModels:
-    """Random weights, scaled so that numbers stay in range."""
-    unet = random_unet(sizes)
-
-    def encode_text(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        width = sizes["cross_attention_dim"]
-        pooled = sizes["projection_class_embeddings_input_dim"] - 6 * sizes["addition_time_embed_dim"]
-        return torch.randn(len(captions), TOKENS, width), torch.randn(len(captions), pooled)
-
-    def encode_latents(image: Tensor) -> Tensor:
-        return torch.randn(len(image), 4, image.shape[2] // 8, image.shape[3] // 8)
-
-    encoder: VisionEncoder = random_vit_h() if vision else RandomEncoder()
-    return TrainingModels("sdxl", unet, encoder, encode_text, encode_latents, DDIMScheduler())
-
-
-@torch.no_grad()
-def random_unet(sizes: dict[str, Any]) -> UNet2DConditionModel:
-    """Filled from one block of noise: drawing billions of numbers takes minutes."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(**sizes)
-    nn.Module.to(unet, torch.bfloat16)
-    unet.to_empty(device="cpu")
-    noise = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    for name, parameter in unet.named_parameters():
-        if parameter.ndim < 2:
-            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            continue
-        scale = parameter[0].numel() ** -0.5
-        flat = parameter.view(-1)
-        for start in range(0, len(flat), len(noise)):
-            part = flat[start : start + len(noise)]
-            part.copy_(noise[: len(part)] * scale)
-    return unet.eval().requires_grad_(False)
-
-
-def random_vit_h() -> VisionEncoder:
-    """ViT-H/14 as open_clip builds it, bfloat16."""
-    import open_clip
-
-    visual = open_clip.create_model("ViT-H-14", precision="bf16").visual
-    return OpenClipVit(visual.requires_grad_(False))
-
-
-def seconds(started: float) -> str:
-    """Time since then."""
-    return f"{time.monotonic() - started:.1f} s"
-
-
-def memory() -> str:
-    """The most memory this process has held."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
+    return timed
 
 
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ def result_of(host: Host, pytest_arguments: Sequence[str]) -> Result:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report_file = Path(folder) / "report.xml"
-        status = _run_pytest(python, host, [*with_files(pytest_arguments), *_report_options(report_file)])
+        environ = pytest_environ(f"{folder}/compiled") | {"COMFYUI_PATH": str(host.path)}
+        status = _run_pytest(python, environ, [*with_files(pytest_arguments), *_report_options(report_file)])
         outcomes = outcomes_in(report_file.read_text(encoding="utf-8")) if report_file.is_file() else {}
     seconds = time.monotonic() - started
     return Result(host.version, _frontend_version(python), outcomes, seconds, _trouble(status, outcomes))
@@ -141,8 +142,7 @@ def _report_options(file: Path) -> list[str]:
     return ["-o", "junit_family=xunit1", f"--junitxml={file}"]  # this family has each test's file
 
 
-def _run_pytest(python: Path, host: Host, arguments: Sequence[str]) -> int:
-    environ = pytest_environ() | {"COMFYUI_PATH": str(host.path)}
+def _run_pytest(python: Path, environ: dict[str, str], arguments: Sequence[str]) -> int:
     environ.pop(FRONTEND_FOLDER, None)
     return subprocess.call(pytest_command(python, arguments), cwd=PACK_ROOT, env=environ, stdout=STDERR)
 

@@ -28,6 +28,7 @@ load_repository()
 from headless.host.find import HOW_TO_GET_HOST, find_host  # noqa: E402
 from headless.host.find_chromium import HOW_TO_GET_CHROMIUM, find_chromium  # noqa: E402
 from headless.host.torch_stand_ins import apply_where_needed  # noqa: E402  (needs the package)
+from headless.run_tests import BROWSER_TESTS  # noqa: E402
 
 apply_where_needed()  # before anything imports diffusers or transformers, which a torchvision that does not load breaks
 
@@ -38,8 +39,23 @@ host = find_host()
 collect_ignore = [] if host else ["host"]
 collect_ignore += [] if host and find_chromium() else ["browser"]
 
-# Files that take a minute or more: begun last, they would keep one core busy while the others wait.
-LONGEST = ("test_leak.py", "test_compiled.py", "test_processes.py", "test_use.py")
+# Files that take longest, from half a minute on: begun last, they would keep one core busy while the others wait. xdist keeps
+# to this order with --no-loadscope-reorder alone, which headless/run_tests.py gives it.
+LONGEST = (
+    "test_compiled.py",
+    "test_processes.py",
+    "test_devices.py",
+    "test_use.py",
+    "test_workflows.py",
+    "test_automatic.py",
+    "test_open.py",
+    "test_diffusers_engine.py",
+    "test_bad_days.py",
+    "test_shown_again.py",
+    "test_cuda_command.py",
+    "test_leak.py",
+    "test_catalogue_workflows.py",
+)
 
 _host_tests_run: set[str] = set()
 
@@ -66,4 +82,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"the tests in tests/host and tests/browser were left out, {HOW_TO_GET_HOST}")
     elif find_chromium() is None:
         terminalreporter.write_line(f"the tests in tests/browser were left out, {HOW_TO_GET_CHROMIUM}")
-    terminalreporter.write_line(f"host tests run: {len(_host_tests_run)}")
+    if terminalreporter.config.args != [BROWSER_TESTS]:
+        terminalreporter.write_line(f"host tests run: {len(_host_tests_run)}")

@@ -20,10 +20,10 @@ LAYERS = unet_layers([(1, 1)], (1, 1), [(1, 1), (1, 1)])
 def copy_pack(folder: Path) -> Path:
     """What of this pack a server loads, in `folder`/pfv-mepa, with random weights in the place of the trained ones."""
     pack = folder / "pfv-mepa"
-    for name in ("nodes", "pfv_core", "lab.demo", "web"):
+    for name in ("nodes", "pfv_core", "pfv_demo", "web"):
         shutil.copytree(PACK_ROOT / name, pack / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     shutil.copy(PACK_ROOT / "__init__.py", pack)
-    write_random_weights(pack / "lab.demo" / "weights")
+    write_random_weights(pack / "pfv_demo" / "weights")
     return pack
 
 

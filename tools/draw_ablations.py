@@ -1,74 +1,88 @@
-"""Draws docs/ablations.jpg from the results of `lab.demo.evaluation.ablations`: `python -m tools.draw_ablations FOLDER`.
+"""Draws the pictures of docs/ablations.md from the results of `lab.demo.evaluation.ablations`; `tools.write_ablations` calls it.
 
-The first held-out pairs, as they come.
+The first test pairs, as they come: `ablations.jpg` shows what text and reference make of each other, `ablations_ad.jpg` four
+ads with and without PFV, with and without the depth mask.
 """
 
 from __future__ import annotations
 
-import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lab.demo.scenes import Scene, render, sample_pair
+from lab.demo.evaluation.pairs import Scene, Split, render, sample_pair
+from pfv_demo.sizes import IMAGE_SIZE
 
-ROOT = Path(__file__).resolve().parent.parent
-PAIRS = 5
-TILE = 128
-MARGIN, TITLE = 8, 34
+PAIRS, ADS = 5, 4
+TILE = {"ablations.jpg": 128, "ablations_ad.jpg": 192}
+MARGIN, LINE, FONT = 8, 16, 13
 INK, PAPER = (40, 40, 40), (255, 255, 255)
-ADAPTER, RESAMPLER = "eq3_c16_seed0", "resampler_c16_seed0"  # how their results' folders begin
-COLUMNS = {
-    "resampler alone,\nno PFV": (RESAMPLER, "image_visible"),
-    "resampler alone,\nPFV": (RESAMPLER, "image_dropped"),
-    "Eq. 3 alone,\nno PFV": (ADAPTER, "image_visible"),
-    "Eq. 3 alone,\nPFV": (ADAPTER, "image_dropped"),
-    "text + image,\nwhole frame": (ADAPTER, "conflict_global_1"),
-    "text + image,\nEq. 6 as printed": (ADAPTER, "conflict_query_0"),
-    "text + image,\noutput gate": (ADAPTER, "conflict_output_0"),
+RESAMPLER, MAIN = "resampler_c16", "eq3_c16"
+ALONE = {
+    "resampler alone, no PFV": ("image_visible", RESAMPLER),
+    "resampler alone, PFV": ("image_dropped", RESAMPLER),
+    "Eq. 3 alone, no PFV": ("image_visible", MAIN),
+    "Eq. 3 alone, PFV": ("image_dropped", MAIN),
 }
 
-
-def main(results: Path) -> None:
-    """Compose one row for each pair."""
-    pairs = [sample_pair(seed) for seed in range(PAIRS)]
-    columns = {
-        "what the\ntext names": drawn([first for first, _ in pairs]),
-        "reference": drawn([second for _, second in pairs]),
-        **{title: generated(results, *source) for title, source in COLUMNS.items()},
-    }
-    width = MARGIN + len(columns) * (TILE + MARGIN)
-    height = TITLE + PAIRS * (TILE + MARGIN) + MARGIN
-    sheet = Image.new("RGB", (width, height), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for column, (title, images) in enumerate(columns.items()):
-        left = MARGIN + column * (TILE + MARGIN)
-        draw.multiline_text((left, 2), title, INK, font, spacing=1)
-        for row, image in enumerate(images):
-            sheet.paste(Image.fromarray(image), (left, TITLE + MARGIN + row * (TILE + MARGIN)))
-    sheet.save(ROOT / "docs" / "ablations.jpg", quality=92)
+Images = NDArray[np.uint8]
+"""(N, H, W, 3)."""
 
 
-def drawn(scenes: list[Scene]) -> NDArray[np.uint8]:
-    """(N, H, W, 3) uint8."""
-    pixels: NDArray[np.uint8] = (render(scenes, TILE).image * 255).round().byte().numpy()
+def draw(run: Path, results: Mapping[str, Any], docs: Path) -> None:
+    """Write the pictures of the tables that the run has; columns that it has not are left out."""
+    pairs = [sample_pair(seed, Split.TEST) for seed in range(max(PAIRS, ADS))]
+    experiments = results["experiments"]
+    reference = drawn([second for _, second in pairs])
+    if experiments.get("mepa", {}).get("rows"):
+        joined = {row["label"]: (row["condition"], row["family"]) for row in experiments["mepa"]["rows"]}
+        columns = {
+            "what the text names": drawn([first for first, _ in pairs]),
+            "reference": reference,
+            **stored(run, ALONE | joined),
+        }
+        sheet(columns, PAIRS, TILE["ablations.jpg"]).save(docs / "ablations.jpg", quality=92)
+    if experiments.get("ad", {}).get("rows"):
+        made = {row["label"]: (row["condition"], row["family"]) for row in experiments["ad"]["rows"] if row["family"]}
+        columns = {
+            "the true ad": drawn([second.with_product_of(first) for first, second in pairs]),
+            "reference": reference,
+            **stored(run, made),
+        }
+        sheet(columns, ADS, TILE["ablations_ad.jpg"]).save(docs / "ablations_ad.jpg", quality=92)
+
+
+def drawn(scenes: Sequence[Scene]) -> Images:
+    """As they are."""
+    pixels: Images = (render(scenes, IMAGE_SIZE).image * 255).round().byte().numpy()
     return pixels
 
 
-def generated(results: Path, adapter: str, condition: str) -> NDArray[np.uint8]:
-    """(N, H, W, 3) uint8 of the first pairs."""
-    folder = next((results / "chunks" / condition).glob(f"{adapter}*"), None)
-    if folder is None:
-        sys.exit(
-            f"{results} has no results of {adapter} for {condition}: run python -m lab.demo.evaluation.ablations first"
-        )
-    images: NDArray[np.uint8] = np.load(folder / "00000.npz")["image"][:PAIRS]
-    return images
+def stored(run: Path, columns: Mapping[str, tuple[str, str]]) -> dict[str, Images]:
+    """By title, the first pictures of a condition with a family's first adapter; those that the run has."""
+    files = {
+        title: sorted((run / "chunks" / condition).glob(f"{family}_seed*/{Split.TEST.value}_00000.npz"))
+        for title, (condition, family) in columns.items()
+    }
+    return {title: np.load(found[0])["image"] for title, found in files.items() if found}
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+def sheet(columns: Mapping[str, Images], rows: int, tile: int) -> Image.Image:
+    """Titled columns; a pair in each row, fewer where fewer were made."""
+    font = ImageFont.load_default(FONT)
+    titles = {title: textwrap.wrap(title, tile // 7) for title in columns}
+    top = LINE * max(len(lines) for lines in titles.values()) + MARGIN
+    page = Image.new("RGB", (MARGIN + len(columns) * (tile + MARGIN), top + rows * (tile + MARGIN)), PAPER)
+    pen = ImageDraw.Draw(page)
+    for column, (title, images) in enumerate(columns.items()):
+        left = MARGIN + column * (tile + MARGIN)
+        pen.multiline_text((left, 2), "\n".join(titles[title]), INK, font, spacing=1)
+        for row, image in enumerate(images[:rows]):
+            picture = Image.fromarray(image).resize((tile, tile), Image.Resampling.LANCZOS)
+            page.paste(picture, (left, top + row * (tile + MARGIN)))
+    return page

@@ -1,11 +1,9 @@
-"""Puts the figures of an ablation run into docs/ablations.md.
+"""Writes docs/ablations.md, its pictures and the README's table anew from a run of `lab.demo.evaluation.ablations`.
 
-    python -m tools.write_ablations FOLDER [FILE] [--only EXPERIMENT]
+    python -m tools.write_ablations FOLDER [--root FOLDER]
 
-The page's prose is written by hand; each table stands between `<!-- NAME -->` and `<!-- /NAME -->` and is written anew from
-FOLDER/results.json. NAME is settings, goals, scores, or the name of an experiment, with `:against_oracle` after it for the
-differences to the scene without a foreign product, `:comparisons` for what its rows say pair by pair, and `:settings` for
-what it was measured with. `--only`, which may be repeated, leaves all tables of others as they are.
+The page is the run's own, every figure and verdict on it from FOLDER/results.json. In the README the table between
+`<!-- measured -->` and `<!-- /measured -->` is replaced.
 """
 
 from __future__ import annotations
@@ -13,142 +11,128 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "ablations.md"
-PARTS = ("", "against_oracle", "comparisons", "settings")  # of an experiment
-RELATIONS = {">=": "at least {}", "<=": "at most {}", ">": "above the scene without it", "not >": "not above it"}
-ARROWS = {"higher": " ↑", "lower": " ↓", "nearer to 0": " → 0"}
+from lab.demo.evaluation.markdown import markdown_table
+from lab.demo.evaluation.page import page
+from lab.files import save_text
+
+from .draw_ablations import draw
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKED = re.compile(r"(<!-- measured -->\n).*?(\n<!-- /measured -->)", re.DOTALL)
+JOINED = "product, table and wall right in one picture, where the text names another wall / leaves it to the reference"
+VIEWS = ("image_visible", "image_dropped", "image_oracle")
+
+Results = dict[str, Any]
 
 
-class PageError(ValueError):
-    """A page and results that do not belong together; the message says what to do."""
+class MarkerError(ValueError):
+    """A README without the place for the table; the message says what to do."""
 
 
-def written(page: str, results: dict[str, Any], only: Sequence[str] = ()) -> str:
-    """The page with its tables made of these results.
-
-    Args:
-        page: in Markdown, with markers.
-        results: of an ablation run.
-        only: the experiments whose tables are made; empty = every table.
+def with_table(readme: str, results: Results) -> str:
+    """The README with the table of these results.
 
     Raises:
-        PageError: a marker that is not closed, or of a table that the results do not have.
+        MarkerError: it has not exactly one place for it.
     """
-
-    def table_of(match: re.Match[str]) -> str:
-        name = match[1]
-        if only and name.partition(":")[0] not in only:
-            return match[0]
-        return f"<!-- {name} -->\n{_part(name, results)}\n<!-- /{name} -->"
-
-    new = re.sub(r"<!-- ([a-z_:]+) -->\n.*?<!-- /\1 -->", table_of, page, flags=re.DOTALL)
-    opened, closed = (set(re.findall(mark, new)) for mark in (r"<!-- ([a-z_:]+) -->", r"<!-- /([a-z_:]+) -->"))
-    if opened != closed:
-        raise PageError(f"markers without their counterpart: {sorted(opened ^ closed)}")
-    return new
+    found = len(MARKED.findall(readme))
+    if found != 1:
+        raise MarkerError(
+            f"README.md has {found} tables between <!-- measured --> and <!-- /measured -->, expected 1: put the two lines "
+            "around the table of what the demo models show"
+        )
+    return MARKED.sub(lambda match: match[1] + readme_table(results) + match[2], readme)
 
 
-def _part(name: str, results: dict[str, Any]) -> str:
-    experiment, _, what = name.partition(":")
-    if name == "settings":
-        return _settings(results["settings"])
-    if name == "goals":
-        return _goals(results[name])
-    if name == "scores":
-        return _scores(results[name])
-    if experiment not in results["experiments"] or what not in PARTS:
-        known = ["settings", "goals", "scores", *results["experiments"]]
-        raise PageError(f"the page asks for a table {name!r}, the results have {known}: correct the marker")
-    if what == "comparisons":
-        return _comparisons([one for one in results[what] if one["experiment"] == experiment])
-    rows = results["experiments"][experiment]["rows"]
-    if what == "settings":
-        return _settings(results[what] | {"seeds": sorted({seed for row in rows for seed in row["seeds"]})})
-    columns = results["experiments"][experiment]["columns"]
-    if what:
-        rows = [row for row in rows if row.get("against_oracle")]
-        columns = list(rows[0]["against_oracle"]) if rows else []
-    return _experiment(rows, columns, what or "measures", results["measures"])
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    seeds = ", ".join(map(str, settings["seeds"])) or "none"
-    return (
-        f"{settings['pairs']} held-out pairs of scenes; adapters of the training seeds {seeds}; {settings['sampler']}; "
-        f"classifier-free guidance {settings['guidance']}."
-    )
-
-
-def _goals(goals: Sequence[dict[str, Any]]) -> str:
+def readme_table(results: Results) -> str:
+    """The figures that the README shows."""
+    walls = [
+        _cell(results, "pfv", "image_dropped", "eq3_c16", name) for name in ("wall_reference", "pattern_reference")
+    ]
     rows = [
         [
-            goal["claim"],
-            RELATIONS[goal["relation"]].format(f"{goal['goal']:g}"),
-            number(goal["measured"]),
-            goal["status"],
-        ]
-        for goal in goals
-    ]
-    return markdown_table(["", "goal", "measured", ""], rows)
-
-
-def _comparisons(comparisons: Sequence[dict[str, Any]]) -> str:
-    rows = [[one["claim"], number(one["difference"]), one["verdict"]] for one in comparisons]
-    return markdown_table(["", "difference, pair by pair", ""], rows)
-
-
-def _scores(scores: dict[str, dict[str, Any]]) -> str:
-    rows = [
-        [name, "n/a" if one["value"] is None else f"{one['value']:.4g}", one["note"]] for name, one in scores.items()
-    ]
-    return markdown_table(["score", "value", "of what, or why not"], rows)
-
-
-def _experiment(
-    rows: Sequence[dict[str, Any]], columns: Sequence[str], part: str, measures: dict[str, dict[str, str]]
-) -> str:
-    several = len({row["family"] for row in rows}) > 1
-    titles = [f"{measures[name]['label']}{ARROWS.get(measures[name]['better'], '')}" for name in columns]
-    body = [
+            "the text alone sets product, shape, wall, pattern and table, all five",
+            _cell(results, "text", "text", "", "all_text"),
+        ],
         [
-            row["label"],
-            *([row["family"]] if several else []),
-            str(len(row["seeds"])),
-            *(number(row[part].get(name)) for name in columns),
-        ]
-        for row in rows
+            "its pictures' sharpness; the true ones' through the autoencoder",
+            _both(results, "text", "text", "sharpness"),
+        ],
+        ["an image prompt alone sets the wall's colour; its pattern", "; ".join(walls)],
+        [
+            "a resampler copies the reference's foreign product, shape and colour: visible / hidden by PFV / never there",
+            _views(results, "resampler_c16", "foreign_object"),
+        ],
+        [
+            "the paper's compression copies its shape: visible / hidden by PFV / never there",
+            _views(results, "eq3_c16", "foreign_shape"),
+        ],
+        ["the same, trained with dropped tokens", _views(results, "eq3_c16_drop", "foreign_shape")],
+        *_fusion_rows(results),
+        ["an ad's halo; the true ad's through the autoencoder", _both(results, "ad", "ad_dropped_masked", "halo")],
+        ["decibels in the ring around its product; the same", _both(results, "ad", "ad_dropped_masked", "ring_psnr")],
     ]
-    return markdown_table(["", *(["adapter"] if several else []), "seeds", *titles], body)
+    return markdown_table(["combinations that no training saw", "measured"], rows)
 
 
-def number(measure: dict[str, float] | None) -> str:
-    """A value with its interval."""
-    if measure is None or measure["value"] is None:
-        return "n/a"
-    return f"{measure['value']:.3f} ({measure['low']:.3f}-{measure['high']:.3f})"
+def _fusion_rows(results: Results) -> Iterator[list[str]]:
+    """Each way at the strength that did best, with and without conflict."""
+    agreeing = {(_way(row), row["family"]): row for row in _rows(results, "no_conflict")}
+    for row in _rows(results, "mepa"):
+        sides = [row, agreeing.get((_way(row), row["family"]))]
+        values = ["n/a" if one is None else f"{one['measures']['all_three']['value']:.3f}" for one in sides]
+        yield [f"{_way(row)} ({row['family']}): {JOINED}", " / ".join(values)]
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; cells are text in which `|` is escaped."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def _way(row: dict[str, Any]) -> str:
+    """A row's label without its strength."""
+    label: str = row["label"]
+    return label.partition(", scale ")[0]
 
 
-def main() -> None:
-    """Rewrite the page's tables."""
+def _views(results: Results, family: str, measure: str) -> str:
+    return " / ".join(_cell(results, "pfv", view, family, measure) for view in VIEWS)
+
+
+def _both(results: Results, name: str, condition: str, measure: str) -> str:
+    """What a row has, and what the true picture has through the autoencoder."""
+    family, yardstick = ("", "ceiling") if name == "text" else ("eq3_c16", "ad_decoded")
+    return "; ".join(_cell(results, name, *side, measure) for side in ((condition, family), (yardstick, "")))
+
+
+def _cell(results: Results, name: str, condition: str, family: str, measure: str) -> str:
+    """A value without its interval."""
+    for row in _rows(results, name):
+        if (row["condition"], row["family"]) == (condition, family):
+            value, digits = row["measures"][measure]["value"], results["measures"][measure]["digits"]
+            return "n/a" if value is None else f"{value:.{digits}f}"
+    return "n/a"
+
+
+def _rows(results: Results, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = results["experiments"].get(name, {"rows": []})["rows"]
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write page, pictures and table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of an ablation run")
-    parser.add_argument("file", type=Path, nargs="?", default=PAGE)
-    parser.add_argument("--only", action="append", default=[], metavar="EXPERIMENT", help="may be repeated")
-    arguments = parser.parse_args()
-    results = json.loads((arguments.folder / "results.json").read_text(encoding="utf-8"))
-    page = written(arguments.file.read_text(encoding="utf-8"), results, arguments.only)
-    arguments.file.write_text(page, encoding="utf-8")
-    print(f"wrote {arguments.file}")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="of the repository whose README.md and docs/ are written"
+    )
+    options = parser.parse_args(arguments)
+    results = json.loads((options.folder / "results.json").read_text(encoding="utf-8"))
+    readme = options.root / "README.md"
+    new = with_table(readme.read_text(encoding="utf-8"), results)  # refused before anything is written
+    save_text(options.root / "docs" / "ablations.md", page(results))
+    draw(options.folder, results, options.root / "docs")
+    save_text(readme, new)
+    print(f"wrote docs/ablations.md, its pictures and the table of README.md in {options.root}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from . import torch_stand_ins
@@ -101,8 +102,9 @@ def running_host(
             _stop(process)
 
 
+@cache  # a process that imports torch, each time; a Python's torch does not change under a command
 def probe_torch(python: Path) -> TorchBuild:
-    """What the torch of `python` is, asked in a process of its own."""
+    """What the torch of `python` is, asked in a process of its own, once."""
     command = [str(python), torch_stand_ins.__file__, "--probe"]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if result.returncode != 0:

@@ -175,7 +175,7 @@ def encode_text(text_encoder: CLIPTextModelWithProjection, ids: Tensor) -> tuple
 
 def added_conditions(pooled: Tensor, size: int = IMAGE_SIZE) -> dict[str, Tensor]:
     """SDXL's extra conditions: the pooled text, and the sizes of an uncropped square image."""
-    sizes = torch.tensor([size, size, 0, 0, size, size], dtype=pooled.dtype, device=pooled.device)
+    sizes = torch.tensor([size, size, 0, 0, size, size], dtype=torch.float32, device=pooled.device)
     return {"text_embeds": pooled, "time_ids": sizes.expand(len(pooled), -1)}
 
 

@@ -122,7 +122,7 @@ def _conditions(
     if unet.config["addition_embed_type"] == "text_time":
         pooled = torch.cat([_repeated(pooled, batch, "text") for _, pooled in texts]).to(context)
         height, width = image_size
-        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=context.dtype, device=context.device)
+        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=context.device)
         conditions["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes.expand(len(pooled), -1)}
     return conditions
 

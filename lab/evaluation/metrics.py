@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pfv_core.ad.composite import erode_mask
@@ -17,6 +18,7 @@ DIRECTIONS = 32
 PALETTE_PIXELS = 1024
 SHADES = (0.7, 1.1)  # how far light may scale an object's colour
 LEAST_WAY = 0.2  # RGB distance under which "towards that colour" is mostly noise
+SHARPNESS_GRID = 64  # cells along a side: finer ones are the autoencoder's, and noise
 
 
 def mean_color(image: Tensor, mask: Tensor) -> Tensor:
@@ -157,6 +159,39 @@ def layout_likeness(image: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
 def _centred(values: Tensor, share: Tensor) -> Tensor:
     """(B, H, W) less its mean over shares that add up to 1."""
     return values - (share * values).flatten(1).sum(1)[:, None, None]
+
+
+def sharpness(image: Tensor, mask: Tensor, truth: Tensor) -> Tensor:
+    """How steep an image's edges are, against those of the picture that it should be.
+
+    Args:
+        image, truth: (B, 3, H, W), H and W multiples of SHARPNESS_GRID; they may have their edges in different places.
+        mask: (B, H, W) bool; a cell counts that lies in it whole.
+
+    Formula: sum |grad image|^2 / sum |grad truth|^2 over neighbouring cells of SHARPNESS_GRID x SHARPNESS_GRID means. An edge
+    that is blurred over w cells keeps 1 / w of it. Range: 0 (plain) upwards; 1 = as sharp as the truth, above 1 = sharper, or
+    noise. NaN where the truth is plain.
+    """
+    _check(image, mask)
+    if image.shape != truth.shape or image.shape[2] % SHARPNESS_GRID or image.shape[3] % SHARPNESS_GRID:
+        raise ValueError(
+            f"image is {tuple(image.shape)}, truth {tuple(truth.shape)}: give both the same size, multiples of "
+            f"{SHARPNESS_GRID}"
+        )
+    own, wanted = (_steepness(picture, mask) for picture in (image, truth))
+    return torch.where(wanted > 0, own / wanted, math.nan)
+
+
+def _steepness(image: Tensor, mask: Tensor) -> Tensor:
+    """(B,) float64 sum of squared differences of neighbouring cells."""
+    cell = image.shape[2] // SHARPNESS_GRID, image.shape[3] // SHARPNESS_GRID
+    cells, whole = F.avg_pool2d(image.double(), cell), F.avg_pool2d(mask.double(), cell) == 1
+    total = torch.zeros(len(image), dtype=torch.float64)
+    for axis in (1, 2):
+        size = whole.shape[axis] - 1
+        both = whole.narrow(axis, 0, size) & whole.narrow(axis, 1, size)
+        total += (cells.diff(dim=axis + 1).square().sum(1) * both).flatten(1).sum(1)
+    return total
 
 
 def largest_difference(image: Tensor, product: Tensor, product_mask: Tensor, erode: int = 0) -> Tensor:

@@ -4,7 +4,8 @@
     accelerate launch -m lab.train ...
 
 The same command in the same folder goes on where it stopped. --data is a folder of images (each with name.txt or
-name.json, and name.mask.png where there is a mask), a folder of webdataset shards, or one shard.
+name.json, and name.mask.png where there is a mask), a folder of webdataset shards, or one shard: docs/training_data.md has how
+they are made, and `python -m lab.train.check` says what they hold.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 
 from pfv_core.adapter.checkpoint import AdapterFileError
 
 from ..files import NotWrittenError
 from .adapter_training import train_adapter
 from .config import ConfigError, TrainConfig, add_arguments, config_of_arguments
-from .data import DataError, open_dataset
+from .data import DataError
+from .image_files import FileDataset, open_dataset
+from .load import DTYPES, VISION_SOURCE, load_models
 from .loop import TrainingStateError
-from .models import VISION_SOURCE, ModelsError, TrainingModels, load_demo, load_models
+from .models import ModelsError
 
 TOLD = (ConfigError, DataError, ModelsError, NotWrittenError, TrainingStateError, AdapterFileError, FileNotFoundError)
 """Errors whose message says everything: no traceback."""
@@ -36,32 +40,66 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "python -m lab.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of images, folder of shards, or one shard")
+    parser.add_argument(
+        "--validation-data", type=Path, help="images for validations; default: some of --data, held out"
+    )
+    parser.add_argument("--index", type=Path, help="folder for the index of the data; default: .pfv_index beside them")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--checkpoint", type=Path, help="base model: diffusers folder or single file")
-    parser.add_argument("--vision", type=Path, help=f"image encoder; {VISION_SOURCE}")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="base model: diffusers folder or single file")
+    parser.add_argument("--vision", type=Path, required=True, help=f"image encoder; {VISION_SOURCE}")
     parser.add_argument("--configs", type=Path, help="configs and tokenizers, for a single-file --checkpoint")
     parser.add_argument("--stop-at", type=int, help="a step to stop at before the end")
     add_arguments(parser)
     given = parser.parse_args(arguments)
     try:
         config = config_of_arguments(given)
-        dataset = open_dataset(given.data, config.image_size)
-        accelerator = Accelerator(mixed_precision=config.precision)
-        models = _models(given, config, accelerator.device)
-        file = train_adapter(models, dataset, config, accelerator, given.out, given.stop_at)
+        accelerator = new_accelerator(config, given.out)
+        with accelerator.main_process_first():  # it writes the index, which the others read
+            dataset = open_dataset(given.data, config.image_size, given.index)
+            shown = _validation_data(given, config)
+        models = load_models(
+            config.base,
+            given.checkpoint,
+            given.vision,
+            configs=given.configs,
+            dtype=DTYPES[config.precision],
+            device=accelerator.device,
+        )
+        file = train_adapter(models, dataset, config, accelerator, given.out, given.stop_at, shown)
     except TOLD as error:
         sys.exit(f"error: {error}")
     accelerator.print(f"wrote {file}")
     accelerator.end_training()
 
 
-def _models(given: argparse.Namespace, config: TrainConfig, device: torch.device) -> TrainingModels:
-    if config.base == "demo":
-        return load_demo(given.checkpoint, device)
-    if given.checkpoint is None or given.vision is None:
-        raise ConfigError(f"preset {config.preset} needs --checkpoint (the {config.base} model) and --vision")
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    return load_models(config.base, given.checkpoint, given.vision, configs=given.configs, dtype=dtype, device=device)
+def _validation_data(given: argparse.Namespace, config: TrainConfig) -> FileDataset | None:
+    return (
+        None if given.validation_data is None else open_dataset(given.validation_data, config.image_size, given.index)
+    )
+
+
+def new_accelerator(config: TrainConfig, folder: Path) -> Accelerator:
+    """What a run computes on, with its tracker begun.
+
+    Raises:
+        ConfigError: a precision that the device has not, a tracker that there is not, or that is not installed.
+    """
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    if config.tracker and config.tracker not in installed:
+        raise ConfigError(
+            f"tracker is {config.tracker!r}, installed of accelerate's are {installed}: install it, or another"
+        )
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.precision, log_with=config.tracker or None, project_dir=str(folder)
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    settings = {
+        name: value if isinstance(value, (int, float, str)) else str(value) for name, value in asdict(config).items()
+    }
+    accelerator.init_trackers("adapter", settings)
+    return accelerator
 
 
 if __name__ == "__main__":

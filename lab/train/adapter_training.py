@@ -7,7 +7,6 @@ adapter puts what is left into every cross-attention, MEPA bounds where, and the
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,25 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pfv_core.adapter.checkpoint import load_adapter, save_adapter
-from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
+from pfv_core.adapter.checkpoint import save_adapter
+from pfv_core.adapter.model import Adapter, AdapterKind
 from pfv_core.attention.control import PromptControl
 
-from ..diffusers.new_adapter import adapter_config, new_adapter
 from ..diffusers.prompts import RegionalPrompt
 from ..diffusers.unet import image_prompts
 from ..files import save_atomically
 from .batches import Batch, Batches, read_ahead
 from .cache import TensorCache, cached
 from .config import ConfigError, TrainConfig, write_config
-from .data import Dataset, seeded
+from .data import DataError, Dataset, Only, Without, held_out, seeded
 from .loop import TrainingLoop
-from .models import TrainingModels, unet_conditions
+from .models import TrainingModels, dtype_of, prepare_unet, unet_conditions
 from .noise import NoiseSchedule
 from .references import ImagePrompts, References
+from .rows import require_masks
+from .starting_adapter import starting_adapter
 from .validation import Validation
+from .visibility import Visibility
 
 ADAPTER = "adapter.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -47,6 +48,7 @@ class AdapterTraining:
         config: every setting.
         accelerator: device, precision and processes; its precision must be the config's.
         folder: of the run, see `train_adapter`.
+        shown: images for validations; None = `validation_images` of the dataset, which are held out of the training.
 
     Raises:
         ConfigError: models of another base, another precision, an adapter to start from that does not fit.
@@ -55,7 +57,13 @@ class AdapterTraining:
     """
 
     def __init__(
-        self, models: TrainingModels, dataset: Dataset, config: TrainConfig, accelerator: Accelerator, folder: Path
+        self,
+        models: TrainingModels,
+        dataset: Dataset,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        folder: Path,
+        shown: Dataset | None = None,
     ) -> None:
         _check(models, config, accelerator)
         self.models = models
@@ -63,14 +71,21 @@ class AdapterTraining:
         self.accelerator = accelerator
         self.folder = folder
         self.noise = NoiseSchedule.of(models.scheduler, config.prediction, config.min_snr_gamma)
+        require_masks(dataset, config)
+        trained, self.shown = _split(dataset, shown, config)
         self.batches = Batches(
-            dataset, config, models.vision.spec, accelerator.process_index, accelerator.num_processes
+            trained,
+            config,
+            Visibility.of(config, models.vision),
+            accelerator.process_index,
+            accelerator.num_processes,
         )
         adapter = starting_adapter(models, config)
         identity = {
             **config.identity,
             "models": dict(models.identity),
             "dataset": getattr(dataset, "identity", f"{len(dataset)} samples"),
+            "held_out": len(dataset) - len(trained),
             "samples_per_step": config.batch_size * accelerator.num_processes,
         }
         self.loop = TrainingLoop(folder, {"adapter": ImagePrompts(adapter)}, config.schedule, identity, accelerator)
@@ -78,11 +93,12 @@ class AdapterTraining:
         self._latent_cache = _cache(config, models, "latents")
         self._during_backward = ExitStack()
         self._skipped: dict[str, None] = {}
-        models.unet.requires_grad_(False)
-        if config.gradient_checkpointing:
-            models.unet.enable_gradient_checkpointing()
-        else:
-            models.unet.disable_gradient_checkpointing()
+        prepare_unet(
+            models.unet,
+            gradient_checkpointing=config.gradient_checkpointing,
+            channels_last=config.channels_last,
+            compiled=config.compile,
+        )
 
     @property
     def adapter(self) -> Adapter:
@@ -95,7 +111,9 @@ class AdapterTraining:
         """Train on from where the folder's state is; to the end, or to a step before it."""
         micro = self.config.accumulate
         end = min(self.config.steps, self.config.steps if stop_at is None else stop_at)
-        batches = read_ahead(self.batches, self.loop.step * micro, end * micro, self.config.workers)
+        batches = read_ahead(
+            self.batches, self.loop.step * micro, end * micro, self.config.workers, self.accelerator.device
+        )
 
         def loss_of_step(index: int, _generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
             batch = next(batches)
@@ -103,7 +121,7 @@ class AdapterTraining:
             self._note_skipped(batch)
             return self.loss(batch), {}
 
-        validation = Validation(self.models, self.batches, self.references, self.config, self.folder)
+        validation = Validation(self.models, self.shown, self.references, self.config, self.folder)
 
         def after_step(step: int) -> None:
             self.close()
@@ -128,10 +146,9 @@ class AdapterTraining:
         What recomputes the forward pass in the backward one finds the image prompts still in the U-Net: they stay until the
         next batch or the end of the step.
         """
-        models, device = self.models, self.accelerator.device
-        clean = self.latents(batch).to(device)
-        noise, timesteps = self._noise(batch, clean.shape[1:])
-        noise, timesteps = noise.to(device), timesteps.to(device)
+        models = self.models
+        clean = self.latents(batch)
+        noise, timesteps = (drawn.to(clean.device, non_blocking=True) for drawn in self._noise(batch, clean.shape[1:]))
         noisy = self.noise.noisy(clean, noise, timesteps)
         with torch.no_grad(), self.accelerator.autocast():
             context, pooled = models.encode_text(batch.captions)
@@ -143,27 +160,27 @@ class AdapterTraining:
         self._during_backward.enter_context(image_prompts(models.unet, [prompt], (clean.shape[2], clean.shape[3])))
         conditions = unet_conditions(models.unet, context, pooled, batch.time_ids)
         with self.accelerator.autocast():
-            predicted = models.unet(noisy.to(models.unet.dtype), timesteps, **conditions).sample
+            predicted = models.unet(noisy.to(dtype_of(models.unet)), timesteps, **conditions).sample
         return self.noise.loss(predicted, clean, noise, timesteps).mean()
 
     @torch.no_grad()
     def latents(self, batch: Batch) -> Tensor:
         """(B, 4, h, w) float32 clean latents."""
+        device = self.accelerator.device
         if batch.latents is not None:
-            return batch.latents.to(self.accelerator.device)
+            return batch.latents.to(device, non_blocking=True)
 
         def make(items: list[int]) -> list[Tensor]:
-            return list(self.models.encode_latents(batch.image[items].to(self.accelerator.device)).float())
+            return list(self.models.encode_latents(batch.image[items].to(device, non_blocking=True)).float())
 
         found = cached(self._latent_cache, batch.keys, make)
-        return torch.stack([latent.to(self.accelerator.device) for latent in found])
+        return torch.stack([latent.to(device, non_blocking=True) for latent in found])
 
     def features(self, batch: Batch) -> list[Tensor]:
         """What the adapter takes of each sample: its encoded reference, or the negative where the image is dropped."""
         shown = batch.has_image.nonzero().flatten().tolist()
         keys = [batch.token_keys[i] for i in shown]
-        images = batch.image if batch.reference is None else batch.reference
-        encoded = self.references.encode(images[shown], batch.keep_mask[shown], keys) if shown else []
+        encoded = self.references.encode(batch.pixels[shown], batch.patches[shown], keys) if shown else []
         features = [self.references.negative()] * len(batch.positions)
         for item, tokens in zip(shown, encoded, strict=True):
             features[item] = tokens
@@ -228,6 +245,7 @@ def train_adapter(
     accelerator: Accelerator,
     folder: Path,
     stop_at: int | None = None,
+    shown: Dataset | None = None,
 ) -> Path:
     """Train an adapter, going on where an earlier call in the same folder stopped.
 
@@ -239,6 +257,7 @@ def train_adapter(
         folder: receives state.pt and losses.jsonl (see `loop`), config.toml, checkpoints/, validation/ and the finished
             adapter.safetensors.
         stop_at: a step to stop at before the end; the folder then holds all that the next call needs.
+        shown: images for validations, see `AdapterTraining`.
 
     Returns:
         The adapter's file: the finished one, or after `stop_at` the one of that step in checkpoints/.
@@ -246,7 +265,7 @@ def train_adapter(
     Raises:
         ConfigError, DataError, TrainingStateError: see `AdapterTraining`.
     """
-    training = AdapterTraining(models, dataset, config, accelerator, folder)
+    training = AdapterTraining(models, dataset, config, accelerator, folder, shown)
     if accelerator.is_main_process:
         save_atomically(folder / SETTINGS, lambda file: _write_text(file, write_config(config)))
     training.run(stop_at)
@@ -257,47 +276,6 @@ def train_adapter(
     return file
 
 
-def starting_adapter(models: TrainingModels, config: TrainConfig) -> Adapter:
-    """A new adapter of the config's kind, or the one of `config.start_from`, trainable.
-
-    Raises:
-        ConfigError: a file of another base, kind, size or encoder.
-    """
-    own = adapter_config(
-        models.unet,
-        kind=AdapterKind(config.kind),
-        base=config.base,
-        encoder=models.vision.spec,
-        num_tokens=config.num_tokens,
-        latent_width=config.latent_width,
-        inner_width=config.inner_width,
-        depth=config.depth,
-        feedforward=config.feedforward,
-    )
-    adapter = new_adapter(models.unet, own, config.seed)
-    if config.start_from:
-        loaded = load_adapter(Path(config.start_from))
-        _check_fits(loaded.config, own, config.start_from)
-        adapter.load_state_dict(loaded.state_dict())
-    return adapter.train().requires_grad_(True)
-
-
-def _check_fits(found: AdapterConfig, own: AdapterConfig, file: str) -> None:
-    names = [field.name for field in fields(AdapterConfig) if field.name != "metadata"]
-    different = [name for name in names if getattr(found, name) != getattr(own, name)]
-    if different:
-        first = different[0]
-        raise ConfigError(
-            f"start_from {file} does not fit this run: its {first} is {_shown(getattr(found, first))}, here it is "
-            f"{_shown(getattr(own, first))} ({', '.join(different)} differ). Give an adapter of this preset, or leave it out"
-        )
-
-
-def _shown(value: Any) -> str:
-    text = str(getattr(value, "value", value))
-    return text if len(text) < 60 else f"{text[:60]}..."
-
-
 def _check(models: TrainingModels, config: TrainConfig, accelerator: Accelerator) -> None:
     if models.base != config.base:
         raise ConfigError(f"the models are of base {models.base}, the settings are for {config.base}: give the same")
@@ -306,17 +284,35 @@ def _check(models: TrainingModels, config: TrainConfig, accelerator: Accelerator
             f"the accelerator runs in precision {accelerator.mixed_precision}, the settings say {config.precision}: give "
             "the same to accelerate and in the settings"
         )
+    if config.precision == "fp16" and accelerator.scaler is None:
+        raise ConfigError(
+            f"precision is fp16 on {accelerator.device.type}, which has none to train in: take no, or bf16"
+        )
+
+
+def _split(dataset: Dataset, shown: Dataset | None, config: TrainConfig) -> tuple[Dataset, Dataset]:
+    """What is trained on, and what is shown and measured in validations: nothing is both."""
+    count = config.validation_images
+    if shown is None:
+        numbers = held_out(len(dataset), count, config.seed)
+        return Without(dataset, numbers), Only(dataset, numbers)
+    if len(shown) < count:
+        raise DataError(
+            f"the validation data have {len(shown)} images, validation_images is {count}: add some, or lower it"
+        )
+    return dataset, Only(shown, range(count))
 
 
 def _cache(config: TrainConfig, models: TrainingModels, kind: str) -> TensorCache | None:
-    """Empty settings = no cache."""
-    if not config.cache:
+    """Of latents or tokens; None where the settings name no folder for them."""
+    place = config.cache_tokens if kind == "tokens" else config.cache_latents
+    if not place:
         return None
     settings: dict[str, Any] = {"base": config.base, "image_size": config.image_size, "models": dict(models.identity)}
     if kind == "tokens":
         hiding = {"hide_mode": config.hide_mode, "hide_threshold": config.hide_threshold}
         settings |= {**hiding, "pooled": AdapterKind(config.kind) is AdapterKind.LINEAR}
-    return TensorCache(Path(config.cache), kind, settings)
+    return TensorCache(Path(place), kind, settings, half=kind == "tokens")
 
 
 def _write_text(file: Path, text: str) -> None:

@@ -25,24 +25,32 @@ class TensorCache:
         folder: where all caches are.
         kind: latents, tokens, ...
         settings: whatever changes the tensors besides the key's content.
+        half: whether they are kept in half precision.
     """
 
-    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any], half: bool = False) -> None:
         described = json.dumps(settings, sort_keys=True, default=str)
         self.folder = folder / f"{kind}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+        self.half = half
 
     def get(self, key: str) -> Tensor | None:
-        """The tensor of a key, None where there is none that is whole."""
+        """The tensor of a key, float32; None where there is none that is whole."""
         file = self._file(key)
         try:
-            return load_file(file)[_NAME] if file.is_file() else None
+            return load_file(file)[_NAME].float() if file.is_file() else None
         except (SafetensorError, KeyError):
             return None  # damaged: made and written again
 
-    def put(self, key: str, value: Tensor) -> None:
-        """Keep a tensor. TrainingStateError where it cannot be written."""
-        content = {_NAME: value.detach().cpu().contiguous().clone()}
-        save_atomically(self._file(key), lambda file: save_file(content, file))
+    def put(self, key: str, value: Tensor) -> Tensor:
+        """Keep a tensor; returns what `get` will give. NotWrittenError where it cannot be written."""
+        kept = self._kept(value.detach().cpu())
+        save_atomically(self._file(key), lambda file: save_file({_NAME: kept.contiguous().clone()}, file))
+        return kept.float()
+
+    def _kept(self, value: Tensor) -> Tensor:
+        """In half precision where that is asked for and holds the values: it ends at 65504."""
+        half = value.half() if self.half else value
+        return half if bool(torch.isfinite(half).all()) else value
 
     def _file(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()
@@ -67,10 +75,7 @@ def cached(cache: TensorCache | None, keys: Sequence[str], make: Callable[[list[
             together.append(item)
             continue
         value = cache.get(key)
-        if value is None:
-            value = make([item])[0]
-            cache.put(key, value)
-        found[item] = value
+        found[item] = cache.put(key, make([item])[0]) if value is None else value
     if together:
         found.update(zip(together, make(together), strict=True))
     return [found[item] for item in range(len(keys))]

@@ -16,8 +16,8 @@ from pfv_core.attention.control import Gate
 from pfv_core.reference.vit import HideMode
 
 from .augment import Degradation
-from .loop import Schedule
 from .masks import MaskKind
+from .schedule import Schedule
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,7 +28,7 @@ DATASET = "dataset"
 VISIBLE = "visible"
 HIDE_KINDS = (DATASET, *(kind.value for kind in MaskKind if kind is not MaskKind.FULL))
 REGION_KINDS = (DATASET, VISIBLE, *(kind.value for kind in MaskKind if kind is not MaskKind.NONE))
-PRECISIONS = ("no", "bf16")
+PRECISIONS = ("no", "bf16", "fp16")
 SAVE_PRECISIONS = ("fp16", "fp32")
 PREDICTIONS = ("model", "epsilon", "v_prediction")
 BROKEN = ("error", "skip")
@@ -45,7 +45,7 @@ class TrainConfig:
 
     Attributes:
         preset: name of the preset it began as.
-        base: family of U-Nets, written into the adapter: sdxl, sd15, demo.
+        base: family of U-Nets, written into the adapter: sdxl, sd15.
         kind: image projection of the adapter: linear, resampler, eq3.
         num_tokens: image prompt tokens c; the compression.
         latent_width, inner_width, depth, feedforward: sizes of the projection, 0 where its kind has none.
@@ -55,9 +55,11 @@ class TrainConfig:
         batch_size: images for each process and micro-batch.
         steps: optimizer steps.
         learning_rate, weight_decay: AdamW's.
-        warmup, decay_from, final_rate, accumulate, max_grad_norm, ema_decay, seed, save_every: see `loop.Schedule`.
-        text_only_share: samples whose image prompt is replaced by the negative one (nothing but text), 0..1.
-        drop_text_share: samples whose caption is emptied, 0..1.
+        warmup, decay_from, final_rate, accumulate, max_grad_norm, ema_decay, seed, save_every, log_every: see
+            `schedule.Schedule`.
+        drop_image_share: samples whose image prompt is replaced by the negative one (nothing but text, no region), 0..1.
+        drop_text_share: other samples, whose caption is emptied, 0..1.
+        drop_both_share: others again, with both: the negative of guidance, 0..1.
         mask_share: samples, of those with an image prompt, of whose reference something is hidden, 0..1.
         hide_kinds: what is hidden: dataset (the sample's product mask) or a random mask of a kind of `masks`.
         hide_mode: zero or drop hidden patches (see `pfv_core.reference.vit.HideMode`).
@@ -73,14 +75,16 @@ class TrainConfig:
         augment_noise, augment_shadow, augment_warp, augment_view: how far at most, see `augment.Degradation`.
         prediction: what the U-Net predicts: model = what its own scheduler says, epsilon, v_prediction.
         min_snr_gamma: of min-SNR weighting; 0 = none.
-        precision: no (float32) or bf16 mixed precision.
-        gradient_checkpointing: of the U-Net: less memory, about a third more time.
-        cache: a folder for latents and image tokens; empty = none.
+        precision: no (float32), bf16, or fp16 for cards without bf16; the adapter's own weights are float32 in each.
+        gradient_checkpointing, channels_last, compile: how the U-Net computes, see `models.prepare_unet`.
+        tracker: one of accelerate's, tensorboard for one, is told of every step; it logs into the run's folder. Empty = none.
+        cache_latents: a folder for the images' latents; empty = none is kept.
+        cache_tokens: a folder for the tokens of references that are the same in every epoch, half precision; empty = none.
         workers: processes that prepare batches; 0 = the training process does.
         save_precision: of adapter files: fp16 or fp32.
         checkpoint_every, keep_checkpoints: steps between adapter files, and how many stay.
         validate_every: steps between validations; 0 = none.
-        validation_images: images of a validation, the dataset's first ones.
+        validation_images: images that are held out of the training for validations, or taken from data of their own.
         validation_steps, validation_guidance: sampling of the validation pictures.
     """
 
@@ -107,8 +111,10 @@ class TrainConfig:
     ema_decay: float = 0.9999
     seed: int = 0
     save_every: int = 1000
-    text_only_share: float = 0.05
-    drop_text_share: float = 0.0
+    log_every: int = 20
+    drop_image_share: float = 0.05
+    drop_text_share: float = 0.05
+    drop_both_share: float = 0.05
     mask_share: float = 0.5
     hide_kinds: Mapping[str, float] = field(
         default_factory=lambda: {
@@ -137,7 +143,11 @@ class TrainConfig:
     min_snr_gamma: float = 0.0
     precision: str = "bf16"
     gradient_checkpointing: bool = True
-    cache: str = ""
+    channels_last: bool = False
+    compile: bool = False
+    tracker: str = ""
+    cache_latents: str = ""
+    cache_tokens: str = ""
     workers: int = 4
     save_precision: str = "fp16"
     checkpoint_every: int = 5000
@@ -160,20 +170,23 @@ class TrainConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that decide which weights come out: a run resumes only where all of them are equal."""
+        """The settings beside the schedule's that decide which weights come out: a run resumes only where all are equal."""
         leave_no_trace = {
             "batch_size",  # what counts is the sum over the processes
-            "cache",
+            "broken_images",  # a run that met a broken one goes on without it
+            "cache_latents",
+            "cache_tokens",
             "save_precision",
             "workers",
             "keep_checkpoints",
             "checkpoint_every",
-            "save_every",
             "validate_every",
-            "validation_images",
+            "validation_images",  # how many are held out is for whoever holds them out to say
             "validation_steps",
             "validation_guidance",
             "gradient_checkpointing",
+            "tracker",
+            *dataclasses.asdict(self.schedule),
         }
         if self.augment_share == 0.0:
             leave_no_trace |= AUGMENT  # so that a run without it goes on whatever these are
@@ -313,8 +326,9 @@ def _check(config: TrainConfig) -> None:
     _check_weights("region_kinds", config.region_kinds, REGION_KINDS)
     _check_weights("gates", config.gates, [gate.value for gate in Gate])
     for name in (
-        "text_only_share",
+        "drop_image_share",
         "drop_text_share",
+        "drop_both_share",
         "mask_share",
         "hide_threshold",
         "region_share_masked",
@@ -324,10 +338,28 @@ def _check(config: TrainConfig) -> None:
     ):
         if not 0.0 <= getattr(config, name) <= 1.0:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected 0 to 1")
-    positive = ("num_tokens", "batch_size", "steps", "accumulate", "save_every", "checkpoint_every", "keep_checkpoints")
-    for name in positive:
+    for name in (
+        "num_tokens",
+        "batch_size",
+        "steps",
+        "accumulate",
+        "save_every",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+    ):
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected 1 or more")
+    dropped = config.drop_image_share + config.drop_text_share + config.drop_both_share
+    if dropped > 1.0:
+        raise ConfigError(
+            f"drop_image_share, drop_text_share and drop_both_share sum to {dropped:g}, expected 1 or less"
+        )
+    if config.validation_images < (1 if config.validate_every else 0):
+        raise ConfigError(
+            f"validation_images is {config.validation_images} and validate_every {config.validate_every}: hold out 1 or more, "
+            "or set both to 0"
+        )
     try:
         config.degradation  # noqa: B018  (it checks its limits)
     except ValueError as error:
@@ -346,37 +378,8 @@ def _check_weights(name: str, weights: Mapping[str, float], allowed: tuple[str, 
 
 PRESETS: dict[str, TrainConfig] = {
     # The paper's section 4: SDXL, 512 px, 8 images for each of 8 GPUs, 1 million steps, AdamW 1e-4, 5 % text only, masks
-    # in half of the rest, Eq. 6 as printed. It gives no c and no width: those of the public adapter-plus files are used.
+    # in half of the rest, Eq. 6 as printed. It gives no c and no width: those of the public adapter-plus files are used. It
+    # drops no text; the public training of IP-Adapter drops the text in 5 % and both in 5 %, so that guidance has a negative.
     "sdxl": TrainConfig(preset="sdxl", base="sdxl"),
     "sd15": TrainConfig(preset="sd15", base="sd15", latent_width=768),
-    # The tiny stack, on a CPU: float32, because bf16 is slower on those that have no instructions for it.
-    "demo": TrainConfig(
-        preset="demo",
-        base="demo",
-        num_tokens=8,
-        latent_width=128,
-        image_size=128,
-        batch_size=64,
-        steps=1500,
-        learning_rate=2e-3,
-        weight_decay=0.0,
-        warmup=50,
-        decay_from=0.5,
-        final_rate=0.02,
-        ema_decay=0.99,
-        save_every=100,
-        drop_text_share=0.1,
-        hide_kinds={"patches": 1.0, "blob": 1.0},
-        hide_mode=HideMode.ZERO.value,
-        region_kinds={VISIBLE: 1.0, "half_plane": 1.0, "rectangle": 1.0},
-        region_share_unmasked=0.5,
-        gates={Gate.OUTPUT.value: 1.0, Gate.QUERY.value: 1.0},
-        precision="no",
-        gradient_checkpointing=False,
-        workers=0,
-        checkpoint_every=500,
-        validate_every=500,
-        validation_steps=20,
-        validation_guidance=3.0,
-    ),
 }

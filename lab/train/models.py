@@ -1,38 +1,22 @@
-"""The frozen models that an adapter is trained between, and loaders for those of SDXL and SD1.5.
-
-Nothing here downloads: files are local, and where one is missing the error says where it comes from.
-"""
+"""The frozen models that an adapter is trained between, and how the U-Net among them is called."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
+from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
 
-from pfv_core.reference.open_clip_vit import load_open_clip
 from pfv_core.reference.vit import VisionEncoder
-
-from ..diffusers.vision import ClipVisionEncoder
-from .cache import fingerprint
 
 EncodeText = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 EncodeLatents = Callable[[Tensor], Tensor]
 DecodeLatents = Callable[[Tensor], Tensor]
-
-_HUB = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
-_PIPELINES: dict[str, Any] = {"sdxl": StableDiffusionXLPipeline, "sd15": StableDiffusionPipeline}
-VISION_SOURCE = (
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K on the Hugging Face hub has it: open_clip_pytorch_model.safetensors, or "
-    "config.json and model.safetensors as a folder"
-)
 
 
 class ModelsError(ValueError):
@@ -65,158 +49,45 @@ class TrainingModels:
 
 
 def unet_conditions(unet: UNet2DConditionModel, context: Tensor, pooled: Tensor, time_ids: Tensor) -> dict[str, Any]:
-    """The U-Net's keyword arguments for (B, T, C) context, (B, P) pooled text and (B, 6) sizes in pixels."""
-    conditions: dict[str, Any] = {"encoder_hidden_states": context.to(unet.dtype)}
+    """The U-Net's keyword arguments for (B, T, C) context, (B, P) pooled text and (B, 6) sizes in pixels.
+
+    The sizes stay float32, as the U-Net embeds them: bfloat16 knows no 1500, only 1496 and 1504.
+    """
+    dtype = dtype_of(unet)
+    conditions: dict[str, Any] = {"encoder_hidden_states": context.to(dtype)}
     if unet.config["addition_embed_type"] == "text_time":
-        sizes = time_ids.to(context.device, unet.dtype)
-        conditions["added_cond_kwargs"] = {"text_embeds": pooled.to(unet.dtype), "time_ids": sizes}
+        sizes = time_ids.to(context.device, torch.float32, non_blocking=True)
+        conditions["added_cond_kwargs"] = {"text_embeds": pooled.to(dtype), "time_ids": sizes}
     return conditions
 
 
-def load_models(
-    base: str,
-    checkpoint: Path,
-    vision: Path,
+def dtype_of(unet: UNet2DConditionModel) -> torch.dtype:
+    """The precision of a U-Net's weights, for every step: `unet.dtype` looks into each of SDXL's 2,000 modules first."""
+    dtype: torch.dtype = unet.conv_in.weight.dtype
+    return dtype
+
+
+def prepare_unet(
+    unet: UNet2DConditionModel,
     *,
-    configs: Path | None = None,
-    dtype: torch.dtype = torch.bfloat16,
-    device: torch.device | str = "cpu",
-) -> TrainingModels:
-    """Load SDXL or SD1.5 and their image encoder from local files.
+    gradient_checkpointing: bool = False,
+    channels_last: bool = False,
+    compiled: bool = False,
+) -> None:
+    """Freeze a U-Net and set how it computes what it computes.
 
     Args:
-        base: sdxl or sd15.
-        checkpoint: a diffusers folder (with model_index.json) or a single-file checkpoint (.safetensors).
-        vision: open_clip's ViT-H/14 weights as one file, or a transformers folder of a CLIP vision model.
-        configs: for a single-file checkpoint: a diffusers folder whose configs and tokenizers it is read with; it needs
-            no weights.
-        dtype: of all frozen weights but the autoencoder's: SDXL's overflows in half precision.
-        device: where everything goes.
-
-    Raises:
-        ModelsError: an unknown base, files that are missing or belong to another base.
+        unet: in place.
+        gradient_checkpointing: less memory, about a third more time.
+        channels_last: the memory layout that convolutions on tensor cores like best.
+        compiled: torch.compile for each feed-forward and self-attention of the transformers. The cross-attentions are left:
+            image prompts enter them anew in every step, and each would be compiled again.
     """
-    if base not in _PIPELINES:
-        raise ModelsError(f"base is {base!r}, expected one of {sorted(_PIPELINES)}")
-    pipeline = _load_pipeline(base, checkpoint, configs, dtype)
-    _check_base(base, pipeline.unet, checkpoint)
-    encoder, vision_module = _load_vision(vision, dtype)
-    for module in (*_modules(pipeline), vision_module):
-        nn.Module.to(module, device, torch.float32 if module is pipeline.vae else dtype)
-        module.eval().requires_grad_(False)
-    return TrainingModels(
-        base=base,
-        unet=pipeline.unet,
-        vision=encoder,
-        encode_text=partial(_encode_text, pipeline),
-        encode_latents=partial(_encode_latents, pipeline.vae),
-        scheduler=DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False),
-        decode_latents=partial(_decode_latents, pipeline.vae),
-        identity={
-            "unet": fingerprint(pipeline.unet),
-            "autoencoder": fingerprint(pipeline.vae),
-            "vision": fingerprint(vision_module),
-        },
-    )
-
-
-def load_demo(folder: Path | None = None, device: torch.device | str = "cpu") -> TrainingModels:
-    """The tiny stack that the repository ships, or another one of its layout in `folder`."""
-    from ..demo import stack  # rests on this package: imported only by those who ask for it
-
-    weights = stack.WEIGHTS if folder is None else folder
-    names = ("unet", "vision_encoder", "text_encoder", "autoencoder")
-    modules = {name: stack.load_model(name, weights).to(device) for name in names}
-    clip_tokenizer = stack.tokenizer()
-
-    def encode_text(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        ids = stack.tokenize(list(captions), clip_tokenizer)
-        return stack.encode_text(modules["text_encoder"], ids.to(device))
-
-    return TrainingModels(
-        base="demo",
-        unet=modules["unet"],
-        vision=ClipVisionEncoder(modules["vision_encoder"]),
-        encode_text=encode_text,
-        encode_latents=modules["autoencoder"].encode,
-        scheduler=stack.new_scheduler(),
-        decode_latents=modules["autoencoder"].decode,
-        identity={name: fingerprint(module) for name, module in modules.items()},
-    )
-
-
-def _load_pipeline(base: str, checkpoint: Path, configs: Path | None, dtype: torch.dtype) -> Any:
-    """The diffusers pipeline, for its parts."""
-    pipeline = _PIPELINES[base]
-    if (checkpoint / "model_index.json").is_file():
-        return _read(checkpoint, pipeline.from_pretrained, checkpoint, dtype=dtype, **_options(base))
-    if not checkpoint.is_file():
-        raise ModelsError(
-            f"no {base} model at {checkpoint}: give a diffusers folder (with model_index.json) or a single "
-            f".safetensors checkpoint, for example of {_HUB[base]} on the Hugging Face hub"
-        )
-    if configs is None or not (configs / "model_index.json").is_file():
-        raise ModelsError(
-            f"{checkpoint.name} is a single file without configs and tokenizers: also give a folder with those of its "
-            f"base (a few MB), made by: hf download {_HUB[base]} --include '*.json' '*.txt' --local-dir FOLDER"
-        )
-    options = {"config": str(configs), "local_files_only": True, **_options(base)}
-    return _read(checkpoint, pipeline.from_single_file, str(checkpoint), dtype=dtype, **options)
-
-
-def _read(checkpoint: Path, load: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    try:
-        return load(*args, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelsError(f"{checkpoint} cannot be read as a diffusion model: {error}") from error
-
-
-def _options(base: str) -> dict[str, Any]:
-    unused: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if base == "sd15" else {}
-    return {"local_files_only": True, **unused}
-
-
-def _check_base(base: str, unet: UNet2DConditionModel, checkpoint: Path) -> None:
-    width = unet.config["cross_attention_dim"]
-    takes_sizes = unet.config["addition_embed_type"] == "text_time"
-    if takes_sizes != (base == "sdxl"):
-        raise ModelsError(
-            f"{checkpoint} holds a U-Net with contexts of {width} channels {'and' if takes_sizes else 'without'} SDXL's "
-            f"added conditions, which is no {base}: give the checkpoint of the preset's base, or another preset"
-        )
-
-
-def _load_vision(vision: Path, dtype: torch.dtype) -> tuple[VisionEncoder, nn.Module]:
-    """The encoder, and the module that holds its weights."""
-    if (vision / "config.json").is_file():
-        model = _read(vision, CLIPVisionModelWithProjection.from_pretrained, vision, dtype=dtype, local_files_only=True)
-        return ClipVisionEncoder(model), model
-    if not vision.is_file():
-        raise ModelsError(f"no image encoder at {vision}: {VISION_SOURCE}")
-    encoder = load_open_clip(vision, dtype=dtype)
-    return encoder, encoder.visual
-
-
-def _modules(pipeline: Any) -> list[nn.Module]:
-    return [module for module in pipeline.components.values() if isinstance(module, nn.Module)]
-
-
-@torch.no_grad()
-def _encode_text(pipeline: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    given = {"device": pipeline.unet.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-    encoded = pipeline.encode_prompt(prompt=list(captions), **given)
-    context = encoded[0]
-    return context, encoded[2] if len(encoded) > 2 else context.new_zeros(len(context), 0)
-
-
-@torch.no_grad()
-def _encode_latents(vae: Any, image: Tensor) -> Tensor:
-    """The mode of the latents' distribution: drawing from it would forbid caching."""
-    latents: Tensor = vae.encode(image.to(vae.dtype) * 2 - 1).latent_dist.mode()
-    return latents * vae.config.scaling_factor
-
-
-@torch.no_grad()
-def _decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    image: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
-    return image / 2 + 0.5
+    unet.requires_grad_(False)
+    unet.enable_gradient_checkpointing() if gradient_checkpointing else unet.disable_gradient_checkpointing()
+    if channels_last:
+        unet.to(memory_format=torch.channels_last)
+    if compiled:
+        for name, module in unet.named_modules():
+            if isinstance(module, FeedForward) or (isinstance(module, Attention) and name.endswith(".attn1")):
+                module.compile()

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """A variance-preserving noise schedule.
+    """The training side of one of diffusers' discrete schedulers.
 
     Attributes:
-        alphas_cumprod: (T,) float32, the share of the clean latents' variance left at each timestep.
+        scheduler: has `add_noise`, `get_velocity` and `alphas_cumprod`.
         prediction: epsilon or v_prediction.
         min_snr_gamma: of min-SNR weighting; 0 = every timestep counts alike.
 
@@ -22,7 +23,7 @@ class NoiseSchedule:
         ValueError: another prediction.
     """
 
-    alphas_cumprod: Tensor
+    scheduler: Any
     prediction: str
     min_snr_gamma: float = 0.0
 
@@ -32,40 +33,32 @@ class NoiseSchedule:
 
     @classmethod
     def of(cls, scheduler: Any, prediction: str = "model", min_snr_gamma: float = 0.0) -> NoiseSchedule:
-        """The schedule of any of diffusers' discrete schedulers; prediction `model` = the scheduler's own."""
+        """The schedule of a scheduler; prediction `model` = the scheduler's own."""
         own = scheduler.config["prediction_type"]
-        return cls(scheduler.alphas_cumprod.float().cpu(), own if prediction == "model" else prediction, min_snr_gamma)
+        return cls(scheduler, own if prediction == "model" else prediction, min_snr_gamma)
 
     def __len__(self) -> int:
-        return len(self.alphas_cumprod)
+        return len(self.scheduler.alphas_cumprod)
 
     def noisy(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """(B, 4, h, w) latents with the noise of (B,) timesteps: sqrt(a) clean + sqrt(1 - a) noise."""
-        signal, spread = self._at(timesteps, clean)
-        return signal * clean + spread * noise
+        noisy: Tensor = self.scheduler.add_noise(clean, noise, timesteps)
+        return noisy
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the U-Net is to predict: the noise, or the velocity sqrt(a) noise - sqrt(1 - a) clean."""
-        if self.prediction == "epsilon":
-            return noise
-        signal, spread = self._at(timesteps, clean)
-        return signal * noise - spread * clean
+        target: Tensor = noise if self.prediction == "epsilon" else self.scheduler.get_velocity(clean, noise, timesteps)
+        return target
 
     def loss(self, predicted: Tensor, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """(B,) weighted mean squared errors, float32."""
         errors = (predicted.float() - self.target(clean, noise, timesteps).float()).square().flatten(1).mean(1)
-        return errors * self.weights(timesteps).to(errors)
+        return errors * self.weights(timesteps) if self.min_snr_gamma > 0 else errors
 
     def weights(self, timesteps: Tensor) -> Tensor:
         """(B,) min-SNR weights: min(snr, gamma) / snr on noise, min(snr, gamma) / (snr + 1) on velocity."""
-        left = self.alphas_cumprod[timesteps.cpu()]
-        if self.min_snr_gamma <= 0:
-            return torch.ones_like(left)
-        snr = left / (1 - left)
-        if self.prediction == "epsilon":
-            return torch.where(snr < self.min_snr_gamma, torch.ones_like(snr), self.min_snr_gamma / snr)
-        return snr.clamp_max(self.min_snr_gamma) / (snr + 1)
-
-    def _at(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        left = self.alphas_cumprod[timesteps.cpu()].view(-1, 1, 1, 1)
-        return left.sqrt().to(like), (1 - left).sqrt().to(like)
+        snr = compute_snr(self.scheduler, timesteps)
+        least = snr.clamp_max(self.min_snr_gamma)
+        if self.prediction == "v_prediction":
+            return least / (snr + 1)
+        return torch.where(snr == 0, 1.0, least / snr)  # pure noise: the ratio's limit

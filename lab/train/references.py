@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pfv_core.adapter.model import Adapter, AdapterKind
-from pfv_core.reference.fit import Fit, fit_geometry
-from pfv_core.reference.patch_mask import rebinarize
-from pfv_core.reference.vit import encode_image, encode_uncond
+from pfv_core.reference.vit import HideMode, encode_pixels, encode_uncond
 
 from .cache import TensorCache, cached
 from .config import TrainConfig
@@ -61,23 +59,27 @@ class References:
             self.uncond = encode_uncond(models.vision)
 
     @torch.no_grad()
-    def encode(self, image: Tensor, keep_mask: Tensor, keys: Sequence[str]) -> list[Tensor]:
-        """(B, 3, H, W) images in 0..1 and (B, H, W) bool, True = visible -> per image tokens (1 + K, E), or (E,)."""
+    def encode(self, pixels: Tensor, patches: Tensor, keys: Sequence[str]) -> list[Tensor]:
+        """Encode what is visible of references.
 
-        def make(items: list[int]) -> list[Tensor]:
-            return self._encode(image[items], keep_mask[items])
+        Args:
+            pixels: (B, 3, S, S), see `Visibility.seen`.
+            patches: (B, N) bool, True = visible.
+            keys: of the cache, see `cached`.
 
-        encoded = cached(self.cache, keys, make)
+        Returns:
+            Per image (1 + K, E) tokens, or (E,), float32.
+        """
+        encoded = cached(self.cache, keys, lambda items: self._encode(pixels[items], patches[items]))
         return [tokens.to(self.uncond.device) for tokens in encoded]
 
     def negative(self) -> Tensor:
         """What stands for no image: tokens of zero normalised pixels, or a zero embedding."""
         return self.uncond.new_zeros(self.models.vision.spec.projection_size) if self.pooled else self.uncond[0]
 
-    def _encode(self, image: Tensor, keep_mask: Tensor) -> list[Tensor]:
-        spec = self.models.vision.spec
-        geometry = fit_geometry(image.shape[2], image.shape[3], spec.image_size, spec.patch_size, Fit.CROP)
-        patch_mask = rebinarize(keep_mask, geometry, self.config.hide_threshold)
-        image = image.to(self.uncond.device)
-        tokens = encode_image(self.models.vision, image, patch_mask, self.config.hide_mode, self.uncond)
-        return list(tokens.image_embeds) if self.pooled else list(tokens.penultimate)
+    def _encode(self, pixels: Tensor, patches: Tensor) -> list[Tensor]:
+        zeroed = HideMode(self.config.hide_mode) is HideMode.ZERO
+        in_sequence = torch.ones_like(patches) if zeroed else patches
+        pixels = pixels.to(self.uncond.device, non_blocking=True)
+        _, penultimate, embeds = encode_pixels(self.models.vision, pixels, patches, in_sequence)
+        return list(embeds) if self.pooled else list(penultimate)

@@ -14,19 +14,18 @@ from torch import Tensor
 
 from pfv_core.adapter.model import Adapter
 from pfv_core.attention.control import PromptControl
-from pfv_core.reference.fit import Fit, fit_geometry
-from pfv_core.reference.patch_mask import rebinarize
 
 from ..diffusers.prompts import RegionalPrompt
 from ..diffusers.sample import ImagePrompt, sample_latents
 from ..diffusers.unet import image_prompts
 from ..files import save_atomically
-from .batches import Batches, time_ids
+from .batches import time_ids
 from .config import TrainConfig
-from .data import seeded
+from .data import DataError, Dataset, Sample, seeded
 from .models import TrainingModels, unet_conditions
 from .noise import NoiseSchedule
 from .references import ImagePrompts, References
+from .visibility import Visibility
 
 FOLDER = "validation"
 LOG = "validation.jsonl"
@@ -35,22 +34,24 @@ GREY = 0.5
 
 
 class Validation:
-    """Measures and draws on the first images of the dataset, into `validation/` of the run's folder.
+    """Measures and draws on images that are never trained on, into `validation/` of the run's folder.
 
     Args:
-        models, batches, references, config: of the run.
+        models, references, config: of the run.
+        shown: the images.
         folder: of the run.
     """
 
     def __init__(
-        self, models: TrainingModels, batches: Batches, references: References, config: TrainConfig, folder: Path
+        self, models: TrainingModels, shown: Dataset, references: References, config: TrainConfig, folder: Path
     ) -> None:
         self.models = models
         self.references = references
         self.config = config
         self.folder = folder / FOLDER
         self.noise = NoiseSchedule.of(models.scheduler, config.prediction)
-        self._batches = batches
+        self._shown = shown
+        self._visibility = Visibility.of(config, models.vision)
 
     @torch.no_grad()
     def run(self, adapter: Adapter, step: int) -> dict[str, float]:
@@ -60,7 +61,7 @@ class Validation:
         visible part as region. The figures: the loss without image prompt, and with one of the visible part.
         """
         view = self._view()
-        line = {"step": step, **self._losses(adapter, view)}
+        line = {"step": step, "images": len(view.image), **self._losses(adapter, view)}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -71,13 +72,14 @@ class Validation:
 
     def _view(self) -> View:
         config = self.config
-        samples = self._batches.first_samples(config.validation_images)
+        samples = self._samples()
         numbers = range(len(samples))
         hidden = [
-            self._batches.hide(s, seeded(config.seed, n, "hidden")) for n, s in zip(numbers, samples, strict=True)
+            self._visibility.hide(s, seeded(config.seed, n, "hidden")) for n, s in zip(numbers, samples, strict=True)
         ]
         image = torch.stack([sample.image for sample in samples])
         keep_mask = torch.stack([mask for mask, _ in hidden])
+        pixels, patches = self._visibility.seen(image, keep_mask)
         device = self.models.unet.device
         clean = self.models.encode_latents(image.to(device)).float()
         noise = [torch.randn(clean.shape[1:], generator=seeded(config.seed, n, "pictures")) for n in numbers]
@@ -89,8 +91,21 @@ class Validation:
             negative_text=self.models.encode_text([""]),
             clean=clean,
             noise=torch.stack(noise).to(clean),
-            features=self.references.encode(image, keep_mask, [key for _, key in hidden]),
+            features=self.references.encode(pixels, patches, [key for _, key in hidden]),
         )
+
+    def _samples(self) -> list[Sample]:
+        """The images, without the broken ones where those may be skipped."""
+        samples: list[Sample] = []
+        for number in range(len(self._shown)):
+            try:
+                samples.append(self._shown.sample(number, seeded(self.config.seed, number, "shown")))
+            except DataError:
+                if self.config.broken_images != "skip":
+                    raise
+        if not samples:
+            raise DataError(f"every one of the {len(self._shown)} images for validation is broken: replace one of them")
+        return samples
 
     def _losses(self, adapter: Adapter, view: View) -> dict[str, float]:
         prompt = RegionalPrompt(ImagePrompts(adapter)(view.features), PromptControl(self.config.image_scale))
@@ -140,9 +155,7 @@ class Validation:
 
     def _seen(self, view: View) -> Tensor:
         """The images with what is under hidden patches in grey."""
-        spec = self.models.vision.spec
-        geometry = fit_geometry(view.image.shape[2], view.image.shape[3], spec.image_size, spec.patch_size, Fit.CROP)
-        patch_mask = rebinarize(view.keep_mask, geometry, self.config.hide_threshold)
+        patch_mask = self._visibility.patch_mask(view.keep_mask)
         return torch.where(patch_mask.hidden_pixels()[:, None], GREY, view.image)
 
 

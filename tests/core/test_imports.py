@@ -121,3 +121,36 @@ def test_rooms_of_headless_import_what_they_may(room):
             reached = package.joinpath(*module.split(".")).relative_to(HEADLESS).parts
             assert reached, f"{where} imports the floor that its room stands on"
             assert reached[0] in {room, *MAY_USE[room]} or path.name == "produce.py", f"{where} imports {reached[0]}"
+
+
+LAB = ROOT / "lab"
+LAB_MAY_USE = {  # room -> what of lab it may import besides itself; `files` is the floor
+    "diffusers": set(),
+    "train": {"diffusers", "files"},
+    "evaluation": {"files"},
+    "demo": {"diffusers", "train", "evaluation", "files"},
+}
+
+
+def test_every_room_of_lab_is_named_here():
+    assert {path.name for path in LAB.iterdir() if (path / "__init__.py").is_file()} == set(LAB_MAY_USE)
+
+
+@pytest.mark.parametrize("room", [*LAB_MAY_USE, ""])
+def test_rooms_of_lab_import_what_they_may(room):
+    """Of the repository the core too, and the demo's data where the demo is; nothing of a host, and nothing of what runs one."""
+    core = {"pfv_core", "pfv_demo"} if room == "demo" else {"pfv_core"}
+    paths = sorted((LAB / room).rglob("*.py")) if room else sorted(LAB.glob("*.py"))
+    for path in paths:
+        for module, dots, statement in imports(parse(path)):
+            where = f"{path.relative_to(ROOT)}:{statement.lineno}"
+            top = module.split(".")[0]
+            if not dots:
+                assert top in core or not (ROOT / top).exists(), f"{where} imports {module}"
+                assert top not in {"pfv_lab", "pfv_mepa", "comfy", "folder_paths"}, f"{where} imports {module}"
+                continue
+            target = path.parents[dots - 1].joinpath(*module.split("."))
+            assert target.is_relative_to(LAB), f"{where} reaches out of lab"
+            reached = target.relative_to(LAB).parts
+            names = {reached[0]} if reached else {alias.name for alias in statement.names}
+            assert names <= {room} | LAB_MAY_USE.get(room, set()), f"{where} imports {', '.join(sorted(names))}"

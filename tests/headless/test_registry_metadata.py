@@ -92,7 +92,7 @@ def test_what_is_left_out_of_the_archive_is_named_from_the_root():
 
 def test_the_archive_holds_what_a_host_reads():
     found = {file.parts[0] for file in archive_files(PACK_ROOT) if len(file.parts) > 1}
-    assert found == {"nodes", "pfv_core", "lab.demo", "web", "workflows", "subgraphs", "locales"}
+    assert found == {"nodes", "pfv_core", "pfv_demo", "web", "workflows", "subgraphs", "locales"}
 
 
 STARTS_SOMETHING = {

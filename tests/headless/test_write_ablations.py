@@ -1,109 +1,134 @@
-"""The tables of docs/ablations.md."""
+"""docs/ablations.md, its pictures and the README's table from a run's folder."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from pfv_mepa.tools.write_ablations import PAGE, PageError, markdown_table, number, written
+from pfv_mepa.tools import draw_ablations, write_ablations
+from pfv_mepa.tools.write_ablations import MarkerError, with_table
 
-INTERVAL = {"value": 0.25, "low": 0.1, "high": 0.4}
+README = "# Title\n<!-- measured -->\nold\n<!-- /measured -->\nprose\n"
+SIZE = 16
+
+
+def row(condition: str, family: str, label: str = "", **measures: float) -> dict:
+    values = {name: {"value": value, "low": value, "high": value} for name, value in measures.items()}
+    return {"condition": condition, "family": family, "label": label or condition, "seeds": [0], "measures": values}
+
+
 RESULTS = {
-    "settings": {"pairs": 7, "seeds": [0, 2], "sampler": "DDIM, 3 steps", "guidance": "3 where there is a text"},
-    "goals": [{"claim": "it holds", "relation": ">=", "goal": 0.2, "measured": INTERVAL, "status": "met"}],
-    "comparisons": [
-        {"experiment": "pfv", "claim": "one beats two", "difference": None, "verdict": "not measured"},
-        {"experiment": "mepa", "claim": "three beats four", "difference": INTERVAL, "verdict": "holds"},
-    ],
-    "scores": {"FID": {"value": None, "note": "no weights"}},
-    "measures": {"tint": {"label": "tint", "better": "nearer to 0"}, "wall": {"label": "wall", "better": "higher"}},
+    "settings": {
+        "seeds": [0],
+        "sampler": "DDIM",
+        "precision": "float32",
+        "guidance": "3",
+        "development": 40,
+        "margin": 0.03,
+    },
+    "judge": {},
+    "goals": [],
+    "comparisons": [],
+    "measures": {
+        name: {"label": name, "better": "higher", "digits": 1 if name == "ring_psnr" else 3}
+        for name in ("all_text", "sharpness", "foreign_shape", "foreign_object", "all_three", "halo", "ring_psnr")
+    },
     "experiments": {
-        "pfv": {
-            "columns": ["tint", "wall"],
-            "rows": [
-                {"label": "shown", "family": "a", "seeds": [0], "measures": {"tint": INTERVAL, "wall": INTERVAL}},
-                {
-                    "label": "hidden | dropped",
-                    "family": "b",
-                    "seeds": [0, 2],
-                    "measures": {"tint": INTERVAL, "wall": {"value": None}},
-                    "against_oracle": {"tint": INTERVAL},
-                },
+        name: {"title": name, "about": "", "pairs": 20, "columns": [], "sweeps": [], "missing": [], "rows": rows}
+        for name, rows in {
+            "text": [row("ceiling", "", sharpness=0.66), row("text", "", all_text=0.95, sharpness=0.6)],
+            "pfv": [
+                row(f"image_{view}", "eq3_c16", foreign_shape=value, wall_reference=0.9, pattern_reference=0.8)
+                for view, value in (("visible", 0.6), ("dropped", 0.2), ("oracle", 0.21))
             ],
-        }
+            "mepa": [
+                row("conflict_output_1_scale_6", "ipadapter_c16", "masked, scale 6", all_three=0.59),
+                row("conflict_output_0", "eq3_c16", "MEPA, scale 1", all_three=0.99),
+            ],
+            "no_conflict": [row("agreeing_output_1_scale_2", "ipadapter_c16", "masked, scale 2", all_three=0.98)],
+            "ad": [
+                row("ad_decoded", "", "true", halo=0.013, ring_psnr=24.4),
+                row("ad_dropped_masked", "eq3_c16", "both", halo=0.088, ring_psnr=18.3),
+            ],
+        }.items()
     },
 }
+for measure in ("wall_reference", "pattern_reference"):
+    RESULTS["measures"][measure] = {"label": measure, "better": "higher", "digits": 3}
 
 
-def test_tables_replace_what_stands_between_their_markers_and_nothing_else():
-    page = "# Title\n<!-- pfv -->\nold\nlines\n<!-- /pfv -->\nprose\n<!-- goals -->\n<!-- /goals -->\n"
-    new = written(page, RESULTS)
-    assert new.splitlines() == [
-        "# Title",
-        "<!-- pfv -->",
-        "|  | adapter | seeds | tint → 0 | wall ↑ |",
-        "| --- | --- | --- | --- | --- |",
-        "| shown | a | 1 | 0.250 (0.100-0.400) | 0.250 (0.100-0.400) |",
-        "| hidden \\| dropped | b | 2 | 0.250 (0.100-0.400) | n/a |",
-        "<!-- /pfv -->",
-        "prose",
-        "<!-- goals -->",
-        "|  | goal | measured |  |",
-        "| --- | --- | --- | --- |",
-        "| it holds | at least 0.2 | 0.250 (0.100-0.400) | met |",
-        "<!-- /goals -->",
-    ]
-    assert written(new, RESULTS) == new
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder and a repository's."""
+    folder, root = tmp_path / "run", tmp_path / "root"
+    (root / "docs").mkdir(parents=True)
+    (root / "README.md").write_text(README)
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(RESULTS))
+    for number, (condition, family) in enumerate((("conflict_output_0", "eq3_c16"), ("ad_dropped_masked", "eq3_c16"))):
+        place = folder / "chunks" / condition / f"{family}_seed0-abc"
+        place.mkdir(parents=True)
+        image = np.full((2, SIZE, SIZE, 3), 100 * number + 50, np.uint8)
+        np.savez(place / "test_00000.npz", image=image)
+    return folder, root
 
 
-def test_differences_settings_comparisons_and_scores():
-    page = "".join(
-        f"<!-- {name} -->\n<!-- /{name} -->\n"
-        for name in ("pfv:against_oracle", "settings", "pfv:comparisons", "scores")
+def test_the_table_takes_the_place_between_its_markers_and_nothing_else():
+    lines = with_table(README, RESULTS).splitlines()
+    assert lines[:3] == ["# Title", "<!-- measured -->", "| combinations that no training saw | measured |"]
+    assert lines[-2:] == ["<!-- /measured -->", "prose"]
+    cells = {line.split(" | ")[0].lstrip("| "): line.split(" | ")[1].rstrip(" |") for line in lines[4:-2]}
+    assert cells["the text alone sets product, shape, wall, pattern and table, all five"] == "0.950"
+    assert cells["its pictures' sharpness; the true ones' through the autoencoder"] == "0.600; 0.660"
+    assert (
+        cells["the paper's compression copies its shape: visible / hidden by PFV / never there"]
+        == "0.600 / 0.200 / 0.210"
     )
-    new = written(page, RESULTS)
-    assert "| hidden \\| dropped | 2 | 0.250 (0.100-0.400) |" in new
-    assert "shown" not in new
-    assert "7 held-out pairs of scenes; adapters of the training seeds 0, 2; DDIM, 3 steps; classifier-free" in new
-    assert "| one beats two | n/a | not measured |" in new
-    assert "three beats four" not in new
-    assert "| FID | n/a | no weights |" in new
-
-
-def test_only_the_tables_of_the_experiments_asked_for_are_written():
-    page = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("goals", "mepa", "pfv:settings", "pfv"))
-    results = RESULTS | {"settings": RESULTS["settings"] | {"seeds": [0, 2, 5]}}
-    new = written(page, results, ["pfv"])
-    assert new.startswith(
-        "<!-- goals -->\nold\n<!-- /goals -->\n<!-- mepa -->\nold\n<!-- /mepa -->\n<!-- pfv:settings -->\n7 h"
+    assert cells["the same, trained with dropped tokens"] == "n/a / n/a / n/a"
+    joined = (
+        "product, table and wall right in one picture, where the text names another wall / leaves it to the reference"
     )
-    assert "of the training seeds 0, 2; DDIM" in new  # those that its rows have
-    assert "| shown | a |" in new
+    assert cells[f"masked (ipadapter_c16): {joined}"] == "0.590 / 0.980"
+    assert cells[f"MEPA (eq3_c16): {joined}"] == "0.990 / n/a"
+    assert cells["decibels in the ring around its product; the same"] == "18.3; 24.4"
+    assert with_table(with_table(README, RESULTS), RESULTS) == with_table(README, RESULTS)
 
 
-@pytest.mark.parametrize(
-    ("page", "message"),
-    [
-        ("<!-- pfv -->\nno end\n", "markers without their counterpart: .'pfv'."),
-        ("<!-- other -->\n<!-- /other -->\n", "the page asks for a table 'other', the results have"),
-        ("<!-- pfv:nothing -->\n<!-- /pfv:nothing -->\n", "the page asks for a table 'pfv:nothing'"),
-    ],
-)
-def test_a_page_that_does_not_fit_says_so(page, message):
-    with pytest.raises(PageError, match=message):
-        written(page, RESULTS)
+def test_one_command_writes_page_pictures_and_table(run):
+    folder, root = run
+    write_ablations.main([str(folder), "--root", str(root)])
+    page = (root / "docs" / "ablations.md").read_text(encoding="utf-8")
+    assert page.startswith("# What the demo models show")
+    assert "![" in page
+    for name in ("ablations.jpg", "ablations_ad.jpg"):
+        assert f"({name})" in page
+        assert (root / "docs" / name).is_file()
+    assert "0.590 / 0.980" in (root / "README.md").read_text(encoding="utf-8")
+    before = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
+    write_ablations.main([str(folder), "--root", str(root)])
+    assert {file: file.read_bytes() for file in root.rglob("*") if file.is_file()} == before
 
 
-def test_the_shipped_page_has_markers_that_close():
-    text = Path(PAGE).read_text(encoding="utf-8")
-    opened = re.findall(r"<!-- ([a-z_:]+) -->", text)
-    assert opened
-    assert opened == re.findall(r"<!-- /([a-z_:]+) -->", text)
+@pytest.mark.parametrize(("readme", "number"), [("# Title\n", 0), (README + README, 2)])
+def test_a_readme_without_one_place_for_the_table_is_refused_before_anything_is_written(run, readme, number):
+    folder, root = run
+    (root / "README.md").write_text(readme)
+    with pytest.raises(MarkerError, match=f"README.md has {number} tables between"):
+        write_ablations.main([str(folder), "--root", str(root)])
+    assert not list((root / "docs").iterdir())
 
 
-def test_numbers_and_cells():
-    assert number(None) == "n/a"
-    assert number(INTERVAL) == "0.250 (0.100-0.400)"
-    assert markdown_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |"
+def test_a_sheet_has_a_column_for_each_title_and_a_row_for_each_pair():
+    columns = {"one": np.full((3, SIZE, SIZE, 3), 200, np.uint8), "two": np.zeros((3, SIZE, SIZE, 3), np.uint8)}
+    sheet = draw_ablations.sheet(columns, rows=2, tile=2 * SIZE)
+    margin, tile = draw_ablations.MARGIN, 2 * SIZE
+    assert sheet.width == margin + 2 * (tile + margin)
+    bottom = sheet.height - margin - tile // 2
+    middle = margin + tile // 2
+    assert isinstance(sheet, Image.Image)
+    assert sheet.getpixel((middle, bottom)) == (200, 200, 200)
+    assert sheet.getpixel((middle + tile + margin, bottom)) == (0, 0, 0)
+    assert sheet.getpixel((margin // 2, bottom)) == draw_ablations.PAPER

@@ -19,7 +19,7 @@ from pfv_mepa.tests.demo_weights import copy_pack
 from pfv_mepa.tests.host.test_workflows import AD_SIZE, noise, pictures, save, write_models_as_named
 
 TINY_PACK = PACK_ROOT / "tests" / "support" / "tiny_stack" / "host_pack"
-NUM_ADS = {"minimal": 1, "full": 1, "formats": 3}
+NUM_ADS = {"minimal": 1, "full": 1, "formats": 3, "ad": 1}
 NAMES, SEED = ("cup", "mug"), 3  # two rows that differ in nothing else: the host has what the second one needs
 
 
@@ -36,7 +36,7 @@ def server(tmp_path_factory):
         yield running.url, folder / "output"
 
 
-@pytest.fixture(params=["minimal", "full", "formats", "demo_minimal", "demo_full", "demo_formats"])
+@pytest.fixture(params=["minimal", "full", "formats", "demo_minimal", "demo_full", "demo_formats", "demo_ad"])
 def exported(request, tmp_path):
     """A shipped workflow as the page exports it: 1.0 becomes 1. Those of full size are made small."""
     name = request.param
@@ -76,13 +76,17 @@ def table(folder, name):
         source = DEMO_INPUTS / "demo_reference.png"
         shutil.copy(source, folder / "reference.png")
         row |= {"reference": "reference.png", "Sampler.steps": 1}
+    elif kind == "ad":  # photographs as they are: what is the product, and what of the reference is hidden, is found
+        for column in ("product", "reference"):
+            shutil.copy(DEMO_INPUTS / f"demo_{column}_photo.png", folder / f"{column}.png")
+            row[column] = f"{column}.png"
     elif demo:
         shutil.copy(DEMO_INPUTS / "demo_product.png", folder / "product.png")
         row["product"] = "product.png"
     else:
         save(pictures()["product.png"], folder / "product.png")
         row["product"] = "product.png"
-    if kind == "full":
+    if kind in ("full", "ad"):
         row["Sampler.steps"] = 1
     if kind == "formats":
         row |= {f"Sampler {shape}.steps": 1 for shape in ("1:1", "4:5", "1.91:1")}

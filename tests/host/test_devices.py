@@ -369,10 +369,17 @@ CONTROLS = [
     PromptControl(0.7, share, gate, std_norm, gamma)
     for gate, share, std_norm, gamma in itertools.product(Gate, (0.0, 0.3, 1.0), (False, True), (None, 400.0))
 ]
+PAIRS = [CONTROLS[place] for place in (0, 5, 10, 15, 18, 21)]
+"""The fewest in which any two settings of a control meet in each of their values."""
 WINDOW = Window(0.0, 0.9)
 SCHEDULE = (
     72  # operators that look a noise level up in the schedule, in main memory: for two grids, not for three layers
 )
+
+
+def any_two(first: Sequence[Any], second: Sequence[Any], third: Sequence[Any]) -> list[tuple[Any, Any, Any]]:
+    """Of three settings of two values each: the four cases in which any two of them meet in each of their values."""
+    return [(first[one], second[other], third[one ^ other]) for one, other in itertools.product((0, 1), repeat=2)]
 
 
 def beside(control: PromptControl) -> int:
@@ -380,13 +387,22 @@ def beside(control: PromptControl) -> int:
     return 0 if control.gamma is None else SCHEDULE
 
 
+def test_any_two_settings_of_a_control_are_there_in_each_of_their_values():
+    names = ("gate", "text_share", "std_norm", "gamma")
+    for pair in itertools.combinations(names, 2):
+        met, all_of_them = (
+            {tuple(getattr(control, name) for name in pair) for control in of} for of in (PAIRS, CONTROLS)
+        )
+        assert met == all_of_them, pair
+
+
 @pytest.mark.parametrize("window", [Window(), WINDOW], ids=["whole", "window"])
 @pytest.mark.parametrize("region", [None, "hard", "soft"])
 @pytest.mark.parametrize("frame", ["one image", "batch", "area"])
 def test_one_prompt(device, model, prompts, frame, region, window):
-    """Each control; in a batch every image has a prompt and a region of its own."""
+    """Each setting of a control beside each other; in a batch every image has a prompt and a region of its own."""
     batch = 1 if frame == "one image" else 2
-    for control in CONTROLS:
+    for control in PAIRS:
         reads = int(not window.whole or control.gamma is not None)
         steps = Steps.of(device, model, batch, frame == "area", expected=reads, on_host=beside(control))
         hooks = prompted(model, RegionalPrompt(prompts(batch), control, masks(region, batch), window))
@@ -399,7 +415,7 @@ def test_one_prompt(device, model, prompts, frame, region, window):
 def test_two_prompts(device, model, prompts, frame, region, other):
     """Of which one may be normalised, weighted by time, or out of its window; in a batch the first is shared by all."""
     batch = 1 if frame == "one image" else 2
-    for gate, std_norm, window in itertools.product(Gate, (False, True), (Window(), Window(0.95, 1.0))):
+    for gate, std_norm, window in any_two(list(Gate), (False, True), (Window(), Window(0.95, 1.0))):
         first = RegionalPrompt(prompts(1), PromptControl(0.7, 0.3, gate), masks(region))
         second = PromptControl(0.7, 0.0, Gate.OUTPUT, std_norm, 400.0)
         hooks = prompted(model, first, RegionalPrompt(prompts(batch), second, masks(other, batch), window))
@@ -506,7 +522,7 @@ def fused(device, model, monkeypatch):
 )
 def test_attention_fusion(device, model, fused, combine, region, batch, references, regions):
     """One reference or several, one mask or several; the noise level is read before the evaluation where there is a window."""
-    for window, noise, area in itertools.product((Window(), WINDOW), ReferenceNoise, (False, True)):
+    for window, noise, area in any_two((Window(), WINDOW), list(ReferenceNoise), (False, True)):
         mask = masks(region, regions)
         fusion, hooks = fused(combine, mask, references, window, noise)
         steps = Steps.of(device, model, batch, area, expected=int(not window.whole))

@@ -43,7 +43,7 @@ def in_host(pack, tmp_path_factory):
 
 def both(pack, in_host, workflows, folder):
     """(Workflow, engine) -> the ad's pixels, all of them exact."""
-    engines = {"host": in_host, "diffusers": DiffusersEngine(pack / "lab.demo" / "weights")}
+    engines = {"host": in_host, "diffusers": DiffusersEngine(pack / "pfv_demo" / "weights")}
     made = {
         (name, engine): runs.run(workflow, PICTURES, folder / f"{name}_{engine}.png")
         for name, workflow in workflows.items()

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from safetensors import safe_open
+
+from pfv_core.reference.vit import HideMode
+
 from ...files import save_text
-from .conditions import ADAPTER_FILE, NO_ADAPTER, Condition, Row
+from .conditions import Condition, Experiment, Row, Sweep
+from .experiments import ADAPTER_FILE, NO_ADAPTER
+from .pairs import Split
 
 RUN = "run.json"
 RESULTS = "chunks"
 
 
 class AblationError(RuntimeError):
-    """A folder that does not fit; the message says what to do."""
+    """A folder or a file that does not fit; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,13 @@ class Settings:
     Attributes:
         steps: of DDIM.
         batch: pairs in a chunk; it changes results in their last bits only, but chunks are stored by it.
+        precision: float32, or bfloat16 = its autocast.
         weights: short hashes of the files that were used, by name.
     """
 
     steps: int
     batch: int
+    precision: str
     weights: dict[str, str]
 
 
@@ -55,45 +64,55 @@ class AdapterFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """One condition with one adapter (None = without) on the pairs start .. start + count - 1."""
+    """One condition with one adapter (None = without) on a chunk of a split's pairs, from `start` on."""
 
     condition: Condition
     adapter: AdapterFile | None
+    split: Split
     start: int
-    count: int
 
     def file(self, out: Path) -> Path:
         """Where its results go; its images lie beside them as .npz."""
         identity = self.adapter.identity if self.adapter else "none"
-        return out / RESULTS / self.condition.name / identity / f"{self.start:05d}.json"
+        return out / RESULTS / self.condition.name / identity / f"{self.split.value}_{self.start:05d}.json"
 
     def done(self, out: Path) -> bool:
-        """Whether its results are stored, for as many pairs."""
-        file = self.file(out)
-        return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["count"] == self.count
-
-    def samples(self, steps: int) -> int:
-        """How many samples the U-Net sees."""
-        guided = 2 if self.condition.guidance_scale != 1.0 else 1
-        return self.count * steps * guided if self.condition.sampled else 0
+        """Whether its results are stored."""
+        return self.file(out).is_file()
 
 
 def find_adapters(folder: Path, seeds: Sequence[int]) -> list[AdapterFile]:
-    """The adapters of those seeds in a folder, by their file names."""
+    """The adapters of those seeds in a folder, by their file names.
+
+    Raises:
+        AblationError: a file says that it was trained with another mode than its name does.
+    """
     found = []
     for path in sorted(folder.glob("*.safetensors")):
         match = ADAPTER_FILE.fullmatch(path.name)
         if match and int(match["seed"]) in seeds:
+            _check_mode(path, HideMode.DROP if match["drop"] else HideMode.ZERO)
             identity = f"{path.stem}-{short_hash(path)}"
             found.append(AdapterFile(path, match["family"], int(match["tokens"]), int(match["seed"]), identity))
     return found
 
 
-def settings_of(weights: Path, judge: Path, steps: int, batch: int) -> Settings:
+def _check_mode(path: Path, expected: HideMode) -> None:
+    with safe_open(path, framework="pt") as content:
+        config = (content.metadata() or {}).get("config", "")  # TOML, as the trainer wrote it
+    stated = re.search(r'^hide_mode = "(\w+)"$', config, re.MULTILINE)
+    if stated and stated[1] != expected.value:
+        raise AblationError(
+            f"{path.name} was trained with hide_mode {stated[1]}, its name says {expected.value}: a family that was trained "
+            "with drop ends in _drop, all others are trained with zero"
+        )
+
+
+def settings_of(weights: Path, judge: Path, steps: int, batch: int, precision: str) -> Settings:
     """The settings of a run with these files."""
-    names = ("autoencoder", "text_encoder", "vision_encoder", "unet")
+    names = ("autoencoder", "text_encoder", "vision_encoder", "unet", "controlnet")
     hashes = {name: short_hash(weights / f"{name}.safetensors") for name in names}
-    return Settings(steps, batch, {**hashes, "judge": short_hash(judge)})
+    return Settings(steps, batch, precision, {**hashes, "judge": short_hash(judge)})
 
 
 def claim_folder(out: Path, settings: Settings) -> None:
@@ -102,8 +121,7 @@ def claim_folder(out: Path, settings: Settings) -> None:
     Raises:
         AblationError: it is that of others already.
     """
-    file = out / RUN
-    own = {"steps": settings.steps, "batch": settings.batch, "weights": settings.weights}
+    file, own = out / RUN, asdict(settings)
     if file.is_file():
         found = json.loads(file.read_text(encoding="utf-8"))
         different = [
@@ -117,18 +135,65 @@ def claim_folder(out: Path, settings: Settings) -> None:
     save_text(file, json.dumps(own, indent=1))
 
 
-def units(rows: Sequence[Row], adapters: Sequence[AdapterFile], pairs: int, batch: int) -> list[Unit]:
-    """What is to be made for these rows, chunk by chunk; a condition that several tables share occurs once."""
-    wanted: dict[tuple[str, str], tuple[Condition, AdapterFile | None]] = {}
-    for row in rows:
-        of_row = [None] if row.family == NO_ADAPTER else [one for one in adapters if one.family == row.family]
-        for adapter in of_row:
-            wanted[(row.condition.name, adapter.identity if adapter else "")] = (row.condition, adapter)
+def adapters_of(row: Row, adapters: Sequence[AdapterFile], seeds: int | None = None) -> list[AdapterFile | None]:
+    """What a row is measured with: None alone where it needs no adapter, else its family's first `seeds` ones, or all."""
+    if row.family == NO_ADAPTER:
+        return [None]
+    of_family = sorted((one for one in adapters if one.family == row.family), key=lambda one: one.seed)
+    return list(of_family[:seeds])
+
+
+def units(
+    rows: Sequence[Row], adapters: Sequence[AdapterFile], split: Split, pairs: int, batch: int, seeds: int | None = None
+) -> list[Unit]:
+    """What is to be made for these rows, chunk by chunk."""
     return [
-        Unit(condition, adapter, start, min(batch, pairs - start))
+        Unit(row.condition, adapter, split, start)
         for start in range(0, pairs, batch)
-        for condition, adapter in wanted.values()
+        for row in rows
+        for adapter in adapters_of(row, adapters, seeds)
     ]
+
+
+def units_of(
+    table: Experiment,
+    adapters: Sequence[AdapterFile],
+    batch: int,
+    development: int,
+    chosen: Callable[[Sweep], Row | None],
+) -> Iterator[list[Unit]]:
+    """What a table needs: first what its sweeps are chosen by, then its rows.
+
+    Args:
+        development: pairs that sweeps are chosen on.
+        chosen: the row of a sweep, asked for once the first part is made; None = it cannot be chosen.
+    """
+    tried = [row for sweep in table.sweeps for row in sweep.rows]
+    yield units(tried, adapters, Split.DEVELOPMENT, development, batch, table.seeds)
+    rows = [row if isinstance(row, Row) else chosen(row) for row in table.rows]
+    yield units([row for row in rows if row is not None], adapters, Split.TEST, table.pairs, batch, table.seeds)
+
+
+def num_images(
+    tables: Sequence[Experiment], adapters: Sequence[AdapterFile], batch: int, development: int
+) -> dict[str, tuple[int, int]]:
+    """By table, how many images are sampled for it beyond those of the tables before it, and how many of them with guidance."""
+    known: set[Unit] = set()
+    result = {}
+    for table in tables:
+        parts = units_of(table, adapters, batch, development, lambda sweep: sweep.rows[-1])
+        new = {unit for part in parts for unit in part if unit.condition.given is None} - known
+        guided = sum(unit.condition.guidance_scale != 1 for unit in new)
+        result[table.name] = len(new) * batch, guided * batch
+        known |= new
+    return result
+
+
+def expected_adapters(tables: Sequence[Experiment], seeds: Sequence[int]) -> list[AdapterFile]:
+    """One for each family and seed, as if its file were there: for counting."""
+    rows = [row for table in tables for row in table.rows]
+    families = sorted({row.family for row in rows} - {NO_ADAPTER})
+    return [AdapterFile(Path(), family, 0, seed, f"{family}_seed{seed}") for family in families for seed in seeds]
 
 
 def short_hash(file: Path) -> str:

@@ -1,11 +1,14 @@
 """Measures on held-out pairs of scenes what the demo models do with texts, references and regions.
 
-    python -m lab.demo.evaluation.ablations --weights FOLDER --adapters FOLDER --out FOLDER [--pairs 500] [--seeds 0,1,2]
-                                 [--only NAME] [--report-only] [--steps 12] [--batch 50] [--judge FILE] [--clip FOLDER]
+    python -m lab.demo.evaluation.ablations --out FOLDER --adapters FOLDER [--weights FOLDER] [--judge FILE] [--seeds 0,1,2]
+        [--pairs TABLE=N] [--development N] [--only TABLE] [--steps 12] [--batch 20] [--precision bfloat16]
+        [--report-only | --count]
 
-Results are stored for each condition, adapter and chunk of pairs as they come: killed and started again it goes on.
-Each pair has one noise, the same under all conditions. FOLDER/report.html and FOLDER/results.json sum up whatever is
-stored; adapters that --adapters lacks are named there.
+Tables are made in their order, the main ones first; results are stored for each condition, adapter and chunk of pairs as
+they come: killed and started again it goes on. Each pair has one noise, the same under all conditions. What has a strength
+is tried at several on the development pairs, and measured on the test pairs at the one that did best there. FOLDER/ablations.md
+and FOLDER/results.json sum up whatever is stored; adapters that --adapters lacks are named there. `--count` says how many
+images all of it takes, and makes none.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,26 +31,86 @@ from pfv_core.adapter.model import Adapter
 
 from ...files import save_atomically, save_text
 from .. import stack
-from .ablation_units import AdapterFile, Unit, claim_folder, find_adapters, settings_of, units
-from .chunk import Chunk, Models, load_models, make_images, measure
-from .conditions import EXPERIMENTS, Condition, experiments
+from .ablation_units import (
+    AdapterFile,
+    Settings,
+    Unit,
+    claim_folder,
+    expected_adapters,
+    find_adapters,
+    num_images,
+    settings_of,
+    units_of,
+)
+from .chunk import Chunk
+from .conditions import Experiment
+from .experiments import EXPERIMENTS, experiments
 from .judge import FILE as JUDGE_FILE
-from .report import write_report
-from .summary import Store, summarize
+from .models import Models, load_models
+from .page import page
+from .pairs import Split
+from .pictures import make_images, measure
+from .store import Store
+from .summary import summarize
+
+PAGE_FILE = "ablations.md"
+PRECISIONS = ("float32", "bfloat16")
 
 
-def run_unit(
-    models: Models, chunk: Chunk, unit: Unit, adapter: Adapter | None, out: Path, steps: int, bar: Any
-) -> None:
-    """Make, measure and store the images of a unit."""
-    image = make_images(models, chunk, unit.condition, adapter, steps, bar)
-    file = unit.file(out)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if unit.start == 0 or unit.condition.keep_images:
-        pixels = (image.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
-        save_atomically(file.with_suffix(".npz"), lambda path: _save_images(path, pixels))
-    result = {"count": unit.count, **measure(models, chunk, image)}
-    save_text(file, json.dumps(result, allow_nan=True))
+class Run:
+    """One run: its models, its settings and where its results go."""
+
+    def __init__(self, models: Models, settings: Settings, out: Path) -> None:
+        self.models, self.settings, self.out = models, settings, out
+        self._adapters: dict[str, Adapter] = {}
+
+    def make(self, todo: Sequence[Unit], title: str) -> None:
+        """Make what is not stored yet."""
+        left = [unit for unit in todo if not unit.done(self.out)]
+        if not left:
+            return
+        print(f"{title}: {len(left)} of {len(todo)} units to make", flush=True)
+        samples = sum(self._samples(unit) for unit in left)
+        with tqdm(total=samples, desc=title, unit="sample", mininterval=10) as bar:
+            for chunk, of_chunk in self._by_chunk(left):
+                for unit in of_chunk:
+                    self._make(chunk, unit, bar)
+
+    def _samples(self, unit: Unit) -> int:
+        guided = 2 if unit.condition.guidance_scale != 1.0 else 1
+        return 0 if unit.condition.given else self.settings.batch * self.settings.steps * guided
+
+    def _by_chunk(self, left: Sequence[Unit]) -> Iterator[tuple[Chunk, list[Unit]]]:
+        chunks: dict[tuple[Split, int], list[Unit]] = {}
+        for unit in left:
+            chunks.setdefault((unit.split, unit.start), []).append(unit)
+        for (split, start), of_chunk in chunks.items():
+            yield Chunk(self.models, start, self.settings.batch, split), of_chunk
+
+    def _make(self, chunk: Chunk, unit: Unit, bar: tqdm) -> None:
+        """Make, measure and store the images of a unit."""
+        condition, file = unit.condition, unit.file(self.out)
+        with autocast(self.settings.precision):
+            image = make_images(
+                self.models, chunk, condition, self._loaded(unit.adapter), self.settings.steps, bar.update
+            )
+        if unit.split is Split.TEST and unit.start == 0:
+            shown = chunk.pasted(image) if condition.ad else image
+            pixels = (shown.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+            save_atomically(file.with_suffix(".npz"), lambda path: _save_images(path, pixels))
+        save_text(file, json.dumps(measure(self.models, chunk, image, condition.ad), allow_nan=True))
+
+    def _loaded(self, file: AdapterFile | None) -> Adapter | None:
+        if file is None:
+            return None
+        if file.identity not in self._adapters:
+            self._adapters[file.identity] = load_adapter(file.path).float()
+        return self._adapters[file.identity]
+
+
+def autocast(precision: str) -> AbstractContextManager[object]:
+    """The precision of the sampling; what is read and measured is float32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -54,85 +118,100 @@ def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
         np.savez_compressed(file, image=pixels)
 
 
-def run(models: Models, todo: Sequence[Unit], out: Path, steps: int) -> None:
-    """Make what is not stored yet."""
-    left = [unit for unit in todo if not unit.done(out)]
-    if not left:
-        return
-    samples = sum(unit.samples(steps) for unit in left)
-    speed = _samples_per_second(models, left[0].count)
-    print(
-        f"{len(left)} of {len(todo)} units to make: {samples} samples of the U-Net, about {samples / speed / 60:.0f} "
-        f"minutes at {speed:.0f} samples/s",
-        flush=True,
-    )
-    adapters: dict[str, Adapter] = {}
-    with tqdm(total=samples, desc="ablations", unit="sample", mininterval=10) as bar:
-        for chunk, of_chunk in _by_chunk(models, left):
-            for unit in of_chunk:
-                run_unit(models, chunk, unit, _loaded(unit.adapter, adapters), out, steps, bar)
+def run_tables(
+    run: Run, store: Store, tables: Sequence[Experiment], adapters: Sequence[AdapterFile], development: int
+) -> None:
+    """Make all tables in their order."""
+    for table in tables:
+        started = time.monotonic()
+        for part in units_of(table, adapters, store.batch, development, lambda sweep: store.best(sweep, development)):
+            run.make(part, table.name)
+        print(f"{table.name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _by_chunk(models: Models, left: Sequence[Unit]) -> Iterator[tuple[Chunk, list[Unit]]]:
-    chunks: dict[tuple[int, int], list[Unit]] = {}
-    for unit in left:
-        chunks.setdefault((unit.start, unit.count), []).append(unit)
-    for (start, count), of_chunk in chunks.items():
-        yield Chunk(models, start, count), of_chunk
-
-
-def _loaded(file: AdapterFile | None, adapters: dict[str, Adapter]) -> Adapter | None:
-    if file is None:
-        return None
-    if file.identity not in adapters:
-        adapters[file.identity] = load_adapter(file.path).float()
-    return adapters[file.identity]
-
-
-def _samples_per_second(models: Models, batch: int) -> float:
-    chunk = Chunk(models, 0, batch)
-    condition = Condition("speed", "speed")
-    make_images(models, chunk, condition, None, 1)
-    started = time.monotonic()
-    make_images(models, chunk, condition, None, 2)
-    return 2 * batch / (time.monotonic() - started)
+def counted(tables: Sequence[Experiment], seeds: Sequence[int], batch: int, development: int) -> str:
+    """How many images it takes with every adapter there, as a table."""
+    found = num_images(tables, expected_adapters(tables, seeds), batch, development)
+    lines = ["| table | images | of them with guidance |", "|---|---|---|"]
+    lines += [f"| {name} | {images:,} | {guided:,} |" for name, (images, guided) in found.items()]
+    images, guided = (sum(part) for part in zip(*found.values(), strict=True))
+    return "\n".join([*lines, f"| all | {images:,} | {guided:,} |"])
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure what was asked for, then sum up all that is stored."""
+def _pairs_of_table(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if name not in EXPERIMENTS:
+        raise argparse.ArgumentTypeError(f"{name!r} is no table, expected one of {', '.join(EXPERIMENTS)}, then =N")
+    return name, int(number)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
-    parser.add_argument("--adapters", type=Path, required=True, help="folder of {kind}_c{tokens}_seed{n}.safetensors")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results, to be continued")
-    parser.add_argument("--pairs", type=int, default=500, help="held-out pairs of scenes")
+    parser.add_argument("--adapters", type=Path, help="folder of {kind}_c{tokens}[_drop]_seed{n}.safetensors")
+    parser.add_argument("--out", type=Path, help="folder of the results, to be continued")
+    parser.add_argument(
+        "--pairs", action="append", type=_pairs_of_table, default=[], metavar="TABLE=N", help="test pairs of a table"
+    )
+    parser.add_argument("--development", type=int, default=40, help="pairs that strengths are chosen on")
     parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), help="of the adapters' training, such as 0,1,2")
     parser.add_argument("--only", action="append", choices=EXPERIMENTS, help="this table; may be repeated")
-    parser.add_argument("--report-only", action="store_true", help="make no images, sum up what is stored")
     parser.add_argument("--steps", type=int, default=12, help="of DDIM")
-    parser.add_argument("--batch", type=int, default=50, help="pairs in a chunk")
+    parser.add_argument(
+        "--batch", type=int, default=20, help="pairs in a chunk; all numbers of pairs are multiples of it"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the sampling")
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="file of the judge")
-    parser.add_argument("--clip", type=Path, help="folder of a transformers CLIP model, for the CLIP score")
+    parser.add_argument("--report-only", action="store_true", help="make no images, sum up what is stored")
+    parser.add_argument("--count", action="store_true", help="make no images, say how many it takes")
+    return parser
+
+
+def _tables(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, adapters: Sequence[AdapterFile]
+) -> list[Experiment]:
+    """The tables asked for, with the pairs asked for."""
+    pairs = dict(options.pairs)
+    tables = [
+        replace(table, pairs=pairs.get(table.name, table.pairs))
+        for table in experiments([adapter.family for adapter in adapters])
+        if not options.only or table.name in options.only
+    ]
+    numbers = {"--development": options.development} | {f"--pairs {table.name}": table.pairs for table in tables}
+    for name, number in numbers.items():
+        if number < 1 or number % options.batch:
+            parser.error(f"{name} is {number}, expected a multiple of --batch, {options.batch}")
+    return tables
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what was asked for, then sum up all that is stored."""
+    parser = _parser()
     options = parser.parse_args(arguments)
-    for name in ("pairs", "steps", "batch"):
+    for name in ("steps", "batch"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}, expected 1 or more")
+    if options.count:
+        print(counted(_tables(parser, options, []), options.seeds, options.batch, options.development))
+        return
+    if options.adapters is None or options.out is None:
+        parser.error("--adapters and --out are needed: where the adapters are, and where the results go")
     torch.set_flush_denormal(True)
-    settings = settings_of(options.weights, options.judge, options.steps, options.batch)
-    claim_folder(options.out, settings)
     adapters = find_adapters(options.adapters, options.seeds)
-    tables = experiments([adapter.family for adapter in adapters])
-    rows = [row for table in tables if not options.only or table.name in options.only for row in table.rows]
-    models = load_models(options.weights, options.judge)
+    tables = _tables(parser, options, adapters)
+    settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
+    claim_folder(options.out, settings)
+    store = Store(options.out, adapters, options.batch)
     if not options.report_only:
-        run(models, units(rows, adapters, options.pairs, options.batch), options.out, options.steps)
-    store = Store(options.out, adapters, options.pairs, options.batch)
-    results = summarize(store, settings, tables, options.judge, options.clip)
-    write_report(store, results, models)
-    print(f"wrote {options.out / 'report.html'} and {options.out / 'results.json'}")
+        run = Run(load_models(options.weights, options.judge), settings, options.out)
+        run_tables(run, store, tables, adapters, options.development)
+    results = summarize(store, settings, tables, options.judge, options.development)
+    save_text(options.out / PAGE_FILE, page(results))
+    print(f"wrote {options.out / PAGE_FILE} and {options.out / 'results.json'}")
 
 
 if __name__ == "__main__":

@@ -1,83 +1,48 @@
-"""Pairs of held-out scenes: what texts and references show, the images made of them, and what is measured in each."""
+"""Pairs of held-out scenes: what texts and references show, and what of them is wanted in a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from pfv_core.adapter.model import Adapter
+from pfv_core.ad.composite import paste_back
+from pfv_core.ad.depth import compose_depth
 from pfv_core.reference.fit import Fit, fit_geometry
 from pfv_core.reference.open_clip_vit import OPENAI_MEAN
 from pfv_core.reference.patch_mask import PatchMask, rebinarize
 from pfv_core.reference.vit import HideMode, ImageTokens, encode_image, encode_uncond
 
-from ...diffusers.sample import ImagePrompt, sample_latents
-from ...diffusers.vision import ClipVisionEncoder
-from ...evaluation.metrics import (
-    color_share,
-    layout_likeness,
-    leak_ratio,
-    mean_color,
-    palette_distance,
-    region_correctness,
-    two_tones,
-)
+from ...evaluation.metrics import color_share, two_tones
 from .. import stack
-from ..captions import caption
-from ..scenes import Rendered, Scene, render, sample_pair
-from .conditions import Condition, View, Words
-from .judge import Judge, load_judge
+from .conditions import Area, Condition, Depth, Given, View, Words
+from .models import Models
+from .pairs import Rendered, Scene, Split, any_scene, caption, render, sample_pair
 
 NOISE_SEED = 3_000_000_000  # beyond the scenes' seeds, below the 32 bits that torch reads of one
-WALL_TOP, WALL_BOTTOM, WALL_LEFT, WALL_RIGHT = 0.11, 0.58, 0.14, 0.90  # no scene's product or table reaches beyond
+BLUR = 10 / 128  # of the image's side: sigma of what hides a product by blurring it
+YARDSTICK_BLUR = 4 / 128  # sigma of a true picture that is mush
+COMMON_WALL_SCENES, COMMON_WALL_GRID, COMMON_WALL_SHARE = 128, 64, 0.98
+LEAST_COMMON_WALL = 0.05  # of the frame
 UPPER = 0.28  # the upper part of the frame: mostly wall, but the product's top may be in it
-BLUR_SIGMA = 10.0  # pixels
-
-
-@dataclass(frozen=True)
-class Models:
-    """What makes and reads the images."""
-
-    autoencoder: stack.UnshuffledAutoencoder
-    text_encoder: CLIPTextModelWithProjection
-    vision: ClipVisionEncoder
-    unet: UNet2DConditionModel
-    tokenizer: CLIPTokenizer
-    judge: Judge
-
-
-def load_models(weights: Path, judge: Path) -> Models:
-    """Read what is needed of the demo stack, and the judge.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-    """
-    names = ("autoencoder", "text_encoder", "vision_encoder", "unet")
-    autoencoder, text_encoder, vision_encoder, unet = (stack.load_model(name, weights) for name in names)
-    for convolutional in (autoencoder, unet):
-        convolutional.to(memory_format=torch.channels_last)  # faster on a CPU
-    return Models(
-        autoencoder, text_encoder, ClipVisionEncoder(vision_encoder), unet, stack.tokenizer(), load_judge(judge)
-    )
+FILLS: dict[View, Callable[[Tensor], Tensor]] = {
+    View.BLURRED: lambda image: blurred(image, BLUR),
+    View.BLACKED: torch.zeros_like,
+    View.GREYED: lambda image: torch.tensor(OPENAI_MEAN).view(1, 3, 1, 1).expand_as(image),
+}
+PATCH_FILLS = {View.BLURRED_PATCHES: View.BLURRED, View.BLACKED_PATCHES: View.BLACKED, View.GREYED_PATCHES: View.GREYED}
 
 
 class Chunk:
     """Pairs of scenes and what all conditions make of them."""
 
-    def __init__(self, models: Models, start: int, count: int) -> None:
+    def __init__(self, models: Models, start: int, count: int, split: Split = Split.TEST) -> None:
         self.models = models
         self.start = start
-        self.pairs = [sample_pair(seed) for seed in range(start, start + count)]
+        self.pairs = [sample_pair(seed, split) for seed in range(start, start + count)]
         self._tokens: dict[View, ImageTokens] = {}
 
     @property
@@ -108,31 +73,75 @@ class Chunk:
         return render(self.references, stack.IMAGE_SIZE)
 
     @cached_property
-    def oracle(self) -> Tensor:
-        """(B, 3, H, W), B without its product."""
-        return _channels_first(render(self.references, stack.IMAGE_SIZE, product=False).image)
+    def ad_drawn(self) -> Rendered:
+        """A's product in B's surroundings, as drawn."""
+        return render([second.with_product_of(first) for first, second in self.pairs], stack.IMAGE_SIZE)
 
     @cached_property
-    def region(self) -> Tensor:
+    def oracle(self) -> Tensor:
+        """(B, 3, H, W), B without its product."""
+        return channels_first(render(self.references, stack.IMAGE_SIZE, product=False).image)
+
+    @cached_property
+    def wall_region(self) -> Tensor:
         """(B, H, W) float, 1 = the wall of A without the box around its product."""
-        return wall_region(self.wanted)
+        product = self.wanted_drawn.product > 0
+        wall = render(self.wanted, stack.IMAGE_SIZE, product=False).wall > 0.5
+        box = product.any(2)[:, :, None] & product.any(1)[:, None, :]
+        return (wall & ~box).float()
+
+    def region(self, area: Area) -> Tensor | None:
+        """(B, H, W) float, 1 = the image prompt rules; None = the whole frame."""
+        match area:
+            case Area.FRAME:
+                return None
+            case Area.WALL:
+                return self.wall_region
+            case Area.AROUND:
+                return (self.ad_drawn.product == 0).float()
 
     @cached_property
     def foreign(self) -> Tensor:
-        """(B, 3) colour of B's product."""
-        return torch.tensor([scene.product_rgb for scene in self.references])
+        """(B, 3) colour of B's product: the middle one of its pixels, channel by channel."""
+        drawn = self.reference_drawn
+        inside = drawn.product == 1
+        return torch.stack([image[mask].median(0).values for image, mask in zip(drawn.image, inside, strict=True)])
 
     @cached_property
     def reference_share(self) -> Tensor:
         """(B,) share of B's pixels that have the colour of its product."""
-        image = _channels_first(self.reference_drawn.image)
+        image = channels_first(self.reference_drawn.image)
         return color_share(image, torch.ones_like(image[:, 0], dtype=torch.bool), self.foreign)
 
     @cached_property
     def wall_tones(self) -> tuple[Tensor, Tensor]:
         """(B, 2, 3) each: the tones of B's wall and of A's."""
-        wall = sure_wall(len(self.pairs))
-        return two_tones(self.oracle, wall), two_tones(_channels_first(self.wanted_drawn.image), wall)
+        wall = common_wall(len(self.pairs))
+        return two_tones(self.oracle, wall), two_tones(channels_first(self.wanted_drawn.image), wall)
+
+    def truth(self, ad: bool) -> Rendered:
+        """What is wanted."""
+        return self.ad_drawn if ad else self.wanted_drawn
+
+    def given(self, condition: Condition) -> Tensor:
+        """(B, 3, H, W): the true picture as the condition gives it."""
+        image = channels_first(self.truth(condition.ad).image)
+        if condition.given is Given.BLURRED:
+            return blurred(image, YARDSTICK_BLUR)
+        return self.models.autoencoder.decode(self.models.autoencoder.encode(image)).clamp(0, 1)
+
+    def pasted(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W): an ad, the product's own pixels put back over what was made of it."""
+        drawn = self.ad_drawn
+        return paste_back(image, channels_first(drawn.image), drawn.product, erode=0, feather=0)[0]
+
+    def depth(self, depth: Depth) -> Tensor:
+        """(B, 3, H, W), 1 = near: the ad's product before the reference's depth, as PFV Depth Compose has it."""
+        product, foreign = self.ad_drawn.product > 0.5, self.reference_drawn.product > 0
+        visible = ~foreign if depth is Depth.MASKED else torch.ones_like(foreign)
+        planes = (rendered.depth.unsqueeze(1) for rendered in (self.ad_drawn, self.reference_drawn))
+        own, behind = planes
+        return compose_depth(own, product, behind, visible).expand(-1, 3, -1, -1).contiguous()
 
     def tokens(self, view: View) -> ImageTokens:
         """The references as the image encoder sees them."""
@@ -144,47 +153,57 @@ class Chunk:
     def shown(self, view: View) -> tuple[Tensor, PatchMask, HideMode]:
         """(B, 3, H, W) references in a view, what of them is visible, and how the rest is hidden."""
         drawn = self.reference_drawn
-        image, product = _channels_first(drawn.image), drawn.product > 0
-        hidden = view in (View.DROPPED, View.ZEROED)
-        keep_mask = ~product if hidden else torch.ones_like(product)
-        fills = {
-            View.BLURRED: lambda: _blurred(image),
-            View.BLACKED: lambda: torch.zeros_like(image),
-            View.GREYED: lambda: torch.tensor(OPENAI_MEAN).view(1, 3, 1, 1).expand_as(image),
-        }
-        if view is View.ORACLE:
-            image = self.oracle
-        elif view in fills:
-            image = torch.where(product[:, None], fills[view](), image)
+        image, product = channels_first(drawn.image), drawn.product > 0
         spec = self.models.vision.spec
         geometry = fit_geometry(stack.IMAGE_SIZE, stack.IMAGE_SIZE, spec.image_size, spec.patch_size, Fit.CROP)
-        return image, rebinarize(keep_mask, geometry), HideMode.ZERO if view is View.ZEROED else HideMode.DROP
+        hidden, everything = rebinarize(~product, geometry), rebinarize(torch.ones_like(product), geometry)
+        if view in (View.DROPPED, View.ZEROED):
+            return image, hidden, HideMode.ZERO if view is View.ZEROED else HideMode.DROP
+        if view in FILLS:
+            image = torch.where(product[:, None], FILLS[view](image), image)
+        elif view in PATCH_FILLS:
+            image = torch.where(hidden.hidden_pixels()[:, None], FILLS[PATCH_FILLS[view]](image), image)
+        elif view is View.ORACLE:
+            image = self.oracle
+        return image, everything, HideMode.DROP
 
     def captions(self, words: Words) -> list[str]:
         """The texts."""
         if words is Words.NOTHING:
             return [""] * len(self.pairs)
-        return [caption(scene, wall=words is Words.EVERYTHING) for scene in self.wanted]
+        table, wall = words is not Words.PRODUCT, words is Words.EVERYTHING
+        return [caption(scene, table=table, wall=wall) for scene in self.wanted]
 
     @cached_property
     def _uncond(self) -> Tensor:
         return encode_uncond(self.models.vision)
 
 
-def wall_region(scenes: Sequence[Scene]) -> Tensor:
-    """(B, H, W) float: 1 above the horizon, 0 below it and in the box around the product."""
-    product = render(scenes, stack.IMAGE_SIZE).product > 0
-    wall = render(scenes, stack.IMAGE_SIZE, product=False).wall > 0.5
-    box = product.any(2)[:, :, None] & product.any(1)[:, None, :]
-    return (wall & ~box).float()
+def common_wall(count: int) -> Tensor:
+    """(B, H, W) bool: the part of the frame that is wall in nearly every scene there can be.
+
+    Raises:
+        ValueError: the scenes have next to no wall in common.
+    """
+    return _common_wall(stack.IMAGE_SIZE).expand(count, -1, -1)
 
 
-def sure_wall(count: int) -> Tensor:
-    """(B, H, W) bool: the part of the frame that is wall in every scene there can be."""
-    axis = (torch.arange(stack.IMAGE_SIZE) + 0.5) / stack.IMAGE_SIZE
-    y, x = axis[:, None], axis[None]
-    mask = (y < WALL_TOP) | ((y < WALL_BOTTOM) & ((x < WALL_LEFT) | (x > WALL_RIGHT)))
-    return mask.expand(count, -1, -1)
+@cache
+def _common_wall(size: int) -> Tensor:
+    scenes = [any_scene(seed) for seed in range(COMMON_WALL_SCENES)]
+    parts = [render(part, COMMON_WALL_GRID).wall == 1 for part in _parts(scenes, 32)]
+    common = torch.cat(parts).float().mean(0) >= COMMON_WALL_SHARE
+    share = float(common.float().mean())
+    if share < LEAST_COMMON_WALL:
+        raise ValueError(
+            f"{share:.1%} of the frame is wall in {COMMON_WALL_SHARE:.0%} of the scenes, expected {LEAST_COMMON_WALL:.0%} or "
+            "more: colours of walls are read there"
+        )
+    return F.interpolate(common[None, None].float(), (size, size), mode="nearest")[0] == 1
+
+
+def _parts(scenes: Sequence[Scene], size: int) -> list[Sequence[Scene]]:
+    return [scenes[start : start + size] for start in range(0, len(scenes), size)]
 
 
 def upper_part(count: int) -> Tensor:
@@ -193,66 +212,16 @@ def upper_part(count: int) -> Tensor:
     return (axis[:, None] < UPPER).expand(count, stack.IMAGE_SIZE, stack.IMAGE_SIZE)
 
 
-@torch.no_grad()
-def make_images(
-    models: Models, chunk: Chunk, condition: Condition, adapter: Adapter | None, steps: int, bar: Any = None
-) -> Tensor:
-    """(B, 3, H, W) in 0..1."""
-    if not condition.sampled:
-        latents = models.autoencoder.encode(_channels_first(chunk.wanted_drawn.image))
-        return models.autoencoder.decode(latents).clamp(0, 1)
-    prompts = []
-    if condition.view is not None and adapter is not None:
-        positive, negative = adapter.image_prompt(chunk.tokens(condition.view))
-        region = chunk.region if condition.in_region else None
-        prompts.append(ImagePrompt(adapter, positive, negative, condition.control, region, condition.weights))
-    calls = len(chunk.pairs) * (2 if condition.guidance_scale != 1.0 else 1)
-    latents = sample_latents(
-        models.unet,
-        stack.new_scheduler(),
-        chunk.noise,
-        text=_encoded(models, chunk.captions(condition.words)),
-        negative_text=_encoded(models, [""]),
-        guidance_scale=condition.guidance_scale,
-        steps=steps,
-        image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
-        image_prompts=prompts,
-        on_step=lambda _done, _all: bar.update(calls) if bar is not None else None,
-    )
-    return models.autoencoder.decode(latents).clamp(0, 1)
-
-
-def _encoded(models: Models, captions: list[str]) -> tuple[Tensor, Tensor]:
-    return stack.encode_text(models.text_encoder, stack.tokenize(captions, models.tokenizer))
-
-
-def measure(models: Models, chunk: Chunk, image: Tensor) -> dict[str, Any]:
-    """What is stored of each image: the judge's reading, and what `metrics` says of it."""
-    wall, upper = sure_wall(len(image)), upper_part(len(image))
-    share = color_share(image, torch.ones_like(wall), chunk.foreign)
-    values = {
-        "wall_rgb": mean_color(image, wall),
-        "upper_rgb": mean_color(image, upper),
-        "foreign_share": share,
-        "leak_ratio": leak_ratio(share, chunk.reference_share),
-        "palette": palette_distance(image, wall, chunk.oracle, wall),
-        "palette_other": palette_distance(image, wall, chunk.oracle.roll(1, 0), wall),
-        "region": region_correctness(image, wall, *chunk.wall_tones),
-        "layout": layout_likeness(image, wall, chunk.oracle),
-    }
-    rounded = {name: np.round(value.numpy(), 6).tolist() for name, value in values.items()}
-    return {"judge": {name: read.tolist() for name, read in models.judge.read(image).items()}, **rounded}
-
-
-def _channels_first(image: Tensor) -> Tensor:
+def channels_first(image: Tensor) -> Tensor:
     """(B, H, W, 3) -> (B, 3, H, W)."""
     return image.permute(0, 3, 1, 2).contiguous()
 
 
-def _blurred(image: Tensor) -> Tensor:
-    """Gaussian blur, the rim repeated."""
-    radius = round(2.5 * BLUR_SIGMA)
-    kernel = torch.exp(-((torch.arange(-radius, radius + 1) / BLUR_SIGMA) ** 2) / 2)
+def blurred(image: Tensor, share: float) -> Tensor:
+    """Gaussian blur, the rim repeated; sigma is a share of the image's side."""
+    sigma = share * image.shape[3]
+    radius = round(2.5 * sigma)
+    kernel = torch.exp(-((torch.arange(-radius, radius + 1) / sigma) ** 2) / 2)
     kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
     padded = F.pad(image, (radius,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.mT, groups=3)

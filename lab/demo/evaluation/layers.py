@@ -1,7 +1,7 @@
 """What each cross-attention of the demo U-Net carries of a reference, and when: each alone, each left out, each part of time.
 
     python -m lab.demo.evaluation.layers --out FOLDER [--pairs 200] [--adapter FILE] [--weights FOLDER] [--steps 12] [--batch 50]
-                              [--judge FILE] [--only SITUATION] [--report-only]
+                              [--precision bfloat16] [--judge FILE] [--only SITUATION] [--report-only]
 
 Pairs, models and judge are those of `lab.demo.evaluation.ablations`, and like there what is done is stored and not done
 again. FOLDER/layers.json holds every figure with its 95 % interval; what is printed is the table of docs/layers.md.
@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,15 @@ from pfv_core.attention.weights import PromptWeights
 from ...files import save_text
 from .. import stack
 from .ablation_units import AdapterFile, claim_folder, settings_of, short_hash, units
-from .ablations import run
-from .chunk import load_models
-from .conditions import MAIN, NUM_TOKENS, Condition, Row, View, Words
+from .ablations import PRECISIONS, Run
+from .conditions import Area, Condition, Row, View, Words
+from .experiments import MAIN, NUM_TOKENS
 from .judge import FILE as JUDGE_FILE
 from .measures import MEASURES
-from .summary import Store, difference, interval
+from .models import load_models
+from .pairs import Split
+from .store import Store, interval
+from .summary import difference
 
 RESULTS = "layers.json"
 PLACES = ("input 1.0", "middle", "output 1.0", "output 1.1")  # of the demo U-Net, in running order
@@ -79,7 +82,7 @@ class Situation:
 SITUATIONS = {
     "region": Situation(
         "The text names another wall; the image prompt has the wall's region to itself (text_share 0).",
-        Condition("layers_region", "", Words.EVERYTHING, View.DROPPED, PromptControl(text_share=0.0), in_region=True),
+        Condition("layers_region", "", Words.EVERYTHING, View.DROPPED, PromptControl(text_share=0.0), Area.WALL),
     ),
     "visible": Situation(
         "No text, whole frame, and the foreign product is not hidden: what of it comes along.",
@@ -118,25 +121,17 @@ def conditions(situation: Situation) -> dict[str, Condition]:
     """By what they are called."""
     base = situation.condition
     return {
-        label: Condition(
-            f"{base.name}_{number:02d}",
-            label,
-            base.words,
-            base.view,
-            base.control,
-            base.in_region,
-            weights=weights,
-        )
+        label: replace(base, name=f"{base.name}_{number:02d}", label=label, weights=weights)
         for number, (label, weights) in enumerate(weightings(situation.every))
     }
 
 
-def table(store: Store, rows: dict[str, Condition], columns: Sequence[str]) -> dict[str, dict[str, Any]]:
+def table(store: Store, rows: dict[str, Condition], columns: Sequence[str], pairs: int) -> dict[str, dict[str, Any]]:
     """By label and measure: value and interval, and of each measure the difference to every layer, pair by pair."""
-    whole = store.readings(Row(rows[EVERYWHERE], MAIN))
+    whole = store.readings(Row(rows[EVERYWHERE], MAIN), pairs)
     found = {}
     for label, condition in rows.items():
-        readings = store.readings(Row(condition, MAIN))
+        readings = store.readings(Row(condition, MAIN), pairs)
         if not readings:
             continue
         found[label] = {
@@ -166,8 +161,11 @@ def printed(rows: dict[str, dict[str, Any]], columns: Sequence[str]) -> str:
 def _cell(figures: dict[str, Any], is_rate: bool) -> str:
     if figures["value"] is None:
         return "n/a"
-    low, value, high = (figures[name] for name in ("low", "value", "high"))
-    return f"{value:.0%} ({low:.0%}-{high:.0%})" if is_rate else f"{value:.2f} ({low:.2f}-{high:.2f})"
+    form = ".0%" if is_rate else ".2f"
+    low, value, high = (
+        None if figures[name] is None else f"{figures[name]:{form}}" for name in ("low", "value", "high")
+    )
+    return f"{value}" if low is None else f"{value} ({low}-{high})"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -182,19 +180,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="file of the judge")
     parser.add_argument("--only", action="append", choices=tuple(SITUATIONS), help="this situation; may be repeated")
     parser.add_argument("--report-only", action="store_true", help="make no images, sum up what is stored")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the sampling")
     options = parser.parse_args(arguments)
+    if options.batch < 1 or options.pairs < 1 or options.pairs % options.batch:
+        parser.error(f"--pairs is {options.pairs}, expected a multiple of --batch, {options.batch}")
     torch.set_flush_denormal(True)
     file = options.adapter or options.weights / "adapter.safetensors"
     adapter = AdapterFile(file, MAIN, NUM_TOKENS[2], 0, f"{file.stem}-{short_hash(file)}")
-    settings = settings_of(options.weights, options.judge, options.steps, options.batch)
+    settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
     claim_folder(options.out, settings)
     situations = {name: one for name, one in SITUATIONS.items() if not options.only or name in options.only}
     if not options.report_only:
         rows = [Row(one, MAIN) for situation in situations.values() for one in conditions(situation).values()]
-        models = load_models(options.weights, options.judge)
-        run(models, units(rows, [adapter], options.pairs, options.batch), options.out, options.steps)
-    store = Store(options.out, [adapter], options.pairs, options.batch)
-    results = {name: table(store, conditions(situation), COLUMNS) for name, situation in situations.items()}
+        run = Run(load_models(options.weights, options.judge), settings, options.out)
+        run.make(units(rows, [adapter], Split.TEST, options.pairs, options.batch), "layers")
+    store = Store(options.out, [adapter], options.batch)
+    results = {
+        name: table(store, conditions(situation), COLUMNS, options.pairs) for name, situation in situations.items()
+    }
     about = {**asdict(settings), "adapter": adapter.identity, "pairs": options.pairs}
     save_text(options.out / RESULTS, json.dumps({"settings": about, "situations": results}, indent=1))
     for name, found in results.items():

@@ -10,18 +10,17 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ...evaluation.metrics import tint_towards
-from ..scenes import ATTRIBUTES, Scene, labels
 from .judge import CLASSES, NONE
+from .pairs import NAMED, Scene, labels
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of the pairs: (P,) indices of A's and B's attributes, and (P, 3) colours of B's product."""
+    """What is known of the pairs: (P,) indices of A's and B's attributes."""
 
     pairs: list[tuple[Scene, Scene]]
 
@@ -34,11 +33,6 @@ class Truth:
     def reference(self) -> dict[str, Values]:
         """Attributes of B."""
         return {name: value.numpy() for name, value in labels([second for _, second in self.pairs]).items()}
-
-    @cached_property
-    def foreign(self) -> Tensor:
-        """(P, 3) colour of B's product."""
-        return torch.tensor([second.product_rgb for _, second in self.pairs])
 
 
 @dataclass(frozen=True)
@@ -59,9 +53,9 @@ class Readings:
         """(P,) 1 where the judge reads all these attributes as in A."""
         return self._equal(self.truth.wanted, names)
 
-    def is_reference(self, *names: str, shift: int = 0) -> Values:
-        """(P,) 1 where the judge reads all these attributes as in B, or in the B of `shift` pairs before."""
-        return self._equal({name: np.roll(self.truth.reference[name], shift) for name in names}, names)
+    def is_reference(self, *names: str) -> Values:
+        """(P,) 1 where the judge reads all these attributes as in B."""
+        return self._equal(self.truth.reference, names)
 
     def _equal(self, expected: dict[str, Values], names: Sequence[str]) -> Values:
         return np.all([self.values[name] == expected[name] for name in names], axis=0).astype(np.float64)
@@ -70,8 +64,14 @@ class Readings:
         """(P,) shift of an area's colour towards the foreign product's, against the oracle."""
         if self.oracle is None:
             return np.full(len(self.values[area]), math.nan)
-        colors = (torch.from_numpy(self.values[area]), torch.from_numpy(self.oracle[area]))
-        return tint_towards(*colors, self.truth.foreign).numpy()
+        color, without, foreign = (
+            torch.from_numpy(values) for values in (self.values[area], self.oracle[area], self.values["foreign_rgb"])
+        )
+        return tint_towards(color, without, foreign).numpy()
+
+    def where_patterned(self, name: str) -> Values:
+        """(P,) what was stored, NaN where B's wall is plain: it has no layout and no edges to follow."""
+        return np.where(self.truth.reference["pattern"] == _PLAIN, math.nan, self.values[name])
 
     def all_three(self) -> Values:
         """(P,) 1 where product colour and table are the text's and the wall's colour is the reference's."""
@@ -80,58 +80,69 @@ class Readings:
 
 @dataclass(frozen=True)
 class Measure:
-    """A column: what it is called, whether it is a rate, what is better, and how it is had."""
+    """A column: what it is called, whether it is a rate, what is better, how it is had, and how many digits it is shown with."""
 
     label: str
     is_rate: bool
     better: str
     of: Callable[[Readings], Values]
+    digits: int = 3
 
 
 def _rate(label: str, better: str, of: Callable[[Readings], Values]) -> Measure:
     return Measure(label, True, better, of)
 
 
-def _stored(label: str, better: str, name: str) -> Measure:
-    return Measure(label, False, better, lambda readings: readings.values[name])
+def _stored(label: str, better: str, name: str, digits: int = 3) -> Measure:
+    return Measure(label, False, better, lambda readings: readings.values[name], digits)
 
 
-_PLAIN = ATTRIBUTES["pattern"].index("plain")
+def _of_text(label: str, *names: str) -> Measure:
+    return _rate(f"{label} = text", "higher", lambda readings: readings.is_wanted(*names))
 
 
-def _layout(readings: Readings) -> Values:
-    """A plain wall has no layout to follow."""
-    plain = readings.truth.reference["pattern"] == _PLAIN
-    return np.where(plain, math.nan, readings.values["layout"])
+def _of_reference(label: str, *names: str) -> Measure:
+    return _rate(f"{label} = reference", "higher", lambda readings: readings.is_reference(*names))
 
 
+def _foreign(label: str, *names: str) -> Measure:
+    return _rate(f"{label} = foreign", "lower", lambda readings: readings.is_reference(*names))
+
+
+_PLAIN = NAMED["pattern"].index("plain")
 _NO_PRODUCT = CLASSES["product_color"].index(NONE)
 
 MEASURES = {
-    "product_text": _rate("product colour = text", "higher", lambda r: r.is_wanted("product_color")),
-    "table_text": _rate("table = text", "higher", lambda r: r.is_wanted("table")),
-    "wall_text": _rate("wall colour = text", "higher", lambda r: r.is_wanted("wall_color")),
-    "pattern_text": _rate("pattern = text", "higher", lambda r: r.is_wanted("pattern")),
-    "shape_text": _rate("shape = text", "higher", lambda r: r.is_wanted("shape")),
-    "all_text": _rate("all five = text", "higher", lambda r: r.is_wanted(*CLASSES)),
-    "wall_reference": _rate("wall colour = reference", "higher", lambda r: r.is_reference("wall_color")),
-    "pattern_reference": _rate("pattern = reference", "higher", lambda r: r.is_reference("pattern")),
+    "all_text": _of_text("all five", *CLASSES),
+    "product_text": _of_text("product colour", "product_color"),
+    "table_text": _of_text("table", "table"),
+    "wall_text": _of_text("wall colour", "wall_color"),
+    "pattern_text": _of_text("pattern", "pattern"),
+    "shape_text": _of_text("shape", "shape"),
+    "wall_reference": _of_reference("wall colour", "wall_color"),
+    "pattern_reference": _of_reference("pattern", "pattern"),
+    "table_reference": _of_reference("table", "table"),
+    "all_three": _rate("product, table and wall all right", "higher", Readings.all_three),
+    "foreign_color": _foreign("product colour", "product_color"),
+    "foreign_shape": _foreign("shape", "shape"),
+    "foreign_object": _foreign("colour and shape", "product_color", "shape"),
+    "no_product": _rate("no product", "", lambda r: (r.values["product_color"] == _NO_PRODUCT).astype(np.float64)),
     "tint": Measure("wall tint towards the foreign colour", False, "nearer to 0", lambda r: r.tint("wall_rgb")),
     "tint_upper": Measure("tint of the upper 28 %", False, "nearer to 0", lambda r: r.tint("upper_rgb")),
-    "foreign_color": _rate("product colour = foreign", "lower", lambda r: r.is_reference("product_color")),
-    "foreign_shape": _rate("shape = foreign", "lower", lambda r: r.is_reference("shape")),
-    "foreign_object": _rate("colour and shape = foreign", "lower", lambda r: r.is_reference("product_color", "shape")),
-    "foreign_color_chance": _rate(
-        "chance: colour of another pair", "", lambda r: r.is_reference("product_color", shift=1)
-    ),
-    "foreign_shape_chance": _rate("chance: shape of another pair", "", lambda r: r.is_reference("shape", shift=1)),
     "foreign_share": _stored("foreign-coloured pixels", "lower", "foreign_share"),
     "leak_ratio": _stored("leak ratio", "lower", "leak_ratio"),
-    "no_product": _rate("no product", "", lambda r: (r.values["product_color"] == _NO_PRODUCT).astype(np.float64)),
     "palette": _stored("palette distance to the reference's wall", "lower", "palette"),
     "palette_other": _stored("palette distance to another reference's wall", "", "palette_other"),
     "region": _stored("wall pixels nearer to the reference than to A", "higher", "region"),
-    "layout": Measure("light and dark lie as on the reference's wall", False, "higher", _layout),
-    "all_three": _rate("product, table and wall all right", "higher", lambda r: r.all_three()),
+    "layout": Measure(
+        "light and dark lie as on the reference's wall", False, "higher", lambda r: r.where_patterned("layout")
+    ),
+    "sharpness": _stored("sharpness of the picture to the true one's", "nearer to 1", "sharpness"),
+    "wall_sharpness": Measure(
+        "sharpness of the wall to the reference's", False, "nearer to 1", lambda r: r.where_patterned("wall_sharpness")
+    ),
+    "halo": _stored("halo: share of the ring around the product", "lower", "halo"),
+    "halo_strength": _stored("how far the ring has gone to the product's colour", "lower", "halo_strength"),
+    "ring_psnr": _stored("dB in the ring", "higher", "ring_psnr", digits=1),
 }
 AGAINST_ORACLE = ("foreign_color", "foreign_shape", "foreign_object", "leak_ratio", "foreign_share")

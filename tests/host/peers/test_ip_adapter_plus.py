@@ -79,9 +79,9 @@ def assert_near(first, second, tolerance=2e-5):
     assert (first - second).norm() / second.norm() < tolerance
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.6])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    ("strength", "masked", "batch"), [(1.0, False, 1), (0.6, True, 1), (0.6, False, 2), (1.0, True, 2)]
+)  # any two of them in each of their values
 def test_masked_equation_4_equals_their_node(wide_model, theirs, ours, strength, masked, batch):
     mask = right_half() if masked else None
     expected = sample(theirs(wide_model, strength, mask), batch=batch)

@@ -61,8 +61,10 @@ def test_a_finished_stage_is_not_trained_again(trained):
 
 
 def test_other_settings_in_the_same_folder_are_refused(trained):
-    other = toy_recipe(unet=Schedule(STEPS + 1, 1e-3, weight_decay=0.0, ema_decay=0.5, save_every=1))
-    with pytest.raises(RuntimeError, match="belongs to another run: schedule"):
+    other = toy_recipe(unet=Schedule(STEPS, 2e-3, weight_decay=0.0, ema_decay=0.5, save_every=1))
+    with pytest.raises(
+        RuntimeError, match=r"belongs to another run, 3 steps .*: learning_rate is 0.001 there and 0.002 here"
+    ):
         train_stage(Trainer(trained / "work", trained / "out", other, num_scenes=16), "unet")
 
 

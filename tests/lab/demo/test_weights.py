@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from safetensors import safe_open
 
-from lab.demo.evaluation.chunk import Chunk, load_models, make_images
-from lab.demo.evaluation.conditions import CONFLICT, IMAGE_ONLY, TEXT, View
+from lab.demo.evaluation.chunk import Chunk
+from lab.demo.evaluation.conditions import View
+from lab.demo.evaluation.experiments import CONFLICT, IMAGE_ONLY, TEXT
 from lab.demo.evaluation.judge import FILE as JUDGE_FILE
-from lab.demo.scenes import labels
+from lab.demo.evaluation.models import load_models
+from lab.demo.evaluation.pairs import labels
+from lab.demo.evaluation.pictures import make_images
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_demo.sizes import ADAPTER_FILE, WEIGHTS
 
@@ -41,10 +44,6 @@ def right(models, images, scenes, name):
     return int((models.judge.read(images)[name] == labels(scenes)[name]).sum())
 
 
-def conflict(name):
-    return next(condition for condition in CONFLICT if condition.name == name)
-
-
 def test_small_enough_and_licensed():
     files = sorted(WEIGHTS.glob("*.safetensors"))
     assert len(files) == 7
@@ -70,8 +69,8 @@ def test_the_image_prompt_brings_the_wall_and_pfv_not_the_product(models, chunk,
 
 
 def test_regions_decide_where_text_and_image_disagree(models, chunk, adapter):
-    everywhere = make_images(models, chunk, conflict("conflict_global_1"), adapter, STEPS)
-    gated = make_images(models, chunk, conflict("conflict_output_0"), adapter, STEPS)
+    everywhere = make_images(models, chunk, CONFLICT.whole.at(1.0).condition, adapter, STEPS)
+    gated = make_images(models, chunk, CONFLICT.mepa.at(1.0).condition, adapter, STEPS)
     assert right(models, gated, chunk.references, "wall_color") >= MOST
     assert right(models, everywhere, chunk.references, "wall_color") <= PAIRS // 2
     for name in ("product_color", "table"):

@@ -9,16 +9,22 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+from lab.demo import stack
 from lab.demo.evaluation import judge as judging
-from lab.demo.evaluation.judge import CLASSES, INPUT_SIZE, Judge, JudgeFileError, Sizes, examples, joined
-from lab.demo.scenes import sample_scene
+from lab.demo.evaluation import train_judge
+from lab.demo.evaluation.judge import CLASSES, INPUT_SIZE, Judge, JudgeFileError
+from lab.demo.evaluation.pairs import any_scene
+from lab.demo.evaluation.train_judge import Sizes, examples, joined, lots
 from lab.train.loop import Schedule
 
 
 @pytest.fixture(scope="module")
-def few() -> judging.Examples:
-    scenes = [sample_scene(seed) for seed in range(16)]
-    parts = [examples(scenes, judging.drawn_images(scenes, product), product) for product in (True, False)]
+def few() -> train_judge.Examples:
+    scenes = [any_scene(seed) for seed in range(16)]
+    parts = [
+        examples(scenes, train_judge.drawn_images(scenes, product, 2 * INPUT_SIZE), product)
+        for product in (True, False)
+    ]
     return joined(parts)
 
 
@@ -35,7 +41,7 @@ def test_examples_without_product_are_none(few):
 
 def test_it_learns_a_few_examples(few, tmp_path):
     schedule = Schedule(steps=24, learning_rate=4e-3, warmup=5, save_every=1000)
-    trained, loop = judging.train_judge(tmp_path, few, Sizes(schedule=schedule, batch_size=16), 0, Accelerator())
+    trained, loop = train_judge.train_judge(tmp_path, few, Sizes(schedule=schedule, batch_size=16), 0, Accelerator())
     lines = [json.loads(line) for line in (tmp_path / "judge" / "losses.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
     assert loop.step == 24
@@ -62,7 +68,7 @@ def test_file_round_trip(tmp_path):
 
 
 def test_files_of_something_else_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"python -m lab.demo.evaluation\.judge"):
+    with pytest.raises(FileNotFoundError, match=r"python -m lab\.demo\.evaluation\.train_judge"):
         judging.load_judge(tmp_path / "nothing.safetensors")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(JudgeFileError, match="is no judge of these scenes"):
@@ -82,7 +88,7 @@ def test_images_of_another_kind_are_refused():
 
 def test_augmentation_is_mild_and_seeded(few):
     image = few.images(torch.arange(8))
-    one, same, other = (judging.augmented(image, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    one, same, other = (train_judge.augmented(image, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert float((one - image).abs().mean()) < 0.1
@@ -90,9 +96,36 @@ def test_augmentation_is_mild_and_seeded(few):
     assert float(one.max()) <= 1
 
 
-def test_too_few_drawn_scenes_are_told():
-    class Data:
-        scenes: tuple[()] = ()
+def test_it_learns_from_scenes_of_each_kind_and_from_none_twice():
+    found = list(lots(Sizes(drawn=130, decoded=64, empty=1, empty_decoded=2)))
+    assert [(lot.start, lot.count, lot.product, lot.decoded) for lot in found] == [
+        (0, 64, True, False),
+        (64, 64, True, False),
+        (128, 2, True, False),
+        (130, 64, True, True),
+        (194, 1, False, False),
+        (195, 2, False, True),
+    ]
 
-    with pytest.raises(ValueError, match="0 scenes are drawn, the judge learns from 4"):
-        judging.training_examples(Data(), None, Sizes(drawn=4))
+
+def test_lots_that_are_stored_are_not_drawn_again(tmp_path, monkeypatch):
+    autoencoder = stack.UnshuffledAutoencoder().eval()
+    sizes = Sizes(drawn=3, decoded=2, empty=1, empty_decoded=1)
+    made = train_judge.training_examples(tmp_path, autoencoder, sizes)
+    calls = []
+    draw = train_judge.Lot.examples
+    monkeypatch.setattr(train_judge.Lot, "examples", lambda lot, coder: calls.append(lot) or draw(lot, coder))
+    again = train_judge.training_examples(tmp_path, autoencoder, sizes)
+    assert len(calls) == 1  # the scene that tells these examples from others
+    assert torch.equal(again.image, made.image)
+    assert all(torch.equal(again.target[name], made.target[name]) for name in CLASSES)
+    assert len(made) == 7
+    assert [int(shape == CLASSES["shape"].index("none")) for shape in made.target["shape"]] == [0] * 5 + [1] * 2
+
+
+def test_other_scenes_are_other_examples(tmp_path, monkeypatch):
+    autoencoder, sizes = stack.UnshuffledAutoencoder().eval(), Sizes(drawn=1, decoded=0, empty=0, empty_decoded=0)
+    train_judge.training_examples(tmp_path, autoencoder, sizes)
+    monkeypatch.setattr(train_judge, "any_scene", lambda seed: any_scene(seed + 1))
+    train_judge.training_examples(tmp_path, autoencoder, sizes)
+    assert len(list(tmp_path.glob("examples_*"))) == 2

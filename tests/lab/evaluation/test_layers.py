@@ -9,9 +9,10 @@ import pytest
 
 from lab.demo.evaluation import layers
 from lab.demo.evaluation.ablation_units import AdapterFile, Unit
-from lab.demo.evaluation.conditions import MAIN, Condition
-from lab.demo.evaluation.summary import Store
-from lab.demo.scenes import ATTRIBUTES, labels, sample_pair
+from lab.demo.evaluation.conditions import Condition
+from lab.demo.evaluation.experiments import MAIN
+from lab.demo.evaluation.pairs import NAMED, Split, labels, sample_pair
+from lab.demo.evaluation.store import Store
 from pfv_core.attention.unet_layout import ONE_LEVEL
 from pfv_demo import sizes
 
@@ -51,10 +52,10 @@ def test_conditions_have_names_of_their_own():
 
 def stored(out: Path, condition: Condition, adapter: AdapterFile, of_reference: bool) -> None:
     """Results as a run would leave them: the judge reads everything as in the reference, or as in the text."""
-    pairs = [sample_pair(seed) for seed in range(PAIRS)]
+    pairs = [sample_pair(seed, Split.TEST) for seed in range(PAIRS)]
     read = labels([second if of_reference else first for first, second in pairs])
-    values = {"count": PAIRS, "judge": {name: read[name].tolist() for name in ATTRIBUTES}, "layout": [0.5] * PAIRS}
-    file = Unit(condition, adapter, 0, PAIRS).file(out)
+    values = {"judge": {name: read[name].tolist() for name in NAMED}, "layout": [0.5] * PAIRS}
+    file = Unit(condition, adapter, Split.TEST, 0).file(out)
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(values), encoding="utf-8")
 
@@ -64,7 +65,7 @@ def test_what_is_stored_becomes_a_table_with_differences_to_every_layer(tmp_path
     rows = layers.conditions(layers.SITUATIONS["region"])
     stored(tmp_path, rows[layers.EVERYWHERE], adapter, True)
     stored(tmp_path, rows["middle"], adapter, False)
-    found = layers.table(Store(tmp_path, [adapter], PAIRS, PAIRS), rows, ("wall_reference", "wall_text", "layout"))
+    found = layers.table(Store(tmp_path, [adapter], PAIRS), rows, ("wall_reference", "wall_text", "layout"), PAIRS)
     assert list(found) == [layers.EVERYWHERE, "middle"]
     assert found["middle"]["wall_text"]["value"] == 1.0
     assert found["middle"]["wall_reference"]["to_all"]["value"] == -1.0
@@ -74,7 +75,7 @@ def test_what_is_stored_becomes_a_table_with_differences_to_every_layer(tmp_path
 
 
 def test_the_command_measures_stores_and_goes_on(tmp_path, capsys):
-    arguments = ["--out", str(tmp_path), "--pairs", "2", "--batch", "2", "--steps", "1", "--only", "visible"]
+    arguments = ["--out", str(tmp_path), "--pairs", "1", "--batch", "1", "--steps", "1", "--only", "visible"]
     layers.main(arguments)
     first = (tmp_path / layers.RESULTS).read_text(encoding="utf-8")
     assert set(json.loads(first)["situations"]["visible"]) == set(layers.conditions(layers.SITUATIONS["visible"]))
@@ -82,3 +83,9 @@ def test_the_command_measures_stores_and_goes_on(tmp_path, capsys):
     layers.main(arguments)
     assert "units to make" not in capsys.readouterr().out
     assert (tmp_path / layers.RESULTS).read_text(encoding="utf-8") == first
+
+
+def test_pairs_that_do_not_fill_their_chunks_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        layers.main(["--out", str(tmp_path), "--pairs", "3", "--batch", "2"])
+    assert "--pairs is 3, expected a multiple of --batch, 2" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import torch
 
 from lab.evaluation.metrics import (
     SHADES,
+    SHARPNESS_GRID,
     color_share,
     largest_difference,
     layout_likeness,
@@ -16,6 +17,7 @@ from lab.evaluation.metrics import (
     mean_color,
     palette_distance,
     region_correctness,
+    sharpness,
     tint_towards,
     two_tones,
 )
@@ -132,6 +134,45 @@ def test_layout_likeness_sees_places_and_not_colours():
     quarter[:, :, 4:] = 0  # of 64 pixels 16 are light, all of them where the pattern is: r = 16 / sqrt(16 * 48)
     assert layout_likeness(quarter, mask, pattern).item() == pytest.approx(16 / math.sqrt(16 * 48))
     assert layout_likeness(quarter, left_half(pattern), pattern).isnan().item()  # no spread of the pattern there
+
+
+def ramp(width: int) -> torch.Tensor:
+    """Black to white over a number of cells, in the middle of a picture of 2 pixels a cell."""
+    across = ((torch.arange(SHARPNESS_GRID) - SHARPNESS_GRID // 2 + 1) / width).clamp(0, 1)
+    return across.repeat_interleave(2).expand(1, 3, 2 * SHARPNESS_GRID, 2 * SHARPNESS_GRID).contiguous()
+
+
+def test_an_edge_over_four_cells_is_a_fourth_as_sharp():
+    edge = ramp(1)
+    mask = everywhere(edge)
+    assert sharpness(edge, mask, edge).item() == 1.0
+    assert sharpness(ramp(4), mask, edge).item() == pytest.approx(0.25)
+    assert sharpness(edge, mask, ramp(4)).item() == pytest.approx(4.0)
+    assert sharpness(edge.mT, mask, edge).item() == 1.0  # its edges may lie elsewhere
+    assert sharpness(edge / 2, mask, edge).item() == pytest.approx(0.25)
+
+
+def test_sharpness_is_of_whole_cells_of_the_mask_and_undefined_where_nothing_has_an_edge():
+    edge = ramp(1)
+    aside = torch.zeros_like(everywhere(edge))
+    aside[:, :, : SHARPNESS_GRID - 2] = True
+    assert math.isnan(sharpness(edge, aside, edge).item())
+    aside[:, :, : SHARPNESS_GRID + 4] = True
+    assert sharpness(ramp(4), aside, edge).item() == pytest.approx(2 * 0.25**2)  # two of the four steps
+    aside[:, :, SHARPNESS_GRID + 4] = True  # half of another cell
+    assert sharpness(ramp(4), aside, edge).item() == pytest.approx(2 * 0.25**2)
+    with pytest.raises(
+        ValueError, match=r"image is \(1, 3, 8, 8\), truth \(1, 3, 8, 8\): give both the same size, mult"
+    ):
+        sharpness(plain((0, 0, 0)), everywhere(plain((0, 0, 0))), plain((0, 0, 0)))
+
+
+def test_noise_finer_than_a_cell_is_not_sharpness():
+    edge = ramp(1)
+    noisy = edge.clone()
+    noisy[..., ::2, ::2] += 0.1
+    noisy[..., 1::2, 1::2] -= 0.1
+    assert sharpness(noisy, everywhere(edge), edge).item() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_wrong_shapes_are_refused_with_their_numbers():

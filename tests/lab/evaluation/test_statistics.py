@@ -6,8 +6,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
-from lab.evaluation.statistics import bootstrap_mean, paired_difference, rate, wilson_interval
+from lab.evaluation.statistics import (
+    Interval,
+    equivalent,
+    hit_difference,
+    mean_interval,
+    paired_difference,
+    rate,
+    wilson_interval,
+)
 
 
 def test_wilson_is_the_published_interval():
@@ -17,6 +26,12 @@ def test_wilson_is_the_published_interval():
     assert wilson_interval(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
 
 
+def test_wilson_with_estimated_trials_has_students_quantile():
+    z = 4.302653  # of 2 degrees of freedom
+    half = z * math.sqrt(0.25 / 10 + z**2 / 400) / (1 + z**2 / 10)
+    assert wilson_interval(5, 10, freedom=2) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
+
+
 def test_wilson_refuses_what_is_no_rate():
     with pytest.raises(ValueError, match="3 successes in 2 trials"):
         wilson_interval(3, 2)
@@ -24,41 +39,69 @@ def test_wilson_refuses_what_is_no_rate():
         wilson_interval(0, 0)
 
 
-def test_mean_of_one_seed_is_the_usual_one():
-    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
-    found = bootstrap_mean(values, resamples=4000)
-    error = values.std() / 20
-    assert found.value == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
-    assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
-    assert (found.seeds, found.pairs) == (1, 400)
+def test_mean_of_one_seed_is_students():
+    found = mean_interval([1.0, 2.0, 3.0, 6.0])
+    error = math.sqrt(14 / 3 / 4)  # sum of squares 14
+    assert found.value == 3.0
+    assert (found.low, found.high) == pytest.approx((3 - 3.182446 * error, 3 + 3.182446 * error), abs=1e-5)
+    assert (found.seeds, found.pairs) == (1, 4)
 
 
-def test_same_seed_same_interval():
+def test_seeds_alone_have_their_own_few_degrees_of_freedom():
+    """Three seeds that differ and pairs that do not: the interval of three values, t = 4.303."""
+    found = mean_interval(np.repeat([[1.0], [2.0], [3.0]], 50, axis=1))
+    half = 4.302653 * math.sqrt(1 / 3)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+
+
+def test_seeds_and_pairs_as_the_analysis_of_variance_has_them():
+    """Mean squares of seeds, pairs and the rest: 4, 4 and 1, of four values."""
+    found = mean_interval([[0.0, 1.0], [1.0, 4.0]])
+    variance = (4 + 4 - 1) / 4
+    freedom = variance**2 / (1.0**2 / 1 + 1.0**2 / 1)  # Satterthwaite
+    half = student.ppf(0.975, freedom) * math.sqrt(variance)
+    assert (found.low, found.high) == pytest.approx((1.5 - half, 1.5 + half))
+
+
+def test_one_value_has_no_interval():
+    found = mean_interval([0.25])
+    assert found.value == 0.25
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_a_wider_level_is_wider():
     values = np.random.default_rng(0).random((3, 20))
-    assert bootstrap_mean(values) == bootstrap_mean(values)
-    assert bootstrap_mean(values) != bootstrap_mean(values, seed=1)
+    wide, narrow = mean_interval(values), mean_interval(values, level=0.9)
+    assert wide.low < narrow.low < narrow.high < wide.high
 
 
 def test_pairs_that_all_seeds_share_do_not_count_three_times():
     once = np.random.default_rng(1).normal(size=(1, 200))
-    alone, thrice = bootstrap_mean(once), bootstrap_mean(np.repeat(once, 3, axis=0))
-    assert thrice.high - thrice.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    alone, thrice = mean_interval(once), mean_interval(np.repeat(once, 3, axis=0))
+    assert thrice.high - thrice.low == pytest.approx(alone.high - alone.low, rel=0.01)
 
 
-def test_coverage_over_seeds_and_pairs():
-    """Seeds and pairs both vary: the interval holds the truth about as often as it says, and one of pairs alone does not."""
+@pytest.mark.parametrize(
+    ("seeds", "of_seeds", "of_pairs", "rest"),
+    [(3, 0.5, 1.0, 0.5), (3, 0.0, 1.0, 0.5), (3, 0.1, 0.2, 1.0), (8, 0.5, 1.0, 0.5)],
+)
+def test_coverage_over_seeds_and_pairs(seeds, of_seeds, of_pairs, rest):
+    """Seeds and pairs both vary: the interval holds the truth about as often as it says, with three seeds too."""
     generator = np.random.default_rng(2)
-    hits = alone = 0
-    for trial in range(200):
-        of_seeds, of_pairs = generator.normal(0, 0.5, (8, 1)), generator.normal(0, 1.0, (1, 60))
-        values = of_seeds + of_pairs + generator.normal(0, 0.5, (8, 60))
-        both = bootstrap_mean(values, resamples=400, seed=trial)
-        pairs = bootstrap_mean(values.mean(0), resamples=400, seed=trial)
-        hits += both.low <= 0 <= both.high
-        alone += pairs.low <= 0 <= pairs.high
-    assert 0.88 <= hits / 200 <= 1.0
-    assert alone < hits
+    hits = 0
+    for _ in range(400):
+        values = generator.normal(0, of_seeds, (seeds, 1)) + generator.normal(0, of_pairs, (1, 60))
+        found = mean_interval(values + generator.normal(0, rest, (seeds, 60)))
+        hits += found.low <= 0 <= found.high
+    assert 0.90 <= hits / 400 <= 0.995
+
+
+def test_an_interval_of_pairs_alone_forgets_the_seeds():
+    generator = np.random.default_rng(2)
+    values = generator.normal(0, 0.5, (3, 1)) + generator.normal(0, 1.0, (1, 60))
+    both, pairs = mean_interval(values), mean_interval(values.mean(0))
+    assert both.high - both.low > 1.4 * (pairs.high - pairs.low)
 
 
 def test_paired_difference_is_narrower_than_its_sides():
@@ -72,11 +115,37 @@ def test_paired_difference_is_narrower_than_its_sides():
         paired_difference(first, np.repeat(second, 2, axis=0))
 
 
+def test_hits_of_which_no_pair_differs_are_not_certain():
+    same = np.ones((1, 20))
+    found = hit_difference(same, same)
+    assert found.value == 0.0
+    assert (found.low, found.high) == pytest.approx((-2.093024 / 20, 2.093024 / 20), abs=1e-5)  # t of 19 times 1 / P
+    assert paired_difference(same, same).high == 0.0
+
+
+def test_a_difference_of_hits_stays_within_what_it_can_be():
+    found = hit_difference([1.0, 1.0, 1.0, 1.0, 0.0], [0.0] * 5)
+    assert (found.value, found.high) == (0.8, 1.0)
+    assert hit_difference([0.0] * 5, [1.0, 1.0, 1.0, 1.0, 0.0]).low == -1.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(-0.02, 0.02, True), (-0.03, 0.0, False), (0.01, 0.04, False), (0.0, 0.029, True)]
+)
+def test_equivalence_needs_both_ends_within_the_margin(low, high, expected):
+    assert equivalent(Interval(0.0, low, high, 1, 10), 0.03) is expected
+
+
 def test_undefined_values_are_left_out():
-    found = bootstrap_mean([[1.0, math.nan, 3.0], [math.nan, math.nan, 2.0]])
+    found = mean_interval([[1.0, math.nan, 3.0], [math.nan, math.nan, 2.0]])
     assert found.value == 2.0
-    assert 1.0 <= found.low <= found.high <= 3.0
-    nothing = bootstrap_mean([math.nan, math.nan])
+    assert found.low < 2.0 < found.high
+    hole = np.random.default_rng(0).normal(size=(3, 40))
+    whole, holed = mean_interval(hole), mean_interval(np.where(np.arange(40) == 7, math.nan, hole))
+    assert holed.high - holed.low == pytest.approx(whole.high - whole.low, rel=0.1)
+    three, four = mean_interval([1.0, 2.0, 4.0]), mean_interval([1.0, 2.0, 4.0, math.nan])
+    assert (four.value, four.low, four.high) == (three.value, three.low, three.high)
+    nothing = mean_interval([math.nan, math.nan])
     assert math.isnan(nothing.value)
     assert math.isnan(nothing.low)
 
@@ -94,7 +163,8 @@ def test_rate_of_three_equal_seeds_is_no_surer_than_one():
 
 def test_rate_of_seeds_that_differ_is_surer_but_never_empty():
     independent = (np.random.default_rng(5).random((3, 200)) < 0.7).astype(float)
-    assert rate(independent).high - rate(independent).low < 0.13  # 0.127 with 200 trials
+    alone = rate(independent[:1])
+    assert rate(independent).high - rate(independent).low < alone.high - alone.low
     perfect = rate(np.ones((3, 200)))
     assert perfect.value == perfect.high == 1.0
     assert perfect.low == pytest.approx(wilson_interval(200, 200)[0])
@@ -104,8 +174,6 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="values other than 0, 1 and NaN"):
         rate([0.5])
     with pytest.raises(ValueError, match=r"values are \(2, 2, 2\)"):
-        bootstrap_mean(np.zeros((2, 2, 2)))
+        mean_interval(np.zeros((2, 2, 2)))
     with pytest.raises(ValueError, match="level is 95"):
-        bootstrap_mean([1.0], level=95)
-    with pytest.raises(ValueError, match="resamples is 0"):
-        bootstrap_mean([1.0], resamples=0)
+        mean_interval([1.0], level=95)

@@ -1,4 +1,4 @@
-"""The tiny run as a program: `run_tiny.py FOLDER train|gradients SETTING=VALUE ...`, on the CPU, in one process or more."""
+"""The tiny run as a program: `run_tiny.py FOLDER train|compare SETTING=VALUE ...`, on the CPU, in one process or more."""
 
 from __future__ import annotations
 
@@ -15,26 +15,44 @@ apply_where_needed()  # before anything imports diffusers
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from tiny_models import Squares, tiny_config, tiny_models  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 from lab.train.adapter_training import AdapterTraining, train_adapter  # noqa: E402
+from lab.train.loop import Schedule, TrainingLoop  # noqa: E402
 
 
-def main(folder: Path, what: str, *settings: str) -> AdapterTraining | None:
-    """Train, or write the gradients of the first step to `gradients.pt`; returns what must live as long as the process."""
-    training = None
+def main(folder: Path, what: str, *settings: str) -> list[object]:
+    """Train; `compare` also writes gradients of first steps. Returns what must live as long as the process."""
     torch.set_num_threads(1)
     config = tiny_config(**dict(setting.split("=", 1) for setting in settings))
     accelerator = Accelerator(cpu=True)
-    if what == "train":
-        train_adapter(tiny_models(), Squares(), config, accelerator, folder)
-    else:
-        training = AdapterTraining(tiny_models(), Squares(), config, accelerator, folder)
+    kept: list[object] = []
+    if what == "compare":
+        training = AdapterTraining(tiny_models(), Squares(), config, accelerator, folder / "first")
         accelerator.backward(training.loss(training.batches[0]))
         gradients = {name: parameter.grad for name, parameter in training.adapter.named_parameters()}
+        loop, of_two = two_modules(folder / "two_modules", accelerator, config.batch_size)
+        kept += [training, loop]
         if accelerator.is_main_process:
-            torch.save({"processes": accelerator.num_processes, "gradients": gradients}, folder / "gradients.pt")
+            found = {"processes": accelerator.num_processes, "gradients": gradients, "of_two": of_two}
+            torch.save(found, folder / "gradients.pt")
+    train_adapter(tiny_models(), Squares(), config, accelerator, folder)
     accelerator.end_training()
-    return training
+    return kept
+
+
+def two_modules(folder: Path, accelerator: Accelerator, batch_size: int) -> tuple[TrainingLoop, list[Tensor]]:
+    """A step of two micro-batches through two modules: the loop, and the gradients that the optimizer would see."""
+    torch.manual_seed(0)
+    modules = {"one": nn.Linear(3, 5), "other": nn.Linear(5, 1)}
+    loop = TrainingLoop(folder, modules, Schedule(1, accumulate=2, max_grad_norm=1e9), {}, accelerator)
+    data = torch.randn(2, accelerator.num_processes * batch_size, 3)[
+        :, accelerator.process_index :: accelerator.num_processes
+    ]
+    seen: list[Tensor] = []
+    loop.optimizer.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in loop.parameters))
+    loop.one_step(lambda index, _: (loop.modules["other"](loop.modules["one"](data[index]).tanh()).square().mean(), {}))
+    return loop, seen
 
 
 if __name__ == "__main__":

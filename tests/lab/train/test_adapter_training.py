@@ -15,11 +15,12 @@ from lab.files import NotWrittenError
 from lab.train import adapter_training
 from lab.train.adapter_training import AdapterTraining, train_adapter
 from lab.train.config import ConfigError
-from lab.train.data import DataError, image_folder
+from lab.train.data import DataError, held_out
+from lab.train.image_files import open_dataset
 from lab.train.loop import TrainingStateError
 from pfv_core.adapter.checkpoint import load_adapter, read_tensors
 
-from .test_data import write_images
+from .made_images import write_images
 from .tiny_models import SIZE, Squares, tiny_config, tiny_models
 
 
@@ -85,7 +86,7 @@ def test_starts_from_the_text(start):
 def test_loss_falls(start):
     """The image prompt tells the colours, the captions do not."""
     training = start(
-        steps=60, learning_rate=1e-2, text_only_share=0, mask_share=0, region_share_unmasked=0, batch_size=8
+        steps=60, learning_rate=1e-2, drop_image_share=0, mask_share=0, region_share_unmasked=0, batch_size=8
     )
     batch = training.batches[0]
     before = loss_of(training, batch)
@@ -121,26 +122,32 @@ def test_accumulation_is_a_larger_batch(start):
     for training in (whole, halves):
         training.run()
     for one, other in zip(whole.adapter.parameters(), halves.adapter.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-5)
 
 
-def test_hidden_parts_have_no_influence(start):
+@pytest.mark.parametrize("mode", ["drop", "zero"])
+def test_hidden_parts_have_no_influence(start, mode):
     """The image encoder's side of a step: whatever is painted under the hidden square, features are the same bits."""
-    training = start(text_only_share=0, mask_share=1, hide_kinds="dataset=1")
-    batch = training.batches[0]
-    painted = torch.where(batch.keep_mask[:, None], batch.image, 1 - batch.image)
-    unmasked = dataclasses.replace(batch, keep_mask=torch.ones_like(batch.keep_mask), token_keys=[""] * 4)
-    for mode in ("drop", "zero"):
-        training.references.config = tiny_config(hide_mode=mode)
-        shown, hidden = training.features(batch), training.features(dataclasses.replace(batch, image=painted))
-        assert all(torch.equal(one, other) for one, other in zip(shown, hidden, strict=True))
-    assert not torch.equal(
-        training.features(unmasked)[0], training.features(dataclasses.replace(unmasked, image=painted))[0]
-    )
+
+    class Painted(Squares):
+        def sample(self, index, generator):
+            sample = super().sample(index, generator)
+            return dataclasses.replace(
+                sample, image=torch.where(sample.product_mask > 0, 1 - sample.image, sample.image)
+            )
+
+    def features(dataset, **settings):
+        training = start(dataset=dataset, drop_image_share=0, drop_both_share=0, hide_mode=mode, **settings)
+        return training.features(training.batches[0])
+
+    hidden = {"mask_share": 1, "hide_kinds": "dataset=1"}
+    for one, other in zip(features(Squares(), **hidden), features(Painted(), **hidden), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(features(Squares(), mask_share=0)[0], features(Painted(), mask_share=0)[0])
 
 
 def test_text_only_has_the_negative_prompt(start):
-    training = start(text_only_share=1)
+    training = start(drop_image_share=1, drop_text_share=0, drop_both_share=0)
     batch = training.batches[0]
     prompts = training.loop.unwrapped("adapter").image_prompt(training.features(batch))
     zeros = torch.zeros(1, SIZE // 8 * SIZE // 8 + 1, 16)
@@ -152,15 +159,15 @@ def test_text_only_has_the_negative_prompt(start):
     assert loss_of(training, other) == loss_of(training, same)
 
 
-@pytest.mark.parametrize("part", ["image", "region", "text_share", "gate"])
+@pytest.mark.parametrize("part", ["pixels", "region", "text_share", "gate"])
 def test_every_part_of_a_batch_counts(start, part):
-    training = start(text_only_share=0, mask_share=0, region_share_unmasked=1, region_kinds="half_plane=1")
+    training = start(drop_image_share=0, mask_share=0, region_share_unmasked=1, region_kinds="half_plane=1")
     for parameter in training.adapter.parameters():
         torch.nn.init.normal_(parameter)
     batch = training.batches[0]
     gates = {"query": "output", "output": "query"}
     other = {
-        "image": 1 - batch.image,
+        "pixels": -batch.pixels,
         "region": 1 - batch.region,
         "text_share": 1 - batch.text_share,
         "gate": type(batch.gate)(gates[batch.gate.value]),
@@ -181,12 +188,13 @@ def test_given_latents_are_used(start):
 def test_cached_equals_uncached(start, tmp_path, hide_mode):
     plain = start(name="plain", steps=8, hide_mode=hide_mode)
     plain.run()
-    settings = {"steps": 8, "hide_mode": hide_mode, "cache": str(tmp_path / "cache")}
+    folders = {"cache_latents": str(tmp_path / "cache"), "cache_tokens": str(tmp_path / "cache")}
+    settings = {"steps": 8, "hide_mode": hide_mode, **folders}
     first = start(name="first", **settings)
     first.run()
     files = list((tmp_path / "cache").rglob("*.safetensors"))
-    assert len([file for file in files if "latents-" in str(file)]) == len(Squares())
-    assert len([file for file in files if "tokens-" in str(file)]) > len(Squares())
+    assert len([file for file in files if "latents-" in str(file)]) == len(Squares()) - 2  # held out
+    assert len([file for file in files if "tokens-" in str(file)]) > len(Squares()) - 2
 
     def refuse(*_):
         raise AssertionError("everything is cached")
@@ -194,15 +202,17 @@ def test_cached_equals_uncached(start, tmp_path, hide_mode):
     second = start(dataclasses.replace(tiny_models(), encode_latents=refuse), name="second", **settings)
     second.run()
     for trained in zip(*(training.adapter.parameters() for training in (plain, first, second)), strict=True):
-        torch.testing.assert_close(trained[0], trained[1], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(trained[0], trained[1], rtol=2e-3, atol=2e-5)  # tokens are kept in half precision
         assert torch.equal(trained[1], trained[2])
 
 
 def test_damaged_cache_file_is_made_again(start, tmp_path):
-    settings = {"steps": 1, "cache": str(tmp_path / "cache"), "ema_decay": 0}
+    settings = {"steps": 1, "cache_latents": str(tmp_path), "cache_tokens": str(tmp_path / "other"), "ema_decay": 0}
     one = start(name="one", **settings)
     one.run()
-    for file in (tmp_path / "cache").rglob("*.safetensors"):
+    kept = [*tmp_path.glob("latents-*/*/*.safetensors"), *tmp_path.glob("other/tokens-*/*/*.safetensors")]
+    assert len(kept) > 4
+    for file in kept:
         file.write_bytes(file.read_bytes()[:20])
     two = start(name="two", **settings)
     two.run()
@@ -243,7 +253,7 @@ def test_file_is_the_averaged_adapter(tmp_path, accelerator):
     assert loaded.config.kind.value == "eq3"
     live = list(training.adapter.parameters())
     assert any(not torch.equal(value, own) for value, own in zip(loaded.parameters(), live, strict=True))
-    for value, average in zip(loaded.parameters(), training.loop.average, strict=True):
+    for value, average in zip(loaded.parameters(), training.loop.average.shadow_params, strict=True):
         assert torch.equal(value, average)
     metadata = read_tensors(file)[1]
     assert (metadata["format"], metadata["preset"], metadata["step"]) == ("mepa", "sdxl", "6")
@@ -309,7 +319,9 @@ def test_full_disk_at_an_adapter_file(start, monkeypatch):
 
 def test_folder_of_another_preset(start):
     start(steps=2).run()
-    with pytest.raises(TrainingStateError, match=r"belongs to another run: .*preset is 'sdxl' there and 'sd15' here"):
+    with pytest.raises(
+        TrainingStateError, match=r"belongs to another run, 2 steps .*: preset is 'sdxl' there and 'sd15' here"
+    ):
         start(steps=2, preset="sd15")
 
 
@@ -336,7 +348,7 @@ def test_start_from(start, tmp_path):
     first.run()
     first.save_adapter(tmp_path / "good.safetensors")
     again = start(name="again", start_from=str(tmp_path / "good.safetensors"))
-    for one, other in zip(again.adapter.parameters(), first.loop.average, strict=True):
+    for one, other in zip(again.adapter.parameters(), first.loop.average.shadow_params, strict=True):
         assert torch.equal(one, other)
         assert one.requires_grad
 
@@ -356,15 +368,16 @@ def test_start_from_another_adapter(start, tmp_path, models, changes, message):
 
 
 def test_skipped_images_are_reported(tmp_path, accelerator, capsys):
-    folder = write_images(tmp_path / "images")
-    (folder / "image1.png").write_bytes(b"no image")
-    dataset = image_folder(folder, SIZE)
-    with pytest.raises(DataError, match=r"image1.png"):
+    folder = write_images(tmp_path / "images", count=8)
+    dataset = open_dataset(folder, SIZE)
+    assert 6 not in held_out(8, 2, seed=0)
+    (folder / "image6.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"image6.jpg"):
         train_adapter(tiny_models(), dataset, tiny_config(), accelerator, tmp_path / "strict")
     config = tiny_config(broken_images="skip")
     train_adapter(tiny_models(), dataset, config, accelerator, tmp_path / "run")
     assert "1 broken samples were skipped" in capsys.readouterr().out
-    assert "image1.png" in (tmp_path / "run" / "skipped_0.txt").read_text()
+    assert "image6.jpg" in (tmp_path / "run" / "skipped_0.txt").read_text()
 
 
 def test_prompts_of_mixed_lengths_keep_their_order(start):

@@ -11,17 +11,16 @@ from accelerate import Accelerator
 
 from lab.train.adapter_training import AdapterTraining, train_adapter
 from lab.train.augment import Degradation, degrade
-from lab.train.batches import Batches, read_ahead
+from lab.train.batches import read_ahead
 from lab.train.config import ConfigError, preset
 from lab.train.data import seeded
 from lab.train.loop import TrainingStateError
-from pfv_core.reference.vit import EncoderSpec
 
 from .test_adapter_training import losses
-from .tiny_models import PATCH, SIZE, Squares, tiny_config, tiny_models
+from .tiny_models import PATCH, Squares, tiny_batches, tiny_config, tiny_models
 
+NO_DROPS = {"drop_image_share": 0, "drop_text_share": 0, "drop_both_share": 0}
 OFF = {"noise": 0.0, "shadow": 0.0, "warp": 0.0, "view": 0.0}
-SPEC = EncoderSpec(SIZE, PATCH, 2, 16, 12)
 STRONG = {"augment_share": 1.0, "augment_noise": 0.2, "augment_warp": 5.0, "augment_view": 30.0}
 
 
@@ -178,65 +177,60 @@ def test_bad_shapes():
 # --- in the trainer ---------------------------------------------------------------------------------------------------
 
 
-def batches(**changes):
-    return Batches(Squares(), tiny_config(**changes), SPEC)
+def rows(source, count=4):
+    """The first samples of a run."""
+    return [source.rows.at(position, []) for position in range(count)]
+
+
+def is_degraded(row):
+    return not torch.equal(row.reference, row.sample.image)
 
 
 def test_it_is_off_unless_asked_for():
-    assert preset("sdxl").augment_share == preset("sd15").augment_share == preset("demo").augment_share == 0.0
-    batch = batches()[0]
-    assert batch.reference is None
-    assert any(batch.token_keys)
+    assert preset("sdxl").augment_share == preset("sd15").augment_share == 0.0
+    found = rows(tiny_batches())
+    assert not any(map(is_degraded, found))
+    assert any(row.token_key for row in found)
 
 
 def test_the_target_and_everything_else_stay_as_they_are():
     """Its numbers are its own: with it on, the same samples, masks and regions come as with it off."""
-    plain, degraded = batches(mask_share=0), batches(mask_share=0, **STRONG)
+    plain, degraded = tiny_batches(mask_share=0), tiny_batches(mask_share=0, **STRONG)
     for step in range(5):
         one, other = plain[step], degraded[step]
         for name in (field.name for field in dataclasses.fields(one)):
-            if name in ("reference", "token_keys"):
+            if name in ("pixels", "patches", "token_keys"):
                 continue
             left, right = getattr(one, name), getattr(other, name)
             assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right, name
         for item, has_image in enumerate(other.has_image.tolist()):
-            changed = other.reference is not None and not torch.equal(other.reference[item], other.image[item])
-            assert changed is has_image
+            assert torch.equal(one.pixels[item], other.pixels[item]) is not has_image
         assert other.token_keys == [""] * 4  # never the same twice: nothing to cache
 
 
 def test_the_hidden_part_moves_with_the_reference_and_the_region_does_not():
-    settings = {"mask_share": 1, "text_only_share": 0, "hide_kinds": "dataset=1", "region_kinds": "visible=1"}
-    plain, degraded = batches(**settings)[0], batches(**settings, **STRONG)[0]
-    assert torch.equal(plain.region, degraded.region)
-    assert not torch.equal(plain.keep_mask, degraded.keep_mask)
-    for item in range(4):
-        background = plain.image[item][:, 0, 0].view(3, 1)
-        bare = Batches(Squares(), tiny_config(**settings, **STRONG, augment_shadow=0.0), SPEC)
-        bare = Batches(Squares(), bare.config.replace(augment_noise=0.0), SPEC)[0]
-        visible = bare.reference[item][:, bare.keep_mask[item]]
-        assert torch.allclose(
-            visible, background.expand_as(visible), atol=1e-5
-        )  # no edge of the product is left in sight
+    settings = {"mask_share": 1, **NO_DROPS, "hide_kinds": "dataset=1", "region_kinds": "visible=1"}
+    bare = {**STRONG, "augment_shadow": 0.0, "augment_noise": 0.0}
+    for one, other in zip(rows(tiny_batches(**settings)), rows(tiny_batches(**settings, **bare)), strict=True):
+        assert torch.equal(one.region, other.region)
+        assert not torch.equal(one.keep_mask, other.keep_mask)
+        background = one.sample.image[:, 0, 0].view(3, 1)
+        visible = other.reference[:, other.keep_mask]  # no edge of the product is left in sight
+        assert torch.allclose(visible, background.expand_as(visible), atol=1e-5)
 
 
 def test_the_share_of_samples():
-    source = batches(text_only_share=0, mask_share=0, augment_share=0.3)
-    changed = []
-    for step in range(50):
-        batch = source[step]
-        for item in range(4):
-            changed.append(batch.reference is not None and not torch.equal(batch.reference[item], batch.image[item]))
-    assert 0.2 < sum(changed) / len(changed) < 0.4
+    found = rows(tiny_batches(**NO_DROPS, mask_share=0, augment_share=0.3), 200)
+    assert 0.2 < sum(map(is_degraded, found)) / len(found) < 0.4
 
 
 def test_read_ahead_and_processes_make_the_same():
-    source = batches(**STRONG)
-    for ahead in read_ahead(source, 2, 4, 0):
-        assert torch.equal(ahead.reference, source[ahead.step].reference)
-    whole = Batches(Squares(), tiny_config(batch_size=6, **STRONG), SPEC)[3]
-    parts = [Batches(Squares(), tiny_config(batch_size=3, **STRONG), SPEC, process, 2)[3] for process in (0, 1)]
-    assert torch.equal(whole.reference, torch.cat([part.reference for part in parts]))
+    source = tiny_batches(**STRONG)
+    for ahead in read_ahead(source, 2, 4, 0, torch.device("cpu")):
+        assert torch.equal(ahead.pixels, source[ahead.step].pixels)
+    whole = tiny_batches(batch_size=6, **STRONG)[3]
+    parts = [tiny_batches(None, process, 2, batch_size=3, **STRONG)[3] for process in (0, 1)]
+    assert torch.equal(whole.pixels, torch.cat([part.pixels for part in parts]))
 
 
 def test_a_sample_of_which_nothing_would_be_seen_stays_as_it_is():
@@ -249,21 +243,20 @@ def test_a_sample_of_which_nothing_would_be_seen_stays_as_it_is():
             product[:PATCH, :PATCH] = 0
             return dataclasses.replace(sample, product_mask=product)
 
-    settings = {"mask_share": 1, "text_only_share": 0, "hide_kinds": "dataset=1"}
-    batch = Batches(OnePatch(), tiny_config(**settings, **STRONG), SPEC)[0]
-    cells = batch.keep_mask.view(4, SIZE // PATCH, PATCH, SIZE // PATCH, PATCH).transpose(2, 3).flatten(3).all(3)
-    assert bool(cells.flatten(1).any(1).all())
+    settings = {"mask_share": 1, **NO_DROPS, "hide_kinds": "dataset=1"}
+    batch = tiny_batches(OnePatch(), **settings, **STRONG)[0]
+    assert batch.patches.sum(1).tolist() == [1] * 4
 
 
 def test_the_adapter_sees_the_degraded_reference(tmp_path):
     accelerator = Accelerator(cpu=True)
-    training = AdapterTraining(tiny_models(), Squares(), tiny_config(**STRONG), accelerator, tmp_path)
-    batch = training.batches[1]
-    assert batch.reference is not None
-    seen = float(training.loss(batch).detach())
-    clean = float(training.loss(dataclasses.replace(batch, reference=None)).detach())
+    settings = {"mask_share": 0, **NO_DROPS}
+    training = AdapterTraining(tiny_models(), Squares(), tiny_config(**settings, **STRONG), accelerator, tmp_path)
+    degraded, clean = training.batches[1], tiny_batches(**settings)[1]
+    seen = float(training.loss(degraded).detach())
+    otherwise = float(training.loss(dataclasses.replace(degraded, pixels=clean.pixels)).detach())
     training.close()
-    assert seen != clean
+    assert seen != otherwise
 
 
 def test_stop_and_go_on(tmp_path):

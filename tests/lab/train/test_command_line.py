@@ -1,31 +1,36 @@
-"""`python -m lab.train`, with the tiny models in place of the demo's."""
+"""`python -m lab.train`, with tiny models in place of SDXL."""
 
 from __future__ import annotations
 
 import pytest
+from accelerate.state import AcceleratorState
+from accelerate.utils import LoggerType
 from PIL import Image
 
 from lab.train import __main__ as command_line
 from lab.train.config import read_config
+from lab.train.load import load_models
 from pfv_core.adapter.checkpoint import load_adapter
 
-from .test_data import write_images
+from .made_images import write_images
 from .tiny_models import SIZE, tiny_models
 
-SMALL = ["--preset", "demo", "--image-size", "32", "--batch-size", "3", "--steps", "2", "--num-tokens", "2"]
-SMALL += ["--latent-width", "8", "--validate-every", "2", "--validation-steps", "1", "--validation-images", "1"]
+MODELS = ["--checkpoint", "none", "--vision", "none"]
+SMALL = ["--preset", "sdxl", "--precision", "no", "--image-size", "32", "--batch-size", "3", "--steps", "2"]
+SMALL += ["--num-tokens", "2", "--latent-width", "8", "--workers", "0", *MODELS]
+SMALL += ["--validate-every", "2", "--validation-steps", "1", "--validation-images", "1"]
 
 
 @pytest.fixture(autouse=True)
-def tiny_demo(monkeypatch):
-    monkeypatch.setattr(command_line, "load_demo", lambda *_: tiny_models("demo"))
+def tiny_sdxl(monkeypatch):
+    monkeypatch.setattr(command_line, "load_models", lambda *_, **__: tiny_models())
 
 
-def test_trains(tmp_path, capsys):
+def test_it_trains_and_says_where_the_adapter_is(tmp_path, capsys):
     images, out = write_images(tmp_path / "images"), tmp_path / "run"
     command_line.main(["--data", str(images), "--out", str(out), *SMALL])
     assert f"wrote {out / 'adapter.safetensors'}" in capsys.readouterr().out
-    assert load_adapter(out / "adapter.safetensors").config.base == "demo"
+    assert load_adapter(out / "adapter.safetensors").config.base == "sdxl"
     assert read_config(out / "config.toml").batch_size == 3
     with Image.open(out / "validation" / "00000002.png") as sheet:
         assert sheet.size == (5 * (SIZE + 8), SIZE + 8)
@@ -34,21 +39,43 @@ def test_trains(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--preset", "sdxl", "--precision", "no"],
-            "error: preset sdxl needs --checkpoint (the sdxl model) and --vision",
-        ),
-        ([*SMALL, "--batch-size", "6"], "error: the dataset has 5 samples, a batch takes 6"),
+        ([*SMALL, "--batch-size", "6"], "error: there are 4 samples to train on, a batch takes 6"),
         ([*SMALL, "--mask-share", "2"], "error: mask_share is 2.0, expected 0 to 1"),
         ([*SMALL, "--start-from", "no.safetensors"], "error: no adapter file at no.safetensors"),
         (
-            ["--preset", "sdxl", "--precision", "no", "--checkpoint", "none", "--vision", "none"],
-            "error: no sdxl model at none",
+            [*SMALL, "--precision", "fp16"],
+            "error: precision is fp16 on cpu, which has none to train in: take no, or bf16",
+        ),
+        (
+            [*SMALL, "--tracker", "aim"],
+            "error: tracker is 'aim', installed of accelerate's are ['tensorboard']: install it",
         ),
     ],
 )
-def test_errors_are_one_line(tmp_path, arguments, message):
+def test_errors_are_one_line(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(command_line, "get_available_trackers", lambda: [LoggerType.TENSORBOARD])
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps one precision for a process
     images = write_images(tmp_path / "images")
     with pytest.raises(SystemExit) as error:
         command_line.main(["--data", str(images), "--out", str(tmp_path / "run"), *arguments])
+    AcceleratorState._reset_state(reset_partial_state=True)
     assert str(error.value).startswith(message)
+
+
+def test_models_that_are_not_there_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(command_line, "load_models", load_models)
+    with pytest.raises(SystemExit, match="error: no sdxl model at none"):
+        command_line.main(["--data", str(write_images(tmp_path)), "--out", str(tmp_path / "run"), *SMALL])
+    with pytest.raises(SystemExit):
+        command_line.main(["--data", str(tmp_path), "--out", str(tmp_path / "run"), *SMALL[: SMALL.index(MODELS[0])]])
+
+
+def test_validation_data_and_index_of_their_own(tmp_path, capsys):
+    images, shown = write_images(tmp_path / "images"), write_images(tmp_path / "shown", count=1)
+    places = ["--validation-data", str(shown), "--index", str(tmp_path / "index"), "--out", str(tmp_path / "run")]
+    command_line.main(["--data", str(images), *places, *SMALL])
+    assert "wrote" in capsys.readouterr().out
+    assert {file.name for file in (tmp_path / "index").iterdir()} == {"images.safetensors", "shown.safetensors"}
+    assert not (images / ".pfv_index").exists()
+    with pytest.raises(SystemExit, match="error: the validation data have 1 images, validation_images is 2"):
+        command_line.main(["--data", str(images), *places, *SMALL, "--validation-images", "2"])

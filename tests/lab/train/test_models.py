@@ -12,6 +12,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.attention import BasicTransformerBlock
+from safetensors.torch import load_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -21,8 +23,13 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from lab.train.models import ModelsError, load_models, unet_conditions
+from lab.diffusers.sample import sample_latents
+from lab.train.config import preset
+from lab.train.load import DTYPES, load_models
+from lab.train.models import ModelsError, prepare_unet, unet_conditions
 from pfv_demo.sizes import VOCABULARY
+
+from .tiny_models import CONTEXT, tiny_unet
 
 WIDTH = 16
 
@@ -134,6 +141,65 @@ def test_latents_are_scaled(files):
     with torch.no_grad():
         expected = vae.encode(image * 2 - 1).latent_dist.mean * 0.13025
     torch.testing.assert_close(models.encode_latents(image), expected)
+
+
+@pytest.mark.parametrize("base", ["sdxl", "sd15"])
+def test_the_autoencoder_is_the_file_s_in_the_precision_of_the_preset(files, base):
+    """The presets train in bfloat16: rounded to it and widened, its weights and its latents would be others."""
+    assert preset(base).precision == "bf16"
+    models = load_models(base, files / base, files / "vision", dtype=DTYPES[preset(base).precision])
+    assert models.unet.dtype == torch.bfloat16
+    vae = models.encode_latents.args[0]
+    of_file = load_file(files / base / "vae" / "diffusion_pytorch_model.safetensors")
+    assert of_file.keys() == vae.state_dict().keys()
+    assert all(torch.equal(value, of_file[name]) for name, value in vae.state_dict().items())
+    assert not any(torch.equal(value, value.bfloat16().float()) for value in of_file.values() if value.ndim == 4)
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = (
+            AutoencoderKL.from_pretrained(files / base / "vae").encode(image * 2 - 1).latent_dist.mode() * 0.13025
+        )
+    torch.testing.assert_close(models.encode_latents(image), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_sizes_reach_the_unet_to_the_pixel(files):
+    """bfloat16 has 1496 and 1504 around 1500."""
+    models = load_models("sdxl", files / "sdxl", files / "vision", dtype=torch.bfloat16)
+    seen = []
+    models.unet.add_time_proj.register_forward_hook(lambda module, given, out: seen.append(given[0].tolist()))
+    context, pooled = models.encode_text(["a red cup"])
+    sizes = [1500.0, 1001.0, 3.0, 257.0, 512.0, 512.0]
+    latents = torch.zeros(1, 4, 4, 4, dtype=torch.bfloat16)
+    models.unet(latents, 5, **unet_conditions(models.unet, context, pooled, torch.tensor([sizes])))
+    text = context, pooled
+    sample_latents(models.unet, models.scheduler, latents.float(), text=text, steps=1, image_size=(1500, 1001))
+    assert seen == [sizes, [1500.0, 1001.0, 0.0, 0.0, 1500.0, 1001.0]]
+
+
+def test_how_the_unet_computes_changes_its_prediction_by_rounding_alone(monkeypatch):
+    """Compiled are the self-attentions and feed-forwards, and no cross-attention: image prompts are put into those anew."""
+    compiled = []
+    compile_module = torch.nn.Module.compile
+
+    def with_quick_backend(module):
+        compiled.append(type(module).__name__)
+        compile_module(module, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", with_quick_backend)
+    plain, prepared = tiny_unet().eval(), tiny_unet().eval()
+    prepared.load_state_dict(plain.state_dict())
+    prepare_unet(prepared, channels_last=True, compiled=True, gradient_checkpointing=True)
+    prepare_unet(plain)
+    blocks = sum(isinstance(module, BasicTransformerBlock) for module in prepared.modules())
+    assert sorted(compiled) == ["Attention"] * blocks + ["FeedForward"] * blocks
+    assert prepared.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert (prepared.is_gradient_checkpointing, plain.is_gradient_checkpointing) == (True, False)
+    assert not any(parameter.requires_grad for parameter in prepared.parameters())
+    latents, context = torch.randn(2, 4, 4, 4), torch.randn(2, 5, CONTEXT)
+    given = unet_conditions(plain, context, torch.randn(2, CONTEXT), torch.full((2, 6), 32.0))
+    torch.testing.assert_close(
+        prepared(latents, 7, **given).sample, plain(latents, 7, **given).sample, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_checkpoint_of_another_base(files):

@@ -23,15 +23,18 @@ def latents(seed):
 
 
 @pytest.mark.parametrize("zero_snr", [True, False])
-def test_agrees_with_diffusers(zero_snr):
-    reference = scheduler(zero_snr=zero_snr)
-    schedule = NoiseSchedule.of(reference)
+def test_noise_and_velocity_are_those_of_the_schedule_in_double_precision(zero_snr):
+    schedule = NoiseSchedule.of(scheduler(zero_snr=zero_snr))
     clean, noise = latents(0), latents(1)
-    torch.testing.assert_close(schedule.noisy(clean, noise, TIMES), reference.add_noise(clean, noise, TIMES))
-    torch.testing.assert_close(schedule.target(clean, noise, TIMES), reference.get_velocity(clean, noise, TIMES))
+    left = schedule.scheduler.alphas_cumprod[TIMES].double().view(-1, 1, 1, 1)
+    noisy = left.sqrt() * clean + (1 - left).sqrt() * noise
+    velocity = left.sqrt() * noise - (1 - left).sqrt() * clean
+    torch.testing.assert_close(schedule.noisy(clean, noise, TIMES), noisy.float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(schedule.target(clean, noise, TIMES), velocity.float(), rtol=1e-5, atol=1e-6)
+    assert len(schedule) == 1000
 
 
-def test_prediction():
+def test_what_is_predicted_is_the_model_s_own_unless_told():
     assert NoiseSchedule.of(scheduler("epsilon")).prediction == "epsilon"
     assert NoiseSchedule.of(scheduler("epsilon"), "v_prediction").prediction == "v_prediction"
     assert torch.equal(NoiseSchedule.of(scheduler("epsilon")).target(latents(0), latents(1), TIMES), latents(1))
@@ -40,7 +43,7 @@ def test_prediction():
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_right_prediction_has_no_loss(prediction):
+def test_the_right_prediction_has_no_loss(prediction):
     schedule = NoiseSchedule.of(scheduler(), prediction)
     clean, noise = latents(0), latents(1)
     right = schedule.target(clean, noise, TIMES)
@@ -49,13 +52,16 @@ def test_right_prediction_has_no_loss(prediction):
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_min_snr(prediction):
-    """Both are min(snr, gamma) on the clean latents, in the units of their own prediction."""
+def test_min_snr_is_one_weight_in_the_units_of_either_prediction(prediction):
+    """Both are min(snr, gamma) on the clean latents."""
     schedule = NoiseSchedule.of(scheduler(), prediction, min_snr_gamma=5.0)
-    left = schedule.alphas_cumprod[TIMES].double()
+    left = schedule.scheduler.alphas_cumprod[TIMES].double()
     snr = left / (1 - left)
     per_clean = snr if prediction == "epsilon" else snr + 1  # error of the clean latents in that of the prediction
     expected = snr.clamp_max(5.0) / per_clean
     expected = torch.where(per_clean == 0, 1.0, expected)
-    assert bool(schedule.weights(TIMES).isfinite().all())
-    torch.testing.assert_close(schedule.weights(TIMES).double(), expected, rtol=1e-4, atol=1e-6)
+    weights = schedule.weights(TIMES)
+    torch.testing.assert_close(weights.double(), expected, rtol=1e-4, atol=1e-6)
+    clean, noise = latents(0), latents(1)
+    losses = schedule.loss(schedule.target(clean, noise, TIMES) + 2, clean, noise, TIMES)
+    torch.testing.assert_close(losses, 4 * weights, rtol=1e-5, atol=1e-6)

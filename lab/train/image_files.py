@@ -1,0 +1,161 @@
+"""Training images that lie in files: opened by an index, read by number, cut to a square."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .data import DataError, Sample
+from .index import FOLDER, Index, now, write_index
+from .parts import MASK_SUFFIX
+from .pictures import VERSION, mask, picture
+from .stores import Store, store_at
+
+
+@dataclass(frozen=True)
+class Square:
+    """How a picture becomes a square: its shortest side resized, then a centre crop. Pixels.
+
+    Attributes:
+        side: of the square.
+        width, height: after resizing.
+        left, top: what the crop cuts off.
+    """
+
+    side: int
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, size: tuple[int, int], side: int) -> Square:
+        """The square of a picture of (width, height)."""
+        scale = side / min(size)
+        width, height = (max(side, round(length * scale)) for length in size)
+        return cls(side, width, height)
+
+    @property
+    def left(self) -> int:
+        """Cut off at the left."""
+        return (self.width - self.side) // 2
+
+    @property
+    def top(self) -> int:
+        """Cut off at the top."""
+        return (self.height - self.side) // 2
+
+    def cut(self, image: Image.Image, how: Image.Resampling) -> Image.Image:
+        """The square of an image, which may have been decoded smaller than it is."""
+        if image.size != (self.width, self.height):
+            image = image.resize((self.width, self.height), how)
+        return image.crop((self.left, self.top, self.left + self.side, self.top + self.side))
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """Images in files, by number. What a worker process gets of it are names of files, however many images there are.
+
+    Attributes:
+        store: where they lie.
+        index: of the store.
+        image_size: side of the square, pixels.
+    """
+
+    store: Store
+    index: Index
+    image_size: int
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal lists of names and equal sizes of images, wherever they lie."""
+        return f"{len(self)} images, {self.index.digest}, {self.image_size} px"
+
+    def sample(self, index: int, generator: torch.Generator) -> Sample:
+        """Read one sample; DataError, naming the file, where it is broken."""
+        parts = self.store.parts(self.index, index)
+        found = picture(parts.image, parts.name, self.image_size)
+        square = Square.of(found.size, self.image_size)
+        pixels = _values(square.cut(found.image, Image.Resampling.LANCZOS))
+        content = parts.image + (parts.mask or b"")
+        described = b"%d %d %d " % (VERSION, self.image_size, len(parts.image))
+        return Sample(
+            image=pixels.permute(2, 0, 1).contiguous(),  # HWC -> CHW
+            caption=parts.caption,
+            product_mask=None if parts.mask is None else self._mask(parts.mask, parts.name, found.size, square),
+            name=parts.name,
+            key=hashlib.sha256(described + content).hexdigest(),
+            original_size=found.size[::-1],
+            crop=(square.top, square.left),
+        )
+
+    def require_masks(self) -> None:
+        """DataError, naming the first samples, if any has no mask."""
+        missing = self.index.without_mask
+        if missing.count:
+            raise DataError(
+                f"{missing.said('of the images')} in {self.store.place} have no mask beside them (name{MASK_SUFFIX}, "
+                "white = product): add them, or train without hide_kinds dataset"
+            )
+
+    def _mask(self, data: bytes, name: str, size: tuple[int, int], square: Square) -> Tensor:
+        """(S, S) float, 0..1."""
+        found = mask(data, f"the mask of {name}")
+        if found.size != size:
+            raise DataError(
+                f"the mask of {name} is {found.height}x{found.width}, the image is {size[1]}x{size[0]}: give both the "
+                "same size"
+            )
+        return _values(square.cut(found, Image.Resampling.BOX))
+
+
+def open_dataset(place: Path, image_size: int, index_folder: Path | None = None) -> FileDataset:
+    """Open a .tar, a folder of .tar files, or a folder of images.
+
+    Args:
+        place: of the images.
+        image_size: side of the square, pixels.
+        index_folder: receives the index; None = `.pfv_index`, beside the images. An index that is there and holds is used.
+
+    Raises:
+        DataError: a file that is no .tar, no image, images without a caption; an index that cannot be written.
+        FileNotFoundError: nothing is there.
+    """
+    store = store_at(place)
+    file = (index_folder or store.root / FOLDER) / f"{place.resolve().name}.safetensors"
+    return FileDataset(store, _index(store, file), image_size)
+
+
+def _index(store: Store, file: Path) -> Index:
+    """The index of a store as it is now."""
+    with suppress(DataError):  # none yet, or one that is damaged
+        found = Index(file)
+        if store.is_indexed_by(found):
+            return found
+    _make_room(file)
+    begun = now()
+    write_index(store.scan(), file, begun)
+    return Index(file)
+
+
+def _make_room(file: Path) -> None:
+    """The index's folder, made before the times of the folder that it lies in are read."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the index of the data cannot be written at {file} ({error}): give another folder for it (--index)"
+        ) from error
+
+
+def _values(image: Image.Image) -> Tensor:
+    """(H, W) or (H, W, 3) float, 0..1."""
+    return torch.from_numpy(np.array(image)).float() / 255

@@ -1,0 +1,175 @@
+"""SDXL, SD1.5 and their image encoder, read from local files for training.
+
+Nothing here downloads: where a file is missing the error says where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from pfv_core.reference.open_clip_vit import load_open_clip
+from pfv_core.reference.vit import VisionEncoder
+
+from ..diffusers.vision import ClipVisionEncoder
+from .cache import fingerprint
+from .models import ModelsError, TrainingModels
+
+_HUB = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
+_PIPELINES: dict[str, Any] = {"sdxl": StableDiffusionXLPipeline, "sd15": StableDiffusionPipeline}
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What frozen weights are kept in, by the precision of a run."""
+
+VISION_SOURCE = (
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K on the Hugging Face hub has it: open_clip_pytorch_model.safetensors, or "
+    "config.json and model.safetensors as a folder"
+)
+
+
+def load_models(
+    base: str,
+    checkpoint: Path,
+    vision: Path,
+    *,
+    configs: Path | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+) -> TrainingModels:
+    """Load SDXL or SD1.5 and their image encoder from local files.
+
+    Args:
+        base: sdxl or sd15.
+        checkpoint: a diffusers folder (with model_index.json) or a single-file checkpoint (.safetensors).
+        vision: open_clip's ViT-H/14 weights as one file, or a transformers folder of a CLIP vision model.
+        configs: for a single-file checkpoint: a diffusers folder whose configs and tokenizers it is read with; it needs
+            no weights.
+        dtype: of all frozen weights but the autoencoder's, which are read in float32: SDXL's overflows in half precision.
+        device: where everything goes.
+
+    Raises:
+        ModelsError: an unknown base, files that are missing or belong to another base.
+    """
+    if base not in _PIPELINES:
+        raise ModelsError(f"base is {base!r}, expected one of {sorted(_PIPELINES)}")
+    pipeline = _load_pipeline(base, checkpoint, configs, dtype)
+    _check_base(base, pipeline.unet, checkpoint)
+    encoder, vision_module = _load_vision(vision, dtype)
+    for module in (*_modules(pipeline), vision_module):
+        nn.Module.to(module, device).eval().requires_grad_(False)
+    identity = {"unet": pipeline.unet, "autoencoder": pipeline.vae, "vision": vision_module}
+    names = {part: fingerprint(module) for part, module in identity.items()}
+    return models_of_pipeline(base, pipeline, encoder, names)
+
+
+def models_of_pipeline(
+    base: str, pipeline: Any, vision: VisionEncoder, identity: Mapping[str, str] | None = None
+) -> TrainingModels:
+    """A diffusers pipeline's parts as a training calls them.
+
+    Args:
+        base: the adapter's file will name it.
+        pipeline: StableDiffusionPipeline or StableDiffusionXLPipeline, its modules frozen and where they belong.
+        vision: image encoder of the references.
+        identity: short names of the weights.
+    """
+    return TrainingModels(
+        base=base,
+        unet=pipeline.unet,
+        vision=vision,
+        encode_text=partial(_encode_text, pipeline),
+        encode_latents=partial(_encode_latents, pipeline.vae),
+        scheduler=DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False),
+        decode_latents=partial(_decode_latents, pipeline.vae),
+        identity=identity or {},
+    )
+
+
+def _load_pipeline(base: str, checkpoint: Path, configs: Path | None, dtype: torch.dtype) -> Any:
+    """The diffusers pipeline, for its parts. The autoencoder comes from its file by itself: rounded first, then widened, it
+    would stay rounded."""
+    pipeline = _PIPELINES[base]
+    options: dict[str, Any] = {"local_files_only": True}
+    unused = {"safety_checker": None, "requires_safety_checker": False} if base == "sd15" else {}
+    if (checkpoint / "model_index.json").is_file():
+        vae = _read(checkpoint, AutoencoderKL.from_pretrained, checkpoint, subfolder="vae", **options)
+        return _read(checkpoint, pipeline.from_pretrained, checkpoint, vae=vae, dtype=dtype, **options, **unused)
+    if not checkpoint.is_file():
+        raise ModelsError(
+            f"no {base} model at {checkpoint}: give a diffusers folder (with model_index.json) or a single "
+            f".safetensors checkpoint, for example of {_HUB[base]} on the Hugging Face hub"
+        )
+    if configs is None or not (configs / "model_index.json").is_file():
+        raise ModelsError(
+            f"{checkpoint.name} is a single file without configs and tokenizers: also give a folder with those of its "
+            f"base (a few MB), made by: hf download {_HUB[base]} --include '*.json' '*.txt' --local-dir FOLDER"
+        )
+    file, options = str(checkpoint), {**options, "config": str(configs)}
+    vae = _read(checkpoint, AutoencoderKL.from_single_file, file, subfolder="vae", **options)
+    return _read(checkpoint, pipeline.from_single_file, file, vae=vae, dtype=dtype, **options, **unused)
+
+
+def _read(checkpoint: Path, load: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    try:
+        return load(*args, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelsError(f"{checkpoint} cannot be read as a diffusion model: {error}") from error
+
+
+def _check_base(base: str, unet: UNet2DConditionModel, checkpoint: Path) -> None:
+    width = unet.config["cross_attention_dim"]
+    takes_sizes = unet.config["addition_embed_type"] == "text_time"
+    if takes_sizes != (base == "sdxl"):
+        raise ModelsError(
+            f"{checkpoint} holds a U-Net with contexts of {width} channels {'and' if takes_sizes else 'without'} SDXL's "
+            f"added conditions, which is no {base}: give the checkpoint of the preset's base, or another preset"
+        )
+
+
+def _load_vision(vision: Path, dtype: torch.dtype) -> tuple[VisionEncoder, nn.Module]:
+    """The encoder, and the module that holds its weights."""
+    if (vision / "config.json").is_file():
+        model = _read(vision, CLIPVisionModelWithProjection.from_pretrained, vision, dtype=dtype, local_files_only=True)
+        return ClipVisionEncoder(model), model
+    if not vision.is_file():
+        raise ModelsError(f"no image encoder at {vision}: {VISION_SOURCE}")
+    encoder = load_open_clip(vision, dtype=dtype)
+    return encoder, encoder.visual
+
+
+def _modules(pipeline: Any) -> list[nn.Module]:
+    return [module for module in pipeline.components.values() if isinstance(module, nn.Module)]
+
+
+@torch.no_grad()
+def _encode_text(pipeline: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    given = {"device": pipeline.unet.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    encoded = pipeline.encode_prompt(prompt=list(captions), **given)
+    context = encoded[0]
+    return context, encoded[2] if len(encoded) > 2 else context.new_zeros(len(context), 0)
+
+
+@torch.no_grad()
+def _encode_latents(vae: Any, image: Tensor) -> Tensor:
+    """The mode of the latents' distribution: drawing from it would forbid caching."""
+    latents: Tensor = vae.encode(image.to(vae.dtype) * 2 - 1).latent_dist.mode()
+    return latents * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def _decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    image: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+    return image / 2 + 0.5

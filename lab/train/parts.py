@@ -1,0 +1,137 @@
+"""Which files make a sample: `name.jpg` (or .jpeg, .png, .webp), its caption `name.txt` (or `name.json` with a key
+`caption`), and where there is one the mask `name.mask.png`, white = product."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from .data import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MASK_SUFFIX = ".mask.png"
+CAPTION_SUFFIXES = (".txt", ".json")
+NAMED = 5  # files that an error names before it counts the rest
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The files of one sample.
+
+    Attributes:
+        name: of the image, for messages.
+        image, mask: contents; mask None = there is none.
+        text: of the caption's file.
+        is_json: whether that is JSON with a key `caption`.
+    """
+
+    name: str
+    image: bytes
+    text: bytes
+    is_json: bool
+    mask: bytes | None
+
+    @property
+    def caption(self) -> str:
+        """What the image shows. DataError where the caption's file cannot be read."""
+        try:
+            text = self.text.decode("utf-8-sig")
+            caption = json.loads(text)["caption"] if self.is_json else text
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"the caption of {self.name} is not readable ({error!r}): expected UTF-8 text, or JSON with a key caption"
+            ) from error
+        if not isinstance(caption, str):
+            raise DataError(f"the caption of {self.name} is {caption!r}, expected text under the key caption")
+        return caption.strip()
+
+
+def stem(file: str) -> str:
+    """What the names of a sample's files share."""
+    return file.removesuffix(MASK_SUFFIX) if file.endswith(MASK_SUFFIX) else file.rpartition(".")[0]
+
+
+def is_image(file: str) -> bool:
+    """By its name."""
+    return file.lower().endswith(IMAGE_SUFFIXES) and not file.endswith(MASK_SUFFIX)
+
+
+@dataclass
+class Names:
+    """Some names, of which an error says the first and counts the rest."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(name)
+
+    def said(self, what: str) -> str:
+        """How many there are of what, and which."""
+        more = f" and {self.count - NAMED} more" if self.count > NAMED else ""
+        return f"{self.count} {what} ({', '.join(self.first)}{more})"
+
+
+class Inventory:
+    """What the files of a data set amount to, told one sample after the other.
+
+    Args:
+        place: what messages call the whole.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.images = 0
+        self.without_caption = Names()
+        self.without_mask = Names()
+
+    def image_of(self, files: Collection[str]) -> str | None:
+        """The image among the files of one stem, counted; None where there is none.
+
+        Raises:
+            DataError: two of them.
+        """
+        images = sorted(file for file in files if is_image(file))
+        if not images:
+            return None
+        if len(images) > 1:
+            raise DataError(
+                f"{self.place} holds both {images[0]} and {images[1]}: they would share a caption; rename one"
+            )
+        name = images[0]
+        self.images += 1
+        if not any(stem(name) + suffix in files for suffix in CAPTION_SUFFIXES):
+            self.without_caption.add(name)
+        if stem(name) + MASK_SUFFIX not in files:
+            self.without_mask.add(name)
+        return name
+
+    def check(self) -> None:
+        """DataError where there is no image, or one without a caption."""
+        if not self.images:
+            raise DataError(f"{self.place} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        if self.without_caption.count:
+            raise DataError(
+                f"{self.without_caption.said(f'of {self.images} images')} in {self.place} have no caption: put name.txt, or "
+                "name.json with a key caption, beside each. An empty name.txt is an empty caption"
+            )
+
+
+def caption_file(image: str, is_there: Callable[[str], bool]) -> str:
+    """The first of an image's possible captions that is there. DataError where none is."""
+    for suffix in CAPTION_SUFFIXES:
+        if is_there(stem(image) + suffix):
+            return stem(image) + suffix
+    raise DataError(f"{image} has no caption any more: it had one when the data set was indexed")
+
+
+def groups(files: Sequence[str]) -> dict[str, list[str]]:
+    """The files by their stems."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        found.setdefault(stem(file), []).append(file)
+    return found
