@@ -251,7 +251,7 @@ def test_a_word_wider_than_the_column_is_broken():
     [
         (
             "exact",
-            "report is no report of Strict-ID Composite, expected JSON with exact, and with ads that have mask_iou, .*got 'exact'",
+            "report is no report of Strict-ID Composite, expected JSON with exact, and with ads that have mask_iou, .* 'exact'",
         ),
         ('{"ads": []}', "report is no report of Strict-ID Composite"),
         ('{"exact": true, "ads": [{"ours": 1}]}', "report is no report of Strict-ID Composite"),
