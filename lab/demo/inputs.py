@@ -20,7 +20,7 @@ from pfv_demo.sizes import IMAGE_SIZE
 
 from .scenes import PRODUCT_COLORS, TABLES, WALL_COLORS, Rendered, Scene, render, sample_scene
 
-FOLDER = Path(__file__).resolve().parent.parent / "workflows" / "demo_inputs"
+FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "demo_inputs"
 PREFIX = "demo_"  # of the files' names, which lie beside the user's own in ComfyUI's input folder
 BRUSH = 3  # pixels that a painted mask goes beyond what it covers
 
