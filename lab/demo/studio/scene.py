@@ -256,7 +256,7 @@ def sample_scene(seed: int, split: Split = Split.TRAIN, companion: bool = True) 
         pattern=pattern,
         table=draw.choice(TABLES),
         wall_rgb=wall_rgb,
-        second_rgb=_second(wall_rgb),
+        second_rgb=second_tone(wall_rgb),
         period=draw.uniform(0.62, 0.80),
         phase=(draw.uniform(0, 1), draw.uniform(0, 1)),
         blur=draw.uniform(0.05, 0.16),
@@ -310,8 +310,8 @@ def _companion(draw: _Draw, across: float) -> Companion:
     )
 
 
-def _second(rgb: Color) -> Color:
-    """The pattern's tone: darker on light walls, lighter on dark ones, a little less saturated."""
+def second_tone(rgb: Color) -> Color:
+    """The tone of a wall's pattern: darker on light walls, lighter on dark ones, a little less saturated."""
     luminance = sum(rgb) / 3
     if luminance > 0.3:
         red, green, blue = (value * 0.45 for value in rgb)
