@@ -387,8 +387,9 @@ def test_one_request_that_always_fails_is_not_the_server_being_down(tmp_path, pa
     assert one.asked[f"{method} {path[1:]}"] == 5
 
 
-def test_one_request_that_fails_for_as_long_as_is_allowed_is_not_the_server_being_down(tmp_path):
-    with pytest.raises(ServerFaultError, match=r"answers, but to this request not well in [1-4] tries: /system_stats"):
+def test_one_request_that_fails_for_as_long_as_is_allowed_is_not_the_server_being_down(tmp_path, monkeypatch):
+    monkeypatch.setattr("headless.server.wire.random.uniform", lambda _low, high: high)  # by chance pauses may be none
+    with pytest.raises(ServerFaultError, match=r"answers, but to this request not well in [12] tries: /system_stats"):
         talk(stub(tmp_path, always_500="/system_stats"), lambda server: server.versions(), lost_after=0.15)
 
 
