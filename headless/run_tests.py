@@ -50,16 +50,8 @@ def extras_for(host: Host | None) -> list[str]:
 
 
 def pytest_command(python: Path, arguments: Sequence[str]) -> list[str]:
-    """pytest on a few cores; the arguments come last, so that they can say otherwise.
-
-    One worker more than cores: a fifth of the time they wait, for a server, a page or a pause.
-    """
-    workers = [
-        "-n",
-        str(min((os.cpu_count() or 1) + 1, MOST_WORKERS)),
-        "--dist",
-        "loadfile",
-    ]  # files share costly fixtures
+    """pytest on a few cores; the arguments come last, so that they can say otherwise."""
+    workers = ["-n", str(min(os.cpu_count() or 1, MOST_WORKERS)), "--dist", "loadfile"]  # files share costly fixtures
     in_order = "--no-loadscope-reorder"  # that of tests/conftest.py: else the files of many tests come first, not the long ones
     return [str(python), "-m", "pytest", *workers, in_order, *arguments]
 
