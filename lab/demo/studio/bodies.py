@@ -1,17 +1,30 @@
-"""The bodies of a scene: where they stand, how they are turned, and what a straight line can meet of them."""
+"""The bodies of a scene: where they stand, how they are turned, what they look like, and what a ray can meet of them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .scene import Scene
+from .scene import Companion, Scene
 from .shapes import COMPANIONS, HEIGHTS, PRODUCTS, Distance
+from .surfaces import Surface, companion_surface, product_surface
 
 FAR = 1e4
+
+
+class Kind(IntEnum):
+    """What a ray meets."""
+
+    WALL = 0
+    TABLE = 1
+    PRODUCT = 2
+    COMPANION = 3
 
 
 @dataclass(frozen=True)
@@ -19,7 +32,9 @@ class Body:
     """A shape that stands in the studio.
 
     Attributes:
+        kind: PRODUCT or COMPANION.
         distance: of the shape, in its own coordinates.
+        surface: of the shape, at points in its own coordinates.
         place: (3,) where its foot is.
         size: what the shape's lengths are multiplied with.
         turn: about its upright axis, radians.
@@ -27,7 +42,9 @@ class Body:
         top: height of the shape, in its own coordinates.
     """
 
+    kind: Kind
     distance: Distance
+    surface: Callable[[Tensor], Surface]
     place: Tensor
     size: float
     turn: float
@@ -53,6 +70,10 @@ class Body:
         cos, sin = math.cos(self.turn), math.sin(self.turn)
         return torch.stack([cos * x - sin * z, y, sin * x + cos * z], 1) / self.size
 
+    def look(self, points: Tensor) -> Surface:
+        """Of its surface at (N, 3) points of the studio."""
+        return self.surface(self.local(points))
+
     def signed(self, points: Tensor) -> Tensor:
         """(N,) distances of (N, 3) points of the studio."""
         return self.distance(self.local(points)) * self.size
@@ -73,18 +94,22 @@ class Body:
         return torch.where(miss, FAR, (-along - half).clamp(min=0)), torch.where(miss, -FAR, half - along)
 
 
-def product_body(scene: Scene) -> Body:
-    """The product."""
+def bodies_of(scene: Scene, product: bool = True) -> list[Body]:
+    """What stands in a scene, with its product or without it."""
+    companion = [] if scene.companion is None else [_companion(scene.companion)]
+    return [_product(scene), *companion] if product else companion
+
+
+def _product(scene: Scene) -> Body:
     product = scene.product
     place = torch.tensor([scene.place[0], 0.0, scene.place[1]])
-    return Body(PRODUCTS[product.shape], place, product.size, product.turn, 0.0, HEIGHTS[product.shape])
+    surface = partial(product_surface, product=product)
+    shape, top = PRODUCTS[product.shape], HEIGHTS[product.shape]
+    return Body(Kind.PRODUCT, shape, surface, place, product.size, product.turn, 0.0, top)
 
 
-def companion_body(scene: Scene) -> Body | None:
-    """What stands beside it."""
-    if scene.companion is None:
-        return None
-    across, into = scene.companion.place
-    place = torch.tensor([across, 0.0, into])
-    shape = COMPANIONS[scene.companion.kind]
-    return Body(shape, place, scene.companion.height, scene.companion.turn, scene.companion.lean, 1.0)
+def _companion(companion: Companion) -> Body:
+    place = torch.tensor([companion.place[0], 0.0, companion.place[1]])
+    surface = partial(companion_surface, companion=companion)
+    shape = COMPANIONS[companion.kind]
+    return Body(Kind.COMPANION, shape, surface, place, companion.height, companion.turn, companion.lean, 1.0)

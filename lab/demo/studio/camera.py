@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bodies import FAR, Body
+from .bodies import FAR, Body, Kind
 from .scene import Scene
 
 WALL_PLACE = 1.6  # distance of the wall behind the middle of the table
@@ -17,15 +17,6 @@ CAMERA_PLACE = -3.6
 LOOKS_AT = 0.52  # height
 STEPS = 44
 NEAR_ENOUGH = 2e-3
-
-
-class Kind(IntEnum):
-    """What a ray meets."""
-
-    WALL = 0
-    TABLE = 1
-    PRODUCT = 2
-    COMPANION = 3
 
 
 @dataclass(frozen=True)
@@ -60,25 +51,24 @@ class Camera:
         return F.normalize(self.axis * self.zoom + x[:, None] * self.right - y[:, None] * self.up, dim=1)
 
 
-def trace(camera: Camera, directions: Tensor, product: Body | None, companion: Body | None) -> Hits:
+def trace(camera: Camera, directions: Tensor, bodies: Sequence[Body]) -> Hits:
     """What rays from the camera meet."""
     origins = camera.eye.expand_as(directions)
     to_table = torch.where(directions[:, 1] < 0, -camera.eye[1] / directions[:, 1].clamp(max=-1e-6), FAR)
     to_wall = (WALL_PLACE - camera.eye[2]) / directions[:, 2].clamp(min=1e-6)
     distance = torch.minimum(to_table, to_wall)
     kind = torch.where(to_table < to_wall, Kind.TABLE, Kind.WALL)
-    for body, its_kind in ((product, Kind.PRODUCT), (companion, Kind.COMPANION)):
-        if body is not None:
-            rows, reached = march(body, origins, directions)
-            nearer = reached < distance[rows]
-            distance[rows[nearer]], kind[rows[nearer]] = reached[nearer], int(its_kind)
+    for body in bodies:
+        rows, reached = march(body, origins, directions)
+        nearer = reached < distance[rows]
+        distance[rows[nearer]], kind[rows[nearer]] = reached[nearer], int(body.kind)
     points = origins + distance[:, None] * directions
     normals = torch.zeros_like(points)
     normals[kind == Kind.TABLE] = torch.tensor([0.0, 1.0, 0.0])
     normals[kind == Kind.WALL] = torch.tensor([0.0, 0.0, -1.0])
-    for body, its_kind in ((product, Kind.PRODUCT), (companion, Kind.COMPANION)):
-        here = kind == its_kind
-        if body is not None and here.any():
+    for body in bodies:
+        here = kind == body.kind
+        if here.any():
             normals[here] = body.normals(points[here])
     return Hits(kind, points, normals, directions, distance * (directions @ camera.axis))
 

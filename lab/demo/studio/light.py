@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bodies import Body
-from .camera import WALL_PLACE, Hits, Kind, march
+from .bodies import Body, Kind
+from .camera import WALL_PLACE, Hits, march
 from .scene import Light, Scene
-from .surfaces import Surface, companion_surface, product_surface, table_surface, wall_surface, warm
+from .surfaces import Surface, table_surface, wall_surface, warm
 
 SKY = (0.50, 0.53, 0.58)
 SHADOW_STEPS = 24
@@ -24,28 +25,21 @@ def key_direction(light: Light) -> Tensor:
     return F.normalize(torch.tensor([light.side * aside, up, -towards]), dim=0)
 
 
-def surfaces(hits: Hits, scene: Scene, product: Body | None, companion: Body | None) -> Surface:
+def surfaces(hits: Hits, scene: Scene, bodies: Sequence[Body]) -> Surface:
     """What every ray met looks like."""
     color = torch.zeros_like(hits.points)
     gloss = torch.zeros_like(hits.forward)
     label = torch.zeros_like(hits.forward, dtype=torch.bool)
-    for kind in Kind:
+    looks: dict[Kind, Callable[[Tensor], Surface]] = {
+        Kind.TABLE: partial(table_surface, scene=scene),
+        Kind.WALL: partial(wall_surface, scene=scene),
+        **{body.kind: body.look for body in bodies},
+    }
+    for kind, look in looks.items():
         here = (hits.kind == kind).nonzero().flatten()
-        if not len(here):
-            continue
-        points = hits.points[here]
-        if kind is Kind.TABLE:
-            found = table_surface(points, scene)
-        elif kind is Kind.WALL:
-            found = wall_surface(points, scene)
-        elif kind is Kind.PRODUCT:
-            assert product is not None
-            found = product_surface(product.local(points), scene.product)
-        else:
-            assert companion is not None
-            assert scene.companion is not None
-            found = companion_surface(companion.local(points), scene.companion)
-        color[here], gloss[here], label[here] = found.color, found.gloss, found.label
+        if len(here):
+            found = look(hits.points[here])
+            color[here], gloss[here], label[here] = found.color, found.gloss, found.label
     return Surface(color, gloss, label)
 
 
@@ -58,7 +52,7 @@ def shade(hits: Hits, surface: Surface, scene: Scene, bodies: Sequence[Body]) ->
     sky = open_sky(hits, bodies) * (0.52 + 0.18 * hits.normals[:, 1])
     spread = 1 + 0.16 * light.side * (hits.points[:, 0] / 1.5).clamp(-1, 1)  # the key light is not far away
     diffuse = facing[:, None] * spread[:, None] * key_color + sky[:, None] * torch.tensor(SKY) * 1.15 * light.fill
-    return surface.color * diffuse + _mirrored(hits, surface, scene, bodies)
+    return surface.color * diffuse + _mirrored(hits, surface, scene.light, bodies)
 
 
 def soft_shadow(hits: Hits, key: Tensor, bodies: Sequence[Body], softness: float = 9.0) -> Tensor:
@@ -92,17 +86,17 @@ def open_sky(hits: Hits, bodies: Sequence[Body]) -> Tensor:
     return opening.clamp(0.1, 1)
 
 
-def _mirrored(hits: Hits, surface: Surface, scene: Scene, bodies: Sequence[Body]) -> Tensor:
-    """(N, 3): light boxes on everything polished, and on the table the product."""
+def _mirrored(hits: Hits, surface: Surface, light: Light, bodies: Sequence[Body]) -> Tensor:
+    """(N, 3): light boxes on everything polished, and on the table what stands on it."""
     polished = (surface.gloss > 0).nonzero().flatten()
     normals, directions = hits.normals[polished], hits.directions[polished]
     against = -(normals * directions).sum(1).clamp(-1, 0)
     out = directions + 2 * against[:, None] * normals
     fresnel = 0.04 + 0.96 * (1 - against) ** 5
-    seen = _studio(out, scene.light)
+    seen = _studio(out, light)
     flat = hits.kind[polished] == Kind.TABLE
     if flat.any():
-        seen[flat] = _with_bodies(hits.points[polished][flat], out[flat], seen[flat] * 0.35, scene, bodies)
+        seen[flat] = _with_bodies(hits.points[polished][flat], out[flat], seen[flat] * 0.35, bodies)
     strength = torch.where(flat, fresnel * 2.4 + 0.05, fresnel * 1.6 + 0.05)
     result = torch.zeros_like(hits.points)
     result[polished] = seen * (strength * surface.gloss[polished])[:, None]
@@ -119,13 +113,9 @@ def _studio(directions: Tensor, light: Light) -> Tensor:
     return (box + edge)[:, None] * warm(light.warmth) + ceiling[:, None] * torch.tensor(SKY) * 1.4
 
 
-def _with_bodies(points: Tensor, out: Tensor, seen: Tensor, scene: Scene, bodies: Sequence[Body]) -> Tensor:
+def _with_bodies(points: Tensor, out: Tensor, seen: Tensor, bodies: Sequence[Body]) -> Tensor:
     """What the table mirrors, with the bodies that stand on it, flatly lit."""
     for body in reversed(bodies):
         rows, way = march(body, points + out * 0.02, out, steps=28)
-        q = body.local(points[rows] + (way + 0.02)[:, None] * out[rows])
-        is_product = body is bodies[0]
-        assert is_product or scene.companion is not None
-        surface = product_surface(q, scene.product) if is_product else companion_surface(q, scene.companion)  # type: ignore[arg-type]
-        seen[rows] = surface.color * 0.95
+        seen[rows] = body.look(points[rows] + (way + 0.02)[:, None] * out[rows]).color * 0.95
     return seen

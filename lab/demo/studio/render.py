@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .bodies import Body, companion_body, product_body
-from .camera import Camera, Hits, Kind, trace
+from .bodies import Body, Kind, bodies_of
+from .camera import Camera, Hits, trace
 from .light import shade, surfaces
 from .scene import Scene
 
 VIGNETTE = 0.16
 EXPOSURE = 0.80
 EDGE_SAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))  # of a pixel, where kinds meet
-FAR_DEPTH = 0.10  # nearness of what is farthest
+FARTHEST, FAR_DEPTH = 5.6, 0.10  # distance along the camera's axis, a little behind the wall, and its nearness
+LABEL = 4  # where `_look` has it
 
 
 @dataclass(frozen=True)
@@ -54,29 +55,25 @@ def render(scenes: Sequence[Scene], size: int = 256, product: bool = True) -> Re
 @torch.no_grad()
 def _render_one(scene: Scene, size: int, with_product: bool) -> dict[str, Tensor]:
     camera = Camera(scene)
-    product = product_body(scene) if with_product else None
-    companion = companion_body(scene)
+    bodies = bodies_of(scene, with_product)
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
-    values, hits = _look(camera, x, y, scene, product, companion)
-    edges = _edges(hits.kind.view(size, size), values[:, 4].view(size, size)).flatten().nonzero().flatten()
+    values, hits = _look(camera, x, y, scene, bodies)
+    edges = _edges(hits.kind.view(size, size), values[:, LABEL].view(size, size)).flatten().nonzero().flatten()
     if len(edges):
         across, down = (torch.tensor(offsets)[:, None] * 2 / size for offsets in zip(*EDGE_SAMPLES, strict=True))
         finer = ((x[edges] + across).flatten(), (y[edges] + down).flatten())
-        samples, _ = _look(camera, *finer, scene, product, companion)
+        samples, _ = _look(camera, *finer, scene, bodies)
         values[edges] = samples.view(len(EDGE_SAMPLES), len(edges), -1).mean(0)
     planes = values.view(size, size, -1)
     names = ("depth", "label", "wall", "table", "product", "companion")
     return {"image": planes[..., :3]} | {name: planes[..., 3 + number] for number, name in enumerate(names)}
 
 
-def _look(
-    camera: Camera, x: Tensor, y: Tensor, scene: Scene, product: Body | None, companion: Body | None
-) -> tuple[Tensor, Hits]:
+def _look(camera: Camera, x: Tensor, y: Tensor, scene: Scene, bodies: Sequence[Body]) -> tuple[Tensor, Hits]:
     """(N, 9): RGB, depth, label, and one for the kind that is met; and the hits."""
-    hits = trace(camera, camera.rays(x, y), product, companion)
-    bodies = [body for body in (product, companion) if body is not None]
-    surface = surfaces(hits, scene, product, companion)
+    hits = trace(camera, camera.rays(x, y), bodies)
+    surface = surfaces(hits, scene, bodies)
     radiance = shade(hits, surface, scene, bodies) * (1 - VIGNETTE * (x**2 + y**2))[:, None]
     kinds = torch.nn.functional.one_hot(hits.kind, len(Kind)).float()
     depth = _nearness(hits.forward, camera)
@@ -96,11 +93,10 @@ def _edges(kind: Tensor, label: Tensor) -> Tensor:
 
 
 def _nearness(forward: Tensor, camera: Camera) -> Tensor:
-    """1 where the table leaves the picture below the camera's axis, FAR_DEPTH at the farthest point of the wall in view."""
+    """1 where the table leaves the picture below the camera's axis, FAR_DEPTH at FARTHEST."""
     lowest = camera.axis * camera.zoom - camera.up
     nearest = -camera.eye[1] / lowest[1] * camera.zoom
-    farthest = 5.6
-    share = (1 / forward - 1 / farthest) / (1 / nearest - 1 / farthest)
+    share = (1 / forward - 1 / FARTHEST) / (1 / nearest - 1 / FARTHEST)
     return (FAR_DEPTH + (1 - FAR_DEPTH) * share).clamp(0, 1)
 
 

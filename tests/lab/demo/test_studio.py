@@ -88,6 +88,16 @@ def test_without_the_product_only_what_it_touches_changes():
     assert torch.equal(whole.image[0, : SIZE // 8], empty.image[0, : SIZE // 8])
 
 
+def test_without_the_product_nothing_shows_its_colour():
+    """Neither its own place nor the companion's mirror image on a polished table."""
+    scene = first_scene(lambda scene: scene.companion is not None and scene.companion.kind == "plant")
+    scene = replace(scene, table="marble")
+    other = replace(scene, product=replace(scene.product, rgb=(0.0, 0.9, 0.9), cap=(0.9, 0.0, 0.0)))
+    empty = render([scene], SIZE, product=False)
+    assert torch.equal(empty.image, render([other], SIZE, product=False).image)
+    assert not torch.equal(render([scene], SIZE).image, render([other], SIZE).image)
+
+
 def test_another_product_leaves_the_wall_to_the_bit():
     first, second = sample_pair(0)
     swapped = first.with_product_of(second)
