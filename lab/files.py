@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 from safetensors import SafetensorError
 
@@ -20,7 +20,7 @@ def save_atomically(file: Path, write: Callable[[Path], None]) -> None:
         NotWrittenError: writing failed, a full disk for example; `file` is what it was.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    unfinished = file.with_name(f".{file.name}.{uuid4().hex}")  # several machines may write to one disk
     try:
         write(unfinished)
         unfinished.replace(file)
