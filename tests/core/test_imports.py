@@ -91,6 +91,15 @@ def test_importing_the_core_starts_nothing():
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("root", ["pfv_core", "pfv_demo", "lab"])
+def test_every_package_is_one_that_is_installed(root):
+    listed = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for file in (ROOT / root).rglob("__init__.py"):
+        name = ".".join(file.parent.relative_to(ROOT).parts)
+        name = f"pfv_{name}" if root == "lab" else name
+        assert f'"{name}"' in listed, f"{name} is missing from the packages of pyproject.toml"
+
+
 HEADLESS = ROOT / "headless"
 MAY_USE = {  # room -> others that it may import
     "host": set(),
