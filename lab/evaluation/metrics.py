@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfv_core.ad.composite import erode_mask
-
 DIRECTIONS = 32
 PALETTE_PIXELS = 1024
 SHADES = (0.7, 1.1)  # how far light may scale an object's colour
@@ -192,19 +190,6 @@ def _steepness(image: Tensor, mask: Tensor) -> Tensor:
         both = whole.narrow(axis, 0, size) & whole.narrow(axis, 1, size)
         total += (cells.diff(dim=axis + 1).square().sum(1) * both).flatten(1).sum(1)
     return total
-
-
-def largest_difference(image: Tensor, product: Tensor, product_mask: Tensor, erode: int = 0) -> Tensor:
-    """Pixel exactness: the largest difference of any channel inside a mask whose rim of `erode` pixels is taken off.
-
-    Range: 0 (the product's own pixels, bit for bit) to 1. Lower = more exact. NaN where nothing of the mask is left.
-    """
-    _check(image, product_mask)
-    if image.shape != product.shape:
-        raise ValueError(f"image is {tuple(image.shape)}, product {tuple(product.shape)}: give both the same size")
-    inside = erode_mask(product_mask, erode)[:, None]
-    difference = torch.where(inside, (image - product).abs(), 0.0).flatten(1).amax(1).double()
-    return torch.where(inside.flatten(1).any(1), difference, math.nan)
 
 
 def _nearest(image: Tensor, tones: Tensor) -> Tensor:

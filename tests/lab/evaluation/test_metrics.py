@@ -11,7 +11,6 @@ from lab.evaluation.metrics import (
     SHADES,
     SHARPNESS_GRID,
     color_share,
-    largest_difference,
     layout_likeness,
     leak_ratio,
     mean_color,
@@ -111,19 +110,6 @@ def test_region_correctness_counts_pixels_nearer_to_what_belongs_there():
     assert region_correctness(image, left_half(image), blue, red).item() == 0.0
 
 
-def test_largest_difference_is_inside_the_eroded_mask():
-    product = plain((0.5, 0.5, 0.5))
-    image = product.clone()
-    image[0, 0, 3, 3] += 0.25
-    image[0, 1, 2, 2] -= 0.5
-    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
-    mask[0, 2:6, 2:6] = True
-    assert largest_difference(image, product, mask).item() == 0.5
-    assert largest_difference(image, product, mask, erode=1).item() == 0.25
-    assert largest_difference(product, product, mask, erode=1).item() == 0.0
-    assert math.isnan(largest_difference(image, product, mask, erode=2).item())
-
-
 def test_layout_likeness_sees_places_and_not_colours():
     pattern, other = halves((1, 1, 1), (0, 0, 0)), halves((0.2, 0.3, 0.1), (0.9, 0.1, 0.4))
     mask = everywhere(pattern)
@@ -181,8 +167,6 @@ def test_wrong_shapes_are_refused_with_their_numbers():
         mean_color(torch.zeros(1, 4, 8, 8), everywhere(image))
     with pytest.raises(ValueError, match=r"mask is \(1, 4, 4\) torch.bool, expected \(1, 8, 8\)"):
         mean_color(image, torch.ones(1, 4, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"image is \(1, 3, 8, 8\), product \(2, 3, 8, 8\)"):
-        largest_difference(image, image.repeat(2, 1, 1, 1), everywhere(image))
     with pytest.raises(ValueError, match="1 images and 2 references"):
         palette_distance(
             image,

@@ -10,7 +10,6 @@ from diffusers import (
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from diffusers.models.attention import BasicTransformerBlock
 from safetensors.torch import load_file
@@ -29,7 +28,7 @@ from lab.train.load import DTYPES, load_models
 from lab.train.models import ModelsError, prepare_unet, unet_conditions
 from pfv_demo.sizes import VOCABULARY
 
-from .tiny_models import CONTEXT, tiny_unet
+from .tiny_models import CONTEXT, plain_unet, tiny_unet
 
 WIDTH = 16
 
@@ -45,20 +44,6 @@ def text_config(tokenizer):
         max_position_embeddings=20,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-    )
-
-
-def unet(context, **added):
-    return UNet2DConditionModel(
-        sample_size=4,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(1, 2),
-        cross_attention_dim=context,
-        **added,
     )
 
 
@@ -84,14 +69,14 @@ def files(tmp_path_factory):
         text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer)),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=unet(2 * WIDTH, projection_class_embeddings_input_dim=WIDTH + 6 * 8, **sizes),
+        unet=plain_unet(2 * WIDTH, projection_class_embeddings_input_dim=WIDTH + 6 * 8, **sizes),
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction"),
     ).save_pretrained(folder / "sdxl")
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=CLIPTextModel(text_config(tokenizer)),
         tokenizer=tokenizer,
-        unet=unet(WIDTH),
+        unet=plain_unet(WIDTH),
         scheduler=PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1),
         safety_checker=None,
         feature_extractor=None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
@@ -52,8 +54,8 @@ class TinyVit(nn.Module):
         return self.projection(last_hidden[:, 0])
 
 
-def tiny_unet(context: int = CONTEXT) -> UNet2DConditionModel:
-    """SDXL's features at the smallest size."""
+def plain_unet(context: int, **features: Any) -> UNet2DConditionModel:
+    """SD1.5's kind, or another one by its features, at the smallest size."""
     return UNet2DConditionModel(
         sample_size=SIZE // 8,
         block_out_channels=(8, 16),
@@ -63,6 +65,14 @@ def tiny_unet(context: int = CONTEXT) -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=(1, 2),
         cross_attention_dim=context,
+        **features,
+    )
+
+
+def tiny_unet(context: int = CONTEXT) -> UNet2DConditionModel:
+    """SDXL's features."""
+    return plain_unet(
+        context,
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
