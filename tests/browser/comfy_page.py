@@ -7,11 +7,13 @@ import io
 import json
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Playwright, Route
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
 WINDOW = {"width": 1600, "height": 1000}
@@ -205,6 +207,22 @@ class ComfyPage:
         self.page.keyboard.press("Escape")
         self.ask("() => { app.graph.clear(); pageChecks.events = [] }")
         self.complaints.clear()
+
+    def search(self) -> Locator:
+        """The node search, opened as a person does it; its field.
+
+        On a busy machine the page may take a double click for two clicks: then it is double-clicked again.
+        """
+        self.ask("() => app.canvas.deselectAll()")
+        self.settle()
+        field = self.page.locator(SEARCH_FIELD).first
+        for _ in range(8):
+            self.page.mouse.dblclick(*EMPTY_PLACE)
+            with suppress(PageTimeoutError):
+                field.wait_for(timeout=4000)
+                return field
+            self.page.keyboard.press("Escape")
+        raise AssertionError("eight double clicks on the canvas opened no search")
 
     def faults(self) -> list[str]:
         """What is wrong with the graph on the canvas."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pfv_mepa.tests.browser.comfy_page import SEARCH_FIELD, SEARCH_RESULT
+from pfv_mepa.tests.browser.comfy_page import SEARCH_RESULT
 from pfv_mepa.tests.browser.conftest import WORKFLOWS
 from pfv_mepa.tests.browser.test_open import essence, ui_form
 from pfv_mepa.tools.workflow_parts.own_subgraphs import OFFERED
@@ -67,8 +67,7 @@ def test_what_the_pack_offers_is_added_from_the_search(page, offered):
         page.complaints.clear()
         pytest.skip("this host offers no subgraphs of packs")
     name = offered.subgraph.name
-    page.page.mouse.dblclick(800, 600)
-    page.page.locator(SEARCH_FIELD).first.fill(name)
+    page.search().fill(name)
     page.page.locator(SEARCH_RESULT).filter(has_text=name).first.wait_for()
     page.page.keyboard.press("Enter")
     page.page.wait_for_timeout(500)

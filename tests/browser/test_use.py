@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Route
-from playwright.sync_api import TimeoutError as PageTimeoutError
+from playwright.sync_api import Route
 
 from headless.host.find import PACK_ROOT
-from pfv_mepa.tests.browser.comfy_page import HELP, SEARCH_FIELD, SEARCH_RESULT
+from pfv_mepa.tests.browser.comfy_page import HELP, SEARCH_RESULT
 from pfv_mepa.tests.browser.conftest import REFERENCE, STROKE, WORKFLOWS
 
 CATEGORY = "PFV-MEPA"
@@ -139,23 +137,6 @@ def test_help_pages_show_a_picture_that_the_node_made(node_id):
     assert (DOCS / f"{node_id}.jpg").is_file()
 
 
-def search(page) -> Locator:
-    """The node search, opened as a person does it; its field.
-
-    On a busy machine the page may take a double click for two clicks: then it is double-clicked again.
-    """
-    page.ask("() => app.canvas.deselectAll()")
-    page.settle()
-    field = page.page.locator(SEARCH_FIELD).first
-    for _ in range(8):
-        page.page.mouse.dblclick(800, 850)
-        with suppress(PageTimeoutError):
-            field.wait_for(timeout=4000)
-            return field
-        page.page.keyboard.press("Escape")
-    raise AssertionError("eight double clicks on the canvas opened no search")
-
-
 def is_found(page, name: str) -> bool:
     """Whether the search lists a node of this name, sooner or later."""
     options = page.page.locator(SEARCH_RESULT, has_text=re.compile(rf"(^|· )\s*{re.escape(name)}\s*({CATEGORY})?$"))
@@ -164,7 +145,7 @@ def is_found(page, name: str) -> bool:
 
 
 def test_search_finds_the_nodes_under_the_words_people_use(page, keep):
-    field = search(page)
+    field = page.search()
     for words, name in WORDS.items():
         field.fill(words)
         assert is_found(page, name)
@@ -185,7 +166,7 @@ def test_the_words_are_found_whether_or_not_the_host_sends_search_aliases(open_p
 
     open_page.page.route("**/object_info", with_aliases)
     try:
-        field = search(open_page.open())
+        field = open_page.open().search()
         for words, name in WORDS.items():
             field.fill(words)
             assert is_found(open_page, name)
@@ -206,7 +187,7 @@ def test_another_language_is_on_the_canvas_and_in_the_search(open_page, language
         )
         assert node[0] == texts["display_name"]
         assert texts["inputs"]["image_prompt"]["name"] in node[1]
-        search(open_page).fill("IP-Adapter")
+        open_page.search().fill("IP-Adapter")
         assert is_found(open_page, texts["display_name"])
     finally:
         open_page.open(Comfy_Locale="en")
