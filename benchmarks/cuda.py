@@ -71,10 +71,11 @@ TINY = {"channels": 32, "head_dim": 16, "context_dim": 64, "pooled_dim": 40}
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured: the layouts of the U-Nets, the picture, and how often."""
+    """What is measured: the layouts of the U-Nets, the smaller one of which identities and compiling are shown on; the picture,
+    and how often."""
 
     topology: str
-    compiled: str
+    smaller: str
     backend: str
     side: int
     steps: int
@@ -205,7 +206,7 @@ def exact(bench: Machine) -> list[Figure]:
     figure = Figure(
         "cuda_exact",
         "Identities on the device",
-        f"Vega's layout at tiny widths, {SIDE} px, 2 steps, cfg {SCALE:g}, region of the right half. Relative rms; 0 is "
+        f"The layout {bench.sizes.smaller} at tiny widths, {SIDE} px, 2 steps, cfg {SCALE:g}, region of the right half. Relative rms; 0 is "
         "every bit. *Unpatched* is what the host's own model makes of the same. In half precision a batch of three adds up "
         "otherwise than one of two: a slip of sides or places is 0.16 and more.",
     )
@@ -225,7 +226,7 @@ class Yardsticks:
         from pfv_mepa.tests.support.tiny_stack import adapter_files
         from pfv_mepa.tests.support.tiny_stack import models as tiny
 
-        self.model = models.random_unet("vega", dtype, **TINY)
+        self.model = models.random_unet(bench.sizes.smaller, dtype, **TINY)
         self.encoder = tiny.tiny_clip_vision()
         file = bench.folder / "models" / "ipadapter" / "tiny.safetensors"
         if not file.is_file():
@@ -574,13 +575,13 @@ def compiled(bench: Machine) -> list[Figure]:
     figure = Figure(
         "cuda_compile",
         "TorchCompileModel on the device",
-        f"The layout {bench.sizes.compiled}, backend {bench.sizes.backend}. *Compiling*: the first sampling of one step. "
+        f"The layout {bench.sizes.smaller}, backend {bench.sizes.backend}. *Compiling*: the first sampling of one step. "
         "*Step*: of later ones, to the same model's that is not compiled. *Difference*: relative rms of the latents of both. "
         "The second patched model meets what was compiled for the first.",
     )
     bench.forget_models()
     bench.__dict__.pop("contestants", None)
-    model = models.random_unet(bench.sizes.compiled, torch.bfloat16, **bench.sizes.widths)
+    model = models.random_unet(bench.sizes.smaller, torch.bfloat16, **bench.sizes.widths)
     bench.__dict__["unet"] = model
     prompt = bench.adapter.image_prompt(models.encoded(), "adapter", 0)
 
@@ -748,10 +749,10 @@ def _machine(options: argparse.Namespace, folder: Path) -> Machine | None:
 
 
 def _make_tiny(bench: Machine) -> None:
-    """Tiny widths and six cross-attentions, for all that the figures read of SDXL in this process."""
+    """Tiny widths and two cross-attentions on two grids, for all that the figures read of SDXL in this process."""
     from pfv_mepa.tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
 
-    TOPOLOGIES["smallest"] = Topology((1, 2, 4), (1, 1, 1), (0, 1, 1), NO_MIDDLE_BLOCK, (0, 0, 1, 1, 1, 1))
+    TOPOLOGIES["smallest"] = Topology((1, 2, 4), (0, 0, 1), (1,), NO_MIDDLE_BLOCK, (0, 1, 0, 0))
     for name, value in TINY.items():
         setattr(models, name.upper(), value)
     bench.__dict__["ip_adapter_plus"] = None  # it knows the real widths alone

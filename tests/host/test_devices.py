@@ -207,6 +207,14 @@ def _part(tensor: Tensor, subscript: Any) -> Tensor:
     return torch.ops.aten.index(tensor, places) if any(place is not None for place in places) else tensor
 
 
+FRAMES = [*(("cuda", frame) for frame in ("one image", "batch", "area")), ("meta", "area")]
+"""Kinds of device and frames: that a tensor stayed behind is seen on either kind, so the second has the fullest frame alone."""
+
+in_each_frame = pytest.mark.parametrize(("device", "frame"), FRAMES, indirect=["device"])
+in_larger_frames = pytest.mark.parametrize(("device", "frame"), FRAMES[1:], indirect=["device"])
+MASKS = (None, "hard", "soft")
+
+
 @pytest.fixture(params=KINDS)
 def device(request, monkeypatch):
     """A device of each kind. The host's attention would ask it for the memory that is free, and is no part of this."""
@@ -397,8 +405,8 @@ def test_any_two_settings_of_a_control_are_there_in_each_of_their_values():
 
 
 @pytest.mark.parametrize("window", [Window(), WINDOW], ids=["whole", "window"])
-@pytest.mark.parametrize("region", [None, "hard", "soft"])
-@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+@pytest.mark.parametrize("region", MASKS)
+@in_each_frame
 def test_one_prompt(device, model, prompts, frame, region, window):
     """Each setting of a control beside each other; in a batch every image has a prompt and a region of its own."""
     batch = 1 if frame == "one image" else 2
@@ -409,9 +417,8 @@ def test_one_prompt(device, model, prompts, frame, region, window):
         steps.twice(lambda steps=steps, hooks=hooks: steps.step(hooks))
 
 
-@pytest.mark.parametrize("region", [None, "hard", "soft"])
-@pytest.mark.parametrize("other", [None, "hard", "soft"])
-@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+@pytest.mark.parametrize(("region", "other"), itertools.combinations_with_replacement(MASKS, 2))
+@in_each_frame
 def test_two_prompts(device, model, prompts, frame, region, other):
     """Of which one may be normalised, weighted by time, or out of its window; in a batch the first is shared by all."""
     batch = 1 if frame == "one image" else 2
@@ -423,15 +430,14 @@ def test_two_prompts(device, model, prompts, frame, region, other):
         steps.twice(lambda steps=steps, hooks=hooks: steps.step(hooks))
 
 
-@pytest.mark.parametrize("region", [None, "hard", "soft"])
-@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+@pytest.mark.parametrize("region", MASKS)
+@in_larger_frames
 @pytest.mark.parametrize("base", [True, False])
 def test_around_a_slot_of_another_pack(device, model, prompts, frame, region, base):
     """Which computes the text's attention, and adds a term of its own in a window of the run."""
-    batch = 1 if frame == "one image" else 2
     for control in CONTROLS[::5]:
-        steps = Steps.of(device, model, batch, frame == "area", expected=1, on_host=beside(control))
-        hooks = prompted(model, RegionalPrompt(prompts(batch), control, masks(region, batch)))
+        steps = Steps.of(device, model, 2, frame == "area", expected=1, on_host=beside(control))
+        hooks = prompted(model, RegionalPrompt(prompts(2), control, masks(region, 2)))
         for hook in hooks:
             if base:
                 hook.base = lambda query, key, value, options: query * 0.5
@@ -453,22 +459,21 @@ def test_a_time_weight_that_changes_copies_no_more_than_the_rows_of_each_grid(de
             assert len(device.copies) <= 4 * len({layer.grid(LATENT) for layer in LAYERS})
 
 
-@pytest.mark.parametrize("region", [None, "hard", "soft"])
-@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+@pytest.mark.parametrize("region", MASKS)
+@in_larger_frames
 @pytest.mark.parametrize("curve", ["constant", "rising"])
 def test_weights_by_layer_and_over_the_sampling(device, model, prompts, frame, region, curve):
     """Three layers, two weights: the noise level is read once, and a layer with a weight of its own copies nothing in a step."""
-    batch = 1 if frame == "one image" else 2
     weights = PromptWeights(LayerWeights.of("custom", "input 1.0: 0.5, input 2: 0.25"), sampling_curve(curve))
     for control in CONTROLS[::5]:
         reads = int(curve != "constant" or control.gamma is not None)
-        steps = Steps.of(device, model, batch, frame == "area", expected=reads, on_host=2 * SCHEDULE * reads)
-        hooks = prompted(model, RegionalPrompt(prompts(batch), control, masks(region, batch), weights=weights))
+        steps = Steps.of(device, model, 2, frame == "area", expected=reads, on_host=2 * SCHEDULE * reads)
+        hooks = prompted(model, RegionalPrompt(prompts(2), control, masks(region, 2), weights=weights))
         steps.twice(lambda steps=steps, hooks=hooks: steps.step(hooks))
 
 
 @pytest.mark.parametrize("region", ["hard", "soft"])
-@pytest.mark.parametrize("frame", ["one image", "batch", "area"])
+@in_each_frame
 @pytest.mark.parametrize("beside_an_image", [False, True])
 def test_a_text_with_a_region(device, model, prompts, monkeypatch, frame, region, beside_an_image):
     """Its keys and values come from the model's projections on the device, once."""
@@ -516,7 +521,7 @@ def fused(device, model, monkeypatch):
 
 
 @pytest.mark.parametrize("combine", Combine)
-@pytest.mark.parametrize("region", [None, "hard", "soft"])
+@pytest.mark.parametrize("region", MASKS)
 @pytest.mark.parametrize(
     ("batch", "references", "regions"), [(1, 1, 1), (2, 1, 1), (2, 1, 2), (2, 2, 1), (2, 2, 2)], ids=str
 )
@@ -590,13 +595,13 @@ def map_of(rows: Sequence[Row], sampled: tuple[int, int]) -> Tensor:
 
 
 @pytest.mark.parametrize("window", [Window(), WINDOW], ids=["whole", "window"])
-@pytest.mark.parametrize("region", [None, "hard", "soft"])
-@pytest.mark.parametrize("area", [False, True])
-def test_a_controlnet_reads_the_map_once_in_a_call(device, model, control_net, prompts, region, area, window):
+@pytest.mark.parametrize("region", MASKS)
+@in_larger_frames
+def test_a_controlnet_reads_the_map_once_in_a_call(device, model, control_net, prompts, region, frame, window):
     """The host brings the map to its device with the other conditions; with a window the noise level is read as well."""
     for control in CONTROLS[::5]:
         reads = 1 + (not window.whole or control.gamma is not None)
-        steps = Steps.of(device, model, 2, area, expected=reads, on_host=beside(control))
+        steps = Steps.of(device, model, 2, frame == "area", expected=reads, on_host=beside(control))
         patched = apply_prompt(model, RegionalPrompt(prompts(2), control, masks(region, 2), window))
         network = apply_to_control_net(control_net, patched).control_model
         network.network = Blocks(steps)

@@ -20,7 +20,7 @@ from headless.host.find import PACK_ROOT, require_host
 from pfv_mepa.tests.demo_weights import copy_pack
 
 PICTURES = {file.name: file for file in DEMO_INPUTS.glob("*.png")}
-STEPS = "20"  # divides the 1000 training steps: both engines take the same ones
+STEPS = 4  # divides the 1000 training steps: both engines take the same ones
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ def check_twins(ads, names):
 
 def test_two_engines_one_ad(pack, in_host, tmp_path):
     shown = load_prompt(PACK_ROOT / "workflows" / "api" / "demo_full.json")
+    set_inputs(the_node(shown, "KSampler"), steps=STEPS)
     workflows = {"with": shown, "without": without_pfv(shown), "balanced": copy.deepcopy(shown)}
     first, second = nodes_of(workflows["balanced"], "MEPAApply")
     set_inputs(first, std_norm=True)
@@ -74,7 +75,7 @@ def test_two_engines_one_ad(pack, in_host, tmp_path):
 
 def test_two_engines_one_ad_of_two_plain_photographs(pack, in_host, tmp_path):
     """What both find is the same, so the ads are: as shipped, and in another format at another place."""
-    shown = plan_workflow(Plan(require_host(), None, "the test"), make_ad.parser().parse_args(["--steps", STEPS]))
+    shown = plan_workflow(Plan(require_host(), None, "the test"), make_ad.parser().parse_args(["--steps", str(STEPS)]))
     other = copy.deepcopy(shown)
     set_inputs(the_node(other, "PFVAdCanvas"), custom_width=152, custom_height=120, position="bottom_right")
     workflows = {"with": shown, "without": without_pfv(shown), "wide": other}

@@ -787,8 +787,8 @@ def test_full_keeps_the_product_exact_and_carries_its_workflow(full_ad):
 
 
 @pytest.mark.parametrize("name", ["demo_ad", "demo_minimal", "demo_full"])
-def test_a_demo_twin_runs_as_it_is_shipped_and_loads_its_models_once(name, server, tmp_path):
-    prompt = api_form(name)
+def test_a_demo_twin_runs_and_loads_its_models_once(name, server, tmp_path):
+    prompt = quick(name)
     ad = run(server, prompt, tmp_path / "ad.png")
     assert ad.size == (128, 128)
     assert embedded(ad) == essence(prompt)
