@@ -84,7 +84,7 @@ class Sizes:
 
 
 FULL = Sizes("sdxl", "vega", "inductor", 1024, 4, 5)
-QUICK = Sizes("smallest", "smallest", "eager", 64, 1, 1, TINY)
+QUICK = Sizes("few", "few", "eager", 64, 1, 1, TINY)
 
 
 @dataclass
@@ -749,10 +749,7 @@ def _machine(options: argparse.Namespace, folder: Path) -> Machine | None:
 
 
 def _make_tiny(bench: Machine) -> None:
-    """Tiny widths and two cross-attentions on two grids, for all that the figures read of SDXL in this process."""
-    from pfv_mepa.tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
-
-    TOPOLOGIES["smallest"] = Topology((1, 2, 4), (0, 0, 1), (1,), NO_MIDDLE_BLOCK, (0, 1, 0, 0))
+    """Tiny widths, for all that the figures read of SDXL in this process."""
     for name, value in TINY.items():
         setattr(models, name.upper(), value)
     bench.__dict__["ip_adapter_plus"] = None  # it knows the real widths alone

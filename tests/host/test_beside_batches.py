@@ -46,7 +46,7 @@ def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
 
 @pytest.fixture(scope="module")
 def model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_work_units_on_one_device_change_nothing(per_frame, model, texts, togeth
 def test_two_devices_that_share_a_step(per_frame, model, texts, together, part):
     """The host samples the two prompts in threads of their own, through one patch; the CPU stands for both devices."""
     patched = per_frame(part, model).clone()
-    second = tiny_model("vega")  # the same weights
+    second = tiny_model("few")  # the same weights
     second.load_device = torch.device("cpu", 0)
     second.is_multigpu_base_clone = True
     patched.set_additional_models("multigpu", [second])

@@ -50,7 +50,7 @@ def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
 
 @pytest.fixture(scope="module")
 def model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ def lora(host_base_directory, model):
     folder.mkdir(parents=True, exist_ok=True)
     random, weights = torch.Generator().manual_seed(3), {}
     for layer in ("attn1.to_k", "attn2.to_q", "ff.net.2"):
-        place = f"diffusion_model.input_blocks.4.1.transformer_blocks.0.{layer}"
+        place = f"diffusion_model.input_blocks.3.1.transformer_blocks.0.{layer}"
         rows, columns = model.model_state_dict()[f"{place}.weight"].shape
         weights[f"{place}.lora_up.weight"] = torch.randn(rows, 4, generator=random)
         weights[f"{place}.lora_down.weight"] = torch.randn(4, columns, generator=random)
@@ -347,7 +347,7 @@ def test_a_lora_that_ends_with_a_keyframe(pack, model, texts, lora):
 def test_a_model_as_the_lora_of_a_prompt(pack, model, texts):
     """At strength 1 on both prompts it is the other model, on the positive alone the other model there."""
     positive, negative, _ = texts
-    other = tiny_model("vega", seed=11)
+    other = tiny_model("few", seed=11)
     node = host_node("CreateHookModelAsLora")()
     weights = {name: tensor for name, tensor in other.model.state_dict().items() if "model_sampling" not in name}
     node.loaded_weights = (None, weights, None)  # as after loading a checkpoint; there is none of this size

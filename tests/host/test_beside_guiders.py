@@ -48,7 +48,7 @@ def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
 
 @pytest.fixture(scope="module")
 def model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +297,7 @@ def test_dual_model_at_scale_one_is_one_condition(pack, model, texts):
 @needs("DualModelGuider")
 def test_dual_model_with_two_models_is_refused(pack, model, texts):
     """The host would run the first model's patches in the second."""
-    models = {"model": pack.prompt(model), "model_negative": tiny_model("vega", seed=11)}
+    models = {"model": pack.prompt(model), "model_negative": tiny_model("few", seed=11)}
     guider = run("DualModelGuider", **models, positive=texts[0], negative=texts[1], cfg=SCALE)
     with pytest.raises(ValueError, match="Guider_DualModel samples the negative with another model"):
         guided(guider)

@@ -66,7 +66,7 @@ def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
 
 @pytest.fixture(scope="module")
 def model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def distance(first, second):
 
 @pytest.fixture(scope="module")
 def model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")

@@ -24,15 +24,11 @@ from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion, RefAdG
 from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
 from pfv_mepa.tests.support.tiny_stack import models
-from pfv_mepa.tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, TOPOLOGIES, Topology
 
 try:
     from comfy_extras.nodes_torch_compile import skip_torch_compile_dict as host_filter
 except ImportError:  # a host that drops no guards
     host_filter = None
-
-FEW = Topology((1, 2, 4), (0, 0, 1), (2,), NO_MIDDLE_BLOCK, (0, 1, 0, 0))
-"""SDXL's three levels with attention on two grids, two blocks in one transformer, and little else: compiling takes seconds."""
 
 BLOCK = "diffusion_model.input_blocks.3.1.transformer_blocks.0"
 """Compiled alone where a test asks what happens inside of a block: the rest of a model takes seconds and has no part in it."""
@@ -45,9 +41,7 @@ inductor = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  
 
 @pytest.fixture(scope="module")
 def model():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TOPOLOGIES, "few", FEW)
-        return models.tiny_model("few")
+    return models.tiny_model("few")
 
 
 @pytest.fixture(autouse=True)

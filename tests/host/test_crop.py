@@ -17,7 +17,7 @@ from pfv_mepa.tests.host.test_mask_input import write as write  # a fixture
 
 @pytest.fixture(scope="module")
 def model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,12 @@ from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
 
 # What makes the host wait for the device; "_to_copy" and "copy_" do where they cross between the two.
 SYNCS = {"item", "_local_scalar_dense", "_to_copy", "to", "copy_", "nonzero", "equal", "is_nonzero", "masked_select"}
-CALLS_PER_STEP = 15
+CALLS_PER_STEP = 3
 
 
 @pytest.fixture(scope="module")
 def model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")

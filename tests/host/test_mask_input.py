@@ -23,7 +23,7 @@ KEY = f"{FIRST_CONVOLUTION}.weight"
 
 @pytest.fixture(scope="module")
 def model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_what_does_not_fit(model, tiny_model_of, write):
 
 
 def test_an_inpainting_model_is_refused(write):
-    inpainting = models.tiny_model("vega")
+    inpainting = models.tiny_model("few")
     convolution = inpainting.model.diffusion_model.input_blocks[0][0]
     convolution.weight = torch.nn.Parameter(torch.zeros(CHANNELS, 9, 3, 3), requires_grad=False)
     with pytest.raises(ValueError, match="the model's input has 9 channels, as inpainting models do, expected 4"):

@@ -27,7 +27,7 @@ SECOND_DEVICE = torch.device("cpu", 0)  # another device to host and torch, whic
 
 @pytest.fixture(scope="module")
 def small_model(tiny_model_of):
-    return tiny_model_of("vega")
+    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_a_run_that_is_interrupted_leaves_the_next_one_right(queue, adapters, mo
     other = full_prompt(adapters[0], seed=5)
     from comfy.ldm.modules.attention import optimized_attention as original
 
-    for moment in (1, 2, 7, 15, 16, 29):
+    for moment in (1, 2, 3, 4, 6):
         calls = []
 
         def interrupting(*args, _calls=calls, _moment=moment, **kwargs):

@@ -1,6 +1,6 @@
 """Where the U-Nets of the SDXL and SD1.5 families have cross-attention, in the terms of the host's U-Net constructor.
 
-The numbers are those of the released models; only widths are made tiny elsewhere.
+The numbers are those of the released models but for one that is made for tests; only widths are made tiny elsewhere.
 """
 
 from __future__ import annotations
@@ -52,4 +52,6 @@ TOPOLOGIES = {
         (1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0),
         sdxl_family=False,
     ),
+    # Of no released model: SDXL's levels with attention on two grids, two blocks in one transformer, and little else.
+    "few": Topology((1, 2, 4), (0, 0, 1), (2,), NO_MIDDLE_BLOCK, (0, 1, 0, 0)),
 }
