@@ -16,7 +16,7 @@ from pfv_mepa.tests.host.sampling import apply, options_of_a_call, outputs
 from pfv_mepa.tests.support.tiny_stack import models
 from pfv_mepa.tests.support.tiny_stack.topologies import NO_MIDDLE_BLOCK, Topology
 
-CASES = 400  # of the whole way; tests/core/test_no_leak.py has 2,000 of the geometry
+CASES = 150  # of the whole way; tests/core/test_no_leak.py has 2,000 of the geometry
 MODES, FITS, THRESHOLDS = ("drop", "zero"), ("pad", "crop", "stretch"), (0.0, 0.0, 0.1, 0.5, 0.9)
 METHODS = ("adapter", "eq3_normalized", "eq3_literal", "cluster")
 GATES = ("output", "query")

@@ -1,9 +1,19 @@
-"""The tiny run as a program: `run_tiny.py FOLDER train|compare SETTING=VALUE ...`, on the CPU, in one process or more."""
+"""Tiny runs as a program: `run_tiny.py JOBS`, on the CPU, each in a process of its own that begins with everything imported.
+
+JOBS is JSON, a list of groups; a group's jobs run at the same time, the next group after them. It prints the exit status of each
+job as a list, in their order.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import random
+import signal
 import sys
+import time
+import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
@@ -21,10 +31,64 @@ from lab.train.adapter_training import AdapterTraining, train_adapter  # noqa: E
 from lab.train.loop import Schedule, TrainingLoop  # noqa: E402
 
 
-def main(folder: Path, what: str, *settings: str) -> list[object]:
-    """Train; `compare` also writes gradients of first steps. Returns what must live as long as the process."""
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        folder: of the run.
+        what: "train", or "compare", which also writes gradients of first steps.
+        settings: of its configuration.
+        environment: variables of its process.
+        kill_at: it is killed once this many steps are logged, wherever in the next one it then is; None = it ends by itself.
+    """
+
+    folder: str
+    what: str
+    settings: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
+    kill_at: int | None = None
+
+    def begin(self) -> int:
+        """Start the process; its number."""
+        child = os.fork()
+        if child:
+            return child
+        status, kept = 1, []
+        try:
+            os.environ.update(self.environment)
+            kept.append(train(Path(self.folder), self.what, self.settings))
+            status = 0
+        except BaseException:  # noqa: BLE001, the fork must never go on as its parent
+            traceback.print_exc()
+        # Everything is written. Whoever drops the last reference to gloo's process group waits for its thread, and holds the
+        # interpreter that this thread may be waiting for (torch 2.13): so nobody drops it, neither this program, whose
+        # gradients' reducer refers to it, nor the interpreter at its exit.
+        sys.stderr.flush()
+        os._exit(status)
+
+    def end(self, process: int) -> int:
+        """Wait for the process, or kill it at its step; its exit status."""
+        done = (0, 0)
+        if self.kill_at is not None:
+            while done[0] == 0 and self._steps_done() < self.kill_at:
+                time.sleep(0.002)
+                done = os.waitpid(process, os.WNOHANG)
+            if done[0] == 0:
+                time.sleep(random.random() * 0.05)
+                os.kill(process, signal.SIGKILL)
+        _, status = done if done[0] else os.waitpid(process, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def _steps_done(self) -> int:
+        file = Path(self.folder) / "losses.jsonl"
+        return file.read_text().count("\n") if file.is_file() else 0
+
+
+def train(folder: Path, what: str, settings: dict[str, str]) -> list[object]:
+    """Run in this process. Returns what must live as long as it."""
     torch.set_num_threads(1)
-    config = tiny_config(**dict(setting.split("=", 1) for setting in settings))
+    config = tiny_config(**settings)
     accelerator = Accelerator(cpu=True)
     kept: list[object] = []
     if what == "compare":
@@ -56,10 +120,9 @@ def two_modules(folder: Path, accelerator: Accelerator, batch_size: int) -> tupl
 
 
 if __name__ == "__main__":
-    kept = main(Path(sys.argv[1]), *sys.argv[2:])
-    # Everything is written. Whoever drops the last reference to gloo's process group waits for its thread, and holds the
-    # interpreter that this thread may be waiting for (torch 2.13): so nobody drops it, neither this program, whose
-    # gradients' reducer refers to it, nor the interpreter at its exit.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    statuses = []
+    for group in json.loads(sys.argv[1]):
+        jobs = [Job(**job) for job in group]
+        processes = [job.begin() for job in jobs]
+        statuses += [job.end(process) for job, process in zip(jobs, processes, strict=True)]
+    print(json.dumps(statuses))

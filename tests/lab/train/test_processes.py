@@ -6,40 +6,32 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
+from lab.train.adapter_training import train_adapter
 from pfv_core.adapter.checkpoint import read_tensors
+
+from .tiny_models import Squares, tiny_config, tiny_models
 
 PROGRAM = str(Path(__file__).with_name("run_tiny.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def run(*command: str) -> None:
+def statuses(*groups: list[dict[str, object]]) -> list[int]:
+    """Exit statuses of jobs of `run_tiny.py`; those of a group run at the same time."""
     done = subprocess.run(
-        [sys.executable, *command], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, PROGRAM, json.dumps(groups)], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def steps_done(folder: Path) -> int:
-    file = folder / "losses.jsonl"
-    return file.read_text().count("\n") if file.is_file() else 0
-
-
-def run_until_killed(folder: Path, step: int, *settings: str) -> None:
-    """Kill -9 once `step` steps are logged, wherever in the next one the process then is."""
-    command = [sys.executable, PROGRAM, str(folder), "train", *settings]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and steps_done(folder) < step:
-            time.sleep(0.002)
-        time.sleep(random.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    found: list[int] = json.loads(done.stdout.splitlines()[-1])
+    assert 1 not in found, done.stderr[-3000:]
+    return found
 
 
 def state(folder: Path) -> dict[str, object]:
@@ -47,17 +39,15 @@ def state(folder: Path) -> dict[str, object]:
 
 
 def test_killed_at_random_steps_gives_the_same_bits(tmp_path):
-    """Weights, average, optimizer, losses and the finished file."""
-    settings = ("steps=24", "save_every=3", "log_every=1", "accumulate=2", "batch_size=3")
+    """Weights, average, optimizer, losses and the finished file; as in this process, which nobody kills."""
+    settings = {"steps": "12", "save_every": "3", "log_every": "1", "accumulate": "2", "batch_size": "3"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(PROGRAM, str(whole), "train", *settings)
-    kills = [random.choice((1, 2)), *sorted(random.sample(range(3, 22), 2))]  # the first one before any checkpoint
-    for step in kills:
-        run_until_killed(parts, step, *settings)
-        assert not (parts / "adapter.safetensors").exists()
-    run(PROGRAM, str(parts), "train", *settings)
+    train_adapter(tiny_models(), Squares(), tiny_config(**settings), Accelerator(cpu=True), whole)
+    kills = [random.choice((1, 2)), random.randrange(3, 9)]  # before any checkpoint, and after one
+    job = {"folder": str(parts), "what": "train", "settings": settings}
+    assert statuses(*([job | {"kill_at": step}] for step in (*kills, None))) == [-signal.SIGKILL, -signal.SIGKILL, 0]
     one, other = state(whole), state(parts)
-    assert one["step"] == other["step"] == 24
+    assert one["step"] == other["step"] == 12
     for name, value in one["modules"]["adapter"].items():
         assert torch.equal(value, other["modules"]["adapter"][name]), f"{name} after kills at {kills}"
     for left, right in zip(one["average"]["shadow_params"], other["average"]["shadow_params"], strict=True):
@@ -71,16 +61,24 @@ def test_killed_at_random_steps_gives_the_same_bits(tmp_path):
     assert [(line["step"], line["loss"]) for line in logs[0]] == [(line["step"], line["loss"]) for line in logs[1]]
 
 
-def in_two_processes(*arguments: str) -> None:
-    run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", PROGRAM, *arguments)
+def in_processes(number: int) -> list[dict[str, str]]:
+    """What a launcher tells each of them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    told = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [told | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
 
 
 def test_two_processes_are_one_with_a_double_batch(tmp_path):
     """Gloo: gradients of the first step, those of two micro-batches through two modules, and the weights after three steps."""
-    for name, batch_size in (("one", 4), ("two", 2)):
-        (tmp_path / name).mkdir()
-        arguments = (str(tmp_path / name), "compare", f"batch_size={batch_size}", "steps=3", "save_every=3")
-        in_two_processes(*arguments) if name == "two" else run(PROGRAM, *arguments)
+
+    def job(name: str, batch_size: int, environment: dict[str, str]) -> dict[str, object]:
+        (tmp_path / name).mkdir(exist_ok=True)
+        settings = {"batch_size": str(batch_size), "steps": "3", "save_every": "3"}
+        return {"folder": str(tmp_path / name), "what": "compare", "settings": settings, "environment": environment}
+
+    assert statuses([job("one", 4, {})], [job("two", 2, told) for told in in_processes(2)]) == [0, 0, 0]
     one, two = (torch.load(tmp_path / name / "gradients.pt", weights_only=True) for name in ("one", "two"))
     assert (one["processes"], two["processes"]) == (1, 2)
     for name, gradient in one["gradients"].items():
