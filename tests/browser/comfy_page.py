@@ -7,6 +7,7 @@ import io
 import json
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,12 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.NodeBadge.NodeSourceBadgeMode": "None",
+    "Comfy.Locale": "en",
+    "Comfy.VueNodes.Enabled": False,
 }
 MEDIA_TYPES = {".json": "application/json", ".png": "image/png"}
 EMPTY_PLACE = (800, 900)  # of the window, where nothing lies over the canvas
+TRIES = 8  # of a gesture that a busy page may miss
 
 # Of whatever frontend the page is, the older ones' first. What is a dialog there is a card with details in newer ones.
 RUN = "[data-testid='queue-button'] button, button[data-testid='queue-button']"
@@ -40,6 +44,7 @@ DETAILS = "[data-testid='properties-panel']"
 REPORT_SECONDS = 30  # that an error's details may take on a busy machine
 CLOSE = ", ".join(f"{place} button[aria-label='Close']" for place in (DIALOG, "[role=dialog]", CARD))
 CLOSE += f", {DIALOG} .p-dialog-close-button"
+TOAST = ".p-toast-message, [data-sonner-toast]"
 SEARCH_FIELD = ".comfy-vue-node-search-box input, [role=dialog] [role=combobox]"
 SEARCH_RESULT = ".comfy-vue-node-search-box .option-display-name, [data-testid='result-item'] span.truncate"
 HELP = "[data-testid='info-button'], .help-button:has(.pi-question-circle)"  # of the selected node
@@ -79,6 +84,25 @@ DROP = """([content, name, type, x, y]) => {
     for (const step of ['dragenter', 'dragover', 'drop'])
         document.querySelector('#graph-canvas').dispatchEvent(new DragEvent(step, at))
 }"""
+FEW_STEPS = """() => {
+    const graphs = new Set([app.graph])
+    for (const graph of graphs) for (const node of graph.nodes) {
+        if (node.subgraph) graphs.add(node.subgraph)
+        if (node.type === 'KSampler') node.widgets.find((widget) => widget.name === 'steps').value = 2
+    }
+}"""
+VIEW_RESTS = """() => new Promise((done) => {
+    let before
+    const look = () => {
+        const { offset, scale } = app.canvas.ds, now = JSON.stringify([...offset, scale])
+        if (now === before) return done()
+        before = now
+        setTimeout(() => requestAnimationFrame(look), 60)
+    }
+    look()
+})"""
+PICTURES_ARE_THERE = """() => app.graph.nodes.every((node) =>
+    !app.nodeOutputs[node.id]?.images?.length || node.imgs?.every((picture) => picture.naturalWidth > 0))"""
 ON_SCREEN = """([title, right, down]) => {
     const node = app.graph.nodes.find((node) => node.title === title), { canvas, ds } = app.canvas
     const place = canvas.getBoundingClientRect(), x = node.pos[0] + node.size[0] * right
@@ -116,6 +140,7 @@ class ComfyPage:
 
     def __init__(self, playwright: Playwright, chromium: str, url: str) -> None:
         self.url = url
+        self.is_usual = False
         self.complaints: list[str] = []
         self.browser: Browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
         context = self.browser.new_context(viewport=WINDOW, permissions=["clipboard-read", "clipboard-write"])
@@ -136,6 +161,7 @@ class ComfyPage:
 
     def open(self, **settings: Any) -> ComfyPage:
         """Load the page with an empty canvas; settings by their id with underscores for dots."""
+        self.is_usual = not settings
         body = SETTINGS | {name.replace("_", "."): value for name, value in settings.items()}
         request = urllib.request.Request(f"{self.url}/api/settings", json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
@@ -149,6 +175,15 @@ class ComfyPage:
 
     def close(self) -> None:
         self.browser.close()
+
+    def until(self, gesture: Callable[[], object], script: str, argument: Any = None) -> None:
+        """Make a gesture until a script in the page says that it was taken: a busy page may miss one."""
+        for _ in range(TRIES):
+            gesture()
+            with suppress(PageTimeoutError):
+                self.page.wait_for_function(script, arg=argument, timeout=4000)
+                return
+        raise AssertionError(f"made {TRIES} times, and still not: {script}")
 
     def ask(self, script: str, argument: Any = None) -> Any:
         """The value of a script in the page."""
@@ -198,12 +233,14 @@ class ComfyPage:
     def clear(self) -> None:
         """Close what is open, and empty the canvas."""
         self.ask("() => { const { toast } = app.extensionManager; (toast.removeAll ?? toast.dismissAll)() }")
-        self.page.wait_for_timeout(300)  # messages may lie over a dialog
+        self.page.wait_for_function("(toast) => !document.querySelector(toast)", arg=TOAST)  # one may lie over a dialog
         for _ in range(4):
-            if not self.page.locator(CLOSE).count():
+            if not (number := self.page.locator(CLOSE).count()):
                 break
             self.page.locator(CLOSE).last.click()
-            self.page.wait_for_timeout(300)
+            fewer = "([close, number]) => document.querySelectorAll(close).length < number"
+            with suppress(PageTimeoutError):  # what is closed may have lain over another
+                self.page.wait_for_function(fewer, arg=[CLOSE, number], timeout=2000)
         self.page.keyboard.press("Escape")
         self.ask("() => { app.graph.clear(); pageChecks.events = [] }")
         self.complaints.clear()
@@ -215,14 +252,22 @@ class ComfyPage:
         """
         self.ask("() => app.canvas.deselectAll()")
         self.settle()
-        field = self.page.locator(SEARCH_FIELD).first
-        for _ in range(8):
-            self.page.mouse.dblclick(*EMPTY_PLACE)
-            with suppress(PageTimeoutError):
-                field.wait_for(timeout=4000)
-                return field
+
+        def double_click() -> None:
             self.page.keyboard.press("Escape")
-        raise AssertionError("eight double clicks on the canvas opened no search")
+            self.page.mouse.dblclick(*EMPTY_PLACE)
+
+        self.until(double_click, "(field) => document.querySelector(field)?.offsetHeight > 0", SEARCH_FIELD)
+        return self.page.locator(SEARCH_FIELD).first
+
+    def add_from_search(self, name: str) -> None:
+        """Choose what the search lists under this name, and lay it on the empty canvas."""
+        self.search().fill(name)
+        self.page.locator(SEARCH_RESULT).filter(has_text=name).first.wait_for()
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_function("(field) => !document.querySelector(field)?.offsetHeight", arg=SEARCH_FIELD)
+        laid = "() => app.graph.nodes.length === 1 && !app.graph.nodes[0].flags.ghost"  # it hangs on the mouse before
+        self.until(lambda: self.page.mouse.click(800, 600), laid)
 
     def faults(self) -> list[str]:
         """What is wrong with the graph on the canvas."""
@@ -245,6 +290,17 @@ class ComfyPage:
             widget.value = value
         }"""
         self.ask(script, [title, name, value])
+
+    def few_steps(self) -> None:
+        """Two steps of every sampler, of those in subgraphs too: for what is the same after two and after many."""
+        self.ask(FEW_STEPS)
+
+    def show_all(self) -> None:
+        """Bring the whole workflow into view, with the pictures of its last run, and wait until it rests."""
+        self.ask("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.ask(VIEW_RESTS)
+        self.page.wait_for_function(PICTURES_ARE_THERE)
+        self.settle()
 
     # --- runs -----------------------------------------------------------------------------------------------------
 
@@ -292,8 +348,10 @@ class ComfyPage:
         self.ask(f"(title) => {{ app.canvas.deselectAll(); app.canvas.select({node}) }}", title)
         self.ask("() => { app.extensionManager.command.execute('Comfy.MaskEditor.OpenMaskEditor') }")
         page.wait_for_function(MASK_CANVAS_PLACE, arg=[MASK_CANVAS, title])
-        page.wait_for_timeout(800)  # it zooms itself in
-        left, top, scale = self.ask(MASK_CANVAS_PLACE, [MASK_CANVAS, title])
+        place = None
+        while place != (place := self.ask(MASK_CANVAS_PLACE, [MASK_CANVAS, title])) or place is None:
+            page.wait_for_timeout(400)  # it zooms itself in
+        left, top, scale = place
         places = [(left + x * scale, top + y * scale) for x, y in stroke]
         page.mouse.move(*places[0])
         page.wait_for_timeout(100)
@@ -355,15 +413,17 @@ class ComfyPage:
         return not self.page.locator(f"{DIALOG}, {CARD}").count()
 
     def copied(self, button: str) -> str:
-        """What is in the clipboard after a press on the button of this name."""
+        """What a press on the button of this name leaves in the clipboard."""
+        self.ask("() => navigator.clipboard.writeText('')")
         self.page.get_by_role("button", name=button).first.click()
-        return str(self.ask("() => navigator.clipboard.readText()"))
+        return str(self.page.wait_for_function("() => navigator.clipboard.readText()").json_value())
 
     def click_title(self, title: str) -> None:
-        """A real click onto a node's title bar."""
+        """A real click onto a node's title bar, which selects it."""
         self.ask(SHOW, [title])
         self.settle()
-        self.page.mouse.click(*self.ask(ON_SCREEN, [title, 0.5, -1]))
+        selected = "(title) => Object.values(app.canvas.selected_nodes).some((node) => node.title === title)"
+        self.until(lambda: self.page.mouse.click(*self.ask(ON_SCREEN, [title, 0.5, -1])), selected, title)
 
 
 def _workflow_in(png: bytes) -> str:

@@ -84,6 +84,8 @@ def open_page(server):
 @pytest.fixture
 def page(open_page):
     """The page with an empty canvas, which nothing in it may complain about."""
+    if not open_page.is_usual:
+        open_page.open()
     open_page.clear()
     yield open_page
     assert open_page.complaints == []

@@ -23,6 +23,7 @@ NUM_PRODUCTS = 110  # two pages of ads
 SEEDS = (18446744073709551615, 7)
 GONE = "gone.png"
 FAILED, UNCHECKED = 10, 20  # every so manieth ad
+PATIENCE = 60  # seconds: a busy machine is slow
 
 
 def name_of(number):
@@ -111,7 +112,7 @@ def open_sheet(browser, out):
     def open_at(fragment="", size=(1280, 860), url=None):
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
         opened.append(page)
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(1000 * PATIENCE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console", lambda line: line.type == "error" and complaints.append(f"{line.text} {line.location['url']}")
@@ -129,9 +130,9 @@ def open_sheet(browser, out):
 
 def until(page, condition):
     """Wait; Playwright's own way compiles the condition in the page, which the page's policy forbids."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not page.evaluate(condition):
-        assert time.monotonic() < deadline, f"not within 10 s: {condition}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {condition}"
         page.wait_for_timeout(20)
 
 

@@ -41,6 +41,7 @@ def test_two_pictures_a_sentence_and_run(page, brought, keep):
     for title, file in brought.items():
         page.drop_on(title, file)
     page.set_widget(PROMPT, "text", "a red bottle")
+    page.few_steps()
     keep("first_ad_1", PHOTO, REFERENCE, PROMPT)
     assert page.run()[-1]["type"] == "execution_success"
     keep("first_ad_2", FOUND)
@@ -65,7 +66,7 @@ def test_what_is_painted_wins_and_says_so(page, brought):
     page.drop(WORKFLOWS / "demo_ad.json")
     for title, file in brought.items():
         page.drop_on(title, file)
-    page.set_widget("Sampler", "steps", 2)
+    page.few_steps()
     page.paint(REFERENCE, CORNER)
     page.save_mask(REFERENCE)
     assert page.run()[-1]["type"] == "execution_success"

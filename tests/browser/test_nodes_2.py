@@ -37,8 +37,7 @@ def with_nodes_2(open_page):
     if open_page.ask("(name) => app.ui.settings.settingsLookup[name]?.type ?? 'hidden'", SETTING) == "hidden":
         pytest.skip("this frontend does not offer Nodes 2.0 in its settings")
     open_page.open(Comfy_VueNodes_Enabled=True)
-    yield
-    open_page.open(Comfy_VueNodes_Enabled=False)
+    open_page.is_usual = True  # here
 
 
 def shows(row: str | bool, value: Any) -> bool:
@@ -68,7 +67,7 @@ def test_a_workflow_opens_runs_and_shows_its_values_previews_and_lines(page, kee
     nodes = page.ask(WIDGETS, WITHOUT_A_ROW)
     assert sum(len(values) for _, values, _ in nodes) > 50
     assert [node for node in nodes if not shows_all(node[2], node[1])] == []
-    page.set_widget("Sampler", "steps", 2)
+    page.few_steps()
     # Not what another test has run: of results that the host has kept a new page gets no pictures.
     page.set_widget(HIDE, "threshold", 0.05)
     assert page.run()[-1]["type"] == "execution_success"

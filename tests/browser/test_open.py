@@ -22,10 +22,6 @@ OVERLAPS = """() => {
     return boxes.flatMap(([one, left, top, right, bottom], index) => boxes.slice(index + 1)
         .filter(([, x, y, x2, y2]) => left < x2 && x < right && top < y2 && y < bottom).map(([other]) => `${one} / ${other}`))
 }"""
-FEW_STEPS = """() => {
-    for (const node of app.graph.nodes.filter(({ type }) => type === 'KSampler'))
-        node.widgets.find((widget) => widget.name === 'steps').value = 2
-}"""
 OLD_FILES = sorted(OLD.glob("*/*.json"))
 
 
@@ -49,42 +45,32 @@ def skip_where_nodes_are_missing(page, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_opens_by_drag_and_drop(page, name, keep):
+def test_a_workflow_opens_by_drag_and_drop_and_is_saved_as_it_was(page, name, keep):
     skip_where_nodes_are_missing(page, name)
     page.drop(WORKFLOWS / f"{name}.json")
     assert page.faults() == []
     assert page.prompt() == essence(WORKFLOWS / "api" / f"{name}.json")
     assert page.says_nothing()
-    page.ask("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.page.wait_for_timeout(400)
-    keep(f"opened_{name}")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_saved_from_the_page_is_the_shipped_file(page, name):
-    skip_where_nodes_are_missing(page, name)
-    page.drop(WORKFLOWS / f"{name}.json")
     form = page.ask("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
     saved = {node["id"]: node for node in form["nodes"]}
     for node in ui_form(name)["nodes"]:
         assert saved[node["id"]].get("widgets_values", []) == node["widgets_values"]
         assert saved[node["id"]]["size"] == node["size"], "the page makes this node larger than the file says"
-    inner = [node["id"] for subgraph in form.get("definitions", {}).get("subgraphs", []) for node in subgraph["nodes"]]
-    shipped = [
-        node["id"]
-        for subgraph in ui_form(name).get("definitions", {}).get("subgraphs", [])
-        for node in subgraph["nodes"]
-    ]
-    assert inner == shipped
+    assert nodes_of_subgraphs(form) == nodes_of_subgraphs(ui_form(name))
+    page.show_all()
+    keep(f"opened_{name}")
+
+
+def nodes_of_subgraphs(form: dict) -> list[int]:
+    return [node["id"] for subgraph in form.get("definitions", {}).get("subgraphs", []) for node in subgraph["nodes"]]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("demo_")])
 def test_no_node_grows_over_another_when_a_run_has_shown_its_previews(page, name, keep):
     page.drop(WORKFLOWS / f"{name}.json")
-    page.ask(FEW_STEPS)  # what is shown is as large as after many
+    page.few_steps()
     assert page.run()[-1]["type"] == "execution_success"
-    page.ask("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.page.wait_for_timeout(1500)
+    page.show_all()
     keep(f"ran_{name}")
     assert page.ask(OVERLAPS) == []
 
@@ -113,7 +99,7 @@ def test_the_templates_have_a_card_with_a_picture_for_each(page, keep):
 
 def test_the_saved_png_opens_as_its_workflow(page, tmp_path):
     page.drop(WORKFLOWS / "demo_minimal.json")
-    page.set_widget("Sampler", "steps", 2)
+    page.few_steps()
     sent = page.prompt()
     assert page.run()[-1]["type"] == "execution_success"
     client = Client(page.url)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pfv_mepa.tests.browser.comfy_page import SEARCH_RESULT
 from pfv_mepa.tests.browser.conftest import WORKFLOWS
 from pfv_mepa.tests.browser.test_open import essence, ui_form
 from pfv_mepa.tools.workflow_parts.own_subgraphs import OFFERED
@@ -52,8 +51,7 @@ def test_what_was_changed_is_there_again_when_the_saved_file_is_opened(page, tmp
 
 def test_three_formats_run_from_the_page(page, keep):
     page.drop(WORKFLOWS / "demo_formats.json")
-    page.ask("() => app.graph.nodes.find((node) => node.subgraph).subgraph.nodes.find((n) => n.type === 'KSampler').widgets"
-             ".find((widget) => widget.name === 'steps').value = 2")  # fmt: skip
+    page.few_steps()
     assert page.run()[-1]["type"] == "execution_success"
     for title, size in (("1:1", (128, 128)), ("4:5", (112, 140)), ("1.91:1", (172, 90))):
         assert page.shown(f"Save the ad {title}")[1].size == size
@@ -67,12 +65,7 @@ def test_what_the_pack_offers_is_added_from_the_search(page, offered):
         page.complaints.clear()
         pytest.skip("this host offers no subgraphs of packs")
     name = offered.subgraph.name
-    page.search().fill(name)
-    page.page.locator(SEARCH_RESULT).filter(has_text=name).first.wait_for()
-    page.page.keyboard.press("Enter")
-    page.page.wait_for_timeout(500)
-    page.page.mouse.click(800, 600)
-    page.wait_for_nodes(1)
+    page.add_from_search(name)
     ((title, widgets),) = page.ask(HAS_NODES)
     assert title == name
     (node,) = ui_form_of(offered)["nodes"]

@@ -83,7 +83,7 @@ def test_a_person_paints_and_sees_what_is_hidden(unpainted, keep):
 
 def test_a_region_is_shown_on_the_attentions_grid(page, keep):
     page.drop(WORKFLOWS / "demo_full.json")
-    page.set_widget("Sampler", "steps", 2)
+    page.few_steps()
     page.set_widget("Hide in the background reference", "threshold", 0.1)  # not another test's, see test_nodes_2
     assert page.run()[-1]["type"] == "execution_success"
     _, preview = page.shown("Background reference in its region")
@@ -172,22 +172,19 @@ def test_the_words_are_found_whether_or_not_the_host_sends_search_aliases(open_p
             assert is_found(open_page, name)
     finally:
         open_page.page.unroute("**/object_info")
-        open_page.open()
+        open_page.is_usual = False
 
 
 @pytest.mark.parametrize("language", ["zh", "ja"])
 def test_another_language_is_on_the_canvas_and_in_the_search(open_page, language):
     texts = json.loads((PACK_ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))["MEPAApply"]
     open_page.open(Comfy_Locale=language)
-    try:
-        open_page.ask("() => { app.graph.add(LiteGraph.createNode('MEPAApply')) }")
-        node = open_page.ask(
-            """() => { const [node] = app.graph.nodes
-            return [node.title, node.inputs.map((slot) => slot.label ?? slot.localized_name ?? slot.name)] }"""
-        )
-        assert node[0] == texts["display_name"]
-        assert texts["inputs"]["image_prompt"]["name"] in node[1]
-        open_page.search().fill("IP-Adapter")
-        assert is_found(open_page, texts["display_name"])
-    finally:
-        open_page.open(Comfy_Locale="en")
+    open_page.ask("() => { app.graph.add(LiteGraph.createNode('MEPAApply')) }")
+    node = open_page.ask(
+        """() => { const [node] = app.graph.nodes
+        return [node.title, node.inputs.map((slot) => slot.label ?? slot.localized_name ?? slot.name)] }"""
+    )
+    assert node[0] == texts["display_name"]
+    assert texts["inputs"]["image_prompt"]["name"] in node[1]
+    open_page.search().fill("IP-Adapter")
+    assert is_found(open_page, texts["display_name"])
