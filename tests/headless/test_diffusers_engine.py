@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from torch import Tensor
 
 from headless import make_ad
 from headless.ad import check_ad, diffusers_nodes
@@ -20,8 +19,8 @@ from headless.ad.diffusers_engine import DiffusersEngine
 from headless.ad.pictures import DEMO_INPUTS
 from headless.ad.workflow import load_prompt, nodes_of, set_inputs, the_node, without_pfv
 from headless.host.find import PACK_ROOT
-from pfv_core.found.product import Found, find_product
 from pfv_mepa.tests.demo_weights import write_random_weights
+from pfv_mepa.tests.support.found_once import found_once
 
 PICTURES = {file.name: file for file in DEMO_INPUTS.glob("*.png")}
 PRODUCT, REFERENCE = "demo_product_photo.png", "demo_reference_photo.png"
@@ -40,17 +39,8 @@ def engine(tmp_path_factory) -> DiffusersEngine:
 
 @pytest.fixture(scope="module", autouse=True)
 def _each_picture_is_looked_at_once():
-    """To find what a picture shows takes ten times as long as an ad, and the same few pictures are in every workflow here."""
-    found = {}
-
-    def once(image: Tensor) -> Found:
-        picture = (image.shape, image.numpy().tobytes())
-        if picture not in found:
-            found[picture] = find_product(image)
-        return found[picture]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diffusers_nodes, "find_product", once)
+    """The same few are in every workflow here."""
+    with found_once(diffusers_nodes):
         yield
 
 

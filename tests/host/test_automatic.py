@@ -23,11 +23,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from headless.ad.model_files import ModelFiles
 from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import running_host
 from headless.server.blocking import Client, saved_images
 from headless.server.errors import FailedError, RejectedError
 from pfv_mepa.tests.host.sampling import outputs
+from pfv_mepa.tests.host.test_workflows import embedded, essence, run, small, write_models_as_named
+from pfv_mepa.tests.support import automatic_workflow
 from pfv_mepa.tests.support.automatic_models import write_automatic_files
 from pfv_mepa.tests.support.automatic_pack.operators import deform_conv2d
 from pfv_mepa.tests.support.automatic_workflow import (
@@ -40,10 +43,9 @@ from pfv_mepa.tests.support.automatic_workflow import (
     REFERENCE,
     REFERENCE_SIZE,
     SIDE,
-    workflow,
     write_photographs,
 )
-from pfv_mepa.tests.support.tiny_stack.files import write_tiny_files
+from pfv_mepa.tools.workflow_parts.models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
 
 SINCE = {"nodes_bg_removal": "0.21", "nodes_sam3": "0.20", "nodes_depth_anything_3": "0.25"}
 MISSING = [module for module in SINCE if importlib.util.find_spec(f"comfy_extras.{module}") is None]
@@ -52,6 +54,12 @@ WITHOUT_MODELS = f"this ComfyUI has no {', '.join(f'{module} (since {SINCE[modul
 needs_models = pytest.mark.skipif(bool(MISSING), reason=WITHOUT_MODELS)
 SUPPORT = PACK_ROOT / "tests" / "support"
 PACKS = [PACK_ROOT, SUPPORT / "tiny_stack" / "host_pack", SUPPORT / "automatic_pack"]
+
+
+def workflow(**options: Any) -> dict[str, Any]:
+    """Of the models under the names that stand in the shipped workflows."""
+    names = ModelFiles(CHECKPOINT.name, DEPTH_CONTROLNET.name, CLIP_VISION.name, ADAPTER.name)
+    return automatic_workflow.workflow(models=names, **options)
 
 
 def ellipse(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
@@ -287,7 +295,7 @@ class TestDeformableConvolution:
 def server(tmp_path_factory):
     """A server with this pack, tiny models of every kind, and both photographs, plain and painted."""
     base_directory = tmp_path_factory.mktemp("server")
-    write_tiny_files(base_directory / "models")
+    write_models_as_named(base_directory / "models")
     if not MISSING:
         write_automatic_files(base_directory / "models")
         broken = base_directory / "models" / "checkpoints" / BROKEN
@@ -296,7 +304,7 @@ def server(tmp_path_factory):
     for painted in (False, True):
         write_photographs(base_directory / "input", painted)
     with running_host(require_host(), Path(sys.executable), base_directory, PACKS) as running:
-        yield SimpleNamespace(client=Client(running.url), log=running.log, folder=base_directory)
+        yield SimpleNamespace(url=running.url, client=Client(running.url), log=running.log, folder=base_directory)
 
 
 BROKEN = "no_model_at_all.safetensors"  # whoever loads it fails: a run that ends well did not
@@ -454,6 +462,14 @@ def test_two_photographs_to_an_ad(server):
     assert 500 < exact.sum() < (got["mask"] > 0).sum()
     assert np.array_equal(got["ad"][exact], got["canvas"][exact])
     assert got["ad"][got["mask"] == 0].std() > 0
+
+
+@needs_models
+def test_the_shipped_workflow_runs_with_what_the_models_find(server, tmp_path):
+    prompt = small("ad")
+    ad = run(server, prompt, tmp_path / "ad.png")
+    assert ad.size == (128, 128)
+    assert embedded(ad) == essence(prompt)
 
 
 @needs_models
