@@ -417,7 +417,7 @@ def test_one_prompt(device, model, prompts, frame, region, window):
         steps.twice(lambda steps=steps, hooks=hooks: steps.step(hooks))
 
 
-@pytest.mark.parametrize(("region", "other"), itertools.combinations_with_replacement(MASKS, 2))
+@pytest.mark.parametrize(("region", "other"), [*itertools.combinations_with_replacement(MASKS, 2)])
 @in_each_frame
 def test_two_prompts(device, model, prompts, frame, region, other):
     """Of which one may be normalised, weighted by time, or out of its window; in a batch the first is shared by all."""
