@@ -379,6 +379,7 @@ CONTROLS = [
 ]
 PAIRS = [CONTROLS[place] for place in (0, 5, 10, 15, 18, 21)]
 """The fewest in which any two settings of a control meet in each of their values."""
+FEW_CONTROLS = CONTROLS[::7]  # each setting in each of its values
 WINDOW = Window(0.0, 0.9)
 SCHEDULE = (
     72  # operators that look a noise level up in the schedule, in main memory: for two grids, not for three layers
@@ -402,6 +403,12 @@ def test_any_two_settings_of_a_control_are_there_in_each_of_their_values():
             {tuple(getattr(control, name) for name in pair) for control in of} for of in (PAIRS, CONTROLS)
         )
         assert met == all_of_them, pair
+
+
+def test_few_controls_have_each_setting_in_each_of_its_values():
+    for name in ("gate", "text_share", "std_norm", "gamma"):
+        met, all_of_them = ({getattr(control, name) for control in of} for of in (FEW_CONTROLS, CONTROLS))
+        assert met == all_of_them, name
 
 
 @pytest.mark.parametrize("window", [Window(), WINDOW], ids=["whole", "window"])
@@ -435,7 +442,7 @@ def test_two_prompts(device, model, prompts, frame, region, other):
 @pytest.mark.parametrize("base", [True, False])
 def test_around_a_slot_of_another_pack(device, model, prompts, frame, region, base):
     """Which computes the text's attention, and adds a term of its own in a window of the run."""
-    for control in CONTROLS[::5]:
+    for control in FEW_CONTROLS:
         steps = Steps.of(device, model, 2, frame == "area", expected=1, on_host=beside(control))
         hooks = prompted(model, RegionalPrompt(prompts(2), control, masks(region, 2)))
         for hook in hooks:
@@ -465,7 +472,7 @@ def test_a_time_weight_that_changes_copies_no_more_than_the_rows_of_each_grid(de
 def test_weights_by_layer_and_over_the_sampling(device, model, prompts, frame, region, curve):
     """Three layers, two weights: the noise level is read once, and a layer with a weight of its own copies nothing in a step."""
     weights = PromptWeights(LayerWeights.of("custom", "input 1.0: 0.5, input 2: 0.25"), sampling_curve(curve))
-    for control in CONTROLS[::5]:
+    for control in FEW_CONTROLS:
         reads = int(curve != "constant" or control.gamma is not None)
         steps = Steps.of(device, model, 2, frame == "area", expected=reads, on_host=2 * SCHEDULE * reads)
         hooks = prompted(model, RegionalPrompt(prompts(2), control, masks(region, 2), weights=weights))
@@ -523,7 +530,12 @@ def fused(device, model, monkeypatch):
 @pytest.mark.parametrize("combine", Combine)
 @pytest.mark.parametrize("region", MASKS)
 @pytest.mark.parametrize(
-    ("batch", "references", "regions"), [(1, 1, 1), (2, 1, 1), (2, 1, 2), (2, 2, 1), (2, 2, 2)], ids=str
+    ("device", "batch", "references", "regions"),
+    [
+        *(("cuda", *numbers) for numbers in [(1, 1, 1), (2, 1, 1), (2, 1, 2), (2, 2, 1), (2, 2, 2)]),
+        ("meta", 2, 2, 2),
+    ],
+    indirect=["device"],
 )
 def test_attention_fusion(device, model, fused, combine, region, batch, references, regions):
     """One reference or several, one mask or several; the noise level is read before the evaluation where there is a window."""
@@ -599,7 +611,7 @@ def map_of(rows: Sequence[Row], sampled: tuple[int, int]) -> Tensor:
 @in_larger_frames
 def test_a_controlnet_reads_the_map_once_in_a_call(device, model, control_net, prompts, region, frame, window):
     """The host brings the map to its device with the other conditions; with a window the noise level is read as well."""
-    for control in CONTROLS[::5]:
+    for control in FEW_CONTROLS:
         reads = 1 + (not window.whole or control.gamma is not None)
         steps = Steps.of(device, model, 2, frame == "area", expected=reads, on_host=beside(control))
         patched = apply_prompt(model, RegionalPrompt(prompts(2), control, masks(region, 2), window))
