@@ -44,17 +44,13 @@ collect_ignore += [] if host and find_chromium() else ["browser"]
 # to this order with --no-loadscope-reorder alone, which headless/run_tests.py gives it.
 LONGEST = (
     "test_compiled.py",
-    "test_processes.py",
     "test_devices.py",
     "test_use.py",
     "test_workflows.py",
     "test_automatic.py",
     "test_open.py",
-    "test_diffusers_engine.py",
     "test_bad_days.py",
     "test_shown_again.py",
-    "test_cuda_command.py",
-    "test_leak.py",
     "test_catalogue_workflows.py",
 )
 

@@ -461,7 +461,7 @@ def test_a_body_that_is_packed_is_refused_and_not_unpacked(tmp_path, site):
 
 def test_a_body_that_comes_in_drops_is_given_up_in_time(tmp_path, site):
     def drops():
-        for _ in range(100):
+        for _ in range(1000):
             time.sleep(0.05)
             yield b"x"
 
@@ -470,7 +470,7 @@ def test_a_body_that_comes_in_drops_is_given_up_in_time(tmp_path, site):
         began = time.monotonic()
         with pytest.raises(SourceError, match=r"slow\.png' was not sent within 0\.5 s"):
             places.source(f"{site.url}/slow.png").read()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 def test_a_body_that_ends_early_is_tried_again_and_never_taken_for_the_picture(tmp_path, site):
