@@ -15,6 +15,7 @@ from playwright.sync_api import sync_playwright
 from headless.host.find import PACK_ROOT, require_host
 from headless.host.find_chromium import find_chromium
 from headless.host.start import running_host
+from headless.run_tests import BROWSER_TESTS
 from pfv_mepa.tests.browser.comfy_page import ComfyPage
 from pfv_mepa.tools.workflow_parts.models import (
     ADAPTER,
@@ -70,15 +71,25 @@ def unpainted_workflow(server) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")  # while Playwright runs, so does an event loop: no other file's tests may run beside it
-def open_page(server):
+def as_long_as_nobody_else_runs(fixture_name: str, config: pytest.Config) -> str:
+    """While Playwright runs, so does an event loop: tests of no other folder may run beside it."""
+    return "session" if config.args == [BROWSER_TESTS] else "module"
+
+
+@pytest.fixture(scope=as_long_as_nobody_else_runs)
+def playwright():
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope=as_long_as_nobody_else_runs)
+def open_page(server, playwright):
     chromium = find_chromium()
     assert chromium is not None
-    with sync_playwright() as playwright:
-        page = ComfyPage(playwright, chromium, server.url).open()
-        page.first_complaints = list(page.complaints)
-        yield page
-        page.close()
+    page = ComfyPage(playwright, chromium, server.url).open()
+    page.first_complaints = list(page.complaints)
+    yield page
+    page.close()
 
 
 @pytest.fixture

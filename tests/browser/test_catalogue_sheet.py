@@ -12,7 +12,6 @@ import time
 
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from headless.catalogue.sheet.page import write_sheet
 from headless.host.find_chromium import find_chromium
@@ -95,13 +94,12 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(playwright):
     chromium = find_chromium()
     assert chromium is not None
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+    launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    yield launched
+    launched.close()
 
 
 @pytest.fixture

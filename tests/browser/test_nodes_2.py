@@ -38,6 +38,8 @@ def with_nodes_2(open_page):
         pytest.skip("this frontend does not offer Nodes 2.0 in its settings")
     open_page.open(Comfy_VueNodes_Enabled=True)
     open_page.is_usual = True  # here
+    yield
+    open_page.is_usual = False
 
 
 def shows(row: str | bool, value: Any) -> bool:
