@@ -42,17 +42,11 @@ def exported(request, tmp_path):
     name = request.param
     nodes = json.loads((PACK_ROOT / "workflows" / "api" / f"{name}.json").read_text(), parse_float=_as_a_page_writes)
     for node in nodes.values():
-        if not name.startswith("demo_"):
-            if node["class_type"] == "PFVAdCanvas":
-                width, height = {"1:1": (128, 128), "1080x1350": (112, 140), "1200x628": (172, 90)}[
-                    node["inputs"]["format"]
-                ]
-                size = {
-                    "custom_width": width,
-                    "custom_height": height,
-                    "sampling_scale": "1",
-                }  # tiny: auto knows no family
-                node["inputs"] |= {"format": "custom", **size}
+        if not name.startswith("demo_") and node["class_type"] == "PFVAdCanvas":
+            sizes = {"1:1": (128, 128), "1080x1350": (112, 140), "1200x628": (172, 90)}
+            width, height = sizes[node["inputs"]["format"]]
+            size = {"custom_width": width, "custom_height": height, "sampling_scale": "1"}  # tiny: auto knows no family
+            node["inputs"] |= {"format": "custom", **size}
     file = tmp_path / f"{name}.json"
     file.write_text(json.dumps(nodes), encoding="utf-8")
     return file
