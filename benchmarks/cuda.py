@@ -206,9 +206,9 @@ def exact(bench: Machine) -> list[Figure]:
     figure = Figure(
         "cuda_exact",
         "Identities on the device",
-        f"The layout {bench.sizes.smaller} at tiny widths, {SIDE} px, 2 steps, cfg {SCALE:g}, region of the right half. Relative "
-        "rms; 0 is every bit. *Unpatched* is what the host's own model makes of the same. In half precision a batch of three adds up "
-        "otherwise than one of two: a slip of sides or places is 0.16 and more.",
+        f"The layout {bench.sizes.smaller} at tiny widths, {SIDE} px, 2 steps, cfg {SCALE:g}, region of the right half. "
+        "Relative rms; 0 is every bit. *Unpatched* is what the host's own model makes of the same. In half precision a batch of "
+        "three adds up otherwise than one of two: a slip of sides or places is 0.16 and more.",
     )
     for dtype in DTYPES[-1:] if bench.quick else DTYPES:
         for name, values in Yardsticks(bench, dtype).measured().items():
