@@ -14,7 +14,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from .config import TrainConfig, preset
+from .config import RunConfig, preset
 from .data import DataError, Dataset, seeded
 from .image_files import open_dataset
 from .parts import Names
@@ -126,7 +126,7 @@ def check(dataset: Dataset, image_size: int, workers: int, tell: Callable[[str],
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and check."""
-    usual: TrainConfig = preset("sdxl")
+    usual: RunConfig = preset("sdxl")
     parser = argparse.ArgumentParser("python -m lab.train.check", description=__doc__)
     parser.add_argument("data", type=Path, help="folder of images, folder of shards, or one shard")
     parser.add_argument("--image-size", type=int, default=usual.image_size, help="of the training (%(default)s)")

@@ -9,10 +9,10 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
-from lab.train.batches import Batches
 from lab.train.config import TrainConfig
 from lab.train.data import Sample, seeded
 from lab.train.models import TrainingModels
+from lab.train.prompt_batches import PromptBatches
 from lab.train.visibility import Visibility
 from pfv_core.reference.vit import EncoderSpec
 
@@ -158,8 +158,8 @@ def tiny_config(**changes: object) -> TrainConfig:
     return small.replace(**changes)
 
 
-def tiny_batches(dataset=None, process: int = 0, num_processes: int = 1, **changes: object) -> Batches:
+def tiny_batches(dataset=None, process: int = 0, num_processes: int = 1, **changes: object) -> PromptBatches:
     """The micro-batches of a run of all samples of a dataset."""
     config = tiny_config(**changes)
     visibility = Visibility(config, EncoderSpec(SIZE, PATCH, 2, WIDTH, 12), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return Batches(dataset or Squares(), config, visibility, process, num_processes)
+    return PromptBatches(dataset or Squares(), config, visibility, process, num_processes)
