@@ -31,7 +31,9 @@ class RefAdGen(nn.Module):
     def __init__(self, unet: UNet2DConditionModel, with_mask: bool = True) -> None:
         super().__init__()
         self.names = self_attentions(unet)
-        self.reference = copy.deepcopy(unet).float().requires_grad_(False)
+        self.reference: UNet2DConditionModel = copy.deepcopy(unet)
+        self.reference.float()
+        self.reference.requires_grad_(False)
         for name in names_that_count(unet):
             self.reference.get_parameter(name).requires_grad_(True)
         own = [unet.get_submodule(name) for name in self.names]
@@ -73,7 +75,7 @@ class RefAdGen(nn.Module):
         """
         projections = zip(self.names, self.to_k, self.to_v, strict=True)
         fusion = {
-            f"{name}.{kind}.weight": module.weight.detach().to(dtype)
+            f"{name}.{kind}.weight": module.get_parameter("weight").detach().to(dtype)
             for name, to_k, to_v in projections
             for kind, module in (("to_k", to_k), ("to_v", to_v))
         }
@@ -96,7 +98,8 @@ def names_that_count(unet: UNet2DConditionModel) -> list[str]:
     conditions = _conditions(unet, torch.device("meta"))
     with torch.enable_grad(), recorded(probe) as hidden:
         probe(latents, torch.zeros(1, device="meta"), **conditions)
-    reached, open_nodes = set(), [tensor.grad_fn for tensor in hidden.values()]
+    reached = set()
+    open_nodes = [tensor.grad_fn for tensor in hidden.values() if tensor.grad_fn is not None]
     seen = set(open_nodes)
     while open_nodes:
         node = open_nodes.pop()
@@ -109,7 +112,9 @@ def names_that_count(unet: UNet2DConditionModel) -> list[str]:
 
 def _conditions(unet: UNet2DConditionModel, device: torch.device) -> dict[str, Any]:
     """A U-Net's keyword arguments of no meaning, for one sample."""
-    given: dict[str, Any] = {"encoder_hidden_states": torch.zeros(1, 1, unet.config["cross_attention_dim"], device=device)}
+    given: dict[str, Any] = {
+        "encoder_hidden_states": torch.zeros(1, 1, unet.config["cross_attention_dim"], device=device)
+    }
     if unet.config["addition_embed_type"] == "text_time":
         sizes = 6 * unet.config["addition_time_embed_dim"]
         pooled = unet.config["projection_class_embeddings_input_dim"] - sizes

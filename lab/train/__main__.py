@@ -1,4 +1,4 @@
-"""Trains from the command line what a preset is for: an adapter.
+"""Trains from the command line what a preset is for: an adapter, or RefAdGen.
 
     python -m lab.train --preset sdxl --checkpoint MODEL --vision WEIGHTS --data FOLDER --out FOLDER [--SETTING VALUE ...]
     accelerate launch -m lab.train ...
@@ -24,15 +24,19 @@ from pfv_core.adapter.checkpoint import AdapterFileError
 
 from ..files import NotWrittenError
 from .adapter_training import AdapterTraining
-from .config import ConfigError, RunConfig, TrainConfig, add_arguments, config_of_arguments
+from .config import ConfigError, RefAdGenConfig, RunConfig, TrainConfig, add_arguments, config_of_arguments
 from .data import DataError
 from .image_files import FileDataset, open_dataset
 from .load import DTYPES, VISION_SOURCE, load_models
 from .loop import TrainingStateError
 from .models import ModelsError
+from .refadgen_training import RefAdGenTraining
 from .training import Training
 
-TRAININGS: dict[type[RunConfig], type[Training[Any, Any]]] = {TrainConfig: AdapterTraining}
+TRAININGS: dict[type[RunConfig], type[Training[Any, Any]]] = {
+    TrainConfig: AdapterTraining,
+    RefAdGenConfig: RefAdGenTraining,
+}
 """What a preset's kind of settings trains."""
 TOLD = (ConfigError, DataError, ModelsError, NotWrittenError, TrainingStateError, AdapterFileError, FileNotFoundError)
 """Errors whose message says everything: no traceback."""

@@ -19,7 +19,7 @@ from pfv_core.found.unsure import NothingFoundError, UnsureError
 
 from ..files import save_atomically
 from .data import DataError
-from .parts import MASK_SUFFIX, is_image, stem
+from .parts import MASK, beside, is_image
 from .pictures import opacity, picture
 
 WHOLE = 1 << 16  # pixels: no picture is decoded smaller
@@ -68,7 +68,7 @@ def product_mask(file: Path) -> Image.Image:
 
 
 def _mask_of(file: Path) -> Path:
-    return file.with_name(stem(file.name) + MASK_SUFFIX)
+    return file.with_name(beside(file.name, MASK))
 
 
 if __name__ == "__main__":

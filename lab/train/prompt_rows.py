@@ -14,6 +14,7 @@ from .augment import degrade
 from .batches import Rows
 from .config import DATASET, TrainConfig
 from .data import Dataset, Sample, seeded
+from .parts import MASK
 from .visibility import Visibility
 
 
@@ -109,5 +110,5 @@ class PromptRows(Rows[PromptRow, TrainConfig]):
 
 def require_masks(dataset: Dataset, config: TrainConfig) -> None:
     """DataError, naming the first samples, where a dataset knows that it lacks masks that a run hides by."""
-    if config.mask_share > 0 and config.hide_kinds.get(DATASET, 0) > 0 and hasattr(dataset, "require_masks"):
-        dataset.require_masks()
+    if config.mask_share > 0 and config.hide_kinds.get(DATASET, 0) > 0 and hasattr(dataset, "require"):
+        dataset.require(MASK, "mask, white = product,", "add them, or train without hide_kinds dataset")

@@ -11,7 +11,8 @@ unchanged U-Net to the bit. A file holds, as safetensors, either of
     conv_in.weight       (C, 5, 3, 3)   the whole kernel as diffusers names it, the mask last, where W_4 was trained too,
     conv_in.bias         (C,)           and its bias, if that was
 
-The first of them may lie in a file of all that RefAdGen trains (`refadgen`). C is the width of the U-Net's first level: 320 in SD1.5 and in SDXL.
+The first of them may lie in a file of all that RefAdGen trains (`refadgen`). C is the width of the U-Net's first level: 320
+in SD1.5 and in SDXL.
 """
 
 from __future__ import annotations

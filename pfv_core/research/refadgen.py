@@ -87,7 +87,9 @@ def open_refadgen(path: Path) -> RefAdGenFile:
             metadata = dict(file.metadata() or {})
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118, a file handle
     except SafetensorError as error:
-        raise RefAdGenFileError(f"{path.name} is no whole safetensors file ({error}): fetch or train it again") from error
+        raise RefAdGenFileError(
+            f"{path.name} is no whole safetensors file ({error}): fetch or train it again"
+        ) from error
     for part, what in ((REFERENCE, "a reference U-Net"), (FUSION, "the fusion's projections")):
         if not any(key.startswith(part) for key in shapes):
             found = ", ".join(sorted(shapes)[:3])

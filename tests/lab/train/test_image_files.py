@@ -107,7 +107,7 @@ def test_many_missing_captions_are_counted(tmp_path):
 def test_missing_masks_are_named(folder):
     (folder / "image2.mask.png").unlink()
     with pytest.raises(DataError, match=r"1 of the images \(.*image2.jpg\).*have no mask"):
-        open_dataset(folder, SIZE).require_masks()
+        open_dataset(folder, SIZE).require("mask", "mask", "add them")
 
 
 def test_broken_image_is_named(folder):

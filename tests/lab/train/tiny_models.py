@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
-from lab.train.config import TrainConfig
+from lab.train.config import RefAdGenConfig, TrainConfig, preset
 from lab.train.data import Sample, seeded
 from lab.train.models import TrainingModels
 from lab.train.prompt_batches import PromptBatches
@@ -128,6 +129,41 @@ class Squares:
         return Sample(image, f"{index}", product, 1 - product, name=f"square {index}", key=f"square {index}")
 
 
+class Products(Squares):
+    """The same with the square alone, on grey, as the picture of the product."""
+
+    identity = "products"
+
+    def sample(self, index: int, generator: torch.Generator) -> Sample:
+        ad = super().sample(index, generator)
+        product = torch.where(ad.product_mask > 0, ad.image, 0.5)
+        return replace(ad, product=product, product_key=f"product {index}")
+
+
+TINY_RUN = {
+    "image_size": SIZE,
+    "batch_size": 4,
+    "steps": 6,
+    "learning_rate": 1e-3,
+    "save_every": 2,
+    "precision": "no",
+    "save_precision": "fp32",
+    "gradient_checkpointing": False,
+    "workers": 0,
+    "checkpoint_every": 2,
+    "keep_checkpoints": 2,
+    "validate_every": 0,
+    "validation_images": 2,
+    "validation_steps": 2,
+}
+
+
+def tiny_refadgen(**changes: object) -> RefAdGenConfig:
+    """A run of RefAdGen of seconds."""
+    settings = {**TINY_RUN, "warmup": 0, "decay_from": 1.0, **changes}
+    return preset("refadgen_sdxl").replace(**settings)
+
+
 def tiny_config(**changes: object) -> TrainConfig:
     """A run of seconds."""
     small = TrainConfig(
@@ -135,25 +171,12 @@ def tiny_config(**changes: object) -> TrainConfig:
         base="sdxl",
         num_tokens=3,
         latent_width=8,
-        image_size=SIZE,
-        batch_size=4,
-        steps=6,
-        learning_rate=1e-3,
         ema_decay=0.9,
-        save_every=2,
         hide_kinds={"dataset": 1.0, "patches": 1.0},
         region_kinds={"visible": 1.0, "half_plane": 1.0},
         region_share_unmasked=0.5,
         gates={"query": 1.0, "output": 1.0},
-        precision="no",
-        save_precision="fp32",
-        gradient_checkpointing=False,
-        workers=0,
-        checkpoint_every=2,
-        keep_checkpoints=2,
-        validate_every=0,
-        validation_images=2,
-        validation_steps=2,
+        **TINY_RUN,
     )
     return small.replace(**changes)
 
