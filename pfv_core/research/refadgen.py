@@ -26,7 +26,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..attention.fusion import Combine
-from ..choices import parse_choice
 from .mask_input import CONTEXT_DIM, KERNEL
 
 FORMAT = "refadgen"
@@ -44,28 +43,19 @@ class RefAdGenFile:
 
     Attributes:
         path: of the file.
-        metadata: as the file has it.
+        base: family of the U-Nets that it was trained with: sdxl, sd15.
+        context_dim: width of their text context: 768 in SD1.5, 2048 in SDXL.
+        combine: how the fusion joins that it was trained for.
         shapes: of the weights, by their keys.
+        metadata: as the file has it.
     """
 
     path: Path
-    metadata: Mapping[str, str]
+    base: str
+    context_dim: int
+    combine: Combine
     shapes: Mapping[str, tuple[int, ...]]
-
-    @property
-    def base(self) -> str:
-        """Family of the U-Nets that it was trained with, in words."""
-        return self.metadata["base"]
-
-    @property
-    def context_dim(self) -> int:
-        """Width of their text context: 768 in SD1.5, 2048 in SDXL."""
-        return int(self.metadata[CONTEXT_DIM])
-
-    @property
-    def combine(self) -> Combine:
-        """How the fusion joins that it was trained for."""
-        return parse_choice(Combine, self.metadata["combine"], "combine")
+    metadata: Mapping[str, str]
 
     def weights(self, part: str) -> dict[str, Tensor]:
         """The weights of REFERENCE or of FUSION, without the part's name, on the CPU in the file's dtype."""
@@ -97,12 +87,15 @@ def open_refadgen(path: Path) -> RefAdGenFile:
                 f"{path.name} does not hold {what} (its first keys: {found}): expected a file that python -m lab.train "
                 "writes with a preset of RefAdGen"
             )
-    if missing := [name for name in ("base", CONTEXT_DIM, "combine") if name not in metadata]:
+    try:
+        base, context_dim = metadata["base"], int(metadata[CONTEXT_DIM])
+        return RefAdGenFile(path, base, context_dim, Combine(metadata["combine"]), shapes, metadata)
+    except (KeyError, ValueError) as error:
+        told = {name: metadata.get(name) for name in ("base", CONTEXT_DIM, "combine")}
         raise RefAdGenFileError(
-            f"{path.name} does not say what it was trained for ({', '.join(missing)} missing in its metadata): write it "
-            "again with python -m lab.train"
-        )
-    return RefAdGenFile(path, metadata, shapes)
+            f"{path.name} does not say what it was trained for: its metadata have {told}, expected a base, a number and one of "
+            f"{[one.value for one in Combine]}. Write it again with python -m lab.train"
+        ) from error
 
 
 def save_refadgen(
