@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import comfy.model_detection
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -13,11 +14,12 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from lab.demo import stack
-from lab.diffusers.fusion import fused
+from lab.diffusers.fusion import fused, self_attentions
 from lab.diffusers.refadgen import RefAdGen
 from pfv_core.attention.fusion import FusionControl
 from pfv_demo import sizes
 from pfv_mepa.nodes.host import demo as host_demo
+from pfv_mepa.nodes.host.unet import self_attention_names
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenLoad, RefAdGenMaskInput
 from pfv_mepa.pfv_core.attention.query_mask import query_mask
 from pfv_mepa.tests.host.sampling import outputs, right_half, sample
@@ -198,6 +200,25 @@ def test_the_host_draws_what_diffusers_draws(trained):
     assert difference(ours, drawn_by_diffusers(trained, mask=1 - mask)) > 1e-2
     assert difference(ours, drawn_by_diffusers(trained, scale=0.0, mask=mask)) > 1e-2
     assert difference(ours, drawn_by_diffusers(trained)) > 1e-2
+
+
+@pytest.mark.parametrize("base", ["sd15", "sdxl"])
+def test_a_files_keys_are_those_of_the_released_models(base):
+    """At their full widths, without numbers: what the host itself takes a U-Net of diffusers' names for has the same weights."""
+    wide = {"cross_attention_dim": {"sd15": 768, "sdxl": 2048}[base]}
+    wide["block_out_channels"] = tuple(10 * width for width in LAYOUTS[base]["block_out_channels"])
+    if base == "sdxl":
+        wide |= {"attention_head_dim": (5, 10, 20), "projection_class_embeddings_input_dim": 2816}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**LAYOUTS[base] | wide)
+    config = comfy.model_detection.model_config_from_diffusers_unet(unet.state_dict())
+    config.set_inference_dtype(torch.float16, None)
+    names = comfy.utils.unet_to_diffusers(config.unet_config)
+    there = {names[name]: value.shape for name, value in unet.state_dict().items()}
+    module = config.get_model({}, "", device=torch.device("meta")).diffusion_model
+    assert there == {name: value.shape for name, value in module.state_dict().items()}
+    attentions = {names[f"{name}.to_k.weight"].removesuffix(".to_k.weight") for name in self_attentions(unet)}
+    assert attentions == self_attention_names(module).keys()
 
 
 def test_the_reference_unets_weights_come_from_the_file(sd15):
