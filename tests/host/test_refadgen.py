@@ -10,12 +10,15 @@ import comfy.samplers
 import comfy.utils
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from lab.demo import stack
 from lab.diffusers.fusion import fused, self_attentions
 from lab.diffusers.refadgen import RefAdGen
+from lab.train.models import TrainingModels
+from lab.train.noise import NoiseSchedule
+from lab.train.refadgen_training import readings
 from pfv_core.attention.fusion import FusionControl
 from pfv_demo import sizes
 from pfv_mepa.nodes.host import demo as host_demo
@@ -68,6 +71,15 @@ class Trained:
         self.fresh, self.file = folder / f"{base}_fresh.safetensors", folder / f"{base}_trained.safetensors"
         self.module.save(self.fresh, base, torch.float32, {})
         changed(self.module).save(self.file, base, torch.float32, {})
+
+    def training_models(self):
+        """The U-Net and its noise as a training has them, with the prompt of the reference pass as the empty one."""
+        ((context, extra),) = conditioning(self, 8)
+        pooled = extra.get("pooled_output", torch.zeros(1, 0))
+        settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+        scheduler = stack.new_scheduler() if self.base == "demo" else DDIMScheduler(**settings)
+        models = TrainingModels(self.base, self.unet, None, lambda _: (context, pooled), lambda _: None, scheduler)
+        return models, NoiseSchedule.of(scheduler)
 
 
 @torch.no_grad()
@@ -161,16 +173,15 @@ def conditions(trained, prompts, height, width):
 
 @torch.no_grad()
 def drawn_by_diffusers(trained, scale=1.0, mask=None):
-    """The host's Euler steps, each prediction from diffusers' U-Net with what the training's own module reads."""
+    """The host's Euler steps, each prediction from diffusers' U-Net with what the training's own module reads, as it reads it."""
     sampling, formats = trained.model.model.model_sampling, trained.model.model.latent_format
     latent_mask = None
     if mask is not None:
         size = (HEIGHT // 8, WIDTH // 8)
         latent_mask = query_mask(mask, size, size).view(1, *size)
-    seen, level = formats.process_in(product()["samples"]), sampling.sigma_min.view(1)
-    height, width = (8 * side for side in seen.shape[2:])
-    reading = conditions(trained, [conditioning(trained, 8)], height, width)
-    keys_values, share = trained.module(sampling.calculate_input(level, seen), torch.zeros(1), reading, latent_mask)
+    seen = formats.process_in(product()["samples"])
+    picture = torch.zeros(1, 3, *(8 * side for side in seen.shape[2:]))
+    keys_values, share = trained.module(*readings(*trained.training_models(), seen, picture), latent_mask)
     noise = comfy.sample.prepare_noise(torch.zeros(1, 4, HEIGHT // 8, WIDTH // 8), SEED)
     sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", STEPS)
     x = sampling.noise_scaling(sigmas[:1], noise, torch.zeros_like(noise), True)

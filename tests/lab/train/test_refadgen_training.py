@@ -250,6 +250,11 @@ def test_products_are_augmented_and_targets_are_not(start):
     plain, changed = start(name="plain", augment_share=0).batches[0], start(name="changed", augment_share=1).batches[0]
     assert torch.equal(plain.image, changed.image)
     assert torch.equal(plain.latent_mask, changed.latent_mask)
+    share = torch.tensor([0.0, 1.0, 0.5, 0.0])  # of rows 8 to 20 in latent pixels of 8
+    assert torch.equal(plain.latent_mask[0], share[:, None] * share)
+    assert torch.equal(
+        plain.product[0], torch.where(plain.image[0] == plain.image[0, :, 10:11, 10:11], plain.image[0], 0.5)
+    )
     assert all(not torch.equal(one, other) for one, other in zip(plain.product, changed.product, strict=True))
     assert all(plain.product_keys)
     assert not any(changed.product_keys)
