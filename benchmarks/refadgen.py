@@ -18,6 +18,7 @@ Where memory does not suffice it says so before anything is built. SDXL whole ne
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import subprocess
@@ -84,10 +85,9 @@ def main() -> None:
         for processes in (1, 2):
             _run(options, "gradients", processes)
         one, two = (torch.load(Path(folder) / f"gradients_{count}.pt", weights_only=True) for count in (1, 2))
-        apart = [float((two[name] - value).norm() / value.norm().clamp_min(1e-12)) for name, value in one.items()]
-        print(
-            f"two processes and one, width {NARROW}: {len(one)} gradients differ by at most {max(apart):.1e} of their norm"
-        )
+        apart = math.hypot(*(float((two[name] - value).norm()) for name, value in one.items()))
+        norm = math.hypot(*(float(value.norm()) for value in one.values()))
+        print(f"two processes and one, width {NARROW}: {len(one)} gradients, {apart / norm:.1e} of their norm apart")
 
 
 def step(options: argparse.Namespace) -> None:

@@ -36,12 +36,13 @@ class FusionProjections(nn.Module):
     def __init__(self, blocks: Mapping[BlockKey, SelfAttention], operations: Any, dtype: Any, device: Any) -> None:
         super().__init__()
         self.places = {block: number for number, block in enumerate(blocks)}
-        for kind in ("to_k", "to_v"):
-            layers = [
+        self.to_k, self.to_v = (
+            nn.ModuleList(
                 operations.Linear(found.width, found.width, bias=False, dtype=dtype, device=device)
                 for found in blocks.values()
-            ]
-            setattr(self, kind, nn.ModuleList(layers))
+            )
+            for _ in range(2)
+        )
 
     def forward(self, block: BlockKey, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(B, tokens, width) -> key and value of a block, of that size."""

@@ -12,7 +12,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from .refadgen import PROJECTIONS
+from .refadgen import PROJECTIONS, FusionProjections
 from .unet import BlockKey, self_attentions
 
 NAME = "RefAdGen Attention Fusion"
@@ -117,9 +117,10 @@ def reference_keys_values(model: Any, reference: Reference, sigma: Tensor | None
 def _recording(model: Any, found: KeysValues) -> dict[str, Any]:
     """The host's options with which a pass leaves keys and values in `found`: those of trained projections where the model has
     them, else the self-attention's own."""
-    projections = getattr(model.model, PROJECTIONS, None)
+    projections: FusionProjections | None = getattr(model.model, PROJECTIONS, None)
 
     def record_projected(hidden: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, ...]:
+        assert projections is not None
         block = _block_of(options)
         found[block] = projections(block, hidden)
         return hidden, context, value

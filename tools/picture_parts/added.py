@@ -10,6 +10,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from headless.host.find import PACK_ROOT
 
+from ..workflow_parts.definitions import Json
 from .studio import Draft, Output, Panels, Shown, Studio, painted
 
 BACKGROUND, TABLE, LOOK, IN_CONTROL_NET = (
@@ -269,7 +270,7 @@ def write_start(file: Path) -> None:
     length = 8 + struct.unpack("<Q", content[:8])[0]
     tensors = {name: entry for name, entry in json.loads(content[8:length]).items() if name != "__metadata__"}
     data = content[length:]
-    header = {"__metadata__": {"base": "demo", "context_dim": str(DEMO_CONTEXT), "combine": "add"}}
+    header: Json = {"__metadata__": {"base": "demo", "context_dim": str(DEMO_CONTEXT), "combine": "add"}}
     header |= {f"reference.{name}": entry for name, entry in tensors.items()}
     for name, entry in tensors.items():
         if name.endswith((".attn1.to_k.weight", ".attn1.to_v.weight")):  # no two names may share their bytes
