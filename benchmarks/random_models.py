@@ -7,7 +7,7 @@ not in its networks is what it is for SDXL.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -97,6 +97,27 @@ def random_models(sizes: Sizes, dtype: torch.dtype, device: torch.device) -> Tra
     )
     encoder = ClipVisionEncoder(_filled(lambda: CLIPVisionModelWithProjection(vision), dtype, device))
     return models_of_pipeline("sdxl", pipeline, encoder)
+
+
+def random_unet_of(base: str, width: int, depth: int, dtype: torch.dtype) -> UNet2DConditionModel:
+    """A frozen U-Net of SD1.5's or SDXL's layout.
+
+    Args:
+        base: sd15 or sdxl.
+        width: of its first level; 320 in the released models.
+        depth: blocks of SDXL's deepest transformers; 10 in the released model.
+        dtype: of its weights.
+    """
+    if base == "sdxl":
+        heads = (width // 64, width // 32, width // 16)
+        sizes = replace(SDXL, unet=(width, 2 * width, 4 * width), heads=heads, transformers=(1, 2, depth))
+        config = _unet(sizes)
+    else:
+        config = {"block_out_channels": (width, 2 * width, 4 * width, 4 * width), "cross_attention_dim": 768}
+        config["attention_head_dim"] = 8  # diffusers' name for the number of heads
+    unet = _filled(lambda: UNet2DConditionModel(**config), dtype, torch.device("cpu"))
+    assert isinstance(unet, UNet2DConditionModel)
+    return unet
 
 
 def _unet(sizes: Sizes) -> dict[str, Any]:

@@ -108,6 +108,8 @@ def main() -> None:
     parser.set_defaults(steps=1_000_000, batch_size=8 if cuda else 1, validate_every=0, validation_images=0)
     arguments = parser.parse_args()
     config = config_of_arguments(arguments)
+    if not isinstance(config, TrainConfig):
+        parser.error(f"preset {config.preset} trains no adapter: benchmarks.refadgen has a step of RefAdGen")
     accelerator = Accelerator(mixed_precision=config.precision)
     started = time.monotonic()
     models = random_models(BY_NAME[arguments.size], DTYPES[config.precision], accelerator.device)

@@ -21,7 +21,7 @@ from .mepa.weights_nodes import MEPAWeights
 from .reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from .reference.file_nodes import PFVLoadReference, PFVSaveReference
 from .reference.reference_nodes import PFVCombineReferences, PFVReference
-from .research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenMaskInput
+from .research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenLoad, RefAdGenMaskInput
 from .research.scale_nodes import PFVScaleMap
 
 NODES: list[type[io.ComfyNode]] = [
@@ -56,6 +56,7 @@ NODES: list[type[io.ComfyNode]] = [
     PFVCutOut,
     PFVGround,
     PFVProductDepth,
+    RefAdGenLoad,
 ]
 
 

@@ -64,7 +64,7 @@ def image_prompts(
             assert isinstance(attention, Attention)
             plain = attention.processor
             processor: Any = _Processor(
-                _attend_like(plain, name), [prompt.keys_values[index] for prompt in prompts], passes, layer
+                attend_like(plain, name), [prompt.keys_values[index] for prompt in prompts], passes, layer
             )
             attention.set_processor(processor)
             stack.callback(attention.set_processor, plain)
@@ -136,11 +136,12 @@ def _fused(attn: Attention, bias: Tensor | None, query: Tensor, key: Tensor, val
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).flatten(2)
 
 
-def _attend_like(processor: Any, name: str) -> Scores:
+def attend_like(processor: Any, name: str) -> Scores:
+    """How a processor attends; ValueError, with the attention's name, for one that none of ours can stand in for."""
     known: dict[type, Scores] = {AttnProcessor: _plain, AttnProcessor2_0: _fused}
     if type(processor) not in known:
         raise ValueError(
-            f"{name} has the attention processor {type(processor).__name__}, which image prompts cannot stand in for: "
+            f"{name} has the attention processor {type(processor).__name__}, which ours cannot stand in for: "
             "call unet.set_attn_processor(AttnProcessor2_0()) first"
         )
     return known[type(processor)]

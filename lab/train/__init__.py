@@ -1,10 +1,12 @@
-"""Trains adapters for the nodes, on diffusers and accelerate, with the mathematics of `pfv_core`; of lab it may import
-`diffusers` and `files`. It knows SDXL and SD1.5; other models bring a `models.TrainingModels` of their own.
+"""Trains adapters and RefAdGen for the nodes, on diffusers and accelerate, with the mathematics of `pfv_core`; of lab it may
+import `diffusers` and `files`. It knows SDXL and SD1.5; other models bring a `models.TrainingModels` of their own.
 
-adapter_training   a run: its batches, its loss, its files; `starting_adapter`, `references` and `noise` are its parts
+training           a run of anything: its data, caches, files and validations; what it trains and by which loss a subclass says
+adapter_training   that of adapters; `starting_adapter`, `references`, `visibility`, `masks` and prompt_* are its parts
+refadgen_training  that of RefAdGen, with `triplets`
 loop               steps that can be killed at any moment, with `schedule`, `state` and `losses`
-models             what is frozen; `load` reads it from files
-batches            what a step takes; `rows`, `visibility`, `masks` and `augment` make it, `data` and its stores hold it
+models             what is frozen; `load` reads it from files, `noise` is its schedule
+batches            what a step takes, of samples that `data` and its stores hold; `augment` changes references
 
-A newcomer changes here first: `config`, every setting.
+A newcomer changes here first: `config`, every setting, with those of any run in `settings`.
 """

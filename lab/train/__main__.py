@@ -1,4 +1,4 @@
-"""Trains an adapter from the command line.
+"""Trains from the command line what a preset is for: an adapter, or RefAdGen.
 
     python -m lab.train --preset sdxl --checkpoint MODEL --vision WEIGHTS --data FOLDER --out FOLDER [--SETTING VALUE ...]
     accelerate launch -m lab.train ...
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
@@ -22,14 +23,21 @@ from accelerate.tracking import get_available_trackers
 from pfv_core.adapter.checkpoint import AdapterFileError
 
 from ..files import NotWrittenError
-from .adapter_training import train_adapter
-from .config import ConfigError, TrainConfig, add_arguments, config_of_arguments
+from .adapter_training import AdapterTraining
+from .config import ConfigError, RefAdGenConfig, RunConfig, TrainConfig, add_arguments, config_of_arguments
 from .data import DataError
 from .image_files import FileDataset, open_dataset
 from .load import DTYPES, VISION_SOURCE, load_models
 from .loop import TrainingStateError
 from .models import ModelsError
+from .refadgen_training import RefAdGenTraining
+from .training import Training
 
+TRAININGS: dict[type[RunConfig], type[Training[Any, Any]]] = {
+    TrainConfig: AdapterTraining,
+    RefAdGenConfig: RefAdGenTraining,
+}
+"""What a preset's kind of settings trains."""
 TOLD = (ConfigError, DataError, ModelsError, NotWrittenError, TrainingStateError, AdapterFileError, FileNotFoundError)
 """Errors whose message says everything: no traceback."""
 
@@ -46,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--index", type=Path, help="folder for the index of the data; default: .pfv_index beside them")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--checkpoint", type=Path, required=True, help="base model: diffusers folder or single file")
-    parser.add_argument("--vision", type=Path, required=True, help=f"image encoder; {VISION_SOURCE}")
+    parser.add_argument("--vision", type=Path, help=f"image encoder, for presets that take one; {VISION_SOURCE}")
     parser.add_argument("--configs", type=Path, help="configs and tokenizers, for a single-file --checkpoint")
     parser.add_argument("--stop-at", type=int, help="a step to stop at before the end")
     add_arguments(parser)
@@ -65,20 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             dtype=DTYPES[config.precision],
             device=accelerator.device,
         )
-        file = train_adapter(models, dataset, config, accelerator, given.out, given.stop_at, shown)
+        training = TRAININGS[type(config)](models, dataset, config, accelerator, given.out, shown)
+        file = training.train(given.stop_at)
     except TOLD as error:
         sys.exit(f"error: {error}")
     accelerator.print(f"wrote {file}")
     accelerator.end_training()
 
 
-def _validation_data(given: argparse.Namespace, config: TrainConfig) -> FileDataset | None:
+def _validation_data(given: argparse.Namespace, config: RunConfig) -> FileDataset | None:
     return (
         None if given.validation_data is None else open_dataset(given.validation_data, config.image_size, given.index)
     )
 
 
-def new_accelerator(config: TrainConfig, folder: Path) -> Accelerator:
+def new_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     """What a run computes on, with its tracker begun.
 
     Raises:
@@ -98,7 +107,7 @@ def new_accelerator(config: TrainConfig, folder: Path) -> Accelerator:
     settings = {
         name: value if isinstance(value, (int, float, str)) else str(value) for name, value in asdict(config).items()
     }
-    accelerator.init_trackers("adapter", settings)
+    accelerator.init_trackers(TRAININGS[type(config)].name, settings)
     return accelerator
 
 

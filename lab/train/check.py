@@ -14,7 +14,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from .config import TrainConfig, preset
+from .config import RunConfig, preset
 from .data import DataError, Dataset, seeded
 from .image_files import open_dataset
 from .parts import Names
@@ -32,6 +32,7 @@ class Finding:
         shortest_side: pixels, before resizing.
         has_caption: whether there is more than an empty one.
         selected: share of the square that the mask selects, 0..1; None = no mask.
+        has_product: whether a picture of the product alone lies beside it.
     """
 
     name: str = ""
@@ -39,6 +40,7 @@ class Finding:
     shortest_side: int = 0
     has_caption: bool = False
     selected: float | None = None
+    has_product: bool = False
 
 
 class Findings(TorchDataset[Finding]):
@@ -55,7 +57,7 @@ class Findings(TorchDataset[Finding]):
             return Finding(refused=str(error))
         mask, size = sample.product_mask, sample.original_size or sample.image.shape[1:]
         selected = None if mask is None else float((mask > 0).float().mean())
-        return Finding(sample.name, "", min(size), bool(sample.caption), selected)
+        return Finding(sample.name, "", min(size), bool(sample.caption), selected, sample.product is not None)
 
 
 class Report:
@@ -70,7 +72,9 @@ class Report:
         self.used = 0
         self.refused: list[str] = []
         self.sides: tuple[int, int] | None = None
-        self.names = {kind: Names() for kind in ("small", "no_caption", "no_mask", "empty_mask", "full_mask")}
+        self.names = {
+            kind: Names() for kind in ("small", "no_caption", "no_mask", "no_product", "empty_mask", "full_mask")
+        }
 
     def add(self, finding: Finding) -> None:
         """One more sample."""
@@ -84,6 +88,7 @@ class Report:
             "small": finding.shortest_side < self.image_size,
             "no_caption": not finding.has_caption,
             "no_mask": finding.selected is None,
+            "no_product": not finding.has_product,
             "empty_mask": finding.selected == 0.0,
             "full_mask": finding.selected == 1.0,
         }
@@ -99,10 +104,13 @@ class Report:
         said = {
             "small": f"smaller than {self.image_size} px, which will be enlarged",
             "no_caption": "with an empty caption",
-            "no_mask": "without a mask, so that hide_kinds dataset cannot be used",
-            "empty_mask": "with a mask that selects nothing (white = product)",
+            "no_mask": "without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen can be used",
+            "no_product": "without a picture of the product alone, so that no preset of RefAdGen can be used",
+            "empty_mask": "with a mask that selects nothing (white = product), which a preset of RefAdGen refuses",
             "full_mask": "with a mask that selects everything, which hide_kinds dataset refuses (white = product)",
         }
+        if self.names["no_product"].count == self.used:
+            del said["no_product"]  # the data set has none, and adapters are trained without
         yield from (self.names[kind].said(words) for kind, words in said.items() if self.names[kind].count)
         yield from (f"refused: {reason}" for reason in self.refused)
 
@@ -126,7 +134,7 @@ def check(dataset: Dataset, image_size: int, workers: int, tell: Callable[[str],
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and check."""
-    usual: TrainConfig = preset("sdxl")
+    usual: RunConfig = preset("sdxl")
     parser = argparse.ArgumentParser("python -m lab.train.check", description=__doc__)
     parser.add_argument("data", type=Path, help="folder of images, folder of shards, or one shard")
     parser.add_argument("--image-size", type=int, default=usual.image_size, help="of the training (%(default)s)")

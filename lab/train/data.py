@@ -33,6 +33,8 @@ class Sample:
         original_size: (height, width) before resizing, pixels; None = as it is.
         crop: (top, left) that the crop cut off, pixels after resizing.
         latents: (4, H/8, W/8), scaled as the U-Net takes them, where the dataset has them already; None = encode the image.
+        product: (3, H, W) float, 0..1, a picture of the product alone; None = there is none.
+        product_key: a hash of what it is made from; empty = it is never cached.
     """
 
     image: Tensor
@@ -44,6 +46,8 @@ class Sample:
     original_size: tuple[int, int] | None = None
     crop: tuple[int, int] = (0, 0)
     latents: Tensor | None = None
+    product: Tensor | None = None
+    product_key: str = ""
 
 
 class Dataset(Protocol):

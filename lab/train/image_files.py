@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .data import DataError, Sample
 from .index import FOLDER, Index, now, write_index
-from .parts import MASK_SUFFIX
+from .parts import MASK, PRODUCT
 from .pictures import VERSION, mask, picture
 from .stores import Store, store_at
 
@@ -85,35 +85,45 @@ class FileDataset:
         found = picture(parts.image, parts.name, self.image_size)
         square = Square.of(found.size, self.image_size)
         pixels = _values(square.cut(found.image, Image.Resampling.LANCZOS))
-        content = parts.image + (parts.mask or b"")
+        mask_file, product_file = parts.beside.get(MASK), parts.beside.get(PRODUCT)
+        content = parts.image + (mask_file or b"")
         described = b"%d %d %d " % (VERSION, self.image_size, len(parts.image))
         return Sample(
             image=pixels.permute(2, 0, 1).contiguous(),  # HWC -> CHW
             caption=parts.caption,
-            product_mask=None if parts.mask is None else self._mask(parts.mask, parts.name, found.size, square),
+            product_mask=None if mask_file is None else self._mask(mask_file, parts.name, found.size, square),
             name=parts.name,
             key=hashlib.sha256(described + content).hexdigest(),
             original_size=found.size[::-1],
             crop=(square.top, square.left),
+            product=None if product_file is None else self._product(product_file, parts.name, found.size, square),
+            product_key="" if product_file is None else hashlib.sha256(described + product_file).hexdigest(),
         )
 
-    def require_masks(self) -> None:
-        """DataError, naming the first samples, if any has no mask."""
-        missing = self.index.without_mask
+    def require(self, kind: str, what: str, advice: str) -> None:
+        """DataError, naming the first samples, if any lacks what lies beside others.
+
+        Args:
+            kind: of `parts.BESIDE`.
+            what: it is, in words.
+            advice: what to do.
+        """
+        missing = self.index.without[kind]
         if missing.count:
             raise DataError(
-                f"{missing.said('of the images')} in {self.store.place} have no mask beside them (name{MASK_SUFFIX}, "
-                "white = product): add them, or train without hide_kinds dataset"
+                f"{missing.said('of the images')} in {self.store.place} have no {what} beside them (name.{kind}.png): {advice}"
             )
+
+    def _product(self, data: bytes, name: str, size: tuple[int, int], square: Square) -> Tensor:
+        """(3, S, S) float, 0..1: the same square of it as of the image."""
+        found = picture(data, f"the product picture of {name}", self.image_size)
+        _check_size("product picture", name, found.size, size)
+        return _values(square.cut(found.image, Image.Resampling.LANCZOS)).permute(2, 0, 1).contiguous()  # HWC -> CHW
 
     def _mask(self, data: bytes, name: str, size: tuple[int, int], square: Square) -> Tensor:
         """(S, S) float, 0..1."""
         found = mask(data, f"the mask of {name}")
-        if found.size != size:
-            raise DataError(
-                f"the mask of {name} is {found.height}x{found.width}, the image is {size[1]}x{size[0]}: give both the "
-                "same size"
-            )
+        _check_size("mask", name, found.size, size)
         return _values(square.cut(found, Image.Resampling.BOX))
 
 
@@ -154,6 +164,14 @@ def _make_room(file: Path) -> None:
         raise DataError(
             f"the index of the data cannot be written at {file} ({error}): give another folder for it (--index)"
         ) from error
+
+
+def _check_size(what: str, name: str, found: tuple[int, int], size: tuple[int, int]) -> None:
+    """DataError unless what lies beside an image has the image's (width, height)."""
+    if found != size:
+        raise DataError(
+            f"the {what} of {name} is {found[1]}x{found[0]}, the image is {size[1]}x{size[0]}: give both the same size"
+        )
 
 
 def _values(image: Image.Image) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -31,7 +31,7 @@ from .data import DataError
 from .parts import Names
 
 FOLDER = ".pfv_index"
-FORMAT = "1"
+FORMAT = "2"
 SETTLED = 2_000_000_000  # nanoseconds; a change within one tick of a file system's clock does not show in its times
 
 
@@ -65,14 +65,14 @@ class Scan:
         bounds: (N + 1,) where each sample begins, and where the last one ends.
         names: bytes of a folder's names; empty for shards.
         digest: equal for equal names of samples in the same order.
-        without_mask: samples that have none.
+        without: samples that lack what may lie beside them, by its kind.
     """
 
     sources: Sequence[Source]
     bounds: NDArray[np.int64]
     names: bytes
     digest: str
-    without_mask: Names
+    without: Mapping[str, Names]
 
 
 class Index:
@@ -93,7 +93,7 @@ class Index:
             about = self._content.metadata()
             self.digest: str = about["digest"]
             self.sources = [Source(*source) for source in json.loads(about["sources"])]
-            self.without_mask = Names(**json.loads(about["without_mask"]))
+            self.without = {kind: Names(**names) for kind, names in json.loads(about["without"]).items()}
             self.begun, known = int(about["begun"]), about["format"] == FORMAT
             self._bounds, self._names = self._content.get_slice("bounds"), self._content.get_slice("names")
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -141,7 +141,7 @@ def write_index(scan: Scan, file: Path, begun: int) -> None:
         "digest": scan.digest,
         "begun": str(begun),
         "sources": json.dumps([[source.name, source.changed, source.size] for source in scan.sources]),
-        "without_mask": json.dumps(asdict(scan.without_mask)),
+        "without": json.dumps({kind: asdict(names) for kind, names in scan.without.items()}),
     }
     tensors: dict[str, NDArray[Any]] = {"bounds": scan.bounds, "names": np.frombuffer(scan.names, np.uint8)}
 

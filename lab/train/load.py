@@ -43,7 +43,7 @@ VISION_SOURCE = (
 def load_models(
     base: str,
     checkpoint: Path,
-    vision: Path,
+    vision: Path | None,
     *,
     configs: Path | None = None,
     dtype: torch.dtype = torch.bfloat16,
@@ -54,7 +54,7 @@ def load_models(
     Args:
         base: sdxl or sd15.
         checkpoint: a diffusers folder (with model_index.json) or a single-file checkpoint (.safetensors).
-        vision: open_clip's ViT-H/14 weights as one file, or a transformers folder of a CLIP vision model.
+        vision: open_clip's ViT-H/14 weights as one file, or a transformers folder of a CLIP vision model; None = no encoder.
         configs: for a single-file checkpoint: a diffusers folder whose configs and tokenizers it is read with; it needs
             no weights.
         dtype: of all frozen weights but the autoencoder's, which are read in float32: SDXL's overflows in half precision.
@@ -67,21 +67,23 @@ def load_models(
         raise ModelsError(f"base is {base!r}, expected one of {sorted(_PIPELINES)}")
     pipeline = _load_pipeline(base, checkpoint, configs, dtype)
     _check_base(base, pipeline.unet, checkpoint)
-    encoder, vision_module = _load_vision(vision, dtype)
-    for module in (*_modules(pipeline), vision_module):
+    identity = {"unet": pipeline.unet, "autoencoder": pipeline.vae}
+    encoder = None
+    if vision is not None:
+        encoder, identity["vision"] = _load_vision(vision, dtype)
+    for module in dict.fromkeys((*_modules(pipeline), *identity.values())):
         nn.Module.to(module, device).eval().requires_grad_(False)
-    identity = {"unet": pipeline.unet, "autoencoder": pipeline.vae, "vision": vision_module}
     names = {part: fingerprint(module) for part, module in identity.items()}
     return models_of_pipeline(base, pipeline, encoder, names)
 
 
 def models_of_pipeline(
-    base: str, pipeline: Any, vision: VisionEncoder, identity: Mapping[str, str] | None = None
+    base: str, pipeline: Any, vision: VisionEncoder | None, identity: Mapping[str, str] | None = None
 ) -> TrainingModels:
     """A diffusers pipeline's parts as a training calls them.
 
     Args:
-        base: the adapter's file will name it.
+        base: the trained file will name it.
         pipeline: StableDiffusionPipeline or StableDiffusionXLPipeline, its modules frozen and where they belong.
         vision: image encoder of the references.
         identity: short names of the weights.

@@ -1,4 +1,4 @@
-"""The frozen models that an adapter is trained between, and how the U-Net among them is called."""
+"""The frozen models that something is trained between, and how the U-Net among them is called."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class TrainingModels:
     """Everything frozen, on the device that trains.
 
     Attributes:
-        base: family of the U-Net, as the adapter's file will name it: sdxl, sd15, demo.
+        base: family of the U-Net, as the trained file will name it: sdxl, sd15, demo.
         unet: predicts noise or velocity.
-        vision: image encoder of the references.
+        vision: image encoder of the references; None = there is none, see `vision_of`.
         encode_text: captions -> context (B, T, C) and pooled text (B, P); P = 0 where the U-Net takes none.
         encode_latents: (B, 3, H, W) in 0..1 -> (B, 4, H/8, W/8), scaled as the U-Net takes them, without randomness.
         scheduler: noise schedule and prediction type, and the sampler of the validation pictures.
@@ -40,12 +40,19 @@ class TrainingModels:
 
     base: str
     unet: UNet2DConditionModel
-    vision: VisionEncoder
+    vision: VisionEncoder | None
     encode_text: EncodeText
     encode_latents: EncodeLatents
     scheduler: Any
     decode_latents: DecodeLatents | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
+
+
+def vision_of(models: TrainingModels) -> VisionEncoder:
+    """The image encoder, for what is trained with one. ModelsError where none was given."""
+    if models.vision is None:
+        raise ModelsError("this preset trains with an image encoder, and none is given: name its weights (--vision)")
+    return models.vision
 
 
 def unet_conditions(unet: UNet2DConditionModel, context: Tensor, pooled: Tensor, time_ids: Tensor) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """Which files make a sample: `name.jpg` (or .jpeg, .png, .webp), its caption `name.txt` (or `name.json` with a key
-`caption`), and where there is one the mask `name.mask.png`, white = product."""
+`caption`), and beside it the mask `name.mask.png`, white = product, and the product alone, `name.product.png`, where they are."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .data import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-MASK_SUFFIX = ".mask.png"
+MASK, PRODUCT = BESIDE = ("mask", "product")  # kinds of pictures that may lie beside an image, as name.mask.png
 CAPTION_SUFFIXES = (".txt", ".json")
 NAMED = 5  # files that an error names before it counts the rest
 
@@ -21,16 +21,17 @@ class Parts:
 
     Attributes:
         name: of the image, for messages.
-        image, mask: contents; mask None = there is none.
+        image: content.
         text: of the caption's file.
         is_json: whether that is JSON with a key `caption`.
+        beside: contents of what lies beside the image, by its kind, where it does.
     """
 
     name: str
     image: bytes
     text: bytes
     is_json: bool
-    mask: bytes | None
+    beside: Mapping[str, bytes]
 
     @property
     def caption(self) -> str:
@@ -49,12 +50,23 @@ class Parts:
 
 def stem(file: str) -> str:
     """What the names of a sample's files share."""
-    return file.removesuffix(MASK_SUFFIX) if file.endswith(MASK_SUFFIX) else file.rpartition(".")[0]
+    suffix = _suffix(file)
+    return file.removesuffix(suffix) if suffix else file.rpartition(".")[0]
 
 
 def is_image(file: str) -> bool:
     """By its name."""
-    return file.lower().endswith(IMAGE_SUFFIXES) and not file.endswith(MASK_SUFFIX)
+    return file.lower().endswith(IMAGE_SUFFIXES) and not _suffix(file)
+
+
+def beside(image: str, kind: str) -> str:
+    """The name of what lies beside an image."""
+    return f"{stem(image)}.{kind}.png"
+
+
+def _suffix(file: str) -> str:
+    """That of what lies beside an image; empty where it is none."""
+    return next((suffix for kind in BESIDE if file.endswith(suffix := f".{kind}.png")), "")
 
 
 @dataclass
@@ -87,7 +99,7 @@ class Inventory:
         self.place = place
         self.images = 0
         self.without_caption = Names()
-        self.without_mask = Names()
+        self.without = {kind: Names() for kind in BESIDE}
 
     def image_of(self, files: Collection[str]) -> str | None:
         """The image among the files of one stem, counted; None where there is none.
@@ -106,8 +118,9 @@ class Inventory:
         self.images += 1
         if not any(stem(name) + suffix in files for suffix in CAPTION_SUFFIXES):
             self.without_caption.add(name)
-        if stem(name) + MASK_SUFFIX not in files:
-            self.without_mask.add(name)
+        for kind, without in self.without.items():
+            if beside(name, kind) not in files:
+                without.add(name)
         return name
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ from pfv_core.reference.vit import HideMode, encode_pixels, encode_uncond
 
 from .cache import TensorCache, cached
 from .config import TrainConfig
-from .models import TrainingModels
+from .models import TrainingModels, vision_of
 
 KeysValues = list[tuple[Tensor, Tensor]]
 
@@ -51,12 +51,12 @@ class References:
     """
 
     def __init__(self, models: TrainingModels, config: TrainConfig, cache: TensorCache | None) -> None:
-        self.models = models
+        self.vision = vision_of(models)
         self.config = config
         self.cache = cache
         self.pooled = AdapterKind(config.kind) is AdapterKind.LINEAR
         with torch.no_grad():
-            self.uncond = encode_uncond(models.vision)
+            self.uncond = encode_uncond(self.vision)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, patches: Tensor, keys: Sequence[str]) -> list[Tensor]:
@@ -75,11 +75,11 @@ class References:
 
     def negative(self) -> Tensor:
         """What stands for no image: tokens of zero normalised pixels, or a zero embedding."""
-        return self.uncond.new_zeros(self.models.vision.spec.projection_size) if self.pooled else self.uncond[0]
+        return self.uncond.new_zeros(self.vision.spec.projection_size) if self.pooled else self.uncond[0]
 
     def _encode(self, pixels: Tensor, patches: Tensor) -> list[Tensor]:
         zeroed = HideMode(self.config.hide_mode) is HideMode.ZERO
         in_sequence = torch.ones_like(patches) if zeroed else patches
         pixels = pixels.to(self.uncond.device, non_blocking=True)
-        _, penultimate, embeds = encode_pixels(self.models.vision, pixels, patches, in_sequence)
+        _, penultimate, embeds = encode_pixels(self.vision, pixels, patches, in_sequence)
         return list(embeds) if self.pooled else list(penultimate)

@@ -14,7 +14,7 @@ import numpy as np
 
 from .data import DataError
 from .index import Index, Scan, Source, digest_of
-from .parts import MASK_SUFFIX, Inventory, Parts, caption_file, stem
+from .parts import BESIDE, Inventory, Parts, beside, caption_file, stem
 
 BLOCK = 512  # of a .tar, bytes
 
@@ -54,10 +54,10 @@ class Shards:
             start += source.size
         inventory.check()
         bounds.append(start)
-        return Scan(sources, np.array(bounds, np.int64), b"", digest_of(images), inventory.without_mask)
+        return Scan(sources, np.array(bounds, np.int64), b"", digest_of(images), inventory.without)
 
     def parts(self, index: Index, number: int) -> Parts:
-        """The image, its caption and its mask, in one read."""
+        """The image, its caption and what lies beside it, in one read."""
         start, end = index.bounds(number)
         shard = bisect_right(index.starts, start) - 1
         name, offset = index.sources[shard].name, start - index.starts[shard]
@@ -74,8 +74,8 @@ class Shards:
         if image is None:
             raise DataError(f"{self.root / name} holds no image at byte {offset}: it changed while it was read")
         caption = caption_file(image, contents.__contains__)
-        mask = contents.get(stem(image) + MASK_SUFFIX)
-        return Parts(f"{name}/{image}", contents[image], contents[caption], caption.endswith(".json"), mask)
+        others = {kind: contents[part] for kind in BESIDE if (part := beside(image, kind)) in contents}
+        return Parts(f"{name}/{image}", contents[image], contents[caption], caption.endswith(".json"), others)
 
 
 def _samples_of_shard(file: Path) -> Iterator[tuple[int, list[str]]]:

@@ -11,7 +11,7 @@ from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
 
 from ..diffusers.new_adapter import adapter_config, new_adapter
 from .config import ConfigError, TrainConfig
-from .models import TrainingModels
+from .models import TrainingModels, vision_of
 
 
 def starting_adapter(models: TrainingModels, config: TrainConfig) -> Adapter:
@@ -24,7 +24,7 @@ def starting_adapter(models: TrainingModels, config: TrainConfig) -> Adapter:
         models.unet,
         kind=AdapterKind(config.kind),
         base=config.base,
-        encoder=models.vision.spec,
+        encoder=vision_of(models).spec,
         num_tokens=config.num_tokens,
         latent_width=config.latent_width,
         inner_width=config.inner_width,

@@ -12,7 +12,7 @@ import numpy as np
 
 from .data import DataError
 from .index import FOLDER, Index, Scan, Source, digest_of
-from .parts import MASK_SUFFIX, Inventory, Parts, caption_file, groups, stem
+from .parts import BESIDE, Inventory, Parts, beside, caption_file, groups
 from .shards import Shards
 
 
@@ -67,20 +67,20 @@ class PictureFolder:
         images.sort()
         names = [image.encode("utf-8", "surrogateescape") for image in images]
         bounds = np.fromiter(accumulate(map(len, names), initial=0), np.int64, len(names) + 1)
-        return Scan(sources, bounds, b"".join(names), digest_of(images), inventory.without_mask)
+        return Scan(sources, bounds, b"".join(names), digest_of(images), inventory.without)
 
     def parts(self, index: Index, number: int) -> Parts:
-        """The image, its caption and its mask."""
+        """The image, its caption and what lies beside it."""
         name = index.name(number)
         caption = caption_file(name, lambda file: (self.root / file).is_file())
-        mask = self.root / (stem(name) + MASK_SUFFIX)
+        others = {kind: self.root / beside(name, kind) for kind in BESIDE}
         try:
             return Parts(
                 name=f"{self.place}/{name}",
                 image=(self.root / name).read_bytes(),
                 text=(self.root / caption).read_bytes(),
                 is_json=caption.endswith(".json"),
-                mask=mask.read_bytes() if mask.is_file() else None,
+                beside={kind: file.read_bytes() for kind, file in others.items() if file.is_file()},
             )
         except OSError as error:
             raise DataError(f"{self.place}/{name} cannot be read ({error})") from error

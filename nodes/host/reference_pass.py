@@ -12,6 +12,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from .refadgen import PROJECTIONS, FusionProjections
 from .unet import BlockKey, self_attentions
 
 NAME = "RefAdGen Attention Fusion"
@@ -108,19 +109,34 @@ def reference_keys_values(model: Any, reference: Reference, sigma: Tensor | None
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed ^ NOISE_STREAM))
         latent = unet.model_sampling.noise_scaling(level, noise.to(latent), latent)
     found: KeysValues = {}
-
-    def record(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
-        block: BlockKey = (*options["block"], options["block_index"])
-        found[block] = key, value
-        return optimized_attention(query, key, value, options["n_heads"], attn_precision=options.get("attn_precision"))
-
-    options = {
-        "patches_replace": {"attn1": dict.fromkeys(self_attentions(model, NAME), record)},
-        "cond_or_uncond": [0],
-        "sigmas": level,
-    }
+    options = {**_recording(model, found), "cond_or_uncond": [0], "sigmas": level}
     unet.apply_model(latent, level, transformer_options=options, **_conditions(unet, reference, latent))
     return found
+
+
+def _recording(model: Any, found: KeysValues) -> dict[str, Any]:
+    """The host's options with which a pass leaves keys and values in `found`: those of trained projections where the model has
+    them, else the self-attention's own."""
+    projections: FusionProjections | None = getattr(model.model, PROJECTIONS, None)
+
+    def record_projected(hidden: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, ...]:
+        assert projections is not None
+        block = _block_of(options)
+        found[block] = projections(block, hidden)
+        return hidden, context, value
+
+    def record(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
+        found[_block_of(options)] = key, value
+        return optimized_attention(query, key, value, options["n_heads"], attn_precision=options.get("attn_precision"))
+
+    if projections is not None:
+        return {"patches": {"attn1_patch": [record_projected]}}
+    return {"patches_replace": {"attn1": dict.fromkeys(self_attentions(model, NAME), record)}}
+
+
+def _block_of(options: dict[str, Any]) -> BlockKey:
+    side, number = options["block"]
+    return side, number, options["block_index"]
 
 
 def _conditions(unet: Any, reference: Reference, latent: Tensor) -> dict[str, Tensor]:

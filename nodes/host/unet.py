@@ -68,6 +68,16 @@ def self_attentions(model: Any, node: str) -> dict[BlockKey, SelfAttention]:
     return found
 
 
+def self_attention_names(unet: Any) -> dict[str, BlockKey]:
+    """The modules of every self-attention of a U-Net, by their names in it."""
+    names = {module: name for name, module in unet.named_modules()}
+    return {
+        names[block.attn1]: (side.value, number, depth)
+        for side, number, _, module in _transformers(unet)
+        for depth, block in enumerate(module.transformer_blocks)
+    }
+
+
 def cross_attention_blocks(model: Any) -> list[CrossAttentionBlock]:
     """Every cross-attention of a loaded U-Net; ValueError for a model that has none."""
     return cross_attentions(unet_of(model, "MEPA Apply"))

@@ -1,4 +1,4 @@
-"""RefAdGen: a reference U-Net's keys and values in the self-attention, and a product mask at the U-Net's input."""
+"""RefAdGen: a reference U-Net's keys and values in the self-attention, a product mask at the U-Net's input, and trained files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from torch import Tensor
 from ...pfv_core.attention.fusion import Combine, FusionControl
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.research.mask_input import load_mask_input
+from ...pfv_core.research.refadgen import open_refadgen
 from ..convert import PAINT_STEP, region_mask
 from ..host.files import Fingerprint, fingerprint
 from ..host.mask_input import apply_mask_input
+from ..host.refadgen import combine_of, load_reference
 from ..host.reference_pass import ReferenceNoise
 from ..host.schedule import Window
 from ..host.self_attention import apply_attention_fusion
@@ -22,6 +24,7 @@ from ..types import CATEGORY, RESEARCH_CATEGORY
 from ..window_inputs import window_inputs
 
 FOLDER = "model_patches"  # the host's own, for weights that are added to a checkpoint
+AS_TRAINED = "as_trained"
 
 
 class RefAdGenAttentionFusion(io.ComfyNode):
@@ -59,10 +62,11 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "combine",
-                    options=list(Combine),
-                    default=Combine.BLEND,
+                    options=[AS_TRAINED, *Combine],
+                    default=AS_TRAINED,
                     tooltip="add: the paper's equation 1, the product's attention on top of the model's own. blend: the "
-                    "product's attention takes the place of the model's own, for models that were not trained for it.",
+                    "product's attention takes the place of the model's own, for models that were not trained for it. "
+                    "as_trained: add with a reference_model of RefAdGen Load, else blend.",
                 ),
                 io.Combo.Input(
                     "reference_noise",
@@ -81,8 +85,8 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                 io.Model.Input(
                     "reference_model",
                     optional=True,
-                    tooltip="Another checkpoint of the same family that reads the product image, from a loader of its own. Not "
-                    "connected: the model reads it itself.",
+                    tooltip="What reads the product image: trained for it, from RefAdGen Load, or another checkpoint of the same "
+                    "family from a loader of its own. Not connected: the model reads it itself.",
                 ),
             ],
             outputs=[
@@ -114,13 +118,55 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                 model,
                 reference_latent["samples"],
                 reference_prompt,
-                FusionControl(strength, combine),
+                FusionControl(strength, combine_of(reference_model) if combine == AS_TRAINED else combine),
                 parse_choice(ReferenceNoise, reference_noise, "reference_noise"),
                 None if product_mask is None else _product_mask(product_mask),
                 reference_model,
                 Window(start_percent, end_percent),
             )
         )
+
+
+class RefAdGenLoad(io.ComfyNode):
+    """Trained file + the base it was trained on -> the reference U-Net."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="RefAdGenLoad",
+            display_name="RefAdGen Load",
+            category=RESEARCH_CATEGORY,
+            description="Research: it needs a file that you train. Loads the reference U-Net and the projections that RefAdGen's "
+            "training wrote, for RefAdGen Attention Fusion. The same file goes into RefAdGen Mask Input.",
+            inputs=[
+                io.Model.Input("model", tooltip="The base checkpoint that the file was trained on: SD1.5 or SDXL."),
+                io.Combo.Input(
+                    "refadgen_name",
+                    options=_safetensors(),
+                    tooltip="A safetensors file in models/model_patches, as python -m lab.train writes it with a preset of "
+                    "RefAdGen.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    "loaded_model",
+                    display_name="reference_model",
+                    tooltip="For the input reference_model of RefAdGen Attention Fusion. It paints no pictures.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, refadgen_name: str) -> io.NodeOutput:
+        """Load the file."""
+        file = open_refadgen(Path(folder_paths.get_full_path_or_raise(FOLDER, refadgen_name)))
+        return io.NodeOutput(load_reference(model, file))
+
+    @classmethod
+    def fingerprint_inputs(cls, refadgen_name: str, **kwargs: Any) -> Fingerprint:
+        """A file that was replaced is loaded anew."""
+        return fingerprint(FOLDER, refadgen_name)
 
 
 class RefAdGenMaskInput(io.ComfyNode):
@@ -140,7 +186,7 @@ class RefAdGenMaskInput(io.ComfyNode):
                 io.Combo.Input(
                     "mask_input_name",
                     options=_safetensors(),
-                    tooltip="A safetensors file in models/model_patches. The help page says what is in it.",
+                    tooltip="A safetensors file in models/model_patches: RefAdGen's trained file, or its mask channel alone.",
                 ),
                 io.Mask.Input(
                     "product_mask",

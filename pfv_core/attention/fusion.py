@@ -133,7 +133,8 @@ def fused_attention(
 
     Paper: RefAdGen, Eq. 1, O_AFM = softmax(Q K^T / sqrt d_k) V + softmax(Q K_ref^T / sqrt d_k) V_ref. **Deviation**: the
     scale lambda and the product mask m, which the equation does not have (the paper bounds the product by a mask at the
-    U-Net's input alone), and `blend`. K_ref and V_ref are the reference U-Net's own projections of its own features.
+    U-Net's input alone), and `blend`. K_ref and V_ref are trained projections of the reference U-Net's features (see
+    `research.refadgen`), or where there are none its own.
     """
     _check_reference(query, reference)
     parts = list(samples_alike(layout, query.shape[0]))

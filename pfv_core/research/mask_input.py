@@ -11,7 +11,8 @@ unchanged U-Net to the bit. A file holds, as safetensors, either of
     conv_in.weight       (C, 5, 3, 3)   the whole kernel as diffusers names it, the mask last, where W_4 was trained too,
     conv_in.bias         (C,)           and its bias, if that was
 
-C is the width of the U-Net's first level: 320 in SD1.5 and in SDXL.
+The first of them may lie in a file of all that RefAdGen trains (`refadgen`). C is the width of the U-Net's first level: 320
+in SD1.5 and in SDXL.
 """
 
 from __future__ import annotations
@@ -108,11 +109,11 @@ def load_mask_input(path: Path) -> MaskInput:
         MaskInputFileError: another kind of file, missing keys, wrong shapes.
         FileNotFoundError: no such file.
     """
-    tensors, metadata = _read(path)
+    names, tensors, metadata = _read(path)
     if KERNEL in tensors:
         return MaskInput(_checked(path, KERNEL, tensors[KERNEL], 1), metadata=metadata)
     if WHOLE_KERNEL not in tensors:
-        found = ", ".join(sorted(tensors)[:3])
+        found = ", ".join(names[:3])
         raise MaskInputFileError(
             f"{path.name} holds no mask input (its first keys: {found}): expected {KERNEL}, or {WHOLE_KERNEL} with "
             f"{LATENT_CHANNELS + 1} input channels"
@@ -178,12 +179,15 @@ def check_fits(mask_input: MaskInput, latent_kernel: Tensor, context_dim: int) -
         )
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[list[str], dict[str, Tensor], dict[str, str]]:
+    """All names of a file, sorted, and of its tensors those of a mask input: there may be a whole U-Net beside them."""
     if not path.is_file():
         raise FileNotFoundError(f"no mask input at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            names = sorted(file.keys())
+            wanted = {KERNEL, WHOLE_KERNEL, BIAS} & set(names)
+            return names, {key: file.get_tensor(key) for key in wanted}, dict(file.metadata() or {})
     except SafetensorError as error:
         raise MaskInputFileError(
             f"{path.name} is no safetensors file ({error}): pickles (.bin, .pt, .ckpt) are not read; the help page of "

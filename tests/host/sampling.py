@@ -52,6 +52,7 @@ NODE_IDS = (  # in people's saved workflows: never to be changed
     "PFVCutOut",
     "PFVGround",
     "PFVProductDepth",
+    "RefAdGenLoad",
 )
 
 

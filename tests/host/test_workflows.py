@@ -526,7 +526,8 @@ def test_the_demo_has_the_pictures_it_names():
 ELSEWHERE = {  # than in a workflow
     "PFVSaveReference",  # of catalogues
     "PFVLoadReference",
-    "RefAdGenMaskInput",  # wants a trained file
+    "RefAdGenLoad",  # wants a trained file, as the next does
+    "RefAdGenMaskInput",
     "PFVScaleMap",  # research
     "MEPABranch",  # superseded by MEPA Apply, stacked
     "PFVAdCanvasFinish",  # Strict-ID Composite does the same

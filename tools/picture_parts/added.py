@@ -8,6 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw
 
+from headless.host.find import PACK_ROOT
+
+from ..workflow_parts.definitions import Json
 from .studio import Draft, Output, Panels, Shown, Studio, painted
 
 BACKGROUND, TABLE, LOOK, IN_CONTROL_NET = (
@@ -150,6 +153,30 @@ def fusion(studio: Studio) -> Panels:
     return [("the product on the canvas", shown["Canvas 1:1 0"]), *panels]
 
 
+def load_trained(studio: Studio) -> Panels:
+    """Where training starts the file's reference U-Net is the model's own: it reads the product as the model does."""
+    file = studio.folder / "models" / "model_patches" / "start.safetensors"
+    write_start(file)
+    draft = one_format()
+    draft.give("Prompt", text="a bottle")
+    draft.show("Canvas 1:1")
+    draft.show("Decode 1:1")
+    draft.give(LOOK, strength=0.0)
+    without = studio.make(draft)
+    draft.give(LOOK, combine="add", strength=1.0)
+    own = studio.make(draft)["Decode 1:1 0"]
+    inputs = {"model": draft.output("PFV Demo Models"), "refadgen_name": file.name}
+    draft.give(LOOK, combine="as_trained", reference_model=draft.add("Load", "RefAdGenLoad", **inputs))
+    loaded = studio.make(draft)["Decode 1:1 0"]
+    check_same(own, loaded, "RefAdGen Load with a file as training starts")
+    return [
+        ("the product on the canvas", without["Canvas 1:1 0"]),
+        ("without the product", without["Decode 1:1 0"]),
+        ("add, the model reads it itself", own),
+        ("a file before any training: the same", loaded),
+    ]
+
+
 def save_reference(studio: Studio) -> Panels:
     """What goes into a file."""
     shown = _saved(studio)
@@ -235,3 +262,22 @@ def write_zeros(file: Path) -> None:
     text += b" " * (-len(text) % 8)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(length))
+
+
+def write_start(file: Path) -> None:
+    """RefAdGen's file for the demo's U-Net before any training: the U-Net itself, and projections that are its own."""
+    content = (PACK_ROOT / "pfv_demo" / "weights" / "unet.safetensors").read_bytes()
+    length = 8 + struct.unpack("<Q", content[:8])[0]
+    tensors = {name: entry for name, entry in json.loads(content[8:length]).items() if name != "__metadata__"}
+    data = content[length:]
+    header: Json = {"__metadata__": {"base": "demo", "context_dim": str(DEMO_CONTEXT), "combine": "add"}}
+    header |= {f"reference.{name}": entry for name, entry in tensors.items()}
+    for name, entry in tensors.items():
+        if name.endswith((".attn1.to_k.weight", ".attn1.to_v.weight")):  # no two names may share their bytes
+            begin, end = entry["data_offsets"]
+            header[f"fusion.{name}"] = {**entry, "data_offsets": [len(data), len(data) + end - begin]}
+            data += data[begin:end]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .added import branch, control_net, crop, fusion, load_reference, mask_input, save_reference
+from .added import branch, control_net, crop, fusion, load_reference, load_trained, mask_input, save_reference
 from .looks import combine, text_region, weights
 from .page import load
 from .studio import Changes, Panels, Studio, painted
@@ -178,4 +178,5 @@ HELP: dict[str, Callable[[Studio], Panels]] = {
     "PFVCutOut": cut_out,
     "PFVGround": ground,
     "PFVProductDepth": product_depth,
+    "RefAdGenLoad": load_trained,
 }

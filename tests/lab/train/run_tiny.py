@@ -24,11 +24,12 @@ apply_where_needed()  # before anything imports diffusers
 
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
-from tiny_models import Squares, tiny_config, tiny_models  # noqa: E402
+from tiny_models import Products, Squares, tiny_config, tiny_models, tiny_refadgen  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from lab.train.adapter_training import AdapterTraining, train_adapter  # noqa: E402
 from lab.train.loop import Schedule, TrainingLoop  # noqa: E402
+from lab.train.refadgen_training import RefAdGenTraining  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,25 @@ def train(folder: Path, what: str, settings: dict[str, str]) -> list[object]:
         accelerator.backward(training.loss(training.batches[0]))
         gradients = {name: parameter.grad for name, parameter in training.adapter.named_parameters()}
         loop, of_two = two_modules(folder / "two_modules", accelerator, config.batch_size)
-        kept += [training, loop]
+        refadgen, of_refadgen = first_step_of_refadgen(folder / "refadgen", accelerator, config.batch_size)
+        kept += [training, loop, refadgen]
         if accelerator.is_main_process:
-            found = {"processes": accelerator.num_processes, "gradients": gradients, "of_two": of_two}
+            found = {"processes": accelerator.num_processes, "gradients": gradients}
+            found |= {"of_two": of_two, "of_refadgen": of_refadgen}
             torch.save(found, folder / "gradients.pt")
     train_adapter(tiny_models(), Squares(), config, accelerator, folder)
     accelerator.end_training()
     return kept
+
+
+def first_step_of_refadgen(folder: Path, accelerator: Accelerator, batch_size: int) -> tuple[object, dict[str, Tensor]]:
+    """The training, and the gradients of its first micro-batch, checkpointed as the presets have it."""
+    config = tiny_refadgen(batch_size=batch_size, gradient_checkpointing=True)
+    training = RefAdGenTraining(tiny_models(), Products(), config, accelerator, folder)
+    torch.nn.init.ones_(training.module.mask_kernel)
+    accelerator.backward(training.loss(training.batches[0]))
+    named = training.module.named_parameters()
+    return training, {name: parameter.grad for name, parameter in named if parameter.requires_grad}
 
 
 def two_modules(folder: Path, accelerator: Accelerator, batch_size: int) -> tuple[TrainingLoop, list[Tensor]]:

@@ -304,7 +304,7 @@ def test_full_disk(tmp_path, accelerator, monkeypatch):
 def test_full_disk_at_an_adapter_file(start, monkeypatch):
     training = start()
     file = training.folder / "adapter.safetensors"
-    training.save_adapter(file)
+    training.save(file)
     good = file.read_bytes()
 
     def full(path, *_):
@@ -313,7 +313,7 @@ def test_full_disk_at_an_adapter_file(start, monkeypatch):
 
     monkeypatch.setattr(adapter_training, "save_adapter", full)
     with pytest.raises(NotWrittenError, match="No space left"):
-        training.save_adapter(file)
+        training.save(file)
     assert file.read_bytes() == good
 
 
@@ -346,7 +346,7 @@ def test_another_precision(start):
 def test_start_from(start, tmp_path):
     first = start(name="first", steps=3)
     first.run()
-    first.save_adapter(tmp_path / "good.safetensors")
+    first.save(tmp_path / "good.safetensors")
     again = start(name="again", start_from=str(tmp_path / "good.safetensors"))
     for one, other in zip(again.adapter.parameters(), first.loop.average.shadow_params, strict=True):
         assert torch.equal(one, other)
@@ -362,7 +362,7 @@ def test_start_from(start, tmp_path):
     ],
 )
 def test_start_from_another_adapter(start, tmp_path, models, changes, message):
-    start(name="first").save_adapter(tmp_path / "other.safetensors")
+    start(name="first").save(tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match=message):
         start(models, start_from=str(tmp_path / "other.safetensors"), **changes)
 

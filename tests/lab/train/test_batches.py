@@ -11,7 +11,7 @@ import torch
 from lab.train.batches import read_ahead
 from lab.train.data import DataError
 from lab.train.image_files import open_dataset
-from lab.train.rows import require_masks
+from lab.train.prompt_rows import require_masks
 from lab.train.visibility import on_latents
 from pfv_core.attention.control import Gate
 from pfv_core.attention.query_mask import query_mask

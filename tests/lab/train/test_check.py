@@ -38,13 +38,26 @@ def test_whatever_is_not_as_it_should_be_has_a_line(tmp_path, capsys):
         "shortest sides: 20 to 36 px, cut to squares of 24 px",
         f"1 smaller than 24 px, which will be enlarged ({place}/image0.jpg)",
         f"1 with an empty caption ({place}/image4.jpg)",
-        f"1 without a mask, so that hide_kinds dataset cannot be used ({place}/image3.png)",
-        f"1 with a mask that selects nothing (white = product) ({place}/image1.png)",
+        f"1 without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen can be used ({place}/image3.png)",
+        "1 with a mask that selects nothing (white = product), which a preset of RefAdGen refuses "
+        f"({place}/image1.png)",
         "1 with a mask that selects everything, which hide_kinds dataset refuses (white = product) "
         f"({place}/image2.jpg)",
         f"refused: {place}/image6.jpg cannot be read as an image (it is no JPEG, PNG, WEBP): replace or remove it, or "
         "train with broken_images skip",
     ]
+
+
+def test_products_that_some_lack_are_named(tmp_path, capsys):
+    images = write_images(tmp_path / "images", count=3)
+    assert not [line for line in check(capsys, images)[0] if "product alone" in line]
+    shutil.copy(images / "image1.png", images / "image1.product.png")
+    lines, status = check(capsys, images)
+    assert status == 0
+    assert lines[-1] == (
+        "2 without a picture of the product alone, so that no preset of RefAdGen can be used "
+        f"({images}/image0.jpg, {images}/image2.jpg)"
+    )
 
 
 def test_shards_that_are_whole_end_with_0(tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from accelerate.state import AcceleratorState
 from accelerate.utils import LoggerType
@@ -11,6 +13,7 @@ from lab.train import __main__ as command_line
 from lab.train.config import read_config
 from lab.train.load import load_models
 from pfv_core.adapter.checkpoint import load_adapter
+from pfv_core.research.refadgen import open_refadgen
 
 from .made_images import write_images
 from .tiny_models import SIZE, tiny_models
@@ -34,6 +37,35 @@ def test_it_trains_and_says_where_the_adapter_is(tmp_path, capsys):
     assert read_config(out / "config.toml").batch_size == 3
     with Image.open(out / "validation" / "00000002.png") as sheet:
         assert sheet.size == (5 * (SIZE + 8), SIZE + 8)
+
+
+REFADGEN = ["--preset", "refadgen_sdxl", "--steps", "2", "--validate-every", "2", "--checkpoint", "none"]
+REFADGEN += [*SMALL[2:8], "--workers", "0", "--validation-steps", "1", "--validation-images", "1", "--licence", "MIT"]
+
+
+def test_a_preset_of_refadgen_trains_without_an_image_encoder(tmp_path, capsys):
+    """The same command; triplets are asked for before anything is trained."""
+    images, out = write_images(tmp_path / "images"), tmp_path / "run"
+    arguments = ["--data", str(images), "--out", str(out), *REFADGEN]
+    with pytest.raises(SystemExit, match=r"error: 5 of the images .* have no product picture beside them"):
+        command_line.main(arguments)
+    for file in sorted(images.glob("*.mask.png")):
+        with Image.open(file) as mask:
+            Image.new("RGB", mask.size, "red").save(images / file.name.replace(".mask.", ".product."))
+    command_line.main(arguments)
+    assert f"wrote {out / 'refadgen.safetensors'}" in capsys.readouterr().out
+    found = open_refadgen(out / "refadgen.safetensors")
+    assert (found.base, found.metadata["preset"], found.metadata["licence"]) == ("sdxl", "refadgen_sdxl", "MIT")
+    with Image.open(out / "validation" / "00000002.png") as sheet:
+        assert sheet.size == (4 * (SIZE + 8), SIZE + 8)
+
+
+def test_an_adapter_asks_for_its_image_encoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(command_line, "load_models", lambda *_, **__: replace(tiny_models(), vision=None))
+    with pytest.raises(
+        SystemExit, match="error: this preset trains with an image encoder, and none is given: name its"
+    ):
+        command_line.main(["--data", str(write_images(tmp_path)), "--out", str(tmp_path / "run"), *SMALL[:-2]])
 
 
 @pytest.mark.parametrize(

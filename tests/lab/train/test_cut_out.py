@@ -44,3 +44,39 @@ def test_transparency_is_the_mask_and_a_mask_that_is_there_stays(tmp_path, capsy
     assert capsys.readouterr().out == "1 masks written, 0 left\n"
     assert np.array_equal(np.asarray(Image.open(tmp_path / "clear.mask.png")), np.asarray(alpha))
     assert (tmp_path / "done.mask.png").read_bytes() == b"by hand"
+
+
+def test_a_mask_makes_an_ad_a_triplet(tmp_path, capsys):
+    """The product alone is the ad where its mask is white, grey where it is black, both where it is soft; what is there stays."""
+    packshot().save(tmp_path / "sure.png")
+    mask = Image.new("L", (SIDE, SIDE))
+    mask.paste(255, (20, 16, 44, 54))
+    mask.paste(51, (0, 0, 4, 4))
+    for name in ("painted", "done"):
+        packshot().save(tmp_path / f"{name}.png")
+        mask.save(tmp_path / f"{name}.mask.png")
+    (tmp_path / "done.product.png").write_bytes(b"by hand")
+    main([str(tmp_path), "--products"])
+    assert capsys.readouterr().out.splitlines() == ["1 masks written, 0 left", "2 products written, 0 left"]
+    product = np.asarray(Image.open(tmp_path / "painted.product.png"))
+    inside = np.asarray(mask) == 255
+    assert (product[inside] == (180, 60, 40)).all()
+    assert (product[60, 60] == (128, 128, 128)).all()
+    assert (product[1, 1] == (150, 150, 149)).all()  # a fifth of the picture's 240, 238, 235
+    assert (tmp_path / "done.product.png").read_bytes() == b"by hand"
+    assert (tmp_path / "sure.product.png").is_file()
+
+
+def test_masks_that_cannot_say_where_the_product_is_make_none(tmp_path, capsys):
+    packshot().save(tmp_path / "small.png")
+    packshot().save(tmp_path / "black.png")
+    Image.new("L", (SIDE, SIDE // 2), 255).save(tmp_path / "small.mask.png")
+    Image.new("L", (SIDE, SIDE)).save(tmp_path / "black.mask.png")
+    main([str(tmp_path), "--products"])
+    assert capsys.readouterr().out.splitlines() == [
+        "0 masks written, 0 left",
+        f"left: {tmp_path}/black.png: the mask of {tmp_path}/black.png selects nothing: white is the product",
+        f"left: {tmp_path}/small.png: the mask of {tmp_path}/small.png is 32x64, the image is 64x64: give both the same size",
+        "0 products written, 2 left",
+    ]
+    assert not list(tmp_path.glob("*.product.png"))

@@ -107,7 +107,7 @@ def test_many_missing_captions_are_counted(tmp_path):
 def test_missing_masks_are_named(folder):
     (folder / "image2.mask.png").unlink()
     with pytest.raises(DataError, match=r"1 of the images \(.*image2.jpg\).*have no mask"):
-        open_dataset(folder, SIZE).require_masks()
+        open_dataset(folder, SIZE).require("mask", "mask", "add them")
 
 
 def test_broken_image_is_named(folder):
@@ -203,3 +203,41 @@ def test_what_is_no_sample_in_a_shard_is_passed_over(folder, tmp_path):
     found = samples(open_dataset(tmp_path / "more.tar", SIZE))
     assert [sample.caption for sample in found] == ["caption 0", "caption 2"]
     assert [sample.name for sample in found] == ["more.tar/image0.jpg", "more.tar/image2.jpg"]
+
+
+def with_products(folder):
+    """Pictures of the products alone: the images with red and blue exchanged."""
+    for file in [file for file in folder.iterdir() if file.suffix in (".jpg", ".png") and ".mask" not in file.name]:
+        with Image.open(file) as image:
+            Image.merge("RGB", image.split()[::-1]).save(folder / f"{file.stem}.product.png")
+    return folder
+
+
+def test_products_lie_beside_their_images_in_folders_and_shards(folder, tmp_path):
+    """The same square of both, and a key of its own for what is made of the product."""
+    plain = samples(open_dataset(folder, SIZE))
+    found = samples(open_dataset(with_products(folder), SIZE))
+    of_shards = samples(open_dataset(write_shards(folder, tmp_path / "shards"), SIZE))
+    assert len(found) == len(plain) == 5
+    assert all(sample.product is None and sample.product_key == "" for sample in plain)
+    for sample, other, before in zip(found, of_shards, plain, strict=True):
+        assert torch.equal(sample.image, before.image)
+        assert sample.key == before.key
+        assert torch.equal(sample.product, other.product)
+        assert sample.product_key == other.product_key
+    for sample in found[1::2]:  # the others are JPEGs, which are decoded smaller
+        assert torch.equal(sample.product, sample.image.flip(0))
+    assert len({key for sample in found for key in (sample.key, sample.product_key)}) == 10
+
+
+def test_products_of_another_size_and_missing_ones_are_named(folder):
+    with_products(folder)
+    open_dataset(folder, SIZE).require("product", "product picture", "add them")
+    Image.new("RGB", (5, 7)).save(folder / "image0.product.png")
+    with pytest.raises(
+        DataError, match=r"the product picture of .*image0.jpg is 7x5, the image is 20x40: give both the same"
+    ):
+        samples(open_dataset(folder, SIZE))
+    (folder / "image0.product.png").unlink()
+    with pytest.raises(DataError, match=r"1 of the images \(image0.jpg\) in .* have no product picture beside them"):
+        open_dataset(folder, SIZE).require("product", "product picture", "add them")

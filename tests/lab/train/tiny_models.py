@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,10 +10,10 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
-from lab.train.batches import Batches
-from lab.train.config import TrainConfig
+from lab.train.config import RefAdGenConfig, TrainConfig, preset
 from lab.train.data import Sample, seeded
 from lab.train.models import TrainingModels
+from lab.train.prompt_batches import PromptBatches
 from lab.train.visibility import Visibility
 from pfv_core.reference.vit import EncoderSpec
 
@@ -128,6 +129,41 @@ class Squares:
         return Sample(image, f"{index}", product, 1 - product, name=f"square {index}", key=f"square {index}")
 
 
+class Products(Squares):
+    """The same with the square alone, on grey, as the picture of the product."""
+
+    identity = "products"
+
+    def sample(self, index: int, generator: torch.Generator) -> Sample:
+        ad = super().sample(index, generator)
+        product = torch.where(ad.product_mask > 0, ad.image, 0.5)
+        return replace(ad, product=product, product_key=f"product {index}")
+
+
+TINY_RUN = {
+    "image_size": SIZE,
+    "batch_size": 4,
+    "steps": 6,
+    "learning_rate": 1e-3,
+    "save_every": 2,
+    "precision": "no",
+    "save_precision": "fp32",
+    "gradient_checkpointing": False,
+    "workers": 0,
+    "checkpoint_every": 2,
+    "keep_checkpoints": 2,
+    "validate_every": 0,
+    "validation_images": 2,
+    "validation_steps": 2,
+}
+
+
+def tiny_refadgen(**changes: object) -> RefAdGenConfig:
+    """A run of RefAdGen of seconds."""
+    settings = {**TINY_RUN, "warmup": 0, "decay_from": 1.0, **changes}
+    return preset("refadgen_sdxl").replace(**settings)
+
+
 def tiny_config(**changes: object) -> TrainConfig:
     """A run of seconds."""
     small = TrainConfig(
@@ -135,31 +171,18 @@ def tiny_config(**changes: object) -> TrainConfig:
         base="sdxl",
         num_tokens=3,
         latent_width=8,
-        image_size=SIZE,
-        batch_size=4,
-        steps=6,
-        learning_rate=1e-3,
         ema_decay=0.9,
-        save_every=2,
         hide_kinds={"dataset": 1.0, "patches": 1.0},
         region_kinds={"visible": 1.0, "half_plane": 1.0},
         region_share_unmasked=0.5,
         gates={"query": 1.0, "output": 1.0},
-        precision="no",
-        save_precision="fp32",
-        gradient_checkpointing=False,
-        workers=0,
-        checkpoint_every=2,
-        keep_checkpoints=2,
-        validate_every=0,
-        validation_images=2,
-        validation_steps=2,
+        **TINY_RUN,
     )
     return small.replace(**changes)
 
 
-def tiny_batches(dataset=None, process: int = 0, num_processes: int = 1, **changes: object) -> Batches:
+def tiny_batches(dataset=None, process: int = 0, num_processes: int = 1, **changes: object) -> PromptBatches:
     """The micro-batches of a run of all samples of a dataset."""
     config = tiny_config(**changes)
     visibility = Visibility(config, EncoderSpec(SIZE, PATCH, 2, WIDTH, 12), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return Batches(dataset or Squares(), config, visibility, process, num_processes)
+    return PromptBatches(dataset or Squares(), config, visibility, process, num_processes)

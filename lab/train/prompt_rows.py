@@ -1,4 +1,4 @@
-"""One sample of a batch: what is dropped and hidden of it, where its image prompt rules, what its reference looks like.
+"""One sample of an adapter's batch: what is dropped and hidden of it, where its image prompt rules, how its reference looks.
 
 Everything random comes from its position in the run.
 """
@@ -11,13 +11,15 @@ import torch
 from torch import Generator, Tensor
 
 from .augment import degrade
+from .batches import Rows
 from .config import DATASET, TrainConfig
-from .data import DataError, Dataset, Order, Sample, seeded
+from .data import Dataset, Sample, seeded
+from .parts import MASK
 from .visibility import Visibility
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """One sample of a batch.
 
     Attributes:
@@ -26,7 +28,7 @@ class Row:
         reference: (3, H, W) float, 0..1, what the image prompt is made from.
         keep_mask: (H, W) bool, True = the image encoder may see it.
         region: (H, W) float, 0..1, 1 = the image prompt rules.
-        text_share, has_image, token_key: see `Batch`.
+        text_share, has_image, token_key: see `PromptBatch`.
     """
 
     sample: Sample
@@ -38,12 +40,12 @@ class Row:
     has_image: bool
     token_key: str
 
-    def without_image(self) -> Row:
+    def without_image(self) -> PromptRow:
         """With the negative image prompt."""
         return replace(self, has_image=False, token_key="")
 
 
-class Rows:
+class PromptRows(Rows[PromptRow, TrainConfig]):
     """The samples of a run, by their position in it.
 
     Args:
@@ -53,27 +55,16 @@ class Rows:
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig, visibility: Visibility) -> None:
-        self.dataset = dataset
-        self.config = config
+        super().__init__(dataset, config)
         self.visibility = visibility
-        self.order = Order(len(dataset), config.seed)
 
-    def at(self, position: int, skipped: list[str]) -> Row:
-        """The sample of a position; where it is broken and may be skipped, the next one that is not."""
-        index = self.order.index(position)
+    def drawn(self, sample: Sample, position: int) -> PromptRow:
+        """A sample with what is drawn for it at a position. DataError where it lacks what is needed."""
         seed = self.config.seed
-        for attempt in range(len(self.dataset)):
-            try:
-                sample = self.dataset.sample((index + attempt) % len(self.dataset), seeded(seed, position, "data"))
-                row = self._prepared(sample, seeded(seed, position, "masks"))
-                return self._degraded(row, seeded(seed, position, "augment"))
-            except DataError as error:
-                if self.config.broken_images != "skip":
-                    raise
-                skipped.append(str(error))
-        raise DataError(f"every one of the {len(self.dataset)} samples is broken; the last: {skipped[-1]}")
+        row = self._prepared(sample, seeded(seed, position, "masks"))
+        return self._degraded(row, seeded(seed, position, "augment"))
 
-    def _prepared(self, sample: Sample, generator: Generator) -> Row:
+    def _prepared(self, sample: Sample, generator: Generator) -> PromptRow:
         """Draw what is dropped, hidden and ruled.
 
         One number decides what is dropped, as in the public training of IP-Adapter: the image, the text, or both. A sample
@@ -82,7 +73,7 @@ class Rows:
         config = self.config
         dropped, masked, with_region = torch.rand(3, generator=generator).tolist()
         everywhere = torch.ones(sample.image.shape[1:])
-        whole = Row(sample, sample.caption, sample.image, everywhere > 0, everywhere, 1.0, True, sample.key)
+        whole = PromptRow(sample, sample.caption, sample.image, everywhere > 0, everywhere, 1.0, True, sample.key)
         no_image, no_text = config.drop_image_share, config.drop_image_share + config.drop_text_share
         if dropped < no_image:
             return whole.without_image()
@@ -91,7 +82,7 @@ class Rows:
             return replace(row, caption="")
         return replace(row, caption="").without_image() if dropped < no_text + config.drop_both_share else row
 
-    def _bounded(self, row: Row, masked: float, with_region: float, generator: Generator) -> Row:
+    def _bounded(self, row: PromptRow, masked: float, with_region: float, generator: Generator) -> PromptRow:
         """The row with hidden parts and a region, where two numbers from 0 to 1 say that it has them."""
         config = self.config
         is_masked = masked < config.mask_share
@@ -103,7 +94,7 @@ class Rows:
         region = self.visibility.region(row.sample, row.keep_mask, generator)
         return replace(row, region=region, text_share=config.text_share)
 
-    def _degraded(self, row: Row, generator: Generator) -> Row:
+    def _degraded(self, row: PromptRow, generator: Generator) -> PromptRow:
         """The row with another reference than its image, in the share of the samples that the config wants it in.
 
         The region stays where it is: it is a part of the target. Where nothing would be left to see, nothing is changed.
@@ -119,5 +110,5 @@ class Rows:
 
 def require_masks(dataset: Dataset, config: TrainConfig) -> None:
     """DataError, naming the first samples, where a dataset knows that it lacks masks that a run hides by."""
-    if config.mask_share > 0 and config.hide_kinds.get(DATASET, 0) > 0 and hasattr(dataset, "require_masks"):
-        dataset.require_masks()
+    if config.mask_share > 0 and config.hide_kinds.get(DATASET, 0) > 0 and hasattr(dataset, "require"):
+        dataset.require(MASK, "mask, white = product,", "add them, or train without hide_kinds dataset")
