@@ -100,17 +100,8 @@ def new_strict_id(
     return StrictIDNet(controlnet, new_branches(sizes, attentions, seed)).to(unet.device)
 
 
-def save_strict_id_net(
-    file: Path,
-    net: StrictIDNet,
-    base: str,
-    encoder: EncoderSpec,
-    gamma: float,
-    metadata: Mapping[str, str],
-    dtype: torch.dtype,
-) -> None:
-    """Write a net as the nodes load it, see `pfv_core.research.strict_id_file`."""
-    config = StrictIDConfig(base, net.branches.sizes, encoder, gamma, metadata)
+def save_strict_id_net(file: Path, net: StrictIDNet, config: StrictIDConfig, dtype: torch.dtype) -> None:
+    """Write a net as the nodes load it, see `pfv_core.research.strict_id_file`; its own weights stay as they are."""
     network = {key: tensor.to(dtype) for key, tensor in net.controlnet.state_dict().items()}
     branches = Branches(net.branches.sizes)
     branches.load_state_dict(net.branches.state_dict())

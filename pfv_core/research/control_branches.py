@@ -167,7 +167,7 @@ class Branches(nn.Module):
         Raises:
             ValueError: tokens of another width than the branches take.
         """
-        self._terms, self._features = [], {}
+        self.end()
         if inputs is None:
             return
         late = 1.0 if inputs.gamma is None else time_weights(timesteps.reshape(-1, 1, 1), inputs.gamma).to(like)
@@ -180,6 +180,10 @@ class Branches(nn.Module):
                 weight = given.weight.to(like).view(-1, 1, 1) if isinstance(given.weight, Tensor) else given.weight
                 tokens = branch.projection(given.tokens.to(like))
                 self._terms.append(_Term(branch.attentions, tokens, weight * factor, std_norm))
+
+    def end(self) -> None:
+        """No pictures from here on."""
+        self._terms, self._features = [], {}
 
     def _check(self, tokens: Tensor) -> None:
         if tokens.ndim != 3 or tokens.shape[2] != self.sizes.token_dim:

@@ -5,7 +5,7 @@
     branches.pose.*, branches.appearance.*       see `control_branches`
 
 The kind is read from these keys, never from the file's name. Metadata that is needed: `format` = strict_id, `format_version`,
-`base`, `heads` (of each cross-attention), `encoder` (its sizes), `gamma`; all other is kept as it comes.
+`base`, `heads` (of each cross-attention), `encoder` (its sizes), `std_norm`, `gamma`; all other is kept as it comes.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ class StrictIDConfig:
         base: the family of U-Nets it was trained on: sdxl, sd15, or what the metadata names.
         sizes: of the branches.
         encoder: the image encoder whose tokens the branches take.
-        gamma: of the time weighting it was trained with, timesteps; 0 = without.
+        std_norm: whether it was trained with Eq. 8.
+        gamma: of Eq. 10 as it was trained, timesteps; None = without.
         metadata: as the file has it.
     """
 
     base: str
     sizes: BranchSizes
     encoder: EncoderSpec
-    gamma: float
+    std_norm: bool
+    gamma: float | None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def check_encoder(self, encoder: EncoderSpec, what: str) -> None:
@@ -86,7 +88,8 @@ def save_strict_id(path: Path, config: StrictIDConfig, network: Mapping[str, Ten
         "base": config.base,
         "heads": json.dumps(config.sizes.heads),
         "encoder": json.dumps(asdict(config.encoder)),
-        "gamma": str(config.gamma),
+        "std_norm": json.dumps(config.std_norm),
+        "gamma": json.dumps(config.gamma),
     }
     state = dict(network) | {BRANCHES + key: tensor for key, tensor in branches.state_dict().items()}
     save_file({key: tensor.detach().contiguous() for key, tensor in state.items()}, path, {**config.metadata, **own})
@@ -149,7 +152,7 @@ def _config(path: Path, branches: Mapping[str, Tensor], metadata: Mapping[str, s
         version = metadata["format_version"]
         heads = tuple(int(count) for count in json.loads(metadata["heads"]))
         encoder = EncoderSpec(**json.loads(metadata["encoder"]))
-        base, gamma = metadata["base"], float(metadata["gamma"])
+        base, std_norm, gamma = metadata["base"], json.loads(metadata["std_norm"]), json.loads(metadata["gamma"])
         widths = tuple(len(branches[f"pose.attentions.{place}.to_q.weight"]) for place in range(len(heads)))
         context_dim, token_dim = branches["pose.projection.weight"].shape
     except (KeyError, ValueError, TypeError) as error:
@@ -161,7 +164,7 @@ def _config(path: Path, branches: Mapping[str, Tensor], metadata: Mapping[str, s
         raise StrictIDFileError(
             f"{path.name} has format_version {version}, this version of the pack reads {FORMAT_VERSION}: update the pack"
         )
-    return StrictIDConfig(base, BranchSizes(widths, heads, context_dim, token_dim), encoder, gamma, metadata)
+    return StrictIDConfig(base, BranchSizes(widths, heads, context_dim, token_dim), encoder, std_norm, gamma, metadata)
 
 
 def _check_shapes(path: Path, tensors: Mapping[str, Tensor], branches: Branches) -> None:

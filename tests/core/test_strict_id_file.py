@@ -29,7 +29,7 @@ NETWORK = {HINT_KERNEL: noise(16, 4, 3, 3, seed=1), "conv_in.weight": noise(8, 4
 def file(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "strict_id.safetensors"
-    config = StrictIDConfig("sd15", SIZES, ENCODER, 400.0, {"license": "CC0-1.0", "step": "7"})
+    config = StrictIDConfig("sd15", SIZES, ENCODER, True, None, {"license": "CC0-1.0", "step": "7"})
     save_strict_id(path, config, NETWORK, Branches(SIZES))
     return path
 
@@ -53,7 +53,7 @@ def rewritten(path, metadata=None, **tensors):
 def test_what_is_written_is_read(file):
     found = load_strict_id(file)
     assert (found.config.base, found.config.sizes, found.config.encoder) == ("sd15", SIZES, ENCODER)
-    assert found.config.gamma == 400.0
+    assert (found.config.std_norm, found.config.gamma) == (True, None)
     assert found.config.metadata["license"] == "CC0-1.0"
     assert {key: tensor.tolist() for key, tensor in found.network.items()} == {
         key: tensor.tolist() for key, tensor in NETWORK.items()
@@ -86,7 +86,7 @@ def test_another_number_of_hint_channels_is_refused_with_both(file):
         load_strict_id(file)
 
 
-@pytest.mark.parametrize("name", ["base", "heads", "encoder", "gamma", "format_version"])
+@pytest.mark.parametrize("name", ["base", "heads", "encoder", "std_norm", "gamma", "format_version"])
 def test_a_file_that_does_not_say_what_it_was_trained_with_is_refused(name, file):
     with pytest.raises(StrictIDFileError, match=f"does not say all of what it was trained with.*{name}"):
         load_strict_id(rewritten(file, {name: None}))

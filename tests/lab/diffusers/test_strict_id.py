@@ -8,7 +8,7 @@ from diffusers import ControlNetModel
 
 from lab.diffusers.strict_id import load_into, new_strict_id, save_strict_id_net
 from pfv_core.research.control_branches import BranchInput, BranchInputs
-from pfv_core.research.strict_id_file import StrictIDFileError
+from pfv_core.research.strict_id_file import StrictIDConfig, StrictIDFileError
 
 from .models import COLUMNS, CONTEXT, ENCODER, POOLED, ROWS, new_unet, noise
 
@@ -126,7 +126,8 @@ def test_recomputing_the_forward_pass_gives_the_same_gradients(net):
 
 
 def saved(net, path, dtype=torch.float32):
-    save_strict_id_net(path, net, net.name, ENCODER, 400.0, {"step": "3"}, dtype)
+    config = StrictIDConfig(net.name, net.branches.sizes, ENCODER, True, 400.0, {"step": "3"})
+    save_strict_id_net(path, net, config, dtype)
     return path
 
 
