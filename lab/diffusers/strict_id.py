@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ HINT_WIDTHS = (
     256,
 )  # of the layers that bring the hint to the latents' size, in SD1.5's and SDXL's ControlNets
 PRODUCT_CHANNELS = 3
+
+Residuals = tuple[list[Tensor], Tensor]
+"""For a U-Net's skips, and for its middle."""
 
 
 class StrictIDNet(nn.Module):
@@ -50,8 +54,8 @@ class StrictIDNet(nn.Module):
         controlnet_cond: Tensor,
         inputs: BranchInputs | None = None,
         **conditions: Any,
-    ) -> tuple[list[Tensor], Tensor]:
-        """Residuals for the U-Net's skips and its middle.
+    ) -> Residuals:
+        """What is added to a U-Net.
 
         Args:
             sample: (B, 4, h, w) noisy latents.
@@ -62,10 +66,46 @@ class StrictIDNet(nn.Module):
         """
         self.branches.begin(inputs, timestep, sample)
         conditions["return_dict"] = False
-        residuals: tuple[list[Tensor], Tensor] = self.controlnet(
-            sample, timestep, controlnet_cond=controlnet_cond, **conditions
-        )
+        residuals: Residuals = self.controlnet(sample, timestep, controlnet_cond=controlnet_cond, **conditions)
         return residuals
+
+
+@contextmanager
+def controlled(
+    unet: UNet2DConditionModel, net: Callable[..., Residuals], hint: Tensor, inputs: BranchInputs | None = None
+) -> Iterator[None]:
+    """Run a U-Net with a net's residuals in it.
+
+    Args:
+        unet: whatever it is called with, the net is called with too.
+        net: a `StrictIDNet`, or what somebody put around it.
+        hint: (B, 4, H, W), see `StrictIDNet`; a batch of n * B, as guidance has it, takes it n times.
+        inputs: pictures for one of its samples or B of them, likewise.
+    """
+
+    def add(_unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs
+        sample = given["sample"]
+        times = len(sample) // len(hint)
+        down, middle = net(
+            given["sample"],
+            given["timestep"],
+            hint.to(sample).repeat(times, 1, 1, 1),
+            None if inputs is None else inputs.repeated(times),
+            encoder_hidden_states=given["encoder_hidden_states"],
+            added_cond_kwargs=given.get("added_cond_kwargs"),
+        )
+        residuals = {
+            "down_block_additional_residuals": [residual.to(sample) for residual in down],
+            "mid_block_additional_residual": middle.to(sample),
+        }
+        return (), {**given, **residuals}
+
+    handle = unet.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def new_strict_id(
@@ -87,7 +127,7 @@ def new_strict_id(
         controlnet = ControlNetModel.from_unet(
             unet, conditioning_embedding_out_channels=hint_widths, conditioning_channels=HINT_CHANNELS
         )
-    controlnet = controlnet.to(torch.float32)
+    nn.Module.to(controlnet, torch.float32)  # diffusers' own warns where there is nothing to warn of
     with torch.no_grad():
         controlnet.controlnet_cond_embedding.conv_in.weight[:, PRODUCT_CHANNELS:].zero_()
     attentions = _attentions(controlnet)

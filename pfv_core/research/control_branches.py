@@ -13,7 +13,7 @@ with w_p and w_a 1 in the paper and 0 where a picture is left out. A ControlNet 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,11 @@ class BranchInput:
     tokens: Tensor
     weight: Weight = 1.0
 
+    def repeated(self, times: int) -> BranchInput:
+        """The same for a batch that has its samples so many times, one after the other."""
+        tokens = self.tokens if len(self.tokens) == 1 else self.tokens.repeat(times, 1, 1)
+        return BranchInput(tokens, self.weight.repeat(times) if isinstance(self.weight, Tensor) else self.weight)
+
 
 @dataclass(frozen=True, eq=False)
 class BranchInputs:
@@ -77,6 +82,11 @@ class BranchInputs:
     def __post_init__(self) -> None:
         if self.gamma is not None and not self.gamma > 0:
             raise ValueError(f"gamma is {self.gamma}, expected more than 0 timesteps")
+
+    def repeated(self, times: int) -> BranchInputs:
+        """See `BranchInput.repeated`."""
+        pose, appearance = (one and one.repeated(times) for one in (self.pose, self.appearance))
+        return replace(self, pose=pose, appearance=appearance)
 
 
 class BranchAttention(nn.Module):
