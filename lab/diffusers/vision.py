@@ -77,7 +77,8 @@ class Dinov2Encoder:
         config = model.config
         sizes = config.image_size, config.patch_size, config.num_hidden_layers, config.hidden_size, config.hidden_size
         self.spec = EncoderSpec(*sizes)
-        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        self.mean: tuple[float, ...] = IMAGENET_MEAN
+        self.std: tuple[float, ...] = IMAGENET_STD
         self._model = model
 
     def embed_patches(self, pixel_values: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def load_models(
     Args:
         base: sdxl or sd15.
         checkpoint: a diffusers folder (with model_index.json) or a single-file checkpoint (.safetensors).
-        vision: open_clip's ViT-H/14 weights as one file, or a transformers folder of a CLIP vision model or a DINOv2; None = no encoder.
+        vision: open_clip's ViT-H/14 weights as one file, or a transformers folder of a CLIP vision model or a DINOv2; None = no
+            encoder.
         configs: for a single-file checkpoint: a diffusers folder whose configs and tokenizers it is read with; it needs
             no weights.
         dtype: of all frozen weights but the autoencoder's, which are read in float32: SDXL's overflows in half precision.

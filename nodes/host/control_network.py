@@ -53,7 +53,7 @@ def control_network(
     )
     network.input_hint_block = hint_block
     fill(network, {names.get(key, key): tensor for key, tensor in tensors.items()}, what, advice)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class StrictIDControl(comfy.controlnet.ControlNet):
     @property
     def inputs(self) -> BranchInputs | None:
         """The pictures of its branches; None = none."""
-        return self.extra_args.get(INPUTS)  # type: ignore[no-any-return]
+        return self.extra_args.get(INPUTS)
 
     def copy(self) -> StrictIDControl:
         """The host's way to make another one of the same network."""
