@@ -39,7 +39,8 @@ def test_whatever_is_not_as_it_should_be_has_a_line(tmp_path, capsys):
         "shortest sides: 20 to 36 px, cut to squares of 24 px",
         f"1 smaller than 24 px, which will be enlarged ({place}/image0.jpg)",
         f"1 with an empty caption ({place}/image4.jpg)",
-        f"1 without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen or Strictly-ID can be used ({place}/image3.png)",
+        "1 without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen or Strictly-ID can be used "
+        f"({place}/image3.png)",
         "1 with a mask that selects nothing (white = product), which RefAdGen and Strictly-ID refuse "
         f"({place}/image1.png)",
         "1 with a mask that selects everything, which hide_kinds dataset refuses (white = product) "
