@@ -5,6 +5,7 @@ random weights, and the host's model of the same layout.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import subprocess
@@ -47,10 +48,9 @@ def main(module: str, documentation: str | None, parts: Mapping[str, Part]) -> N
         for processes in (1, 2):
             _run(module, options, "gradients", processes)
         one, two = (torch.load(Path(folder) / f"gradients_{count}.pt", weights_only=True) for count in (1, 2))
-        apart = [float((two[name] - value).norm() / value.norm().clamp_min(1e-12)) for name, value in one.items()]
-        print(
-            f"two processes and one, width {NARROW}: {len(one)} gradients differ by at most {max(apart):.1e} of their norm"
-        )
+        apart = math.hypot(*(float((two[name] - value).norm()) for name, value in one.items()))
+        norm = math.hypot(*(float(value.norm()) for value in one.values()))
+        print(f"two processes and one, width {NARROW}: {len(one)} gradients, {apart / norm:.1e} of their norm apart")
 
 
 def frozen_models(options: argparse.Namespace, dtype: torch.dtype, vision: VisionEncoder | None) -> TrainingModels:
