@@ -12,8 +12,8 @@ checkpointed. Then, each in processes of its own:
 * the host's own model of that layout, random, with the written file in Strictly-ID Load ControlNet and Strictly-ID Branches, and
   in the host's own loader: one step of a sampler, with and without it.
 
-Where memory does not suffice it says so before anything is built. `--depth` says how many of the 10 blocks SDXL's deepest
-transformers have.
+Where memory does not suffice it says so before anything is built. SDXL whole needs about 37 GB: `--depth` says how many of the
+10 blocks its deepest transformers have.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ from lab.train.strict_id_config import ControlConfig  # noqa: E402
 from lab.train.strict_id_training import StrictIDTraining  # noqa: E402
 
 from .full_step import (  # noqa: E402
+    DEPTH,
     SIDE,
+    WIDTH,
     check_memory,
     frozen_models,
     host_model,
@@ -139,7 +141,7 @@ def load(options: argparse.Namespace) -> None:
         f"{pictures:.4f}, {peak():.2f} GB at most",
         flush=True,
     )
-    if options.width == 320:  # the host's own loader knows released widths alone
+    if (options.width, options.depth) == (WIDTH, DEPTH):  # the host's own loader knows released sizes alone
         own = comfy.controlnet.load_controlnet(str(_file(options)))
         channels = own.control_model.input_hint_block[0].weight.shape[1]
         print(f"the host's own loader: a {type(own).__name__} of {channels} hint channels", flush=True)
