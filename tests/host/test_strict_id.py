@@ -9,16 +9,19 @@ import copy
 from types import SimpleNamespace
 
 import comfy.controlnet
+import comfy.model_management
+import comfy.ops
 import nodes as host_nodes
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lab.diffusers.strict_id import new_strict_id, save_strict_id_net
 from pfv_core.research.control_branches import BranchInput, BranchInputs
 from pfv_core.research.strict_id_file import StrictIDConfig
+from pfv_mepa.nodes.host.control_network import control_network
 from pfv_mepa.nodes.host.vit import encoder_spec
 from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
@@ -354,3 +357,29 @@ def test_half_precision_files_load_as_well(trained, control_net, model, pictures
     small = loaded(changed(trained, "half.safetensors", **halves))
     one, other = (controlled(model, branched(net, **pictures), steps=1) for net in (small, control_net))
     assert float((one - other).norm() / other.norm()) < 0.02
+
+
+RELEASED = {
+    "sdxl": {
+        **LAYOUTS["sdxl"],
+        "block_out_channels": (320, 640, 1280),
+        "attention_head_dim": [5, 10, 20],
+        "cross_attention_dim": 2048,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+    "sd15": {"cross_attention_dim": 768},
+}
+
+
+@pytest.mark.parametrize(("base", "heads"), [("sdxl", {"num_head_channels": 64}), ("sd15", {"num_heads": 8})])
+def test_at_the_released_widths_every_tensor_has_its_place_in_the_host(base, heads, monkeypatch):
+    """Without numbers: shapes alone."""
+    monkeypatch.setattr(comfy.model_management, "unet_offload_device", lambda: torch.device("meta"))
+    sizes = {name: size for name, size in RELEASED[base].items() if name != "up_block_types"}
+    with torch.device("meta"):
+        theirs = ControlNetModel(conditioning_channels=4, **sizes)
+    operations = comfy.ops.disable_weight_init
+    made = control_network(theirs.state_dict(), "it does not fit", "", torch.float16, operations, **heads)
+    count = sum(parameter.numel() for parameter in made.parameters())
+    assert count == sum(parameter.numel() for parameter in theirs.parameters()) > 361e6
+    assert made.input_hint_block[0].weight.shape == (16, 4, 3, 3)
