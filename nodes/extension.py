@@ -23,6 +23,7 @@ from .reference.file_nodes import PFVLoadReference, PFVSaveReference
 from .reference.reference_nodes import PFVCombineReferences, PFVReference
 from .research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenLoad, RefAdGenMaskInput
 from .research.scale_nodes import PFVScaleMap
+from .research.strict_id_nodes import StrictIDBranches, StrictIDLoadControlNet
 
 NODES: list[type[io.ComfyNode]] = [
     PFVMaskRebinarize,
@@ -57,6 +58,8 @@ NODES: list[type[io.ComfyNode]] = [
     PFVGround,
     PFVProductDepth,
     RefAdGenLoad,
+    StrictIDLoadControlNet,
+    StrictIDBranches,
 ]
 
 

@@ -7,6 +7,7 @@
     prompts      an image prompt in a forward pass: its keys and values, its control, its region
     unet         image prompts in every cross-attention of a U-Net
     fusion       a reference U-Net's features in every self-attention, with `refadgen`, what is trained of it, as a module
+    strict_id    a ControlNet with Strictly-ID's branches
     vision       a transformers CLIP vision model as the core's VisionEncoder: masked encoding of references
     sample       latents from noise, with text guidance, image prompts and a depth ControlNet
 """

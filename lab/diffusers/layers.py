@@ -1,10 +1,11 @@
-"""Where a diffusers U-Net has its cross-attentions."""
+"""Where a diffusers U-Net or ControlNet has its cross-attentions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from diffusers.models.attention_processor import Attention
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
@@ -12,8 +13,8 @@ from torch import nn
 from pfv_core.attention.unet_layout import AttentionLayer, unet_layers
 
 
-def attention_layers(unet: UNet2DConditionModel) -> dict[AttentionLayer, str]:
-    """Every cross-attention of a U-Net, in the order of adapter files: input, output, middle.
+def attention_layers(unet: UNet2DConditionModel | ControlNetModel) -> dict[AttentionLayer, str]:
+    """Every cross-attention of a U-Net, or of a ControlNet, in the order of adapter files: input, output, middle.
 
     Returns:
         Place -> name of the module (`down_blocks.1.attentions.0.transformer_blocks.0.attn2`).
@@ -27,7 +28,7 @@ def attention_layers(unet: UNet2DConditionModel) -> dict[AttentionLayer, str]:
         inputs += _transformers(block, f"down_blocks.{number}", level)
         level += getattr(block, "downsamplers", None) is not None
     middles = _transformers(unet.mid_block, "mid_block", level)
-    for number, block in enumerate(unet.up_blocks):
+    for number, block in enumerate(getattr(unet, "up_blocks", ())):
         outputs += _transformers(block, f"up_blocks.{number}", level)
         level -= getattr(block, "upsamplers", None) is not None
     layers = unet_layers(_depths(inputs), next(iter(_depths(middles)), None), _depths(outputs))
@@ -52,7 +53,7 @@ def _depths(transformers: Sequence[tuple[int, list[str]]]) -> list[tuple[int, in
     return [(level, len(names)) for level, names in transformers]
 
 
-def _check_all_found(unet: UNet2DConditionModel, names: Sequence[str]) -> None:
+def _check_all_found(unet: nn.Module, names: Sequence[str]) -> None:
     """ValueError unless `names` are the cross-attentions of the U-Net."""
     there = {
         name

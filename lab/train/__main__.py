@@ -1,4 +1,4 @@
-"""Trains from the command line what a preset is for: an adapter, or RefAdGen.
+"""Trains from the command line what a preset is for: an adapter, RefAdGen, or a Strictly-ID ControlNet.
 
     python -m lab.train --preset sdxl --checkpoint MODEL --vision WEIGHTS --data FOLDER --out FOLDER [--SETTING VALUE ...]
     accelerate launch -m lab.train ...
@@ -31,11 +31,14 @@ from .load import DTYPES, VISION_SOURCE, load_models
 from .loop import TrainingStateError
 from .models import ModelsError
 from .refadgen_training import RefAdGenTraining
+from .strict_id_config import ControlConfig
+from .strict_id_training import StrictIDTraining
 from .training import Training
 
 TRAININGS: dict[type[RunConfig], type[Training[Any, Any]]] = {
     TrainConfig: AdapterTraining,
     RefAdGenConfig: RefAdGenTraining,
+    ControlConfig: StrictIDTraining,
 }
 """What a preset's kind of settings trains."""
 TOLD = (ConfigError, DataError, ModelsError, NotWrittenError, TrainingStateError, AdapterFileError, FileNotFoundError)

@@ -1,4 +1,5 @@
-"""Degradation of reference images: what a product photo can have that the product has not (RefAdGen, Dual Augmentation).
+"""References that are not their target: what a product photo can have that the product has not (RefAdGen, Dual Augmentation),
+and an appearance without its place, size and pose (Strictly-ID).
 
 A model that is trained to paint from a reference cut out of its own target learns to copy pixels. Here the reference alone
 is changed, never the target: a slightly other view, small bends, a shadow, sensor noise. Everything random comes from the
@@ -89,6 +90,60 @@ def degrade(image: Tensor, keep_mask: Tensor, limits: Degradation, generator: Ge
     if noise > 0.0:
         image = (image + noise * grains).clamp(0.0, 1.0)
     return image, keep_mask
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """How far an appearance is taken from where it was.
+
+    Attributes:
+        turn: degrees at most, either way.
+        flip: share of the samples that are mirrored, 0..1.
+        area: share of the picture's area that a cut-out has at least, above 0; 1 = the whole.
+
+    Raises:
+        ValueError: an amount outside its range.
+    """
+
+    turn: float = 30.0
+    flip: float = 0.5
+    area: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name, highest in (("turn", 180.0), ("flip", 1.0), ("area", 1.0)):
+            if not 0.0 <= getattr(self, name) <= highest or (name == "area" and self.area == 0.0):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to {highest:g}")
+
+
+def displace(image: Tensor, keep_mask: Tensor, limits: Displacement, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Turn, mirror and cut out a part of a picture at random, and move what is hidden of it along.
+
+    Args:
+        image: (3, H, W) float, 0..1.
+        keep_mask: (H, W) bool, True = the image encoder may see it.
+        limits: how far.
+        generator: everything random comes from it, the same numbers whatever the limits are.
+
+    Returns:
+        Image and mask of the same shapes; see `degrade` for what is hidden, and past the picture's border.
+
+    Paper: Strictly-ID, section 6.2: rotation within +-30 degrees, mirroring with probability 0.5, a crop of 0.25 to 1 of the
+    area with the aspect kept. **Deviation**: the paper does not say what fills the corners that a rotation opens; here the
+    picture goes on as it ends.
+    """
+    height, width = image.shape[1:]
+    turn, mirrored, share, *place = torch.rand(5, generator=generator).tolist()
+    side = math.sqrt(limits.area + share * (1.0 - limits.area))
+    y, x = (
+        (torch.arange(length) * 2 + 1) / length * side - side + (2 * at - 1) * (1 - side)
+        for length, at in zip((height, width), place, strict=True)
+    )
+    y, x = torch.meshgrid(y * height, x * width, indexing="ij")  # in half pixels: a turn knows no sides
+    if mirrored < limits.flip:
+        x = -x
+    angle = math.radians((2 * turn - 1) * limits.turn)
+    turned = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
+    return _moved(image, keep_mask, torch.stack([turned[0] / width, turned[1] / height], -1))
 
 
 def _places(height: int, width: int, turns: Tensor, knots: Tensor) -> Tensor:

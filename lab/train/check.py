@@ -19,6 +19,7 @@ from .data import DataError, Dataset, seeded
 from .image_files import open_dataset
 from .parts import Names
 
+FOR_ONE_KIND = ("no_product", "no_pose", "no_scale")
 WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -32,7 +33,8 @@ class Finding:
         shortest_side: pixels, before resizing.
         has_caption: whether there is more than an empty one.
         selected: share of the square that the mask selects, 0..1; None = no mask.
-        has_product: whether a picture of the product alone lies beside it.
+        has_product, has_pose: whether a picture of the product alone lies beside it, and one of a pose.
+        has_scale: whether it is known how large the subject beside the product is.
     """
 
     name: str = ""
@@ -41,6 +43,8 @@ class Finding:
     has_caption: bool = False
     selected: float | None = None
     has_product: bool = False
+    has_pose: bool = False
+    has_scale: bool = False
 
 
 class Findings(TorchDataset[Finding]):
@@ -57,7 +61,8 @@ class Findings(TorchDataset[Finding]):
             return Finding(refused=str(error))
         mask, size = sample.product_mask, sample.original_size or sample.image.shape[1:]
         selected = None if mask is None else float((mask > 0).float().mean())
-        return Finding(sample.name, "", min(size), bool(sample.caption), selected, sample.product is not None)
+        beside = (part is not None for part in (sample.product, sample.pose, sample.subject))
+        return Finding(sample.name, "", min(size), bool(sample.caption), selected, *beside)
 
 
 class Report:
@@ -72,9 +77,8 @@ class Report:
         self.used = 0
         self.refused: list[str] = []
         self.sides: tuple[int, int] | None = None
-        self.names = {
-            kind: Names() for kind in ("small", "no_caption", "no_mask", "no_product", "empty_mask", "full_mask")
-        }
+        masks = ("no_mask", "empty_mask", "full_mask")
+        self.names = {kind: Names() for kind in ("small", "no_caption", *masks, *FOR_ONE_KIND)}
 
     def add(self, finding: Finding) -> None:
         """One more sample."""
@@ -89,6 +93,8 @@ class Report:
             "no_caption": not finding.has_caption,
             "no_mask": finding.selected is None,
             "no_product": not finding.has_product,
+            "no_pose": not finding.has_pose,
+            "no_scale": not finding.has_scale,
             "empty_mask": finding.selected == 0.0,
             "full_mask": finding.selected == 1.0,
         }
@@ -104,13 +110,16 @@ class Report:
         said = {
             "small": f"smaller than {self.image_size} px, which will be enlarged",
             "no_caption": "with an empty caption",
-            "no_mask": "without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen can be used",
+            "no_mask": "without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen or Strictly-ID can be used",
             "no_product": "without a picture of the product alone, so that no preset of RefAdGen can be used",
-            "empty_mask": "with a mask that selects nothing (white = product), which a preset of RefAdGen refuses",
+            "no_pose": "without a pose, so that no preset of Strictly-ID can be used",
+            "no_scale": "without a scale in their JSON, so that no preset of Strictly-ID can be used",
+            "empty_mask": "with a mask that selects nothing (white = product), which RefAdGen and Strictly-ID refuse",
             "full_mask": "with a mask that selects everything, which hide_kinds dataset refuses (white = product)",
         }
-        if self.names["no_product"].count == self.used:
-            del said["no_product"]  # the data set has none, and adapters are trained without
+        for kind in FOR_ONE_KIND:
+            if self.names[kind].count == self.used:
+                del said[kind]  # the data set has none, and other kinds of training do without
         yield from (self.names[kind].said(words) for kind, words in said.items() if self.names[kind].count)
         yield from (f"refused: {reason}" for reason in self.refused)
 

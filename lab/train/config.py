@@ -20,6 +20,7 @@ from .settings import AUGMENT as AUGMENT
 from .settings import ConfigError as ConfigError
 from .settings import RunConfig as RunConfig
 from .settings import check_weights, kind_of
+from .strict_id_config import PRESETS as STRICT_ID
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -164,6 +165,7 @@ PRESETS: dict[str, RunConfig] = {
     "sd15": TrainConfig(preset="sd15", base="sd15", latent_width=768),
     "refadgen_sd15": RefAdGenConfig(preset="refadgen_sd15", base="sd15", **_REFADGEN),
     "refadgen_sdxl": RefAdGenConfig(preset="refadgen_sdxl", base="sdxl", **_REFADGEN),
+    **STRICT_ID,
 }
 
 

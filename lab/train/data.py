@@ -20,6 +20,19 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A picture of its own that lies beside a training image.
+
+    Attributes:
+        image: (3, H, W) float, 0..1.
+        key: a hash of everything it is made from; empty = it is never cached.
+    """
+
+    image: Tensor
+    key: str = ""
+
+
+@dataclass(frozen=True)
 class Sample:
     """One training image.
 
@@ -35,6 +48,8 @@ class Sample:
         latents: (4, H/8, W/8), scaled as the U-Net takes them, where the dataset has them already; None = encode the image.
         product: (3, H, W) float, 0..1, a picture of the product alone; None = there is none.
         product_key: a hash of what it is made from; empty = it is never cached.
+        pose, appearance: pictures of the subject beside the product; None = there is none.
+        subject: upper and lower limit of that subject, rows of the image; None = unknown.
     """
 
     image: Tensor
@@ -48,6 +63,9 @@ class Sample:
     latents: Tensor | None = None
     product: Tensor | None = None
     product_key: str = ""
+    pose: Beside | None = None
+    appearance: Beside | None = None
+    subject: tuple[float, float] | None = None
 
 
 class Dataset(Protocol):

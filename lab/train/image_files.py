@@ -12,10 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data import DataError, Sample
+from pfv_core.ad.opacity import SEEN_ABOVE
+
+from .data import Beside, DataError, Sample
 from .index import FOLDER, Index, now, write_index
-from .parts import MASK, PRODUCT
+from .parts import APPEARANCE, MASK, POSE, PRODUCT, Parts
 from .pictures import VERSION, mask, picture
+from .scale import subject_rows
 from .stores import Store, store_at
 
 
@@ -84,20 +87,21 @@ class FileDataset:
         parts = self.store.parts(self.index, index)
         found = picture(parts.image, parts.name, self.image_size)
         square = Square.of(found.size, self.image_size)
-        pixels = _values(square.cut(found.image, Image.Resampling.LANCZOS))
         mask_file, product_file = parts.beside.get(MASK), parts.beside.get(PRODUCT)
-        content = parts.image + (mask_file or b"")
-        described = b"%d %d %d " % (VERSION, self.image_size, len(parts.image))
+        whole_mask = None if mask_file is None else self._mask(mask_file, parts.name, found.size)
         return Sample(
-            image=pixels.permute(2, 0, 1).contiguous(),  # HWC -> CHW
+            image=_channels_first(square.cut(found.image, Image.Resampling.LANCZOS)),
             caption=parts.caption,
-            product_mask=None if mask_file is None else self._mask(mask_file, parts.name, found.size, square),
+            product_mask=None if whole_mask is None else _values(square.cut(whole_mask, Image.Resampling.BOX)),
             name=parts.name,
-            key=hashlib.sha256(described + content).hexdigest(),
+            key=self._key(parts.image, mask_file or b""),
             original_size=found.size[::-1],
             crop=(square.top, square.left),
             product=None if product_file is None else self._product(product_file, parts.name, found.size, square),
-            product_key="" if product_file is None else hashlib.sha256(described + product_file).hexdigest(),
+            product_key="" if product_file is None else self._key(product_file),
+            pose=self._beside(parts, POSE),
+            appearance=self._beside(parts, APPEARANCE),
+            subject=_subject(parts, whole_mask, found.size[1], square),
         )
 
     def require(self, kind: str, what: str, advice: str) -> None:
@@ -118,13 +122,26 @@ class FileDataset:
         """(3, S, S) float, 0..1: the same square of it as of the image."""
         found = picture(data, f"the product picture of {name}", self.image_size)
         _check_size("product picture", name, found.size, size)
-        return _values(square.cut(found.image, Image.Resampling.LANCZOS)).permute(2, 0, 1).contiguous()  # HWC -> CHW
+        return _channels_first(square.cut(found.image, Image.Resampling.LANCZOS))
 
-    def _mask(self, data: bytes, name: str, size: tuple[int, int], square: Square) -> Tensor:
-        """(S, S) float, 0..1."""
+    def _mask(self, data: bytes, name: str, size: tuple[int, int]) -> Image.Image:
+        """The whole of it."""
         found = mask(data, f"the mask of {name}")
         _check_size("mask", name, found.size, size)
-        return _values(square.cut(found, Image.Resampling.BOX))
+        return found
+
+    def _key(self, image: bytes, mask: bytes = b"") -> str:
+        """A hash of what a picture is made from."""
+        return hashlib.sha256(b"%d %d %d " % (VERSION, self.image_size, len(image)) + image + mask).hexdigest()
+
+    def _beside(self, parts: Parts, kind: str) -> Beside | None:
+        """A picture of any size, whose own square is cut."""
+        data = parts.beside.get(kind)
+        if data is None:
+            return None
+        found = picture(data, f"the {kind} of {parts.name}", self.image_size)
+        square = Square.of(found.size, self.image_size)
+        return Beside(_channels_first(square.cut(found.image, Image.Resampling.LANCZOS)), self._key(data))
 
 
 def open_dataset(place: Path, image_size: int, index_folder: Path | None = None) -> FileDataset:
@@ -172,6 +189,21 @@ def _check_size(what: str, name: str, found: tuple[int, int], size: tuple[int, i
         raise DataError(
             f"the {what} of {name} is {found[1]}x{found[0]}, the image is {size[1]}x{size[0]}: give both the same size"
         )
+
+
+def _subject(parts: Parts, whole_mask: Image.Image | None, height: int, square: Square) -> tuple[float, float] | None:
+    """The subject's upper and lower limit as rows of the square, of a picture that is `height` pixels high; None = unknown."""
+    if parts.scale is None:
+        return None
+    product = None if whole_mask is None else _values(whole_mask) > SEEN_ABOVE
+    limits = subject_rows(parts.scale, product, height, parts.name)
+    top, bottom = (row * square.height / height - square.top for row in limits)
+    return top, bottom
+
+
+def _channels_first(image: Image.Image) -> Tensor:
+    """(3, H, W) float, 0..1."""
+    return _values(image).permute(2, 0, 1).contiguous()  # HWC -> CHW
 
 
 def _values(image: Image.Image) -> Tensor:

@@ -5,6 +5,7 @@ Nothing here downloads: where a file is missing the error says where it comes fr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,12 @@ from diffusers import (
 )
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from pfv_core.reference.open_clip_vit import load_open_clip
 from pfv_core.reference.vit import VisionEncoder
 
-from ..diffusers.vision import ClipVisionEncoder
+from ..diffusers.vision import ClipVisionEncoder, Dinov2Encoder
 from .cache import fingerprint
 from .models import ModelsError, TrainingModels
 
@@ -36,7 +37,7 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 VISION_SOURCE = (
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K on the Hugging Face hub has it: open_clip_pytorch_model.safetensors, or "
-    "config.json and model.safetensors as a folder"
+    "config.json and model.safetensors as a folder. For Strictly-ID also facebook/dinov2-large, or -giant, as a folder"
 )
 
 
@@ -54,7 +55,8 @@ def load_models(
     Args:
         base: sdxl or sd15.
         checkpoint: a diffusers folder (with model_index.json) or a single-file checkpoint (.safetensors).
-        vision: open_clip's ViT-H/14 weights as one file, or a transformers folder of a CLIP vision model; None = no encoder.
+        vision: open_clip's ViT-H/14 weights as one file, or a transformers folder of a CLIP vision model or a DINOv2; None = no
+            encoder.
         configs: for a single-file checkpoint: a diffusers folder whose configs and tokenizers it is read with; it needs
             no weights.
         dtype: of all frozen weights but the autoencoder's, which are read in float32: SDXL's overflows in half precision.
@@ -144,6 +146,9 @@ def _check_base(base: str, unet: UNet2DConditionModel, checkpoint: Path) -> None
 def _load_vision(vision: Path, dtype: torch.dtype) -> tuple[VisionEncoder, nn.Module]:
     """The encoder, and the module that holds its weights."""
     if (vision / "config.json").is_file():
+        if json.loads((vision / "config.json").read_text(encoding="utf-8")).get("model_type") == "dinov2":
+            dinov2 = _read(vision, Dinov2Model.from_pretrained, vision, dtype=dtype, local_files_only=True)
+            return Dinov2Encoder(dinov2), dinov2
         model = _read(vision, CLIPVisionModelWithProjection.from_pretrained, vision, dtype=dtype, local_files_only=True)
         return ClipVisionEncoder(model), model
     if not vision.is_file():

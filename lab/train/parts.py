@@ -1,16 +1,20 @@
 """Which files make a sample: `name.jpg` (or .jpeg, .png, .webp), its caption `name.txt` (or `name.json` with a key
-`caption`), and beside it the mask `name.mask.png`, white = product, and the product alone, `name.product.png`, where they are."""
+`caption`, and where it is known `scale`), and beside it, where they are, the mask `name.mask.png`, white = product, the product
+alone, `name.product.png`, and of whoever is beside the product the pose and the appearance, `name.pose.png` and
+`name.appearance.png`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .data import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-MASK, PRODUCT = BESIDE = ("mask", "product")  # kinds of pictures that may lie beside an image, as name.mask.png
+MASK, PRODUCT, POSE, APPEARANCE = BESIDE = ("mask", "product", "pose", "appearance")
+"""Kinds of pictures that may lie beside an image, as name.mask.png."""
 CAPTION_SUFFIXES = (".txt", ".json")
 NAMED = 5  # files that an error names before it counts the rest
 
@@ -37,8 +41,7 @@ class Parts:
     def caption(self) -> str:
         """What the image shows. DataError where the caption's file cannot be read."""
         try:
-            text = self.text.decode("utf-8-sig")
-            caption = json.loads(text)["caption"] if self.is_json else text
+            caption = self._described()["caption"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"the caption of {self.name} is not readable ({error!r}): expected UTF-8 text, or JSON with a key caption"
@@ -46,6 +49,15 @@ class Parts:
         if not isinstance(caption, str):
             raise DataError(f"the caption of {self.name} is {caption!r}, expected text under the key caption")
         return caption.strip()
+
+    @property
+    def scale(self) -> object:
+        """What the key `scale` holds, of a caption's file that can be read; None = there is none."""
+        return self._described().get("scale")
+
+    def _described(self) -> Any:
+        text = self.text.decode("utf-8-sig")
+        return json.loads(text) if self.is_json else {"caption": text}
 
 
 def stem(file: str) -> str:

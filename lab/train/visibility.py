@@ -24,24 +24,64 @@ MAX_DRAWS = 20
 
 
 @dataclass(frozen=True)
-class Visibility:
-    """Draws what is hidden and where a prompt rules, and makes of it what the models take.
+class Sight:
+    """What an image encoder takes of pictures with hidden parts.
 
     Attributes:
-        config: of the run.
-        encoder: the image encoder's sizes: hidden parts are whole patches of it.
+        encoder: its sizes: hidden parts are whole patches of it.
         mean, std: its normalisation of the three colours.
     """
 
-    config: TrainConfig
     encoder: EncoderSpec
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def threshold(self) -> float:
+        """Tolerated hidden share of a patch, 0..1."""
+        return 0.0
+
+    def sees_enough(self, keep_mask: Tensor, limit: float = 1.0) -> bool:
+        """Whether at least one patch stays visible, and no more than a share of them is hidden."""
+        try:
+            return float(self.patch_mask(keep_mask[None]).kept_share) >= 1 - limit
+        except ValueError:
+            return False  # no patch is left
+
+    def patch_mask(self, keep_mask: Tensor) -> PatchMask:
+        """(B, H, W) bool on the encoder's patches. ValueError where no patch is left."""
+        geometry = self.geometry(keep_mask.shape[1], keep_mask.shape[2])
+        return rebinarize(keep_mask, geometry, self.threshold)
+
+    def seen(self, image: Tensor, keep_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in 0..1 and (B, H, W) bool -> the encoder's (B, 3, S, S) pixels, (B, N) bool, True = a visible patch."""
+        patch_mask = self.patch_mask(keep_mask)
+        return masked_pixel_values(image, patch_mask, self.mean, self.std), patch_mask.token_keep_mask
+
+    def geometry(self, height: int, width: int) -> FitGeometry:
+        """How a picture of this size is fitted to the encoder."""
+        return fit_geometry(height, width, self.encoder.image_size, self.encoder.patch_size, Fit.CROP)
+
+
+@dataclass(frozen=True)
+class Visibility(Sight):
+    """Draws what is hidden and where a prompt rules, and makes of it what the models take.
+
+    Attributes:
+        config: of the run.
+    """
+
+    config: TrainConfig
+
     @classmethod
     def of(cls, config: TrainConfig, vision: VisionEncoder) -> Visibility:
         """For an image encoder."""
-        return cls(config, vision.spec, tuple(vision.mean), tuple(vision.std))
+        return cls(**vars(sight_of(vision)), config=config)
+
+    @property
+    def threshold(self) -> float:
+        """Tolerated hidden share of a patch, 0..1."""
+        return self.config.hide_threshold
 
     def hide(self, sample: Sample, generator: Generator) -> tuple[Tensor, str]:
         """(H, W) bool, True = visible, that leaves a patch to see; and the cache key of the image so hidden."""
@@ -50,18 +90,11 @@ class Visibility:
             kind = pick(self.config.hide_kinds, generator)
             if kind == DATASET:
                 return self._dataset_keep_mask(sample), f"{sample.key}.{DATASET}" if sample.key else ""
-            grid = self._geometry(height, width).grid_size
+            grid = self.geometry(height, width).grid_size
             keep_mask = ~random_mask(kind, height, width, generator, grid)
             if self.sees_enough(keep_mask, MAX_HIDDEN_SHARE):
                 return keep_mask, ""
         return torch.ones(height, width, dtype=torch.bool), sample.key
-
-    def sees_enough(self, keep_mask: Tensor, limit: float = 1.0) -> bool:
-        """Whether at least one patch stays visible, and no more than a share of them is hidden."""
-        try:
-            return float(self.patch_mask(keep_mask[None]).kept_share) >= 1 - limit
-        except ValueError:
-            return False  # no patch is left
 
     def region(self, sample: Sample, keep_mask: Tensor, generator: Generator) -> Tensor:
         """(H, W) float, 0..1, 1 = the image prompt rules."""
@@ -75,16 +108,6 @@ class Visibility:
         if kind == MaskKind.FULL.value:
             return torch.ones_like(keep_mask, dtype=torch.float32)
         return random_mask(kind, keep_mask.shape[0], keep_mask.shape[1], generator).float()
-
-    def patch_mask(self, keep_mask: Tensor) -> PatchMask:
-        """(B, H, W) bool on the encoder's patches. ValueError where no patch is left."""
-        geometry = self._geometry(keep_mask.shape[1], keep_mask.shape[2])
-        return rebinarize(keep_mask, geometry, self.config.hide_threshold)
-
-    def seen(self, image: Tensor, keep_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in 0..1 and (B, H, W) bool -> the encoder's (B, 3, S, S) pixels, (B, N) bool, True = a visible patch."""
-        patch_mask = self.patch_mask(keep_mask)
-        return masked_pixel_values(image, patch_mask, self.mean, self.std), patch_mask.token_keep_mask
 
     def nothing_seen(self) -> tuple[Tensor, Tensor]:
         """The same of one sample without an image prompt: (1, 3, S, S) and (1, N)."""
@@ -100,8 +123,10 @@ class Visibility:
             raise DataError(f"the mask of {sample.name or 'a sample'} hides every patch: is white the product?")
         return keep_mask
 
-    def _geometry(self, height: int, width: int) -> FitGeometry:
-        return fit_geometry(height, width, self.encoder.image_size, self.encoder.patch_size, Fit.CROP)
+
+def sight_of(vision: VisionEncoder) -> Sight:
+    """Of an encoder, whose patches have no hidden pixel where they are seen."""
+    return Sight(vision.spec, tuple(vision.mean), tuple(vision.std))
 
 
 def on_latents(region: Tensor) -> Tensor:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import comfy.cldm.cldm
 import comfy.clip_model
 import comfy.clip_vision
 import comfy.controlnet
@@ -30,7 +28,6 @@ import comfy.supported_models_base
 import comfy.utils
 import torch
 import torch.nn.functional as F
-from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from comfy.model_base import ModelType
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -42,7 +39,6 @@ from ...pfv_demo.sizes import (
     CLIP_MEAN,
     CLIP_STD,
     CONTEXT_DIM,
-    CONTROLNET_CONDITIONING_CHANNELS,
     FILES,
     MAX_TOKENS,
     TEXT,
@@ -52,8 +48,9 @@ from ...pfv_demo.sizes import (
     VOCABULARY,
 )
 from .adapter import HostAdapter
+from .control_network import control_network
+from .files import fill
 
-HINT_CHANNELS = 3
 FULL_AUTOENCODER_LEVELS = 4  # what the host's conversion of diffusers' names counts from
 BEGIN, END, PAD = "<|startoftext|>", "<|endoftext|>", 0  # marks of the vocabulary; SDXL's second encoder pads with 0
 
@@ -122,23 +119,15 @@ def demo_clip_vision(weights: Path) -> comfy.clip_vision.ClipVisionModel:
 
 def demo_controlnet(weights: Path) -> comfy.controlnet.ControlNet:
     """CONTROL_NET: a depth ControlNet for the MODEL; near is bright."""
-    config = _unet_config()
-    names = comfy.utils.unet_to_diffusers(config) | _controlnet_names()
-    for key in ("out_channels", "transformer_depth_output"):
-        config.pop(key)
-    operations = comfy.ops.disable_weight_init
-    net = comfy.cldm.cldm.ControlNet(
-        **config,
-        **DemoSDXL.unet_extra_config,
-        hint_channels=HINT_CHANNELS,
-        operations=operations,
-        device=comfy.model_management.unet_offload_device(),
+    net = control_network(
+        _read(weights, "controlnet"),
+        *_refusal("controlnet"),
         dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+        num_head_channels=DemoSDXL.unet_extra_config["num_head_channels"],
     )
-    net.input_hint_block = _hint_block(operations)
-    _load(net, _renamed(_read(weights, "controlnet"), names), "controlnet")
     return comfy.controlnet.ControlNet(
-        net.eval(), load_device=comfy.model_management.get_torch_device(), manual_cast_dtype=None
+        net, load_device=comfy.model_management.get_torch_device(), manual_cast_dtype=None
     )
 
 
@@ -290,32 +279,6 @@ def _host_autoencoder_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return comfy.utils.state_dict_prefix_replace(converted, names)
 
 
-def _controlnet_names() -> dict[str, str]:
-    """diffusers' names -> the host's, of what a ControlNet has beside its copy of the U-Net's input side."""
-    outputs = len(UNET["block_out_channels"]) * (
-        UNET["layers_per_block"] + 1
-    )  # the stem stands for the last level's halving
-    names = {f"controlnet_down_blocks.{i}": f"zero_convs.{i}.0" for i in range(outputs)}
-    names["controlnet_mid_block"] = "middle_block_out.0"
-    convolutions = 2 * (len(CONTROLNET_CONDITIONING_CHANNELS) - 1)
-    hint = ["conv_in", *(f"blocks.{i}" for i in range(convolutions)), "conv_out"]
-    names |= {f"controlnet_cond_embedding.{name}": f"input_hint_block.{2 * i}" for i, name in enumerate(hint)}
-    return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in names.items() for kind in ("weight", "bias")}
-
-
-def _hint_block(operations: Any) -> nn.Module:
-    """The layers that bring the depth image to the size of the latents; the host's class has one set of widths only."""
-    widths = CONTROLNET_CONDITIONING_CHANNELS
-    plan = [(HINT_CHANNELS, widths[0], 1)]
-    for narrow, wide in pairwise(widths):
-        plan += [(narrow, narrow, 1), (narrow, wide, 2)]
-    plan.append((widths[-1], UNET["block_out_channels"][0], 1))
-    layers: list[nn.Module] = []
-    for channels, out_channels, stride in plan:
-        layers += [operations.Conv2d(channels, out_channels, 3, stride=stride, padding=1), nn.SiLU()]
-    return TimestepEmbedSequential(*layers[:-1])
-
-
 def _read(weights: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one file, float32."""
     file = weights / f"{name}.safetensors"
@@ -332,14 +295,12 @@ def _renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[st
 
 
 def _load(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Fill a module; every tensor must find its place and every place its tensor."""
-    places = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-    if places != shapes:
-        wrong = sorted(key for key in places.keys() | shapes.keys() if places.get(key) != shapes.get(key))
-        raise ValueError(
-            f"{name}.safetensors does not hold the demo's {name}: {len(wrong)} tensors are missing, unexpected or of another "
-            f"size, the first is {wrong[0]}. Weights and code are of different versions: download the repository again"
-        )
-    module.load_state_dict(tensors)
-    module.requires_grad_(False).eval()
+    fill(module, tensors, *_refusal(name))
+
+
+def _refusal(name: str) -> tuple[str, str]:
+    """What a message says where a file does not hold what it should."""
+    return (
+        f"{name}.safetensors does not hold the demo's {name}",
+        "Weights and code are of different versions: download the repository again",
+    )

@@ -1,10 +1,12 @@
-"""Files that the host finds by a folder's and a file's name."""
+"""Files that the host finds by a folder's and a file's name, and modules filled from what is in them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import folder_paths
+from torch import Tensor, nn
 
 Fingerprint = tuple[str, int, int]
 """Name, bytes, and time of change in nanoseconds."""
@@ -25,3 +27,24 @@ def fingerprint(folder: str, name: str) -> Fingerprint:
         return name, 0, 0
     stat = Path(path).stat()
     return name, stat.st_size, stat.st_mtime_ns
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str, advice: str) -> None:
+    """Fill a module and freeze it; every tensor must find its place and every place its tensor.
+
+    Args:
+        what: what cannot be had where they do not, for the message.
+        advice: what to do then.
+
+    Raises:
+        ValueError: tensors that are missing, unexpected or of another size.
+    """
+    places = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    if places != shapes:
+        wrong = sorted(key for key in places.keys() | shapes.keys() if places.get(key) != shapes.get(key))
+        raise ValueError(
+            f"{what}: {len(wrong)} tensors are missing, unexpected or of another size, the first is {wrong[0]}. {advice}"
+        )
+    module.load_state_dict(tensors)
+    module.requires_grad_(False).eval()

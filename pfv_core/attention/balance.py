@@ -48,6 +48,11 @@ def time_weight(timestep: float, gamma: float) -> float:
     return 1.0 if timestep <= gamma else 1.0 - (timestep - gamma) / gamma
 
 
+def time_weights(timesteps: Tensor, gamma: float) -> Tensor:
+    """`time_weight` of each of (B,) timesteps, (B,) float32 at least, where they are: nothing is read back from a device."""
+    return (2.0 - at_least_float32(timesteps) / gamma).clamp(0.0, 1.0)
+
+
 def std_ratio(text: Tensor, image: Tensor, region: Tensor | None = None) -> Tensor:
     """What an image's term is multiplied by to have the text's standard deviation.
 

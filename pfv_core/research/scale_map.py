@@ -69,17 +69,29 @@ def scale_map(product_mask: Tensor, subject_height: Tensor, center: float = 0.0)
     Paper: sections 3.2 and 6.2, "placing the centering of the face area at the upper bound of the earring", which is
     center = 0. **Deviation**: other centres, for products that are not worn under a face.
     """
-    first, last = _rows(product_mask)
-    middle = first + center * (last + 1 - first)
-    rows = torch.arange(product_mask.shape[1], dtype=torch.float64) + 0.5
-    within = (rows - middle[:, None]).abs() <= subject_height[:, None] / 2
-    empty = (~within.any(1)).nonzero().flatten().tolist()
+    limits = subject_limits(product_mask, subject_height, center)
+    rows = rows_within(limits, product_mask.shape[1])
+    empty = (~rows.any(1)).nonzero().flatten().tolist()
     if empty:
+        middle = limits[empty[0]].mean()
         raise ValueError(
             f"no row of the subject of product {empty[0]} lies in the image: it is {subject_height[empty[0]]:.4g} pixels high "
-            f"around row {middle[empty[0]]:.4g} of {product_mask.shape[1]}"
+            f"around row {middle:.4g} of {product_mask.shape[1]}"
         )
-    return within[:, :, None].expand(product_mask.shape).float()
+    return rows[:, :, None].expand(product_mask.shape).float()
+
+
+def subject_limits(product_mask: Tensor, subject_height: Tensor, center: float = 0.0) -> Tensor:
+    """(B, 2) float64, the upper and the lower limit of the subject, pixels from the image's upper border; see `scale_map`."""
+    first, last = _rows(product_mask)
+    middle = first + center * (last + 1 - first)
+    return middle[:, None] + subject_height[:, None] * torch.tensor([-0.5, 0.5], dtype=torch.float64)
+
+
+def rows_within(limits: Tensor, height: int) -> Tensor:
+    """(B, 2) limits, pixels -> (B, height) bool, True where a row's centre lies within them."""
+    rows = torch.arange(height, dtype=torch.float64) + 0.5
+    return (rows >= limits[:, :1]) & (rows <= limits[:, 1:])
 
 
 def scale_hint(product: Tensor, product_mask: Tensor, subject_map: Tensor) -> Tensor:

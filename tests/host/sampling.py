@@ -53,6 +53,8 @@ NODE_IDS = (  # in people's saved workflows: never to be changed
     "PFVGround",
     "PFVProductDepth",
     "RefAdGenLoad",
+    "StrictIDLoadControlNet",
+    "StrictIDBranches",
 )
 
 

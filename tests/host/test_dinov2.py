@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from transformers import Dinov2Config, Dinov2Model
 
+from lab.diffusers.vision import Dinov2Encoder
+from pfv_core.reference.fit import fit_geometry
+from pfv_core.reference.patch_mask import rebinarize
+from pfv_core.reference.vit import encode_image
 from pfv_mepa.nodes.host.vit import encoder_spec
 from pfv_mepa.nodes.mepa.branch_nodes import MEPABranch
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
@@ -58,6 +64,32 @@ def test_nothing_hidden_is_the_hosts_own_encoder(dinov2, fit, crop, mode):
     expected = dinov2.encode_image(image, crop=crop)
     for name in ("last_hidden_state", "penultimate_hidden_states", "image_embeds"):
         assert torch.equal(output[name], expected[name]), name
+
+
+def test_the_trainers_encoder_gives_the_same_tokens(dinov2, tmp_path):
+    """transformers' DINOv2 on the same weights: pictures are encoded in training as the nodes encode them."""
+    names = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "layer_norm_eps",
+        "use_swiglu_ffn",
+        "image_size",
+    )
+    Dinov2Config(patch_size=14, **{name: CONFIG[name] for name in names}).save_pretrained(tmp_path)
+    save_file(dinov2.model.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    model = Dinov2Model.from_pretrained(tmp_path, dtype=torch.float32, local_files_only=True).eval()
+    theirs = Dinov2Encoder(model)
+    assert tuple(vars(theirs.spec).values()) == tuple(vars(encoder_spec(dinov2)).values())
+    assert (list(theirs.mean), list(theirs.std)) == (CONFIG["image_mean"], CONFIG["image_std"])
+    keep = torch.ones(1, 518, 518, dtype=torch.bool)
+    keep[:, :, :140] = False
+    picture = reference(518, 518)
+    ours, *_ = encode(dinov2, picture, 1.0 - keep.float(), fit="crop", mode="zero")
+    patch_mask = rebinarize(keep, fit_geometry(518, 518, 518, 14, "crop"))
+    with torch.inference_mode():
+        found = encode_image(theirs, picture.movedim(-1, 1), patch_mask, "zero")
+    torch.testing.assert_close(found.last[0], ours.last[0], rtol=1e-4, atol=1e-4)
 
 
 def test_hidden_patches_leave_the_sequence(dinov2):

@@ -526,8 +526,10 @@ def test_the_demo_has_the_pictures_it_names():
 ELSEWHERE = {  # than in a workflow
     "PFVSaveReference",  # of catalogues
     "PFVLoadReference",
-    "RefAdGenLoad",  # wants a trained file, as the next does
+    "RefAdGenLoad",  # wants a trained file, as the next three do
     "RefAdGenMaskInput",
+    "StrictIDLoadControlNet",
+    "StrictIDBranches",
     "PFVScaleMap",  # research
     "MEPABranch",  # superseded by MEPA Apply, stacked
     "PFVAdCanvasFinish",  # Strict-ID Composite does the same

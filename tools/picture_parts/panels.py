@@ -7,6 +7,7 @@ from collections.abc import Callable
 from .added import branch, control_net, crop, fusion, load_reference, load_trained, mask_input, save_reference
 from .looks import combine, text_region, weights
 from .page import load
+from .strict_id import branches, load_control_net
 from .studio import Changes, Panels, Studio, painted
 from .two_photographs import cut_out, ground, product_depth, reference, report
 
@@ -179,4 +180,6 @@ HELP: dict[str, Callable[[Studio], Panels]] = {
     "PFVGround": ground,
     "PFVProductDepth": product_depth,
     "RefAdGenLoad": load_trained,
+    "StrictIDLoadControlNet": load_control_net,
+    "StrictIDBranches": branches,
 }

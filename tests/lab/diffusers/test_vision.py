@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig, SiglipVisionModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    Dinov2Config,
+    Dinov2Model,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
-from lab.diffusers.vision import ClipVisionEncoder
+from lab.diffusers.vision import ClipVisionEncoder, Dinov2Encoder
 from pfv_core.reference.fit import fit_geometry
 from pfv_core.reference.patch_mask import rebinarize
-from pfv_core.reference.vit import HideMode, encode_image, encode_pixels, encode_uncond
+from pfv_core.reference.vit import EncoderSpec, HideMode, encode_image, encode_pixels, encode_uncond
 
 from .models import ENCODER, noise
 
@@ -30,6 +37,41 @@ def model():
     for index, parameter in enumerate(made.parameters()):
         parameter.add_(0.1 * noise(*parameter.shape, seed=index))
     return made
+
+
+@pytest.fixture(scope="module")
+def dinov2():
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=48, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8, layerscale_value=0.7
+    )
+    made = Dinov2Model(config).eval().requires_grad_(False)
+    for index, parameter in enumerate(made.parameters()):
+        parameter.add_(0.1 * noise(*parameter.shape, seed=index))
+    return made
+
+
+def test_everything_visible_is_dinov2_itself(dinov2):
+    encoder = Dinov2Encoder(dinov2)
+    assert encoder.spec == EncoderSpec(32, 8, 3, 48, 48)
+    assert (encoder.mean[0], encoder.std[2]) == (0.485, 0.225)
+    pixels, everything = noise(2, 3, 32, 32), torch.ones(2, 16, dtype=torch.bool)
+    last, penultimate, embeds = encode_pixels(encoder, pixels, everything, everything)
+    expected = dinov2(pixels, output_hidden_states=True)
+    assert torch.equal(torch.stack(last), expected.last_hidden_state)
+    assert torch.equal(torch.stack(penultimate), expected.hidden_states[-2])
+    assert torch.equal(embeds, expected.pooler_output)
+
+
+def test_what_dinov2_does_not_see_counts_for_nothing(dinov2):
+    encoder, patches = Dinov2Encoder(dinov2), torch.arange(16)[None] < 9
+    pixels = noise(1, 3, 32, 32)
+    hidden = ~patches.view(1, 4, 4).repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
+    one, other = (
+        encode_pixels(encoder, given, patches, patches)[0][0] for given in (pixels, torch.where(hidden, 9.0, pixels))
+    )
+    assert one.shape == (1 + 9, 48)
+    assert torch.equal(one, other)
 
 
 def test_sizes(model):

@@ -24,12 +24,21 @@ apply_where_needed()  # before anything imports diffusers
 
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
-from tiny_models import Products, Squares, tiny_config, tiny_models, tiny_refadgen  # noqa: E402
+from tiny_models import (  # noqa: E402
+    Products,
+    Squares,
+    Subjects,
+    tiny_config,
+    tiny_models,
+    tiny_refadgen,
+    tiny_strict_id,
+)
 from torch import Tensor, nn  # noqa: E402
 
 from lab.train.adapter_training import AdapterTraining, train_adapter  # noqa: E402
 from lab.train.loop import Schedule, TrainingLoop  # noqa: E402
 from lab.train.refadgen_training import RefAdGenTraining  # noqa: E402
+from lab.train.strict_id_training import StrictIDTraining  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -98,10 +107,11 @@ def train(folder: Path, what: str, settings: dict[str, str]) -> list[object]:
         gradients = {name: parameter.grad for name, parameter in training.adapter.named_parameters()}
         loop, of_two = two_modules(folder / "two_modules", accelerator, config.batch_size)
         refadgen, of_refadgen = first_step_of_refadgen(folder / "refadgen", accelerator, config.batch_size)
-        kept += [training, loop, refadgen]
+        strict_id, of_strict_id = first_step_of_strict_id(folder / "strict_id", accelerator, config.batch_size)
+        kept += [training, loop, refadgen, strict_id]
         if accelerator.is_main_process:
             found = {"processes": accelerator.num_processes, "gradients": gradients}
-            found |= {"of_two": of_two, "of_refadgen": of_refadgen}
+            found |= {"of_two": of_two, "of_refadgen": of_refadgen, "of_strict_id": of_strict_id}
             torch.save(found, folder / "gradients.pt")
     train_adapter(tiny_models(), Squares(), config, accelerator, folder)
     accelerator.end_training()
@@ -116,6 +126,20 @@ def first_step_of_refadgen(folder: Path, accelerator: Accelerator, batch_size: i
     accelerator.backward(training.loss(training.batches[0]))
     named = training.module.named_parameters()
     return training, {name: parameter.grad for name, parameter in named if parameter.requires_grad}
+
+
+def first_step_of_strict_id(
+    folder: Path, accelerator: Accelerator, batch_size: int
+) -> tuple[object, dict[str, Tensor]]:
+    """The same; its zero convolutions are no longer zeros, so that everything behind them learns."""
+    config = tiny_strict_id(batch_size=batch_size, gradient_checkpointing=True, gamma=1000.0)
+    training = StrictIDTraining(tiny_models(), Subjects(), config, accelerator, folder)
+    torch.manual_seed(0)
+    for name, parameter in training.module.controlnet.named_parameters():
+        if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond_embedding.conv_out")):
+            torch.nn.init.normal_(parameter, std=0.3)
+    accelerator.backward(training.loss(training.batches[0]))
+    return training, {name: parameter.grad for name, parameter in training.module.named_parameters()}
 
 
 def two_modules(folder: Path, accelerator: Accelerator, batch_size: int) -> tuple[TrainingLoop, list[Tensor]]:

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from lab.train.adapter_training import AdapterTraining, train_adapter
-from lab.train.augment import Degradation, degrade
+from lab.train.augment import Degradation, Displacement, degrade, displace
 from lab.train.batches import read_ahead
 from lab.train.config import ConfigError, preset
 from lab.train.data import seeded
@@ -275,3 +275,66 @@ def test_a_run_without_it_goes_on_and_one_with_it_is_another_run(tmp_path):
     train_adapter(tiny_models(), Squares(), tiny_config(), accelerator, tmp_path, stop_at=2)
     with pytest.raises(TrainingStateError, match=r"augment_share is None there and 1.0 here"):
         train_adapter(tiny_models(), Squares(), tiny_config(**STRONG), accelerator, tmp_path)
+
+
+def displaced(position=0, image=None, keep_mask=None, **limits):
+    image = picture() if image is None else image
+    keep_mask = everything(image) if keep_mask is None else keep_mask
+    still = {"turn": 0.0, "flip": 0.0, "area": 1.0}
+    return displace(image, keep_mask, Displacement(**{**still, **limits}), seeded(3, position, "appearance"))
+
+
+def test_an_appearance_that_is_not_displaced_is_itself():
+    out, mask = displaced()
+    torch.testing.assert_close(out, picture(), rtol=0, atol=1e-5)
+    assert bool(mask.all())
+
+
+def test_a_mirrored_appearance_is_its_mirror_image():
+    torch.testing.assert_close(displaced(flip=1.0)[0], picture().flip(2), rtol=0, atol=1e-5)
+    mirrored = [torch.allclose(displaced(n, flip=0.5)[0], picture().flip(2), atol=1e-5) for n in range(100)]
+    assert 30 < sum(mirrored) < 70
+
+
+def test_a_cut_out_keeps_its_share_of_the_area():
+    """Of a slope the values that are left span the square root of the share."""
+    slope = torch.linspace(0, 1, 64).expand(3, 64, 64).contiguous()
+    spans = [float(out.max() - out.min()) for out in (displaced(n, slope, area=0.25)[0] for n in range(60))]
+    assert 0.47 < min(spans) < 0.6
+    assert 0.9 < max(spans) <= 1.0
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (48, 64)])
+def test_a_turn_keeps_angles_and_lengths(shape):
+    """A disc stays a disc of its size, and what is hidden turns with it."""
+    y, x = torch.meshgrid(torch.arange(shape[0]) - shape[0] / 2, torch.arange(shape[1]) - shape[1] / 2, indexing="ij")
+    disc = (((y + 0.5) ** 2 + (x + 0.5 - 6) ** 2) < 64).float().expand(3, *shape).contiguous()
+    hidden = (((y + 0.5) ** 2 + (x + 0.5 + 8) ** 2) < 36).float()
+    for position in range(5):
+        out, mask = displaced(position, disc, hidden == 0, turn=180.0)
+        assert float(out[0].sum()) == pytest.approx(float(disc[0].sum()), rel=0.03)
+        assert float((~mask).sum()) >= float(hidden.sum()) * 0.95
+        assert not torch.equal(out, disc)
+
+
+def test_no_hidden_value_reaches_a_visible_pixel_of_an_appearance():
+    keep_mask = picture()[1] > 0.2
+    bright = torch.where(keep_mask, picture(), float("nan"))
+    for position in range(5):
+        one, mask = displaced(position, picture(), keep_mask, turn=30.0, flip=0.5, area=0.25)
+        other, same = displaced(position, bright, keep_mask, turn=30.0, flip=0.5, area=0.25)
+        assert torch.equal(mask, same)
+        assert torch.equal(torch.where(mask, one, 0.0), torch.where(mask, other, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"turn": 181}, "turn is 181, expected 0 to 180"),
+        ({"flip": 2}, "flip is 2, expected 0 to 1"),
+        ({"area": 0}, "area is 0"),
+    ],
+)
+def test_displacements_outside_their_range(limits, message):
+    with pytest.raises(ValueError, match=message):
+        Displacement(**limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 from PIL import Image
@@ -38,8 +39,9 @@ def test_whatever_is_not_as_it_should_be_has_a_line(tmp_path, capsys):
         "shortest sides: 20 to 36 px, cut to squares of 24 px",
         f"1 smaller than 24 px, which will be enlarged ({place}/image0.jpg)",
         f"1 with an empty caption ({place}/image4.jpg)",
-        f"1 without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen can be used ({place}/image3.png)",
-        "1 with a mask that selects nothing (white = product), which a preset of RefAdGen refuses "
+        "1 without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen or Strictly-ID can be used "
+        f"({place}/image3.png)",
+        "1 with a mask that selects nothing (white = product), which RefAdGen and Strictly-ID refuse "
         f"({place}/image1.png)",
         "1 with a mask that selects everything, which hide_kinds dataset refuses (white = product) "
         f"({place}/image2.jpg)",
@@ -58,6 +60,24 @@ def test_products_that_some_lack_are_named(tmp_path, capsys):
         "2 without a picture of the product alone, so that no preset of RefAdGen can be used "
         f"({images}/image0.jpg, {images}/image2.jpg)"
     )
+
+
+def test_poses_and_scales_that_some_lack_are_named(tmp_path, capsys):
+    images = write_images(tmp_path / "images", count=3)
+    shutil.copy(images / "image1.png", images / "image1.pose.png")
+    about = {"caption": "one", "scale": {"top": 2, "bottom": 9}}
+    (images / "image1.json").write_text(json.dumps(about))
+    lines, status = check(capsys, images)
+    assert status == 0
+    assert lines[-2:] == [
+        f"2 without a pose, so that no preset of Strictly-ID can be used ({images}/image0.jpg, {images}/image2.jpg)",
+        "2 without a scale in their JSON, so that no preset of Strictly-ID can be used "
+        f"({images}/image0.jpg, {images}/image2.jpg)",
+    ]
+    (images / "image1.json").write_text(json.dumps(about | {"scale": {"top": 0, "bottom": 0}}))
+    lines, status = check(capsys, images)
+    assert status == 1
+    assert f"refused: the scale of {images}/image1.png goes from row 0 to 0" in lines[-1]
 
 
 def test_shards_that_are_whole_end_with_0(tmp_path, capsys):

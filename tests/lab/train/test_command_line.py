@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from lab.train.config import read_config
 from lab.train.load import load_models
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.research.refadgen import open_refadgen
+from pfv_core.research.strict_id_file import load_strict_id
 
 from .made_images import write_images
 from .tiny_models import SIZE, tiny_models
@@ -58,6 +60,29 @@ def test_a_preset_of_refadgen_trains_without_an_image_encoder(tmp_path, capsys):
     assert (found.base, found.metadata["preset"], found.metadata["licence"]) == ("sdxl", "refadgen_sdxl", "MIT")
     with Image.open(out / "validation" / "00000002.png") as sheet:
         assert sheet.size == (4 * (SIZE + 8), SIZE + 8)
+
+
+STRICT_ID = [*(word if word != "refadgen_sdxl" else "strict_id_sdxl" for word in REFADGEN), "--vision", "none"]
+
+
+def test_a_preset_of_strict_id_trains_on_poses_and_scales(tmp_path, capsys):
+    images, out = write_images(tmp_path / "images"), tmp_path / "run"
+    arguments = ["--data", str(images), "--out", str(out), *STRICT_ID, "--accumulate", "1"]
+    with pytest.raises(
+        SystemExit, match=r"error: 5 of the images .* have no pose beside them \(name.pose.png\): add them"
+    ):
+        command_line.main(arguments)
+    for number, file in enumerate(sorted(images.glob("*.mask.png"))):
+        Image.new("RGB", (9, 12), "red").save(images / file.name.replace(".mask.", ".pose."))
+        (images / f"image{number}.txt").unlink(missing_ok=True)
+        sizes = {"product_cm": 2, "subject_cm": 4, "center": 0.5}
+        (images / f"image{number}.json").write_text(json.dumps({"caption": "", "scale": sizes}))
+    command_line.main(arguments)
+    assert f"wrote {out / 'strict_id.safetensors'}" in capsys.readouterr().out
+    found = load_strict_id(out / "strict_id.safetensors").config
+    assert (found.base, found.metadata["licence"]) == ("sdxl", "MIT")
+    with Image.open(out / "validation" / "00000002.png") as sheet:
+        assert sheet.size == (7 * (SIZE + 8), SIZE + 8)
 
 
 def test_an_adapter_asks_for_its_image_encoder(tmp_path, monkeypatch):

@@ -20,12 +20,15 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    Dinov2Config,
+    Dinov2Model,
 )
 
 from lab.diffusers.sample import sample_latents
 from lab.train.config import preset
 from lab.train.load import DTYPES, load_models
 from lab.train.models import ModelsError, prepare_unet, unet_conditions
+from pfv_core.reference.vit import EncoderSpec, encode_pixels
 from pfv_demo.sizes import VOCABULARY
 
 from .tiny_models import CONTEXT, plain_unet, tiny_unet
@@ -92,11 +95,21 @@ def files(tmp_path_factory):
         patch_size=8,
     )
     CLIPVisionModelWithProjection(vision).save_pretrained(folder / "vision")
+    dinov2 = Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(dinov2).save_pretrained(folder / "dinov2")
     return folder
 
 
 def loaded(files, base):
     return load_models(base, files / base, files / "vision", dtype=torch.float32)
+
+
+def test_the_encoder_may_be_a_dinov2(files):
+    models = load_models("sd15", files / "sd15", files / "dinov2", dtype=torch.float32)
+    assert models.vision.spec == EncoderSpec(28, 14, 2, 24, 24)
+    everything = torch.ones(1, 4, dtype=torch.bool)
+    last, _, _ = encode_pixels(models.vision, torch.zeros(1, 3, 28, 28), everything, everything)
+    assert last[0].shape == (5, 24)
 
 
 @pytest.mark.parametrize(("base", "pooled", "prediction"), [("sdxl", WIDTH, "v_prediction"), ("sd15", 0, "epsilon")])

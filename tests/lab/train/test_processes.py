@@ -71,8 +71,8 @@ def in_processes(number: int) -> list[dict[str, str]]:
 
 
 def test_two_processes_are_one_with_a_double_batch(tmp_path):
-    """Gloo: gradients of the first step, those of two micro-batches through two modules, of RefAdGen's first step, and the
-    weights after three steps."""
+    """Gloo: gradients of the first step, those of two micro-batches through two modules, of RefAdGen's and
+    Strictly-ID's first step, and the weights after three steps."""
 
     def job(name: str, batch_size: int, environment: dict[str, str]) -> dict[str, object]:
         (tmp_path / name).mkdir(exist_ok=True)
@@ -89,9 +89,10 @@ def test_two_processes_are_one_with_a_double_batch(tmp_path):
     for gradient, other in zip(one["of_two"], two["of_two"], strict=True):
         assert float(gradient.abs().max()) > 0.01
         torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-7)
-    for name, gradient in one["of_refadgen"].items():
-        assert float(gradient.abs().max()) > 0, name
-        torch.testing.assert_close(gradient, two["of_refadgen"][name], rtol=1e-3, atol=1e-6, msg=name)
+    for kind in ("of_refadgen", "of_strict_id"):
+        for name, gradient in one[kind].items():
+            assert float(gradient.abs().max()) > 0, name
+            torch.testing.assert_close(gradient, two[kind][name], rtol=1e-3, atol=1e-6, msg=name)
     weights = [state(tmp_path / name)["modules"]["adapter"] for name in ("one", "two")]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-4, atol=1e-5, msg=name)

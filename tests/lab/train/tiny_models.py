@@ -11,9 +11,10 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from lab.train.config import RefAdGenConfig, TrainConfig, preset
-from lab.train.data import Sample, seeded
+from lab.train.data import Beside, Sample, seeded
 from lab.train.models import TrainingModels
 from lab.train.prompt_batches import PromptBatches
+from lab.train.strict_id_config import ControlConfig
 from lab.train.visibility import Visibility
 from pfv_core.reference.vit import EncoderSpec
 
@@ -140,6 +141,17 @@ class Products(Squares):
         return replace(ad, product=product, product_key=f"product {index}")
 
 
+class Subjects(Squares):
+    """The same beside a subject of known rows, whose pose is a plain picture in the colour that the other one has."""
+
+    identity = "subjects"
+
+    def sample(self, index: int, generator: torch.Generator) -> Sample:
+        scene = super().sample(index, generator)
+        pose = Beside(scene.image[:, :1, :1].expand(3, self.size, self.size).contiguous(), f"pose {index}")
+        return replace(scene, pose=pose, subject=(4.0, 12.0 + index))
+
+
 TINY_RUN = {
     "image_size": SIZE,
     "batch_size": 4,
@@ -164,6 +176,11 @@ def tiny_refadgen(**changes: object) -> RefAdGenConfig:
     return preset("refadgen_sdxl").replace(**settings)
 
 
+def tiny_strict_id(**changes: object) -> ControlConfig:
+    """A run of a Strictly-ID ControlNet of seconds."""
+    return preset("strict_id_sdxl").replace(**{**TINY_RUN, "accumulate": 1, "ema_decay": 0.9, **changes})
+
+
 def tiny_config(**changes: object) -> TrainConfig:
     """A run of seconds."""
     small = TrainConfig(
@@ -184,5 +201,5 @@ def tiny_config(**changes: object) -> TrainConfig:
 def tiny_batches(dataset=None, process: int = 0, num_processes: int = 1, **changes: object) -> PromptBatches:
     """The micro-batches of a run of all samples of a dataset."""
     config = tiny_config(**changes)
-    visibility = Visibility(config, EncoderSpec(SIZE, PATCH, 2, WIDTH, 12), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    visibility = Visibility(EncoderSpec(SIZE, PATCH, 2, WIDTH, 12), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), config)
     return PromptBatches(dataset or Squares(), config, visibility, process, num_processes)

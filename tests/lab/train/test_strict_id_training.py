@@ -1,0 +1,328 @@
+"""Strictly-ID: what a training step changes, what a run leaves behind, and which samples it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from lab.train.config import ConfigError, preset
+from lab.train.data import Beside, DataError, seeded
+from lab.train.loop import TrainingStateError
+from lab.train.strict_id_batches import prepared
+from lab.train.strict_id_training import StrictIDTraining
+from lab.train.visibility import sight_of
+from pfv_core.research.strict_id_file import load_strict_id
+
+from .tiny_models import CONTEXT, SIZE, WIDTH, Subjects, tiny_models, tiny_strict_id
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A run in a folder of its own."""
+
+    def start(models=None, dataset=None, name="run", **changes):
+        config, accelerator = tiny_strict_id(**changes), Accelerator(cpu=True)
+        return StrictIDTraining(models or tiny_models(), dataset or Subjects(), config, accelerator, tmp_path / name)
+
+    return start
+
+
+def state(module):
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def loss_of(training, batch):
+    return float(training.loss(batch).detach())
+
+
+@torch.no_grad()
+def opened(training):
+    """Zero convolutions with values, as after some steps: whatever the ControlNet is given then counts."""
+    torch.manual_seed(3)
+    for name, parameter in training.module.controlnet.named_parameters():
+        if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond_embedding.conv_out")):
+            parameter.normal_(std=0.3)
+    training.module.controlnet.controlnet_cond_embedding.conv_in.weight[:, 3:].normal_(std=0.3)
+    return training
+
+
+def test_the_papers_numbers():
+    config = preset("strict_id_sd15")
+    assert (config.base, config.learning_rate, config.std_norm, config.gamma) == ("sd15", 1e-5, True, 400.0)
+    assert (config.displacement.turn, config.displacement.flip, config.displacement.area) == (30.0, 0.5, 0.25)
+    assert config.steps == pytest.approx(20 * 230_000 / (8 * config.batch_size), rel=0.01)
+    assert preset("strict_id_sdxl").base == "sdxl"
+
+
+def test_the_unet_and_the_encoder_stay_and_all_of_the_net_learns(start):
+    models = tiny_models()
+    frozen = [(module, state(module)) for module in (models.unet, models.vision)]
+    training = opened(start(models, steps=4, drop_appearance_share=0.0))
+    first = state(training.module)
+    training.run()
+    for module, before in frozen:
+        assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+        assert all(parameter.grad is None for parameter in module.parameters())
+    assert {name for name, value in training.module.state_dict().items() if torch.equal(first[name], value)} == set()
+    assert not models.unet._forward_pre_hooks
+
+
+def test_a_new_net_leaves_the_unet_as_it_is(start):
+    training = start()
+    batch = training.batches[0]
+    plain = loss_of(training, batch)
+    changed = dataclasses.replace(batch, hint=1 - batch.hint, poses=-batch.poses)
+    assert loss_of(training, changed) == plain
+    assert loss_of(opened(training), batch) != plain
+
+
+@pytest.mark.parametrize("part", ["hint", "poses", "appearances", "pose_weight", "appearance_weight"])
+def test_every_part_of_a_batch_counts(start, part):
+    training = opened(start(gamma=1000.0, drop_appearance_share=0.0))
+    batch = training.batches[0]
+    changed = dataclasses.replace(batch, **{part: 0.5 * getattr(batch, part)}, pose_keys=[""] * 4)
+    assert loss_of(training, changed) != loss_of(training, batch)
+
+
+def test_the_scale_map_alone_counts(start):
+    training = opened(start())
+    batch = training.batches[0]
+    hint = batch.hint.clone()
+    hint[:, 3] = hint[:, 3].roll(7, 1)
+    assert loss_of(training, dataclasses.replace(batch, hint=hint)) != loss_of(training, batch)
+
+
+def test_what_is_dropped_counts_for_nothing(start):
+    training = opened(start(drop_pose_share=0.5, drop_appearance_share=0.5, gamma=0.0))
+    batch = training.batches[0]
+    assert set(batch.pose_weight.tolist()) == {0.0, 1.0}
+    none = dataclasses.replace(batch, pose_weight=torch.zeros(4), appearance_weight=torch.zeros(4), pose_keys=[""] * 4)
+    other = dataclasses.replace(none, poses=-none.poses, appearances=-none.appearances)
+    assert loss_of(training, none) == loss_of(training, other) != loss_of(training, batch)
+
+
+def test_the_appearance_is_weighted_by_time(start):
+    """A gamma of which every timestep lies above twice is no appearance at all."""
+    training, late = (opened(start(name=str(g), gamma=g, drop_appearance_share=0.0)) for g in (0.0, 1e-3))
+    batch = training.batches[0]
+    without = dataclasses.replace(batch, appearance_weight=torch.zeros(4))
+    assert loss_of(late, batch) == loss_of(training, without) != loss_of(training, batch)
+
+
+def test_loss_falls(start):
+    """The pose tells the colour of the whole picture, the captions do not."""
+    training = start(steps=25, learning_rate=1e-2, drop_text_share=0, ema_decay=0)
+    batch = training.batches[0]
+    before = loss_of(training, batch)
+    training.run()
+    assert loss_of(training, batch) < before - 0.02
+
+
+def gradients(training):
+    training.loss(training.batches[0]).backward()
+    return [parameter.grad.clone() for parameter in training.module.parameters()]
+
+
+def test_gradient_checkpointing_changes_nothing(start):
+    """The recomputed forward passes of both networks still have the pictures in them."""
+    plain, recomputed = (
+        gradients(opened(start(name=str(on), gradient_checkpointing=on, drop_appearance_share=0.0)))
+        for on in (False, True)
+    )
+    for one, other in zip(plain, recomputed, strict=True):
+        assert float(one.abs().max()) > 0
+        torch.testing.assert_close(one, other)
+
+
+def test_accumulation_is_a_larger_batch(start):
+    together = {"steps": 2, "ema_decay": 0}
+    whole, halves = start(name="whole", batch_size=8, **together), start(name="halves", accumulate=2, **together)
+    for training in (whole, halves):
+        training.run()
+    for one, other in zip(whole.module.parameters(), halves.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=3e-5)
+
+
+def test_stop_and_go_on_gives_the_same_bits(start):
+    whole, parts = start(name="whole", checkpoint_every=100), []
+    file = whole.train()
+    for stop in (1, 4, None):
+        parts.append(start(name="parts", checkpoint_every=100).train(stop))
+    assert [part.name for part in parts] == [
+        "strict_id_00000001.safetensors",
+        "strict_id_00000004.safetensors",
+        "strict_id.safetensors",
+    ]
+    one, other = (load_strict_id(path) for path in (file, parts[-1]))
+    assert one.config == other.config
+    for first, second in ((one.network, other.network), (one.branches.state_dict(), other.branches.state_dict())):
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(TrainingStateError, match=r"gamma is 400.0 there and 300.0 here"):
+        start(name="parts", gamma=300)
+
+
+def test_cached_equals_uncached(start, tmp_path):
+    plain = start(name="plain")
+    plain.run()
+    settings = {"cache_latents": str(tmp_path / "cache"), "cache_tokens": str(tmp_path / "cache")}
+    start(name="first", **settings).run()
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 2 * (len(Subjects()) - 2)  # image and pose each
+
+    def refuse(*_):
+        raise AssertionError("everything is cached")
+
+    second = start(dataclasses.replace(tiny_models(), encode_latents=refuse), name="second", **settings)
+    second.run()
+    for one, other in zip(plain.module.parameters(), second.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-4)  # tokens are kept in half precision
+
+
+def test_files_of_a_run(start, tmp_path):
+    file = start(validate_every=3, licence="CC-BY-4.0", gamma=0.0).train()
+    found = load_strict_id(file)
+    config = found.config
+    assert (config.base, config.std_norm, config.gamma) == ("sdxl", True, None)
+    assert (config.sizes.context_dim, config.sizes.token_dim) == (CONTEXT, WIDTH)
+    assert config.encoder == tiny_models().vision.spec
+    told = {name: config.metadata[name] for name in ("format", "licence", "preset", "step")}
+    assert told == {"format": "strict_id", "licence": "CC-BY-4.0", "preset": "strict_id_sdxl", "step": "6"}
+    lines = [json.loads(line) for line in (tmp_path / "run/validation/validation.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert lines[0]["loss_without_control"] == lines[1]["loss_without_control"]
+    assert len({lines[1][name] for name in ("loss_without_control", "loss_with_pose", "loss_with_appearance")}) == 3
+    with Image.open(tmp_path / "run/validation/00000006.png") as sheet:
+        assert sheet.size == (7 * (SIZE + 8), 2 * (SIZE + 8))
+
+
+def test_the_file_is_the_averaged_one_and_can_be_started_from(start):
+    training = start()
+    file = training.train()
+    found = load_strict_id(file).branches.state_dict()["pose.projection.weight"]
+    names = [name for name, _ in training.module.named_parameters()]
+    average = dict(zip(names, training.loop.average.shadow_params, strict=True))
+    assert torch.equal(found, average["branches.pose.projection.weight"])
+    assert not torch.equal(found, training.module.branches.pose.projection.weight)
+    again = start(name="again", start_from=str(file))
+    for name, value in again.module.named_parameters():
+        assert torch.equal(value, average[name])
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "message"),
+    [
+        ({"context": 24}, {}, "does not fit this run: .*has branches of .*context_dim=16.*takes .*context_dim=24"),
+        ({"base": "sd15"}, {"base": "sd15"}, "does not fit this run: it was trained on sdxl, here it is sd15"),
+    ],
+)
+def test_start_from_another_net(start, models, changes, message):
+    file = start(name="first", steps=1).train()
+    with pytest.raises(ConfigError, match=message):
+        start(tiny_models(**models), name="other", start_from=str(file), **changes)
+
+
+def test_start_from_another_kind_of_file(start, tmp_path):
+    (tmp_path / "adapter.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"does not fit this run: adapter\.safetensors is no whole safetensors file"):
+        start(start_from=str(tmp_path / "adapter.safetensors"))
+
+
+def rows_of(training, *positions):
+    return [training.batches.rows.at(position, []) for position in positions]
+
+
+def test_the_hint_is_the_cut_out_product_and_the_subjects_rows(start):
+    (row,) = rows_of(start(), 0)
+    product = row.sample.product_mask > 0
+    assert torch.equal(row.hint[:3], row.sample.image * product)
+    top, bottom = row.sample.subject
+    assert row.hint[3, :, 0].nonzero().flatten().tolist() == list(range(int(top), int(bottom)))
+    assert torch.equal(row.hint[3], row.hint[3, :, :1].expand(SIZE, SIZE))
+
+
+def test_the_appearance_is_the_picture_elsewhere_without_its_product(start):
+    """Whatever the product's pixels are, the encoder sees none of them."""
+    still = {"appearance_turn": 0.0, "appearance_flip": 0.0, "appearance_area": 1.0}
+    training = start(**still)
+    (row,) = rows_of(training, 0)
+    torch.testing.assert_close(row.appearance_keep_mask, row.sample.product_mask == 0)
+    other = [row.appearance for row in rows_of(start(name="moved"), 0)]
+    assert not torch.equal(other[0], row.appearance)
+    batch = training.batches[0]
+    painted = Painted()
+    changed = start(name="painted", dataset=painted, **still).batches[0]
+    assert not torch.equal(batch.image, changed.image)
+    assert torch.equal(batch.appearances, changed.appearances)
+
+
+class Painted(Subjects):
+    """Another product in the same places."""
+
+    def sample(self, index, generator):
+        scene = super().sample(index, generator)
+        return dataclasses.replace(scene, image=torch.where(scene.product_mask > 0, 0.123, scene.image))
+
+
+class Lacking(Subjects):
+    """A part of each sample is changed."""
+
+    def __init__(self, **changes):
+        super().__init__()
+        self.changes = changes
+
+    def sample(self, index, generator):
+        return dataclasses.replace(super().sample(index, generator), **self.changes)
+
+
+def test_an_appearance_of_its_own_takes_the_pictures_place(start):
+    own = Beside(torch.full((3, SIZE, SIZE), 0.25), "own")
+    (row,) = rows_of(start(dataset=Lacking(appearance=own)), 0)
+    torch.testing.assert_close(row.appearance, own.image)
+    assert bool(row.appearance_keep_mask.all())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pose": None, "subject": None}, "square [0-9]+ has no scale and no pose"),
+        ({"product_mask": None}, "square [0-9]+ has no mask"),
+        ({"product_mask": torch.zeros(SIZE, SIZE)}, "the mask of square [0-9]+ selects nothing in the square"),
+        (
+            {"product_mask": torch.ones(SIZE, SIZE)},
+            "the mask of square [0-9]+ hides every patch of it: is white the product",
+        ),
+        (
+            {"subject": (40.0, 50.0)},
+            "puts its subject at rows 40 to 50, the square that is trained on has 32: none of them",
+        ),
+    ],
+)
+def test_samples_that_lack_something_are_refused(start, changes, message):
+    with pytest.raises(DataError, match=message):
+        start(dataset=Lacking(**changes)).run()
+
+
+def test_settings_that_make_no_sense_are_refused():
+    small = preset("strict_id_sd15")
+    for changes, message in (
+        ({"drop_pose_share": 1.0}, "drop_pose_share is 1.0, expected less"),
+        ({"gamma": -1.0}, "gamma is -1, expected timesteps above 0, or 0"),
+        ({"appearance_area": 0.0}, "appearance_area is 0.0, expected 0 to 1"),
+        ({"appearance_turn": 200.0}, "appearance_turn is 200.0, expected 0 to 180"),
+        ({"augment_share": 0.5}, "augment_share is 0.5: an appearance is turned"),
+        ({"num_tokens": 4}, r"no such setting: num_tokens\. Of preset strict_id_sd15 there are"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            small.replace(**changes)
+
+
+def test_a_sample_is_the_same_whoever_makes_it(start):
+    one, other = start(name="one").batches[1], start(name="other").batches[1]
+    assert torch.equal(one.appearances, other.appearances)
+    sample = Subjects().sample(3, seeded(0, 0, "data"))
+    assert prepared(sample, sight_of(tiny_models().vision)).has_appearance
