@@ -30,6 +30,7 @@ from pfv_mepa.tools.workflow_parts.models import (
 WORKFLOWS = PACK_ROOT / "workflows"
 NAMES = tuple(sorted(file.stem for file in WORKFLOWS.glob("*.json")))
 REFERENCE = "Reference"
+UNPAINTED = "unpainted.png"  # the demo's reference, over which nobody has painted yet
 OF_NEWER_HOSTS = "ad"  # the workflow that has nodes in it which not every host has
 STROKE = [(x, y) for y in (50, 62, 74, 86) for x in range(36, 93, 8)]  # over the reference's product
 PICTURES_FOLDER = "PFV_MEPA_SCREENSHOTS"  # where the tests leave what they saw; nothing is kept where it is not set
@@ -48,6 +49,8 @@ def server(tmp_path_factory):
     shutil.copytree(WORKFLOWS / "demo_inputs", base / "input")
     for file in sorted((base / "input").glob("demo_*.png")):
         shutil.copy(file, file.with_name(file.name.removeprefix("demo_")))
+    with Image.open(base / "input" / "demo_reference.png") as picture:
+        picture.convert("RGB").save(base / "input" / UNPAINTED)  # before any page, which lists pictures as it is opened
     frontend = os.environ.get(FRONTEND_FOLDER)
     options = ["--front-end-root", str(Path(frontend).resolve())] if frontend else []
     with running_host(require_host(), Path(sys.executable), base, [PACK_ROOT], options) as running:
@@ -58,12 +61,10 @@ def server(tmp_path_factory):
 def unpainted_workflow(server) -> Path:
     """demo_minimal with a reference that nobody has painted yet, and few steps."""
     inputs = server.log.parent / "input"
-    with Image.open(inputs / "demo_reference.png") as picture:
-        picture.convert("RGB").save(inputs / "unpainted.png")
     workflow = json.loads((WORKFLOWS / "demo_minimal.json").read_text(encoding="utf-8"))
     for node in workflow["nodes"]:
         if node.get("title") == REFERENCE:
-            node["widgets_values"][0] = "unpainted.png"
+            node["widgets_values"][0] = UNPAINTED
         if node["type"] == "KSampler":
             node["widgets_values"][2] = 4
     file = inputs.parent / "unpainted.json"
