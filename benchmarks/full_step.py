@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def host_model(options: argparse.Namespace) -> Any:
             name: tuple(depth if blocks == DEPTH else blocks for blocks in getattr(plan, name))
             for name in ("transformer_depth", "transformer_depth_output")
         }
-        topologies.TOPOLOGIES["sdxl"] = type(plan)(**{**vars(plan), **sides, "transformer_depth_middle": depth})
+        topologies.TOPOLOGIES["sdxl"] = replace(plan, transformer_depth_middle=depth, **sides)
     return random_unet(options.base, torch.float32, options.width, 64, CONTEXT[options.base], POOLED)
 
 

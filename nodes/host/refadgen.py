@@ -22,6 +22,7 @@ from .unet import BlockKey, SelfAttention, family_of_context, self_attention_nam
 NAME = "RefAdGen Load"
 FILE = "pfv_refadgen"  # of the file among a model's attachments
 PROJECTIONS = "pfv_fusion"  # of its projections among the modules of the host's model
+PACKING = ("custom_operations", "scaled_fp8", "quant_config")  # how the base's file is packed, not what the base is
 
 
 class FusionProjections(nn.Module):
@@ -102,11 +103,7 @@ def _like(own: Any, file: RefAdGenFile) -> Any:
     config = type(own)(own.unet_config)
     vars(config).update(vars(own))
     config.unet_config = dict(own.unet_config)
-    for name in (
-        "custom_operations",
-        "scaled_fp8",
-        "quant_config",
-    ):  # of how the base's file is packed, not of what it is
+    for name in PACKING:
         setattr(config, name, None)
     config.optimizations = dict(own.optimizations) | {"fp8": False}
     weights = file.weights(FUSION)
