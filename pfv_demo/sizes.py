@@ -15,7 +15,7 @@ MAX_TOKENS = 24  # begin and end marks included; the longest caption has 18
 FILES = ("autoencoder", "text_encoder", "vision_encoder", "unet", "controlnet")  # <name>.safetensors
 ADAPTER_FILE = "adapter.safetensors"
 
-IMAGE_SIZE = 128
+IMAGE_SIZE = 256
 LATENT_SIZE = IMAGE_SIZE // 8
 CONTEXT_DIM = 128
 

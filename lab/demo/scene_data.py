@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .scenes import Scene, render, sample_scene
+from .studio.render import render
+from .studio.scene import Scene, sample_scene
 
 TRAIN_SEED = 1_000_000_000  # seeds below are held out
 CHUNK = 64
