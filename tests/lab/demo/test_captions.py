@@ -10,7 +10,7 @@ from transformers import CLIPTokenizer
 from lab.demo import stack
 from lab.demo.build_tokenizer import build
 from lab.demo.captions import all_words, caption, varied_caption
-from lab.demo.scenes import sample_scene
+from lab.demo.studio.scene import sample_scene
 from pfv_demo.sizes import MAX_TOKENS
 
 
