@@ -7,9 +7,9 @@ product, one reference rules the wall, another the table, their own products are
 Strict-ID Composite puts the product's pixels back. A classifier (`lab.demo.evaluation.judge`) reads the product of the generated
 image, and the wall and the table of the ad. Halo is the share of the ring around the product that has gone more than half of the
 way from what should be there to the product's colour, ring the decibels in it, both of ads before plain walls alone; sharpness
-is that of all but the product to the true ad's (`lab.evaluation`). The first row is the true ad through the autoencoder. Difference is the
-mean one of a value of the generated image to that of the first setting, in steps of 255. Prints one table, with 95 % intervals.
-Needs ComfyUI.
+is that of all but the product to the true ad's (`lab.evaluation`). The first row is the true ad through the autoencoder.
+Difference is the mean one of a value of the generated image to that of the first setting, in steps of 255. Prints one table,
+with 95 % intervals. Needs ComfyUI.
 """
 
 from __future__ import annotations
