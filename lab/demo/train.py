@@ -1,6 +1,6 @@
 """Trains the tiny stack from scratch; can be killed at any moment and started again.
 
-    python -m lab.demo.train --work FOLDER [--stage NAME] [--out FOLDER] [--seed N] [--precision no|bf16]
+    python -m lab.demo.train --work FOLDER [--stage NAME] [--out FOLDER] [--seed N] [--precision no|bf16] [--begin FILE]
 
 Stages, each resting on those before it; without --stage all run in turn:
 
@@ -17,6 +17,7 @@ Weights go to --out in half precision, with what made them in their metadata; th
 from __future__ import annotations
 
 import argparse
+import hashlib
 import platform
 import random
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def recipe(seed: int) -> Recipe:
     common: dict[str, Any] = {"seed": seed, "weight_decay": 0.0, "save_every": 100}
     denoising = common | {"betas": (0.9, 0.99), "ema_decay": 0.998, "final_rate": 0.02}
     return Recipe(
-        autoencoder=Schedule(1200, 2e-3, warmup=50, decay_from=0.3, final_rate=0.02, ema_decay=0.99, **common),
+        autoencoder=Schedule(800, 1e-3, warmup=30, decay_from=0.4, final_rate=0.02, ema_decay=0.99, **common),
         encoders=Schedule(1500, 1e-3, warmup=150, decay_from=0.4, final_rate=0.02, **common),
         hint=Schedule(500, 2e-3, warmup=50, decay_from=0.4, final_rate=0.02, **common),
         unet_half=Schedule(1200, 1.2e-3, warmup=100, decay_from=0.5, **denoising | {"final_rate": 0.3}),
@@ -92,11 +93,13 @@ class Trainer:
         seed: int = 0,
         num_scenes: int = NUM_SCENES,
         precision: str = "no",
+        begin: Path | None = None,
     ) -> None:
         self.work = work
         self.out = out
         self.seed = seed
         self.recipe = how
+        self.begin = begin
         self.accelerator = Accelerator(mixed_precision=precision)
         self.data: SceneData = scene_data(work, num_scenes, stack.IMAGE_SIZE)
 
@@ -151,6 +154,8 @@ class Trainer:
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {self.device.type}",
             "license": "Apache-2.0",
         }
+        if stage == "autoencoder" and self.begin is not None:
+            metadata["begun_from"] = hashlib.sha256(self.begin.read_bytes()).hexdigest()
         for name, model in models.items():
             stack.save_weights(model, folder / f"{name}.safetensors", metadata)
             self.accelerator.print(f"wrote {folder / name}.safetensors")
@@ -163,6 +168,8 @@ class Trainer:
 def train_autoencoder(run: Trainer) -> None:
     """L1, squared error and the L1 of gradients, on latents with a little noise, of parts of the pictures."""
     autoencoder = stack.UnshuffledAutoencoder()
+    if run.begin is not None:
+        stack.load_weights(autoencoder, run.begin)
     loop = run.loop("autoencoder", {"autoencoder": autoencoder.kl})
 
     def loss_of_step(_step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -540,9 +547,13 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, help="only this one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="bf16: where the processor has it")
+    parser.add_argument("--begin", type=Path, help="an autoencoder.safetensors to begin with, in the place of none")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
-    run = Trainer(arguments.work, arguments.out, recipe(arguments.seed), arguments.seed, precision=arguments.precision)
+    how = recipe(arguments.seed)
+    run = Trainer(
+        arguments.work, arguments.out, how, arguments.seed, precision=arguments.precision, begin=arguments.begin
+    )
     for stage in [arguments.stage] if arguments.stage else STAGES:
         train_stage(run, stage)
 
