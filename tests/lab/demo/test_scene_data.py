@@ -35,6 +35,14 @@ def test_kept_scenes_are_the_drawn_ones_to_a_byte(data):
     assert (data.depths([4])[0, 2] - fresh.depth[2]).abs().max() <= most
 
 
+def test_each_scene_is_there_mirrored_too(data):
+    assert data.scenes[COUNT:] == [scene.mirrored() for scene in data.scenes[:COUNT]]
+    assert torch.equal(data.images([COUNT + 3, 3]), data.images([3, COUNT + 3]).flip(3))
+    for planes in (data.products, data.walls, data.depths):
+        assert torch.equal(planes([COUNT + 3]), planes([3]).flip(-1))
+        assert not torch.equal(planes([COUNT + 3]), planes([3]))
+
+
 def test_what_lies_there_is_not_drawn_again(data, folder, monkeypatch):
     monkeypatch.setattr(kept, "_draw", None)
     again = scene_data(folder, COUNT, SIZE)
