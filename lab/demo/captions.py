@@ -75,12 +75,12 @@ def varied_caption(scene: Scene, rng: random.Random) -> str:
     """A training caption: in one of three forms, each part dropped now and then, sometimes empty."""
     if rng.random() < 0.10:
         return ""
-    keep = [rng.random() > 0.12 for _ in range(3)]
+    product, table, wall = (rng.random() > 0.12 for _ in range(3))
     companion = scene.companion is not None and rng.random() < COMPANION_NAMED
     light = rng.random() < LIGHT_NAMED
     if rng.random() < 0.6:
-        return caption(scene, *keep, companion=companion, light=light)
-    named = (*keep, companion, light)
+        return caption(scene, product, table, wall, companion, light)
+    named = (product, table, wall, companion, light)
     phrases = (
         product_phrase(scene),
         table_phrase(scene),
