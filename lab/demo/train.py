@@ -1,6 +1,6 @@
 """Trains the tiny stack from scratch; can be killed at any moment and started again.
 
-    python -m lab.demo.train --work FOLDER [--stage NAME] [--out FOLDER] [--seed N] [--precision no|bf16] [--begin FILE]
+    python -m lab.demo.train --work FOLDER [--stage NAME] [--out FOLDER] [--seed N] [--precision no|bf16] [--begin FOLDER]
 
 Stages, each resting on those before it; without --stage all run in turn:
 
@@ -75,7 +75,7 @@ def recipe(seed: int) -> Recipe:
         autoencoder=Schedule(800, 1e-3, warmup=30, decay_from=0.4, final_rate=0.02, ema_decay=0.99, **common),
         encoders=Schedule(1500, 1e-3, warmup=150, decay_from=0.4, final_rate=0.02, **common),
         hint=Schedule(500, 2e-3, warmup=50, decay_from=0.4, final_rate=0.02, **common),
-        unet_half=Schedule(1200, 1.2e-3, warmup=100, decay_from=0.5, **denoising | {"final_rate": 0.3}),
+        unet_half=Schedule(900, 1.2e-3, warmup=100, decay_from=0.5, **denoising | {"final_rate": 0.3}),
         unet=Schedule(500, 8e-4, warmup=50, decay_from=0.5, **denoising | {"final_rate": 0.5}),
         together=Schedule(2000, 6e-4, warmup=100, decay_from=0.4, **denoising),
         batch_sizes={"autoencoder": 16, "encoders": 64, "hint": 16, "unet_half": 64, "unet": 24, "together": 20},
@@ -100,6 +100,7 @@ class Trainer:
         self.seed = seed
         self.recipe = how
         self.begin = begin
+        self.begun_from = ""
         self.accelerator = Accelerator(mixed_precision=precision)
         self.data: SceneData = scene_data(work, num_scenes, stack.IMAGE_SIZE)
 
@@ -108,6 +109,13 @@ class Trainer:
         """Where the models are."""
         device: torch.device = self.accelerator.device
         return device
+
+    def begin_with(self, model: nn.Module, name: str) -> None:
+        """Give a model the weights of that name to begin with, where the run has such a file."""
+        file = None if self.begin is None else self.begin / f"{name}.safetensors"
+        if file is not None and file.is_file():
+            stack.load_weights(model, file)
+            self.begun_from = f"{name} of sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
     def loop(self, stage: str, modules: dict[str, nn.Module]) -> TrainingLoop:
         """The loop of a stage, at the step it had reached."""
@@ -154,8 +162,8 @@ class Trainer:
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {self.device.type}",
             "license": "Apache-2.0",
         }
-        if stage == "autoencoder" and self.begin is not None:
-            metadata["begun_from"] = hashlib.sha256(self.begin.read_bytes()).hexdigest()
+        if self.begun_from:
+            metadata["begun_from"] = self.begun_from
         for name, model in models.items():
             stack.save_weights(model, folder / f"{name}.safetensors", metadata)
             self.accelerator.print(f"wrote {folder / name}.safetensors")
@@ -168,8 +176,7 @@ class Trainer:
 def train_autoencoder(run: Trainer) -> None:
     """L1, squared error and the L1 of gradients, on latents with a little noise, of parts of the pictures."""
     autoencoder = stack.UnshuffledAutoencoder()
-    if run.begin is not None:
-        stack.load_weights(autoencoder, run.begin)
+    run.begin_with(autoencoder, "autoencoder")
     loop = run.loop("autoencoder", {"autoencoder": autoencoder.kl})
 
     def loss_of_step(_step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -384,7 +391,8 @@ class Denoising:
         self.run = run
         self.stage = stage
         self.size = size
-        self.latents = cached_latents(run.work, run.trained("autoencoder"), run.data, size)
+        with run.accelerator.autocast():
+            self.latents = cached_latents(run.work, run.trained("autoencoder"), run.data, size)
         self.scheduler = stack.new_scheduler()
         self.tokenizer = stack.tokenizer()
 
@@ -446,7 +454,9 @@ def train_unet_half(run: Trainer) -> None:
     """Velocity prediction on captions of which parts are missing; the text encoder learns along."""
     text_encoder = stack.new_text_encoder()
     stack.load_weights(text_encoder, run.out / "text_encoder.safetensors")
-    _train_unet(run, "unet_half", HALF, stack.new_unet(), text_encoder)
+    unet = stack.new_unet()
+    run.begin_with(unet, "unet")
+    _train_unet(run, "unet_half", HALF, unet, text_encoder)
 
 
 def train_unet(run: Trainer) -> None:
@@ -547,7 +557,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, help="only this one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="bf16: where the processor has it")
-    parser.add_argument("--begin", type=Path, help="an autoencoder.safetensors to begin with, in the place of none")
+    parser.add_argument("--begin", type=Path, help="folder of an autoencoder and a U-Net to begin with")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     how = recipe(arguments.seed)
