@@ -60,7 +60,9 @@ REFERENCE = new_scene(34, "teal jar", "pink dots", "linen")  # of demo_minimal; 
 # The vase is wider than the bottle: what leaks of it is seen.
 PRODUCT = _seen_alike(new_scene(21, "red bottle", "grey plain", "marble"), size=0.915)
 BACKGROUND_REFERENCE = _seen_alike(new_scene(28, "blue vase", "yellow slants", "linen"), size=1.0)
-TABLE_REFERENCE = replace(new_scene(24, "purple flask", "cream plain", "marble"), place=(-0.1, 0.12), eye=1.15, zoom=3.9)
+TABLE_REFERENCE = replace(
+    new_scene(24, "purple flask", "cream plain", "marble"), place=(-0.1, 0.12), eye=1.15, zoom=3.9
+)  # from above: most of what is seen of it is table
 PLAIN_GROUND = 0.92  # grey of the packshot's
 
 

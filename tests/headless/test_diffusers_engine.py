@@ -228,7 +228,7 @@ def test_a_photo_without_one_whole_product_is_refused_before_any_sampling(ad_of,
     if change == "two_products":
         values[180:240, 16:48] = (20, 60, 200)
     elif change == "cut_off":
-        values = values[:200]
+        values = values[:120]
     else:
         values[:] = values[0, 0]
     Image.fromarray(values).save(tmp_path / "photo.png")

@@ -73,7 +73,8 @@ def test_the_shipped_scenes_are_what_is_rendered():
         with Image.open(demo.FOLDER / name) as shipped:
             assert shipped.mode == drawn.mode
             difference = np.abs(np.asarray(shipped, int) - np.asarray(drawn, int))
-        assert (difference > 1).mean() < 0.002, name  # another processor's rounding: a ray that just misses, or just meets
+        # Another processor rounds otherwise: here and there a ray just meets what it just missed.
+        assert (difference > 1).mean() < 0.002, name
 
 
 def test_what_is_painted_in_a_scene_covers_somebody_elses_product_and_little_more():

@@ -81,7 +81,9 @@ def of_diffusers(theirs, inputs, depth_strength=0.0):
 
 def of_host(model, inputs, control=None):
     """The host's own conditioning for a square image of the demo's size, and its U-Net; `encode_adm` embeds the sizes."""
-    y = model.model.encode_adm(pooled_output=inputs.pooled, width=sizes.IMAGE_SIZE, height=sizes.IMAGE_SIZE, device="cpu")
+    y = model.model.encode_adm(
+        pooled_output=inputs.pooled, width=sizes.IMAGE_SIZE, height=sizes.IMAGE_SIZE, device="cpu"
+    )
     residuals = None
     if control is not None:
         net = control.control_model

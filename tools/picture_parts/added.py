@@ -18,7 +18,7 @@ BACKGROUND, TABLE, LOOK, IN_CONTROL_NET = (
     f"{title} 1:1" for title in ("Background look", "Table look", "Look at the product", "Looks in the ControlNet")
 )
 SAVE = "Save the ad"
-PART_LEFT, PART_TOP, PART_SIDE = IMAGE_SIZE // 2, IMAGE_SIZE // 4, IMAGE_SIZE // 2  # of the part of it that is sampled once more
+PART_LEFT, PART_TOP, PART_SIDE = 128, 80, 128  # of the part of the square ad that is sampled once more
 PART_DENOISE = 0.8  # with less, what the enlarged part shows is what is drawn
 CELL = 8  # pixels of the ad in one of the latent
 RULED, FREE, LINE = (38, 140, 217), (64, 64, 64), (26, 26, 26)  # as MEPA Apply shows its grids

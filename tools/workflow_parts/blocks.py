@@ -234,10 +234,11 @@ DEMO_SIZE = (IMAGE_SIZE, IMAGE_SIZE)
 DEMO_SAMPLER = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
 DEMO_PICTURES = "demo_"
 ABOUT_DEMO = f"""\
-The models come with this pack: tiny ones, trained on rendered scenes of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, so that this runs anywhere in seconds.
+The models come with this pack: tiny ones, trained on rendered scenes of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, so \
+that this runs anywhere in seconds.
 
-They know products (*red, orange, yellow, green, teal, blue, purple, pink, black, white*; *bottle, jar, flask, vase, tube, box*), \
-tables (*wooden, marble, slate, linen*) and walls (a colour; *plain*, or *with stripes, bands, dots, checks, slants*).
+They know products (*red, orange, yellow, green, teal, blue, purple, pink, black, white*; *bottle, jar, flask, vase, tube, \
+box*), tables (*wooden, marble, slate, linen*) and walls (a colour; *plain*, or *with stripes, bands, dots, checks, slants*).
 
 With SDXL: open the workflow of the same name without *demo*.
 """
