@@ -62,7 +62,7 @@ PRODUCT = _seen_alike(new_scene(21, "red bottle", "grey plain", "marble"), size=
 BACKGROUND_REFERENCE = _seen_alike(new_scene(28, "blue vase", "yellow slants", "linen"), size=1.0)
 TABLE_REFERENCE = replace(
     new_scene(24, "purple flask", "cream plain", "marble"), place=(-0.1, 0.12), eye=1.15, zoom=3.9
-)  # from above: most of what is seen of it is table
+)  # from higher up: more of the table is seen
 PLAIN_GROUND = 0.92  # grey of the packshot's
 
 
