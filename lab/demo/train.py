@@ -8,8 +8,7 @@ autoencoder  pictures to latents and back
 encoders     text and pictures, by CLIP's contrast
 hint         the ControlNet's eye: what reads a depth picture, alone
 unet_half    the U-Net on pictures of half the size, where a sample costs a quarter
-unet         the same at full size
-together     U-Net and ControlNet at once
+together     U-Net and ControlNet at once, at full size
 
 Weights go to --out in half precision, with what made them in their metadata; those that only a later stage reads go to --work.
 """
@@ -42,7 +41,7 @@ from .scene_data import SceneData, scene_data
 from .studio.scene import ATTRIBUTES, Scene, labels
 
 NUM_SCENES = 6144  # rendered; each serves as its mirror image too
-STAGES = ("autoencoder", "encoders", "hint", "unet_half", "unet", "together")
+STAGES = ("autoencoder", "encoders", "hint", "unet_half", "together")
 CROP = 128  # pixels: the autoencoder learns from parts of pictures
 HALF = stack.IMAGE_SIZE // 2
 # What the pooled text says reaches the U-Net beside its cross-attentions, where no image prompt can follow: in this
@@ -62,7 +61,6 @@ class Recipe:
     encoders: Schedule
     hint: Schedule
     unet_half: Schedule
-    unet: Schedule
     together: Schedule
     batch_sizes: dict[str, int]
 
@@ -76,9 +74,8 @@ def recipe(seed: int) -> Recipe:
         encoders=Schedule(1500, 1e-3, warmup=150, decay_from=0.4, final_rate=0.02, **common),
         hint=Schedule(500, 2e-3, warmup=50, decay_from=0.4, final_rate=0.02, **common),
         unet_half=Schedule(900, 1.2e-3, warmup=100, decay_from=0.5, **denoising | {"final_rate": 0.3}),
-        unet=Schedule(500, 8e-4, warmup=50, decay_from=0.5, **denoising | {"final_rate": 0.5}),
-        together=Schedule(2000, 6e-4, warmup=100, decay_from=0.4, **denoising),
-        batch_sizes={"autoencoder": 16, "encoders": 64, "hint": 16, "unet_half": 64, "unet": 24, "together": 20},
+        together=Schedule(2000, 8e-4, warmup=100, decay_from=0.4, **denoising),
+        batch_sizes={"autoencoder": 16, "encoders": 64, "hint": 16, "unet_half": 64, "together": 20},
     )
 
 
@@ -452,25 +449,12 @@ def cached_latents(
 
 def train_unet_half(run: Trainer) -> None:
     """Velocity prediction on captions of which parts are missing; the text encoder learns along."""
-    text_encoder = stack.new_text_encoder()
-    stack.load_weights(text_encoder, run.out / "text_encoder.safetensors")
-    unet = stack.new_unet()
+    unet, text_encoder = stack.new_unet(), stack.new_text_encoder()
     run.begin_with(unet, "unet")
-    _train_unet(run, "unet_half", HALF, unet, text_encoder)
-
-
-def train_unet(run: Trainer) -> None:
-    """The same at full size."""
-    begun = run.passed_on("unet_half")
-    unet, text_encoder = (run.trained(name, begun).requires_grad_(True) for name in ("unet", "text_encoder"))
-    _train_unet(run, "unet", stack.IMAGE_SIZE, unet, text_encoder)
-
-
-def _train_unet(
-    run: Trainer, stage: str, size: int, unet: nn.Module, text_encoder: CLIPTextModelWithProjection
-) -> None:
-    loop = run.loop(stage, {"unet": unet.to(memory_format=torch.channels_last), "text": text_encoder})  # type: ignore[call-overload]
-    denoising = Denoising(run, stage, size)
+    stack.load_weights(text_encoder, run.out / "text_encoder.safetensors")
+    unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loop = run.loop("unet_half", {"unet": unet, "text": text_encoder})
+    denoising = Denoising(run, "unet_half", HALF)
 
     def loss_of_step(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         noised = denoising.batch(step, generator)
@@ -478,10 +462,10 @@ def _train_unet(
         predicted = loop.modules["unet"](noised.latents, noised.timesteps, **conditions).sample
         return F.mse_loss(predicted.float(), noised.velocity), {}
 
-    run.train(stage, loop, loss_of_step)
+    run.train("unet_half", loop, loss_of_step)
     with loop.averaged():
-        folder = run.passed_on(stage)
-        run.export(stage, loop, folder, unet=loop.unwrapped("unet"), text_encoder=loop.unwrapped("text"))
+        folder = run.passed_on("unet_half")
+        run.export("unet_half", loop, folder, unet=loop.unwrapped("unet"), text_encoder=loop.unwrapped("text"))
 
 
 def train_together(run: Trainer) -> None:
@@ -489,7 +473,7 @@ def train_together(run: Trainer) -> None:
 
     A ControlNet beside a frozen U-Net can only push against outlines that the U-Net has made up.
     """
-    begun = run.passed_on("unet")
+    begun = run.passed_on("unet_half")
     unet, text_encoder = (run.trained(name, begun).requires_grad_(True) for name in ("unet", "text_encoder"))
     controlnet: ControlNetModel = stack.new_controlnet(unet)
     hint = controlnet.controlnet_cond_embedding
@@ -538,7 +522,6 @@ TRAIN: dict[str, Callable[[Trainer], None]] = {
     "encoders": train_encoders,
     "hint": train_hint,
     "unet_half": train_unet_half,
-    "unet": train_unet,
     "together": train_together,
 }
 

@@ -65,11 +65,11 @@ def test_a_finished_stage_is_not_trained_again(trained):
 
 
 def test_other_settings_in_the_same_folder_are_refused(trained):
-    other = toy_recipe(unet=Schedule(STEPS, 2e-3, weight_decay=0.0, ema_decay=0.5, save_every=1))
+    other = toy_recipe(unet_half=Schedule(STEPS, 2e-3, weight_decay=0.0, ema_decay=0.5, save_every=1))
     with pytest.raises(
         RuntimeError, match=r"belongs to another run, 3 steps .*: learning_rate is 0.001 there and 0.002 here"
     ):
-        train_stage(Trainer(trained / "work", trained / "out", other, num_scenes=SCENES), "unet")
+        train_stage(Trainer(trained / "work", trained / "out", other, num_scenes=SCENES), "unet_half")
 
 
 def test_together_the_controlnet_keeps_the_hint_it_was_given(trained):
@@ -83,7 +83,7 @@ def test_together_the_controlnet_keeps_the_hint_it_was_given(trained):
 
 def test_the_pooled_text_is_silent_in_some_rows_and_the_words_are_not(trained):
     run = Trainer(trained / "work", trained / "out", toy_recipe(), num_scenes=SCENES)
-    denoising = Denoising(run, "unet")
+    denoising = Denoising(run, "together")
     text = stack.load_model("text_encoder", trained / "out")
     ids = stack.tokenize(["a red bottle"] * 64, denoising.tokenizer)
     conditions = denoising.conditions(text, ids, torch.Generator().manual_seed(0))
