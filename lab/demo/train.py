@@ -30,7 +30,7 @@ from accelerate import Accelerator
 from diffusers import ControlNetModel
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
 from ..files import save_atomically
 from ..train.cache import fingerprint
@@ -436,12 +436,9 @@ def cached_latents(
     if not file.is_file():
         device = next(autoencoder.parameters()).device
         shrink = data.image.shape[1] // size
-
-        def encoded(rows: Tensor) -> Tensor:
-            return autoencoder.encode(F.avg_pool2d(data.images(rows), shrink).to(device)).half().cpu()
-
-        batches = tqdm(torch.arange(len(data.scenes)).split(32), "encoding scenes", mininterval=10)
-        latents = torch.cat([encoded(rows) for rows in batches])
+        latents = torch.empty(len(data.scenes), 4, size // 8, size // 8, dtype=torch.float16)
+        for rows in tqdm(torch.arange(len(latents)).split(32), "encoding scenes", mininterval=10):
+            latents[rows] = autoencoder.encode(F.avg_pool2d(data.images(rows), shrink).to(device)).half().cpu()
         save_atomically(file, lambda unfinished: torch.save(latents, unfinished))
     loaded: Tensor = torch.load(file, weights_only=True)
     return loaded
@@ -452,7 +449,7 @@ def train_unet_half(run: Trainer) -> None:
     unet, text_encoder = stack.new_unet(), stack.new_text_encoder()
     run.begin_with(unet, "unet")
     stack.load_weights(text_encoder, run.out / "text_encoder.safetensors")
-    unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    unet.to(memory_format=torch.channels_last)
     loop = run.loop("unet_half", {"unet": unet, "text": text_encoder})
     denoising = Denoising(run, "unet_half", HALF)
 
