@@ -49,7 +49,7 @@ DEMO = TrainConfig(
     gradient_checkpointing=False,
     workers=0,
     checkpoint_every=500,
-    validate_every=500,
+    validate_every=1200,
     validation_steps=20,
     validation_guidance=3.0,
 )
