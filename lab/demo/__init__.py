@@ -4,5 +4,6 @@ scenes       seeded product scenes whose every truth is known: colours, masks, d
 captions     what a scene shows, in words
 stack        building and loading the models with diffusers; their sizes and weights are in `pfv_demo`
 train        trains autoencoder, encoders, U-Net and depth ControlNet from scratch
+train_refadgen, train_strict_id   train the two neighbours' methods on it
 evaluation   a judge, and the papers' claims on held-out scenes
 """
