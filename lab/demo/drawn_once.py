@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,9 @@ def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], numbers: Sequen
     if done < len(scenes):
         place.mkdir(parents=True, exist_ok=True)
         shape = (len(scenes), *ends.shape[1:])
-        plane = np.lib.format.open_memmap(file, "r+" if done else "w+", np.uint8, shape)
+        plane: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(
+            file, "r+" if done else "w+", np.uint8, shape
+        )
         _draw(place, plane, scenes, numbers, draw, done)
     kept: Plane = np.load(file, mmap_mode="r")
     return kept
@@ -55,7 +58,12 @@ def pictures(plane: Plane, rows: Sequence[int]) -> torch.Tensor:
 
 
 def _draw(
-    place: Path, plane: NDArray[np.uint8], scenes: Sequence[Scene], numbers: Sequence[int], draw: Draw, done: int
+    place: Path,
+    plane: np.memmap[Any, np.dtype[np.uint8]],
+    scenes: Sequence[Scene],
+    numbers: Sequence[int],
+    draw: Draw,
+    done: int,
 ) -> None:
     starts = range(done, len(scenes), CHUNK)
     chunks = [(scenes[start : start + CHUNK], numbers[start : start + CHUNK]) for start in starts]

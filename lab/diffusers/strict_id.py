@@ -154,7 +154,7 @@ def strict_id_from(controlnet: ControlNetModel, encoder: EncoderSpec, seed: int)
     with torch.no_grad():
         four.weight.zero_()
         four.weight[:, :PRODUCT_CHANNELS] = three.weight
-        four.bias.copy_(three.bias)
+        four.load_state_dict({"weight": four.weight, "bias": three.bias})
     embedding.conv_in = four
     begun.register_to_config(conditioning_channels=HINT_CHANNELS)
     return _with_branches(begun, encoder, seed).to(controlnet.device)

@@ -319,10 +319,12 @@ def _differs(one: Scene, other: Scene) -> bool:
     return kinds[0] != kinds[1] and one.wall_color != other.wall_color and one.table != other.table
 
 
-def _with(scene: Scene, **changes: float) -> Scene:
-    """A scene whose companion is changed."""
-    assert scene.companion is not None
-    return replace(scene, companion=replace(scene.companion, **changes))
+def _with(scene: Scene, height: float | None = None, lean: float | None = None) -> Scene:
+    """A scene whose companion has another height or lean."""
+    companion = scene.companion
+    assert companion is not None
+    height, lean = companion.height if height is None else height, companion.lean if lean is None else lean
+    return replace(scene, companion=replace(companion, height=height, lean=lean))
 
 
 def _looks(scene: Scene, kind: str, look: str) -> Scene:
@@ -424,8 +426,7 @@ class StrictIDMaker:
         """Which of the true leans is nearest to the one drawn; what was not found is not right."""
         rights, slopes = [], []
         for number in range(len(drawn[0])):
-            known = [np.nan if masks[number] is None else slope(masks[number]) for masks in true]
-            seen = [np.nan if masks[number] is None else slope(masks[number]) for masks in drawn]
+            known, seen = ([slope(masks[number]) for masks in of_all] for of_all in (true, drawn))
             right = [
                 not np.isnan(one)
                 and not np.isnan(known).any()

@@ -195,8 +195,10 @@ def top_row(mask: Tensor) -> int:
     return int(mask.any(1).nonzero()[0])
 
 
-def slope(mask: Tensor) -> float:
-    """How far a mask's middle goes to the right with every row up; NaN where it has one row."""
+def slope(mask: Tensor | None) -> float:
+    """How far a mask's middle goes to the right with every row up; NaN where it has one row, or there is none."""
+    if mask is None:
+        return math.nan
     rows = mask.any(1).nonzero().flatten()
     if len(rows) < 2:
         return math.nan
