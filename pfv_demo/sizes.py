@@ -10,7 +10,7 @@ from typing import Any
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 VOCABULARY = Path(__file__).resolve().parent / "tokenizer"  # vocab.json, merges.txt: CLIP's kind of BPE
-MAX_TOKENS = 24  # begin and end marks included; the longest caption has 18
+MAX_TOKENS = 24  # begin and end marks included; the longest caption has as many
 
 FILES = ("autoencoder", "text_encoder", "vision_encoder", "unet", "controlnet")  # <name>.safetensors
 ADAPTER_FILE = "adapter.safetensors"

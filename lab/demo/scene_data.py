@@ -1,4 +1,7 @@
-"""Many scenes drawn once and kept in a folder as uint8 arrays, for training that visits them often."""
+"""Many scenes rendered once and kept in a folder as uint8 arrays, for training that visits them often.
+
+Each serves twice: as it is, and as its mirror image, in which the light comes from the other side.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ class SceneData:
     """Scenes and what they look like; indexing the arrays reads from disk.
 
     Attributes:
-        scenes: N scenes.
-        image: (N, H, W, 3) uint8.
+        scenes: 2 N scenes: those rendered, then the same ones mirrored. Rows are places in this list.
+        image: (N, H, W, 3) uint8, of those rendered.
         product, wall, depth: (N, H, W) uint8, 255 = 1.
     """
 
@@ -42,27 +45,34 @@ class SceneData:
 
     def images(self, rows: Sequence[int] | Tensor) -> Tensor:
         """(B, 3, H, W) float32, 0..1."""
-        return _floats(self.image, rows).permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(self._read(self.image, rows)).float().div(255).permute(0, 3, 1, 2).contiguous()
 
     def products(self, rows: Sequence[int] | Tensor) -> Tensor:
         """(B, H, W) float32, 1 = product."""
-        return _floats(self.product, rows)
+        return self._plane(self.product, rows)
 
     def walls(self, rows: Sequence[int] | Tensor) -> Tensor:
         """(B, H, W) float32, 1 = wall."""
-        return _floats(self.wall, rows)
+        return self._plane(self.wall, rows)
 
     def depths(self, rows: Sequence[int] | Tensor) -> Tensor:
         """(B, 3, H, W) float32, 1 = near: a depth image as a ControlNet reads it."""
-        return _floats(self.depth, rows).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
+        return self._plane(self.depth, rows).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
 
+    def _plane(self, plane: NDArray[np.uint8], rows: Sequence[int] | Tensor) -> Tensor:
+        return torch.from_numpy(self._read(plane, rows)).float().div(255)
 
-def _floats(plane: NDArray[np.uint8], rows: Sequence[int] | Tensor) -> Tensor:
-    return torch.from_numpy(plane[np.asarray(rows)]).float() / 255
+    def _read(self, plane: NDArray[np.uint8], rows: Sequence[int] | Tensor) -> NDArray[np.uint8]:
+        """(B, H, W, ...) of the rows; those of the list's second half mirrored."""
+        places = np.asarray(rows)
+        values: NDArray[np.uint8] = plane[places % len(plane)]
+        mirrored = places >= len(plane)
+        values[mirrored] = values[mirrored][:, :, ::-1]
+        return values
 
 
 def scene_data(folder: Path, count: int, size: int) -> SceneData:
-    """The first `count` training scenes, drawn into `folder` unless they are there already."""
+    """The first `count` training scenes and their mirror images, rendered into `folder` unless they are there already."""
     scenes = [sample_scene(TRAIN_SEED + index) for index in range(count)]
     ends = _draw_chunk([scenes[0], scenes[-1]], size)  # another drawing of the same scenes is other data
     identity = sha256(b"".join(plane.tobytes() for plane in ends.values())).hexdigest()[:12]
@@ -70,7 +80,7 @@ def scene_data(folder: Path, count: int, size: int) -> SceneData:
     if not (place / "complete").exists():
         _draw(place, scenes, size)
     planes = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in PLANES}
-    return SceneData(scenes, **planes)
+    return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], **planes)
 
 
 def _draw(place: Path, scenes: list[Scene], size: int) -> None:

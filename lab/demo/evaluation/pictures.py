@@ -106,11 +106,12 @@ def measure(models: Models, chunk: Chunk, image: Tensor, ad: bool = False) -> di
 
 
 def _finish(chunk: Chunk, image: Tensor, ad: bool) -> dict[str, Tensor]:
-    """How sharp the finished picture is, and of an ad how clean the product's surroundings are."""
+    """How sharp the finished picture is; of an ad how sharp and how clean the product's surroundings are."""
     drawn = chunk.truth(ad)
     truth = channels_first(drawn.image)
     finished = chunk.pasted(image) if ad else image
-    values = {"sharpness": sharpness(finished, torch.ones_like(drawn.product, dtype=torch.bool), truth)}
+    made = drawn.product == 0 if ad else torch.ones_like(drawn.product, dtype=torch.bool)
+    values = {"sharpness": sharpness(finished, made, truth)}
     if ad:
         share, strength = halo(finished, truth, drawn.product)
         values |= {"halo": share, "halo_strength": strength, "ring_psnr": ring_psnr(finished, truth, drawn.product)}

@@ -3,7 +3,7 @@
     python -m lab.demo.evaluation.train_judge --work FOLDER [--out FILE] [--weights FOLDER] [--seed N]
 
 It learns from scenes of all combinations, held out or not, with and without a product, as they are and through the demo
-autoencoder, with noise, blur and colour shifts, so that it reads what the demo models make.
+autoencoder, and mirrored as often as not, with noise, blur and colour shifts, so that it reads what the demo models make.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Sizes:
         batch_size: images in a step.
     """
 
-    drawn: int = 16384
-    decoded: int = 3072
-    empty: int = 2048
-    empty_decoded: int = 1024
-    held_out: int = 512
+    drawn: int = 2560
+    decoded: int = 1024
+    empty: int = 512
+    empty_decoded: int = 384
+    held_out: int = 256
     schedule: Schedule = Schedule(  # noqa: RUF009, frozen
-        steps=1500,
+        steps=900,
         learning_rate=2e-3,
         weight_decay=0.02,
         warmup=50,
@@ -163,6 +163,12 @@ def training_examples(work: Path, autoencoder: stack.UnshuffledAutoencoder, size
     return joined(parts)
 
 
+def mirrored(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, 3, S, S), each as it is or as its mirror image: the demo models learn from both."""
+    flip = torch.rand(len(image), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(flip, image.flip(3), image)
+
+
 def augmented(image: Tensor, generator: torch.Generator) -> Tensor:
     """Images (B, 3, S, S) in 0..1 as an unsure model might have made them: shifted, blurred, noisy."""
     count = len(image)
@@ -190,7 +196,8 @@ def train_judge(
 
     def loss_of_step(_step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         rows = _rows(len(data), sizes.batch_size, generator)
-        image = augmented(data.images(rows), generator).to(accelerator.device, memory_format=torch.channels_last)
+        image = augmented(mirrored(data.images(rows), generator), generator)
+        image = image.to(accelerator.device, memory_format=torch.channels_last)
         scores = loop.modules["judge"](image)
         losses, hits = [], []
         for name, value in scores.items():

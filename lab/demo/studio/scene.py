@@ -64,7 +64,7 @@ COMPANION_LOOKS: dict[str, dict[str, Color]] = {
 }
 COMPANION_SHARE = 0.4  # of all scenes
 COLOR_NOISE = 0.08  # half-width of each channel's spread, as a share of its value
-LARGEST_SEED = 2**31
+HELD_OUT_SEEDS = 1_000_000_000  # pairs are drawn from seeds below this one, the training's scenes from those above
 
 
 @dataclass(frozen=True)
@@ -322,10 +322,10 @@ def second_tone(rgb: Color) -> Color:
 
 def sample_pair(seed: int, split: Split = Split.TEST) -> tuple[Scene, Scene]:
     """Two scenes, each product alone, that share no product colour, shape, wall colour, pattern or table."""
-    first = sample_scene(2 * seed, split, companion=False)
+    first = sample_scene(2 * seed % HELD_OUT_SEEDS, split, companion=False)
     attempt = 0
     while True:
-        second = sample_scene((2 * seed + 1 + attempt * 10_000_020) % LARGEST_SEED, split, companion=False)
+        second = sample_scene((2 * seed + 1 + attempt * 10_000_020) % HELD_OUT_SEEDS, split, companion=False)
         if not any(getattr(first, name) == getattr(second, name) for name in ATTRIBUTES):
             return first, second
         attempt += 1

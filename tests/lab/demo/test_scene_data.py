@@ -1,0 +1,53 @@
+"""Scenes that are kept in a folder are those that were drawn, and are drawn once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lab.demo import scene_data as kept
+from lab.demo.scene_data import TRAIN_SEED, scene_data
+from lab.demo.studio.render import render
+from lab.demo.studio.scene import HELD_OUT_SEEDS, sample_scene
+
+COUNT, SIZE = 5, 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "CHUNK", 3)  # more than one chunk
+        return scene_data(folder, COUNT, SIZE)
+
+
+def test_kept_scenes_are_the_drawn_ones_to_a_byte(data):
+    assert data.scenes[:COUNT] == [sample_scene(TRAIN_SEED + index) for index in range(COUNT)]
+    fresh, rows = render(data.scenes[2:COUNT], SIZE), range(2, COUNT)
+    most = 0.5 / 255 + 1e-6
+    assert (data.images(rows) - fresh.image.permute(0, 3, 1, 2)).abs().max() <= most
+    assert (data.products(rows) - fresh.product).abs().max() <= most
+    assert (data.walls(rows) - fresh.wall).abs().max() <= most
+    assert (data.depths([4])[0, 2] - fresh.depth[2]).abs().max() <= most
+
+
+def test_each_scene_is_there_mirrored_too(data):
+    assert data.scenes[COUNT:] == [scene.mirrored() for scene in data.scenes[:COUNT]]
+    assert torch.equal(data.images([COUNT + 3, 3]), data.images([3, COUNT + 3]).flip(3))
+    for planes in (data.products, data.walls, data.depths):
+        assert torch.equal(planes([COUNT + 3]), planes([3]).flip(-1))
+        assert not torch.equal(planes([COUNT + 3]), planes([3]))
+
+
+def test_what_lies_there_is_not_drawn_again(data, folder, monkeypatch):
+    monkeypatch.setattr(kept, "_draw", None)
+    again = scene_data(folder, COUNT, SIZE)
+    assert torch.equal(again.images([3]), data.images([3]))
+
+
+def test_training_scenes_have_no_seed_of_a_held_out_one():
+    assert TRAIN_SEED >= HELD_OUT_SEEDS
