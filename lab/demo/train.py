@@ -74,7 +74,7 @@ def recipe(seed: int) -> Recipe:
         encoders=Schedule(1500, 1e-3, warmup=150, decay_from=0.4, final_rate=0.02, **common),
         hint=Schedule(500, 2e-3, warmup=50, decay_from=0.4, final_rate=0.02, **common),
         unet_half=Schedule(900, 1.2e-3, warmup=100, decay_from=0.5, **denoising | {"final_rate": 0.3}),
-        together=Schedule(2000, 8e-4, warmup=100, decay_from=0.4, **denoising),
+        together=Schedule(1500, 8e-4, warmup=100, decay_from=0.4, **denoising),
         batch_sizes={"autoencoder": 16, "encoders": 64, "hint": 16, "unet_half": 64, "together": 20},
     )
 
