@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import ControlNetModel
+from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import CLIPVisionModelWithProjection
@@ -97,7 +98,7 @@ class Trainer:
         self.seed = seed
         self.recipe = how
         self.begin = begin
-        self.begun_from = ""
+        self.begun_from = ""  # of the stage in training
         self.accelerator = Accelerator(mixed_precision=precision)
         self.data: SceneData = scene_data(work, num_scenes, stack.IMAGE_SIZE)
 
@@ -472,6 +473,7 @@ def train_together(run: Trainer) -> None:
     """
     begun = run.passed_on("unet_half")
     unet, text_encoder = (run.trained(name, begun).requires_grad_(True) for name in ("unet", "text_encoder"))
+    run.begun_from = _begun_from(begun / "unet.safetensors")
     controlnet: ControlNetModel = stack.new_controlnet(unet)
     hint = controlnet.controlnet_cond_embedding
     stack.load_weights(hint, run.passed_on("hint") / "hint.safetensors")
@@ -508,6 +510,13 @@ def train_together(run: Trainer) -> None:
         run.export("together", loop, run.out, **{name: loop.unwrapped(of) for name, of in finished.items()})
 
 
+def _begun_from(file: Path) -> str:
+    """What the weights of an earlier stage began with; empty = with none."""
+    with safe_open(file, "pt") as weights:
+        begun_from: str = (weights.metadata() or {}).get("begun_from", "")
+    return begun_from
+
+
 def _rims(product: Tensor) -> Tensor:
     """(B, H, W) coverage -> (B, 1, h, w) float, 1 = the latent cell holds a part of the product and a part of what is not."""
     planes = product[:, None]
@@ -526,6 +535,7 @@ TRAIN: dict[str, Callable[[Trainer], None]] = {
 def train_stage(run: Trainer, stage: str) -> None:
     """Train one stage; its initial weights are the seed's, whatever ran before it."""
     torch.manual_seed(run.seed)
+    run.begun_from = ""
     TRAIN[stage](run)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -41,6 +43,19 @@ def test_files_say_how_they_were_made(trained):
         metadata = file.metadata()
     assert metadata["steps"] == str(STEPS)
     assert {"made_by", "seed", "batch_size", "scenes", "seconds", "machine", "license"} <= metadata.keys()
+
+
+def test_a_file_says_what_its_own_training_began_with(trained, tmp_path):
+    shutil.copytree(trained / "work", tmp_path / "work")  # the stages are finished: they are written again
+    run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=trained / "out")
+    for stage in STAGES:
+        train_stage(run, stage)
+    found = {}
+    for name in stack.NEW:
+        with safe_open(tmp_path / "out" / f"{name}.safetensors", "pt") as file:
+            found[name] = file.metadata().get("begun_from", "").partition(" of sha256 ")[0]
+    of_unet = dict.fromkeys(("unet", "text_encoder", "controlnet"), "unet")
+    assert found == {"autoencoder": "autoencoder", "vision_encoder": "", **of_unet}
 
 
 def test_latents_are_of_unit_size(trained):
