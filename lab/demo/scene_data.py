@@ -20,9 +20,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .studio.render import render
-from .studio.scene import Scene, sample_scene
+from .studio.scene import HELD_OUT_SEEDS, Scene, sample_scene
 
-TRAIN_SEED = 1_000_000_000  # seeds below are held out
+TRAIN_SEED = HELD_OUT_SEEDS  # of the first scene; all seeds below are held out
 CHUNK = 64
 PLANES = ("image", "product", "wall", "depth")
 
@@ -32,9 +32,9 @@ class SceneData:
     """Scenes and what they look like; indexing the arrays reads from disk.
 
     Attributes:
-        scenes: 2 N scenes: those rendered, then the same ones mirrored. Rows are places in this list.
-        image: (N, H, W, 3) uint8, of those rendered.
-        product, wall, depth: (N, H, W) uint8, 255 = 1.
+        scenes: N = 2 R scenes: those rendered, then the same ones mirrored. Rows are places in this list.
+        image: (R, H, W, 3) uint8, of those rendered.
+        product, wall, depth: (R, H, W) uint8, 255 = 1.
     """
 
     scenes: list[Scene]

@@ -64,7 +64,7 @@ COMPANION_LOOKS: dict[str, dict[str, Color]] = {
 }
 COMPANION_SHARE = 0.4  # of all scenes
 COLOR_NOISE = 0.08  # half-width of each channel's spread, as a share of its value
-HELD_OUT_SEEDS = 1_000_000_000  # pairs are drawn from seeds below this one, the training's scenes from those above
+HELD_OUT_SEEDS = 1_000_000_000  # held-out scenes have seeds below this one, the training's have it and those above
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from lab.demo import scene_data as kept
+from lab.demo.evaluation import pairs
 from lab.demo.scene_data import TRAIN_SEED, scene_data
+from lab.demo.studio import scene
 from lab.demo.studio.render import render
-from lab.demo.studio.scene import HELD_OUT_SEEDS, sample_scene
+from lab.demo.studio.scene import sample_scene
 
 COUNT, SIZE = 5, 32
 
@@ -36,7 +38,7 @@ def test_kept_scenes_are_the_drawn_ones_to_a_byte(data):
 
 
 def test_each_scene_is_there_mirrored_too(data):
-    assert data.scenes[COUNT:] == [scene.mirrored() for scene in data.scenes[:COUNT]]
+    assert data.scenes[COUNT:] == [one.mirrored() for one in data.scenes[:COUNT]]
     assert torch.equal(data.images([COUNT + 3, 3]), data.images([3, COUNT + 3]).flip(3))
     for planes in (data.products, data.walls, data.depths):
         assert torch.equal(planes([COUNT + 3]), planes([3]).flip(-1))
@@ -49,5 +51,17 @@ def test_what_lies_there_is_not_drawn_again(data, folder, monkeypatch):
     assert torch.equal(again.images([3]), data.images([3]))
 
 
-def test_training_scenes_have_no_seed_of_a_held_out_one():
-    assert TRAIN_SEED >= HELD_OUT_SEEDS
+@pytest.mark.parametrize("seed", [0, TRAIN_SEED // 2, TRAIN_SEED - 1, 3 * TRAIN_SEED + 1])
+def test_held_out_scenes_have_no_seed_of_a_training_one(monkeypatch, seed):
+    seeds = []
+
+    def sampled(own, *choices, **named):
+        seeds.append(own)
+        return sample_scene(own, *choices, **named)
+
+    for module in (scene, pairs):
+        monkeypatch.setattr(module, "sample_scene", sampled)
+    scene.sample_pair(seed)
+    pairs.any_scene(seed)
+    assert len(seeds) >= 4
+    assert max(seeds) < TRAIN_SEED
