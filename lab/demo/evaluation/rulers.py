@@ -1,7 +1,8 @@
 """What is read of a picture by holding true pictures of the studio against it, without any trained network.
 
 A label is read by which mark, turned which way, fits best where the label is; a companion by what stands out from a plain wall.
-Each ruler is laid on the true picture too: where it misreads that one, it says nothing of a drawn one.
+Each ruler is laid on the true pictures too: tables have a row of them, through the autoencoder; and a companion that it misreads
+there counts for nothing.
 """
 
 from __future__ import annotations
@@ -23,18 +24,10 @@ from ...evaluation.metrics import two_tones
 from ..studio.bodies import bodies_of
 from ..studio.camera import Camera, march
 from ..studio.render import Rendered, pixel_places
-from ..studio.scene import MARKS, Scene
+from ..studio.scene import MARKS, WIDEST_TURN, Scene
 from ..studio.surfaces import product_surface
 
-LABEL_TURNS = (
-    -0.45,
-    -0.3,
-    -0.15,
-    0.0,
-    0.15,
-    0.3,
-    0.45,
-)  # radians at which a label is looked for: all that products have
+LABEL_TURNS = tuple(share / 3 * WIDEST_TURN for share in range(-3, 4))  # radians at which a label is looked for
 SOFT = 1 / 64  # of the image's side: width of the edges that a mark is looked for with
 LABEL_SHIFT = 1 / 64  # of the image's side: how far from its place it may be, either way
 

@@ -15,11 +15,10 @@ from torch import Tensor
 from .bodies import Body, Kind, bodies_of
 from .camera import Camera, march
 from .render import pixel_places
-from .scene import Light, Scene, sample_scene
+from .scene import WIDEST_TURN, Light, Scene, sample_scene
 from .shapes import figure
 from .surfaces import Surface
 
-WIDEST_TURN = 0.45  # radians: of products, see `scene`
 LEAST_TURN = 0.15  # radians between a packshot and its scene
 PACKSHOT_LIGHT = Light(side=-1, angles=(0.5, 1.0, 0.8), warmth=0.0, strength=1.0, fill=1.2)
 PACKSHOT_EYE, PACKSHOT_ZOOM = 1.0, 4.15  # the middle of what scenes have

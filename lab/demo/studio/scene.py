@@ -63,6 +63,7 @@ COMPANION_LOOKS: dict[str, dict[str, Color]] = {
     "figure": {"wooden": (0.56, 0.34, 0.16), "black": (0.03, 0.03, 0.03), "white": (0.78, 0.76, 0.72)},
 }
 COMPANION_SHARE = 0.4  # of all scenes
+WIDEST_TURN = 0.45  # radians, of a product, either way
 COLOR_NOISE = 0.08  # half-width of each channel's spread, as a share of its value
 HELD_OUT_SEEDS = 1_000_000_000  # held-out scenes have seeds below this one, the training's have it and those above
 
@@ -277,7 +278,7 @@ def _product(draw: _Draw, color: str, shape: str) -> Product:
         rgb=draw.near(PRODUCT_COLORS[color]),
         cap=draw.choice(CAPS),
         size=draw.uniform(0.98, 1.12) * min((1.05 / HEIGHTS[shape]) ** 0.7, 0.35 / HALF_WIDTHS[shape]),
-        turn=draw.uniform(-0.45, 0.45),
+        turn=draw.uniform(-WIDEST_TURN, WIDEST_TURN),
         gloss=draw.uniform(0.1, 1.0),
         mark=draw.choice(MARKS),
         mark_rgb=draw.choice(MARK_COLORS),
