@@ -58,9 +58,7 @@ class Chunk:
     @cached_property
     def noise(self) -> Tensor:
         """(B, 4, h, w), of each pair its own."""
-        shape = (4, stack.LATENT_SIZE, stack.LATENT_SIZE)
-        seeds = range(NOISE_SEED + self.start, NOISE_SEED + self.start + len(self.pairs))
-        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return noise_of(range(self.start, self.start + len(self.pairs)))
 
     @cached_property
     def wanted_drawn(self) -> Rendered:
@@ -176,6 +174,13 @@ class Chunk:
     @cached_property
     def _uncond(self) -> Tensor:
         return encode_uncond(self.models.vision)
+
+
+def noise_of(seeds: Sequence[int]) -> Tensor:
+    """(B, 4, h, w): the noise that the sampling of each scene begins with."""
+    shape = (4, stack.LATENT_SIZE, stack.LATENT_SIZE)
+    generators = [torch.Generator().manual_seed(NOISE_SEED + seed) for seed in seeds]
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
 
 def common_wall(count: int) -> Tensor:

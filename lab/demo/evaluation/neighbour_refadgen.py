@@ -44,7 +44,7 @@ from ..studio.beside import packshot_of
 from ..studio.render import Rendered, render, render_alone
 from ..studio.scene import MARKS, Scene, labels, sample_pair
 from ..train_refadgen import GROUND, cut_out
-from .chunk import NOISE_SEED, channels_first
+from .chunk import channels_first, noise_of
 from .conditions import TEXT_GUIDANCE
 from .models import Models
 from .neighbours import Claim, Measure, Plan, Table, Way, run_command
@@ -221,9 +221,7 @@ class ProductChunk:
     @cached_property
     def noise(self) -> Tensor:
         """(P, 4, h, w), of each scene its own."""
-        shape = (4, stack.LATENT_SIZE, stack.LATENT_SIZE)
-        generators = [torch.Generator().manual_seed(NOISE_SEED + seed) for seed in self.seeds]
-        return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        return noise_of(self.seeds)
 
     @cached_property
     def drawn(self) -> Rendered:
@@ -269,7 +267,7 @@ class RefAdGenMaker:
         scheduler = stack.new_scheduler()
         self._schedule = NoiseSchedule.of(scheduler)
         self._frozen = TrainingModels(
-            "demo", models.unet, models.vision, self._encoded, models.autoencoder.encode, scheduler
+            "demo", models.unet, models.vision, models.encode_text, models.autoencoder.encode, scheduler
         )
 
     def chunk(self, split: Split, start: int, count: int) -> ProductChunk:
@@ -289,8 +287,8 @@ class RefAdGenMaker:
                 self.models.unet,
                 stack.new_scheduler(),
                 chunk.noise,
-                text=self._encoded([caption(scene, product=how.names_product) for scene in chunk.scenes]),
-                negative_text=self._encoded([""]),
+                text=self.models.encode_text([caption(scene, product=how.names_product) for scene in chunk.scenes]),
+                negative_text=self.models.encode_text([""]),
                 guidance_scale=TEXT_GUIDANCE,
                 steps=self.steps,
                 image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
@@ -359,9 +357,6 @@ class RefAdGenMaker:
         positive, negative = adapter.image_prompt(tokens)
         region = (chunk.drawn.product > 0).float() if how.depth else None
         return [ImagePrompt(adapter, positive, negative, PromptControl(way.scale), region)]
-
-    def _encoded(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return stack.encode_text(self.models.text_encoder, stack.tokenize(list(captions), self.models.tokenizer))
 
 
 PLAN = Plan(

@@ -43,7 +43,7 @@ from ..studio.beside import companion_rows, mannequin
 from ..studio.render import Rendered, render
 from ..studio.scene import COMPANION_LOOKS, Companion, Scene, labels, sample_scene
 from ..train_strict_id import POSE_SIZE
-from .chunk import NOISE_SEED, channels_first
+from .chunk import channels_first, noise_of
 from .conditions import TEXT_GUIDANCE
 from .models import Models
 from .neighbours import Claim, Measure, Plan, Table, Way, run_command
@@ -230,9 +230,7 @@ class CompanionChunk:
     @cached_property
     def noise(self) -> Tensor:
         """(P, 4, h, w), of each scene its own."""
-        shape = (4, stack.LATENT_SIZE, stack.LATENT_SIZE)
-        generators = [torch.Generator().manual_seed(NOISE_SEED + seed) for seed in self.seeds]
-        return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        return noise_of(self.seeds)
 
     @cached_property
     def drawn(self) -> Rendered:
@@ -373,8 +371,8 @@ class StrictIDMaker:
                 self.models.unet,
                 stack.new_scheduler(),
                 chunk.noise,
-                text=self._encoded([caption(scene.alone()) for scene in chunk.scenes]),
-                negative_text=self._encoded([""]),
+                text=self.models.encode_text([caption(scene.alone()) for scene in chunk.scenes]),
+                negative_text=self.models.encode_text([""]),
                 guidance_scale=TEXT_GUIDANCE,
                 steps=self.steps,
                 image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
@@ -501,9 +499,6 @@ class StrictIDMaker:
         seen, uncond = self.sight.patch_mask(shown.product == 0), encode_uncond(self.models.vision)
         tokens = encode_image(self.models.vision, channels_first(shown.image), seen, HideMode.DROP, uncond)
         return [ImagePrompt(adapter, *adapter.image_prompt(tokens), PromptControl(way.scale))]
-
-    def _encoded(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return stack.encode_text(self.models.text_encoder, stack.tokenize(list(captions), self.models.tokenizer))
 
 
 def _slope(asked: Sequence[float], seen: Sequence[float]) -> float:
