@@ -1,6 +1,6 @@
 """How near the fill of hidden depth comes to the depth that is there: `python -m benchmarks.depth_fill [--scenes N]`.
 
-Scenes of the demo are drawn with and without their product, at 256x256. Its patches of 32x32 pixels are hidden in the depth
+Scenes of the demo are rendered with and without their product, at 256x256. Its patches of 32x32 pixels are hidden in the depth
 without it, filled from what is left, and compared there: the mean difference, in hundredths of the way from far to near, with
 95 % intervals over scenes. The camera is level or rolled, and normal noise of a deviation of 2 of these hundredths may lie
 over the depth. Needs no ComfyUI.

@@ -5,6 +5,6 @@ scene_data   keeps the scenes that are trained on in a folder
 captions     what a scene shows, in words
 stack        building and loading the models with diffusers; their sizes and weights are in `pfv_demo`
 train        trains autoencoder, encoders, U-Net and depth ControlNet from scratch
-train_refadgen, train_strict_id   train the two neighbours' methods on it
+train_adapters   trains adapters on it; train_refadgen, train_strict_id the two neighbours' methods
 evaluation   a judge, and the papers' claims on held-out scenes
 """

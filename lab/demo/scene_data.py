@@ -93,7 +93,7 @@ def _draw(place: Path, scenes: list[Scene], size: int) -> None:
     chunks = [scenes[start : start + CHUNK] for start in range(0, len(scenes), CHUNK)]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         results = pool.map(_draw_chunk, chunks, [size] * len(chunks))
-        for number, drawn in enumerate(tqdm(results, "drawing scenes", len(chunks), mininterval=10)):
+        for number, drawn in enumerate(tqdm(results, "rendering scenes", len(chunks), mininterval=10)):
             for name, values in drawn.items():
                 planes[name][number * CHUNK : number * CHUNK + len(values)] = values
     for plane in planes.values():

@@ -307,7 +307,7 @@ def _random_keep(product: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _patch_shares(product: Tensor, wall: Tensor) -> Tensor:
-    """(B, N, 3) shares of product, wall and table in each patch."""
+    """(B, N, 3) shares of product, wall and all else in each patch: the table, and what stands beside the product."""
     patch = product.shape[1] * stack.VISION["patch_size"] // stack.VISION["image_size"]
     shares = torch.stack([product, wall, 1 - product - wall], 1)
     return F.avg_pool2d(shares, patch).flatten(2).transpose(1, 2)
@@ -432,7 +432,10 @@ class Denoising:
 def cached_latents(
     work: Path, autoencoder: stack.UnshuffledAutoencoder, data: SceneData, size: int = stack.IMAGE_SIZE
 ) -> Tensor:
-    """(N, 4, size / 8, size / 8) half precision, of all scenes; encoded once into the folder `work`."""
+    """(N, 4, size / 8, size / 8) half precision, of all scenes; encoded once into the folder `work`.
+
+    The file is known by autoencoder and size alone: a folder is for one set of scenes.
+    """
     file = work / f"latents_{size}_{fingerprint(autoencoder)[:12]}.pt"
     if not file.is_file():
         device = next(autoencoder.parameters()).device

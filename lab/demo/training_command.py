@@ -60,7 +60,7 @@ class Prepared:
 def parser(description: str | None, variants: Iterable[str]) -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--work", type=Path, required=True, help="folder for drawn scenes and training states")
+    made.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and training states")
     made.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the trained stack")
     made.add_argument("--out", type=Path, required=True, help="folder for the trained file")
     made.add_argument("--variant", choices=list(variants), default=WHOLE)

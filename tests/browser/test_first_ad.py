@@ -52,6 +52,7 @@ def test_two_pictures_a_sentence_and_run(page, brought, keep):
     assert page.line(FOUND).startswith("found on its ground, sure to ")
     assert page.line(LOOK).startswith("hidden: what stands out, sure to ")
     assert is_hidden(page) == {"vase": True, "wall": False}
+    # It begins at 62.5 %, in the middle between two that can be shown.
     assert page.line(GROUND).startswith(tuple(f"ground from {share}% of the height, found, " for share in (62, 63)))
     assert page.line(COMPOSITE).startswith("exact: ")
     keep("first_ad_5", COMPOSITE, SAVE)

@@ -389,7 +389,7 @@ def _parser(plan: Plan, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the results, to be continued")
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="file of the judge")
-    parser.add_argument("--pairs", type=int, default=100, help="test scenes, each beside another one")
+    parser.add_argument("--pairs", type=int, default=100, help="test scenes")
     parser.add_argument("--development", type=int, default=40, help="scenes that strengths are chosen on")
     parser.add_argument("--batch", type=int, default=20, help="scenes in a chunk")
     parser.add_argument("--steps", type=int, default=12, help="of DDIM")

@@ -1,7 +1,8 @@
-"""The scenes that everything here is measured on: the one module that knows which they are.
+"""The scenes that the demo's models are measured on: the one module that knows which they are.
 
-Of a scene nothing else is read than what stands here, so that other scenes are another import. In all of them the product
-stands alone, and no seed of theirs is one of the training's.
+Of a scene nothing else is read than what stands here, so that other scenes are another import; what measures a neighbour's
+method reads labels and companions too, and knows the studio itself. In all of these scenes the product stands alone, and no seed
+of theirs is one of the training's.
 """
 
 from __future__ import annotations

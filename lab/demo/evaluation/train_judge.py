@@ -152,7 +152,7 @@ def training_examples(work: Path, autoencoder: stack.UnshuffledAutoencoder, size
     first = Lot(0, 1, True, True).examples(autoencoder)  # other scenes or another autoencoder are other examples
     identity = sha256(first.image.numpy().tobytes()).hexdigest()[:12]
     parts = []
-    for lot in tqdm(todo, "drawing scenes", mininterval=10):
+    for lot in tqdm(todo, "rendering scenes", mininterval=10):
         kind = f"{'with' if lot.product else 'without'}_{'decoded' if lot.decoded else 'drawn'}"
         file = work / f"examples_{identity}" / f"{kind}_{lot.start}_{lot.count}.safetensors"
         if not file.is_file():
@@ -234,7 +234,7 @@ def held_out_accuracy(judge: Judge, autoencoder: stack.UnshuffledAutoencoder, co
 def main(arguments: list[str] | None = None, sizes: Sizes | None = None) -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for drawn scenes and the training state")
+    parser.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and the training state")
     parser.add_argument("--out", type=Path, default=FILE, help="file of the trained judge")
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder with autoencoder.safetensors")
     parser.add_argument("--seed", type=int, default=0)
