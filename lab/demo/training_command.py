@@ -46,7 +46,7 @@ class Prepared:
         accelerator: in the precision asked for.
         models: the demo's, frozen.
         data: its training scenes.
-        latents: (N, 4, h, w) half precision, of them.
+        latents: (2 N, 4, h, w) half precision, of all of them.
         work: folder for what is drawn and for training states.
     """
 
