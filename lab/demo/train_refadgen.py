@@ -42,7 +42,7 @@ GROUND = 128 / 255  # grey of a product alone, as `lab.train.cut_out` has it
 DEMO = RefAdGenConfig(
     preset="demo_refadgen",
     **SETTINGS,
-    steps=900,
+    steps=600,
     learning_rate=5e-4,
     weight_decay=0.01,
     warmup=50,

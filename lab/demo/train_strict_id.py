@@ -47,7 +47,7 @@ POSE_SIZE = int(stack.VISION["image_size"])
 DEMO = ControlConfig(
     preset="demo_strict_id",
     **SETTINGS,
-    steps=900,
+    steps=600,
     learning_rate=1e-3,
     weight_decay=0.0,
     warmup=50,

@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "ema_decay": 0.99,
     "save_every": 100,
     "gradient_checkpointing": False,
+    "channels_last": True,
     "workers": 0,
     "checkpoint_every": 500,
     "validate_every": 500,
