@@ -52,9 +52,11 @@ def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], numbers: Sequen
     return kept
 
 
-def pictures(plane: Plane, rows: Sequence[int]) -> torch.Tensor:
-    """(B, 3, H, W) float32, 0..1, of rows of (N, H, W, 3)."""
-    return torch.from_numpy(plane[np.asarray(rows)]).permute(0, 3, 1, 2).contiguous().float() / 255
+def picture(plane: Plane, place: int) -> torch.Tensor:
+    """(3, H, W) float32, 0..1, at a place of (N, H, W, 3); from N on their mirror images, as `scene_data.SceneData` has them."""
+    kept = np.array(plane[place % len(plane)])  # a copy: what is on the disk cannot be written
+    shown = torch.from_numpy(kept).float().div(255).permute(2, 0, 1)
+    return (shown if place < len(plane) else shown.flip(2)).contiguous()
 
 
 def _draw(

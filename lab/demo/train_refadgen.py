@@ -26,7 +26,7 @@ from ..train.data import Sample
 from ..train.refadgen_training import RefAdGenTraining
 from . import stack
 from .captions import varied_caption
-from .drawn_once import Plane, drawn_once, pictures
+from .drawn_once import Plane, drawn_once, picture
 from .scene_data import SceneData
 from .studio.beside import packshot_of
 from .studio.render import render_alone
@@ -42,7 +42,7 @@ GROUND = 128 / 255  # grey of a product alone, as `lab.train.cut_out` has it
 DEMO = RefAdGenConfig(
     preset="demo_refadgen",
     **SETTINGS,
-    steps=900,
+    steps=600,
     learning_rate=5e-4,
     weight_decay=0.01,
     warmup=50,
@@ -65,8 +65,8 @@ class TripletScenes:
 
     Attributes:
         data: the scenes and their pictures.
-        cached: (N, 4, h, w) half precision latents.
-        packshots: (N, H, W, 3) of their products; None = the product is cut out of the scene.
+        cached: (2 N, 4, h, w) half precision latents.
+        packshots: (N, H, W, 3) of the products of those that were rendered; None = the product is cut out of the scene.
     """
 
     data: SceneData
@@ -92,7 +92,7 @@ class TripletScenes:
             product_mask=mask,
             name=f"scene {index}",
             latents=self.cached[index].float(),
-            product=cut_out(image, mask) if self.packshots is None else pictures(self.packshots, [index])[0],
+            product=cut_out(image, mask) if self.packshots is None else picture(self.packshots, index),
         )
 
 
@@ -103,8 +103,9 @@ def cut_out(image: Tensor, opacity: Tensor) -> Tensor:
 
 
 def packshots_of(work: Path, data: SceneData) -> Plane:
-    """(N, H, W, 3): packshots of the scenes' products, drawn into a folder unless they are there already."""
-    return drawn_once(work, "packshots", data.scenes, range(len(data.scenes)), draw_packshots)
+    """(N, H, W, 3): packshots of the products of the rendered scenes, drawn into a folder unless they are there already."""
+    rendered = data.scenes[: len(data.image)]
+    return drawn_once(work, "packshots", rendered, range(len(rendered)), draw_packshots)
 
 
 def draw_packshots(scenes: Sequence[Scene], seeds: Sequence[int]) -> Plane:

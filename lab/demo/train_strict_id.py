@@ -35,7 +35,7 @@ from ..train.strict_id_config import ControlConfig
 from ..train.strict_id_training import StrictIDTraining
 from . import stack
 from .captions import varied_caption
-from .drawn_once import Plane, drawn_once, pictures
+from .drawn_once import Plane, drawn_once, picture
 from .scene_data import SceneData
 from .studio.beside import companion_rows, mannequin
 from .studio.scene import Scene
@@ -47,7 +47,7 @@ POSE_SIZE = int(stack.VISION["image_size"])
 DEMO = ControlConfig(
     preset="demo_strict_id",
     **SETTINGS,
-    steps=900,
+    steps=600,
     learning_rate=1e-3,
     weight_decay=0.0,
     warmup=50,
@@ -69,8 +69,8 @@ class SubjectScenes:
 
     Attributes:
         data: the scenes and their pictures.
-        cached: (N, 4, h, w) half precision latents.
-        numbers: of the scenes that count, M of N.
+        cached: (2 N, 4, h, w) half precision latents.
+        numbers: of the rendered scenes that count, M of N; their mirror images follow them.
         rows: (M, 2) first and last row of their companions.
         poses: (M, S, S, 3) mannequins.
     """
@@ -87,27 +87,29 @@ class SubjectScenes:
         return f"{len(self)} companions of {len(self.data.scenes)} scenes like {self.data.scenes[0].phase}"
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.numbers) * (len(self.data.scenes) // len(self.data.image))
 
     def sample(self, index: int, generator: Generator) -> Sample:
         """One scene, with a caption of which parts may be missing."""
         rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
-        number = self.numbers[index]
-        first, last = (int(row) for row in self.rows[index])
+        times, place = divmod(index, len(self.numbers))
+        number = self.numbers[place] + times * len(self.data.image)
+        first, last = (int(row) for row in self.rows[place])
         return Sample(
             image=self.data.images([number])[0],
             caption=varied_caption(self.data.scenes[number], rng),
             product_mask=self.data.products([number])[0],
             name=f"scene {number}",
             latents=self.cached[number].float(),
-            pose=Beside(pictures(self.poses, [index])[0], f"mannequin {number}"),
+            pose=Beside(picture(self.poses, index), f"mannequin {number}"),
             subject=(float(first), float(last + 1)),
         )
 
 
 def subject_scenes(work: Path, data: SceneData, cached: Tensor) -> SubjectScenes:
     """Those of the data, what is drawn for them kept in a folder."""
-    numbers = [number for number, scene in enumerate(data.scenes) if scene.companion is not None]
+    rendered = enumerate(data.scenes[: len(data.image)])
+    numbers = [number for number, scene in rendered if scene.companion is not None]
     scenes = [data.scenes[number] for number in numbers]
     rows = drawn_once(work, "companion_rows", scenes, numbers, draw_rows)
     inside = np.flatnonzero(rows[:, 0] <= rows[:, 1]).tolist()

@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "ema_decay": 0.99,
     "save_every": 100,
     "gradient_checkpointing": False,
+    "channels_last": True,
     "workers": 0,
     "checkpoint_every": 500,
     "validate_every": 500,
@@ -46,7 +47,7 @@ class Prepared:
         accelerator: in the precision asked for.
         models: the demo's, frozen.
         data: its training scenes.
-        latents: (N, 4, h, w) half precision, of them.
+        latents: (2 N, 4, h, w) half precision, of all of them.
         work: folder for what is drawn and for training states.
     """
 

@@ -105,7 +105,8 @@ WHOLE = "strict_id_whole"
 FARTHEST = 0.75  # of a companion to the side: from here on the picture's border cuts it
 RULER_SIZE = 128  # rows and columns that companions are measured on
 RULER_MISS = 4  # rows by which the ruler may miss the true picture's
-GRID = 3  # of these rows, around the product, are not looked at
+LEAST_LEAN = 0.05  # columns for a row: by which the true pictures of two leans must differ
+BESIDE = 3  # of these rows, around the product, are not looked at
 
 DECODED = How(Engine.DECODED)
 OWN, ANOTHER = How(Engine.STRICT_ID, Picture.OWN), How(Engine.STRICT_ID, Picture.ANOTHER)
@@ -246,7 +247,7 @@ class CompanionChunk:
     def wall(self) -> Tensor:
         """(P, R, R) bool: where the ruler looks: the wall, but for what is near the product."""
         small = render([scene.alone() for scene in self.scenes], RULER_SIZE)
-        return (small.wall == 1) & ~grow(small.product > 0, GRID)
+        return (small.wall == 1) & ~grow(small.product > 0, BESIDE)
 
     def asked(self, how: How) -> list[list[Scene]]:
         """What is wanted: a list of all scenes for each height or lean."""
@@ -421,18 +422,21 @@ class StrictIDMaker:
         return {"scale_slope": torch.tensor(slopes), "scale_error": torch.tensor(errors)}
 
     def _pose(self, how: How, drawn: list[list[Tensor | None]], true: list[list[Tensor | None]]) -> dict[str, Tensor]:
-        """Which of the true leans is nearest to the one drawn; what was not found is not right."""
+        """Which of the true leans is nearest to the one drawn; what was not found is not right. NaN where the ruler does not read
+        of the true pictures that each leans LEAST_LEAN further than the one before."""
         rights, slopes = [], []
         for number in range(len(drawn[0])):
             known, seen = ([slope(masks[number]) for masks in of_all] for of_all in (true, drawn))
+            if not (np.diff(known) >= LEAST_LEAN).all():
+                rights.append(np.nan)
+                slopes.append(np.nan)
+                continue
             right = [
-                not np.isnan(one)
-                and not np.isnan(known).any()
-                and int(np.argmin(np.abs(np.array(known) - one))) == place
+                not np.isnan(one) and int(np.argmin(np.abs(np.array(known) - one))) == place
                 for place, one in enumerate(seen)
             ]
             rights.append(float(np.mean(right)))
-            both = [(k, s) for k, s in zip(known, seen, strict=True) if not np.isnan(k) and not np.isnan(s)]
+            both = [(k, s) for k, s in zip(known, seen, strict=True) if not np.isnan(s)]
             slopes.append(_slope([k for k, _ in both], [s for _, s in both]))
         return {"pose_right": torch.tensor(rights), "pose_slope": torch.tensor(slopes)}
 

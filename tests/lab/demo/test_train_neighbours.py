@@ -65,12 +65,12 @@ def data(drawn):
     planes = {
         name: getattr(drawn, name).mul(255).round().byte().numpy() for name in ("image", "product", "wall", "depth")
     }
-    return SceneData(scenes, **planes)
+    return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], **planes)
 
 
 @pytest.fixture(scope="module")
 def latents(models, data):
-    return models.encode_latents(data.images(range(SCENES))).half()
+    return models.encode_latents(data.images(range(2 * SCENES))).half()
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def refadgen(models, data, latents, tmp_path):
     """Function: a run of a variant."""
 
     def start(variant="whole", name="run"):
-        packshots = None if variant == "no_augmentation" else draw_packshots(data.scenes, range(SCENES))
+        packshots = None if variant == "no_augmentation" else draw_packshots(data.scenes[:SCENES], range(SCENES))
         config = train_refadgen.settings(variant, 0, "no").replace(**SHORT)
         dataset = TripletScenes(data, latents, packshots)
         return RefAdGenTraining(models, dataset, config, Accelerator(cpu=True), tmp_path / name)
@@ -104,7 +104,7 @@ def strict_id(models, weights, subjects, tmp_path):
 
 
 def test_a_packshot_shows_the_same_product_turned_another_way(data):
-    for number, scene in enumerate(data.scenes):
+    for number, scene in enumerate(data.scenes[:SCENES]):
         shown = packshot_of(scene, number)
         assert dataclasses.replace(shown.product, turn=scene.product.turn) == scene.product
         assert abs(shown.product.turn - scene.product.turn) >= LEAST_TURN
@@ -200,7 +200,7 @@ def test_without_augmentation_the_product_is_the_scene_s_own(refadgen, data):
     own, other = (refadgen(variant, variant).batches[0] for variant in ("no_augmentation", "whole"))
     assert torch.equal(own.image, other.image)
     for image, same, turned in zip(own.image, own.product, other.product, strict=True):
-        row = next(row for row in range(SCENES) if torch.equal(data.images([row])[0], image))
+        row = next(row for row in range(2 * SCENES) if torch.equal(data.images([row])[0], image))
         inside = data.products([row])[0] == 1
         assert torch.equal(same[:, inside], image[:, inside])
         assert not torch.equal(turned[:, inside], image[:, inside])
@@ -242,3 +242,21 @@ def test_a_sample_of_strict_id_is_the_scene_s_companion(subjects, data):
     assert sample.subject == (float(first), float(after))
     expected = mannequin(companion.lean, companion.turn, 64).permute(2, 0, 1)
     torch.testing.assert_close(sample.pose.image, expected, atol=1 / 255, rtol=0)
+
+
+def test_a_mirrored_scene_comes_with_its_packshot_and_pose_mirrored(data, latents, subjects):
+    packshots = draw_packshots(data.scenes[:SCENES], range(SCENES))
+    triplets = TripletScenes(data, latents, packshots)
+    assert len(triplets) == len(subjects) == 2 * SCENES
+    for dataset in (triplets, subjects):
+        own, mirrored = (dataset.sample(place, seeded(0, 0, "data")) for place in (1, SCENES + 1))
+        assert torch.equal(own.image.flip(2), mirrored.image)
+        assert torch.equal(own.product_mask.flip(1), mirrored.product_mask)
+        for part in ("product", "pose", "subject"):
+            one, other = getattr(own, part), getattr(mirrored, part)
+            if part == "pose" and one is not None:
+                assert (one.key, other.key) == ("mannequin 1", f"mannequin {SCENES + 1}")
+                one, other = one.image, other.image
+            assert one == other if not isinstance(one, torch.Tensor) else torch.equal(one.flip(2), other)
+    assert triplets.sample(1, seeded(0, 0, "data")).product is not None
+    assert subjects.sample(1, seeded(0, 0, "data")).pose is not None
