@@ -32,9 +32,9 @@ class SceneData:
     """Scenes and what they look like; indexing the arrays reads from disk.
 
     Attributes:
-        scenes: N = 2 R scenes: those rendered, then the same ones mirrored. Rows are places in this list.
-        image: (R, H, W, 3) uint8, of those rendered.
-        product, wall, depth: (R, H, W) uint8, 255 = 1.
+        scenes: 2 N scenes: those rendered, then the same ones mirrored. Rows are places in this list.
+        image: (N, H, W, 3) uint8, of those rendered.
+        product, wall, depth: (N, H, W) uint8, 255 = 1.
     """
 
     scenes: list[Scene]

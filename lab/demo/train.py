@@ -432,7 +432,7 @@ class Denoising:
 def cached_latents(
     work: Path, autoencoder: stack.UnshuffledAutoencoder, data: SceneData, size: int = stack.IMAGE_SIZE
 ) -> Tensor:
-    """(N, 4, size / 8, size / 8) half precision, of all scenes; encoded once into the folder `work`.
+    """(2 N, 4, size / 8, size / 8) half precision, of all scenes; encoded once into the folder `work`.
 
     The file is known by autoencoder and size alone: a folder is for one set of scenes.
     """

@@ -88,7 +88,7 @@ class SceneDataset:
 
     Attributes:
         data: the scenes and their pictures.
-        cached: (N, 4, h, w) half precision latents.
+        cached: (2 N, 4, h, w) half precision latents.
     """
 
     data: SceneData
