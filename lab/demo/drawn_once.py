@@ -28,7 +28,7 @@ DONE = "done.txt"  # how many scenes are drawn
 
 
 def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], numbers: Sequence[int], draw: Draw) -> Plane:
-    """An array with a row for each scene, read from disk where it is indexed.
+    """An array with a row for each scene, read from disk where it is indexed; what was drawn before is not drawn again.
 
     Args:
         folder: of whatever is drawn.

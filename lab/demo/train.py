@@ -119,7 +119,7 @@ class Trainer:
         """The loop of a stage, at the step it had reached."""
         identity = {
             "stage": stage,
-            "num_scenes": len(self.data.scenes),
+            "scenes": self.data.identity,
             "batch_size": self.recipe.batch_sizes[stage],
             "precision": self.accelerator.mixed_precision,
         }
@@ -154,7 +154,7 @@ class Trainer:
             "seed": str(self.seed),
             "steps": str(getattr(self.recipe, stage).steps),
             "batch_size": str(self.recipe.batch_sizes[stage]),
-            "scenes": str(len(self.data.scenes)),
+            "scenes": str(len(self.data.scenes)),  # with their mirror images
             "seconds": str(round(loop.seconds)),
             "precision": str(self.accelerator.mixed_precision),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {self.device.type}",
@@ -432,14 +432,11 @@ class Denoising:
 def cached_latents(
     work: Path, autoencoder: stack.UnshuffledAutoencoder, data: SceneData, size: int = stack.IMAGE_SIZE
 ) -> Tensor:
-    """(2 N, 4, size / 8, size / 8) half precision, of all scenes; encoded once into the folder `work`.
-
-    The file is known by autoencoder and size alone: a folder is for one set of scenes.
-    """
-    file = work / f"latents_{size}_{fingerprint(autoencoder)[:12]}.pt"
+    """(2 N, 4, size / 8, size / 8) half precision, of all scenes; encoded once into the folder `work`."""
+    file = work / f"latents_{size}_{data.identity}_{fingerprint(autoencoder)[:12]}.pt"
     if not file.is_file():
         device = next(autoencoder.parameters()).device
-        shrink = data.image.shape[1] // size
+        shrink = data.size // size
         latents = torch.empty(len(data.scenes), 4, size // 8, size // 8, dtype=torch.float16)
         for rows in tqdm(torch.arange(len(latents)).split(32), "encoding scenes", mininterval=10):
             latents[rows] = autoencoder.encode(F.avg_pool2d(data.images(rows), shrink).to(device)).half().cpu()

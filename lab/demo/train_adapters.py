@@ -24,7 +24,7 @@ from ..train.config import DATASET, VISIBLE, TrainConfig
 from ..train.data import Sample
 from . import stack
 from .captions import varied_caption
-from .scene_data import TRAIN_SEED, SceneData, scene_data
+from .scene_data import SceneData, scene_data
 from .train import NUM_SCENES, cached_latents
 from .training_models import training_models
 
@@ -97,7 +97,7 @@ class SceneDataset:
     @property
     def identity(self) -> str:
         """Equal for equal scenes."""
-        return f"{len(self)} scenes from {TRAIN_SEED}"
+        return self.data.identity
 
     def __len__(self) -> int:
         return len(self.data.scenes)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class TripletScenes:
     def identity(self) -> str:
         """Equal for equal scenes and products."""
         product = "cut out" if self.packshots is None else "packshots"
-        return f"{len(self)} scenes like {asdict(self.data.scenes[0])['phase']}, {product}"
+        return f"{self.data.identity}, {product}"
 
     def __len__(self) -> int:
         return len(self.data.scenes)
@@ -104,7 +104,7 @@ def cut_out(image: Tensor, opacity: Tensor) -> Tensor:
 
 def packshots_of(work: Path, data: SceneData) -> Plane:
     """(N, H, W, 3): packshots of the products of the rendered scenes, drawn into a folder unless they are there already."""
-    rendered = data.scenes[: len(data.image)]
+    rendered = data.scenes[: len(data.planes)]
     return drawn_once(work, "packshots", rendered, range(len(rendered)), draw_packshots)
 
 

@@ -84,16 +84,16 @@ class SubjectScenes:
     @property
     def identity(self) -> str:
         """Equal for equal scenes."""
-        return f"{len(self)} companions of {len(self.data.scenes)} scenes like {self.data.scenes[0].phase}"
+        return f"{len(self)} companions of {self.data.identity}"
 
     def __len__(self) -> int:
-        return len(self.numbers) * (len(self.data.scenes) // len(self.data.image))
+        return len(self.numbers) * (len(self.data.scenes) // len(self.data.planes))
 
     def sample(self, index: int, generator: Generator) -> Sample:
         """One scene, with a caption of which parts may be missing."""
         rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
         times, place = divmod(index, len(self.numbers))
-        number = self.numbers[place] + times * len(self.data.image)
+        number = self.numbers[place] + times * len(self.data.planes)
         first, last = (int(row) for row in self.rows[place])
         return Sample(
             image=self.data.images([number])[0],
@@ -108,7 +108,7 @@ class SubjectScenes:
 
 def subject_scenes(work: Path, data: SceneData, cached: Tensor) -> SubjectScenes:
     """Those of the data, what is drawn for them kept in a folder."""
-    rendered = enumerate(data.scenes[: len(data.image)])
+    rendered = enumerate(data.scenes[: len(data.planes)])
     numbers = [number for number, scene in rendered if scene.companion is not None]
     scenes = [data.scenes[number] for number in numbers]
     rows = drawn_once(work, "companion_rows", scenes, numbers, draw_rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.demo import scene_data as kept
+from lab.demo import drawn_once
 from lab.demo.evaluation import pairs
 from lab.demo.scene_data import TRAIN_SEED, scene_data
 from lab.demo.studio import scene
@@ -22,9 +22,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(folder):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kept, "CHUNK", 3)  # more than one chunk
-        return scene_data(folder, COUNT, SIZE)
+    return scene_data(folder, COUNT, SIZE)
 
 
 def test_kept_scenes_are_the_drawn_ones_to_a_byte(data):
@@ -46,9 +44,16 @@ def test_each_scene_is_there_mirrored_too(data):
 
 
 def test_what_lies_there_is_not_drawn_again(data, folder, monkeypatch):
-    monkeypatch.setattr(kept, "_draw", None)
+    monkeypatch.setattr(drawn_once, "_draw", None)
     again = scene_data(folder, COUNT, SIZE)
     assert torch.equal(again.images([3]), data.images([3]))
+    assert again.identity == data.identity
+
+
+def test_other_scenes_are_other_data(data, tmp_path):
+    """Of as many, of another look."""
+    assert scene_data(tmp_path, COUNT, 2 * SIZE).identity != data.identity
+    assert scene_data(tmp_path, COUNT - 1, SIZE).identity != data.identity
 
 
 @pytest.mark.parametrize("seed", [0, TRAIN_SEED // 2, TRAIN_SEED - 1, 3 * TRAIN_SEED + 1])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lab.demo import stack, train_refadgen, train_strict_id
 from lab.demo.drawn_once import drawn_once
-from lab.demo.scene_data import SceneData
+from lab.demo.scene_data import SceneData, draw_scenes
 from lab.demo.studio.beside import LEAST_TURN, companion_rows, mannequin, packshot_of
 from lab.demo.studio.render import render, render_alone
 from lab.demo.studio.scene import sample_scene
@@ -53,19 +53,14 @@ def models(weights):
 
 
 @pytest.fixture(scope="module")
-def drawn():
-    """Scenes with a companion each, as they look."""
-    scenes = [scene for scene in map(sample_scene, range(60)) if scene.companion is not None][:SCENES]
-    return scenes, render(scenes, stack.IMAGE_SIZE)
+def scenes():
+    """With a companion each."""
+    return [scene for scene in map(sample_scene, range(60)) if scene.companion is not None][:SCENES]
 
 
 @pytest.fixture(scope="module")
-def data(drawn):
-    scenes, drawn = drawn
-    planes = {
-        name: getattr(drawn, name).mul(255).round().byte().numpy() for name in ("image", "product", "wall", "depth")
-    }
-    return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], **planes)
+def data(scenes):
+    return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], draw_scenes(scenes, [stack.IMAGE_SIZE]))
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +140,8 @@ def test_what_is_drawn_once_goes_on_where_it_stopped(data, tmp_path):
     assert drawn_once(tmp_path, "numbers", scenes[:2], [7, 8], draw).tolist() == [[7], [8]]
 
 
-def test_the_rows_of_a_companion_are_those_of_its_picture(drawn):
-    scenes, drawn = drawn
+def test_the_rows_of_a_companion_are_those_of_its_picture(scenes):
+    drawn = render(scenes, stack.IMAGE_SIZE)
     for scene, covered, product in zip(scenes, drawn.companion, drawn.product, strict=True):
         first, after = companion_rows(scene, stack.IMAGE_SIZE)
         rows = (covered > 0.5).any(1).nonzero().flatten()
