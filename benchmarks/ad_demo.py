@@ -2,13 +2,14 @@
 
     python -m benchmarks.ad_demo [--ads N] [--steps N] [--words WORDS] [--only LABEL] [--out FILE] [--pictures FOLDER]
 
-Each ad is made with the nodes of the workflow `formats`, at 128x128, the depth ControlNet at strength 1: the text names a
+Each ad is made with the nodes of the workflow `formats`, at 256x256, the depth ControlNet at strength 1: the text names a
 product, one reference rules the wall, another the table, their own products are hidden, depth holds the outline, and
 Strict-ID Composite puts the product's pixels back. A classifier (`lab.demo.evaluation.judge`) reads the product of the generated
 image, and the wall and the table of the ad. Halo is the share of the ring around the product that has gone more than half of the
-way from what should be there to the product's colour, ring the decibels in it, sharpness that of the ad to the true one's
-(`lab.evaluation`); the first row is the true ad through the autoencoder. Difference is the mean one of a value of the generated
-image to that of the first setting, in steps of 255. Prints one table, with 95 % intervals. Needs ComfyUI.
+way from what should be there to the product's colour, ring the decibels in it, both of ads before plain walls alone; sharpness
+is that of all but the product to the true ad's (`lab.evaluation`). The first row is the true ad through the autoencoder.
+Difference is the mean one of a value of the generated image to that of the first setting, in steps of 255. Prints one table,
+with 95 % intervals. Needs ComfyUI.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-FIRST_AD = 910_000_000  # training scenes and those of other measurements have other seeds
+FIRST_AD = 100_000_000  # training scenes and those of other measurements have other seeds
 BATCH = 25
 GUIDANCE = 3.0
 LOOK = {"strength": 1.0, "combine": "blend", "reference_noise": "clean", "start_percent": 0.0, "end_percent": 1.0}
@@ -79,12 +80,12 @@ class Brief:
 
     @classmethod
     def sample(cls, seed: int) -> Brief:
-        """Three scenes of which no two share what could be confused."""
-        from lab.demo.scenes import sample_pair, sample_scene
+        """Three scenes of combinations held out, of which no two share what could be confused."""
+        from lab.demo.evaluation.pairs import Split, sample_pair
 
         for attempt in range(1000):
-            product, wall = sample_pair(seed + 1000 * attempt)
-            table = sample_scene(seed + 1000 * attempt)
+            product, wall = sample_pair(seed + 1000 * attempt, Split.TEST)
+            table, _ = sample_pair(seed + 1000 * attempt + 500, Split.TEST)
             if product.product_color not in (wall.wall_color, table.product_color) and table.table != wall.table:
                 return cls(product, wall, table)
         raise RuntimeError(f"no brief for seed {seed}")
@@ -93,7 +94,7 @@ class Brief:
     def wanted(self) -> Any:
         """The ad as a scene."""
         scene = self.wall.with_product_of(self.product)
-        return replace(scene, table=self.table.table, table_rgb=self.table.table_rgb)
+        return replace(scene, table=self.table.table, tone=self.table.tone, grain=self.table.grain)
 
 
 def _product(brief: Brief) -> str:
@@ -120,7 +121,7 @@ class Ads:
     @cached_property
     def wanted(self) -> Any:
         """As they should be."""
-        from lab.demo.scenes import render
+        from lab.demo.evaluation.pairs import render
 
         return render([brief.wanted for brief in self.briefs])
 
@@ -147,7 +148,7 @@ class Ads:
     @cached_property
     def depth(self) -> Any:
         """The product's before the wall reference's."""
-        from lab.demo.scenes import render
+        from lab.demo.evaluation.pairs import render
         from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
 
         mine = render([brief.product for brief in self.briefs]).depth
@@ -212,30 +213,31 @@ class Ads:
         wanted = labels([brief.wanted for brief in self.briefs])
         made, image, truth = (one.movedim(-1, 1).contiguous() for one in (generated, ad, self.wanted.image))
         drawn, seen = judge.read(made), judge.read(image)
+        plain = torch.tensor([brief.wall.pattern == "plain" for brief in self.briefs])
         return {
             "product's colour": (drawn["product_color"] == wanted["product_color"]).double(),
             "product's shape": (drawn["shape"] == wanted["shape"]).double(),
-            "halo": halo(image, truth, self.wanted.product)[0],
-            "ring": ring_psnr(image, truth, self.wanted.product),
-            "sharpness": sharpness(image, torch.ones_like(truth[:, 0], dtype=torch.bool), truth),
+            "halo": torch.where(plain, halo(image, truth, self.wanted.product)[0], torch.nan),
+            "ring": torch.where(plain, ring_psnr(image, truth, self.wanted.product), torch.nan),
+            "sharpness": sharpness(image, self.wanted.product == 0, truth),
             "wall": ((seen["wall_color"] == wanted["wall_color"]) & (seen["pattern"] == wanted["pattern"])).double(),
             "table": (seen["table"] == wanted["table"]).double(),
         }
 
     @cached_property
     def _empty_wall(self) -> Any:
-        from lab.demo.scenes import render
+        from lab.demo.evaluation.pairs import render
 
         return render([brief.wall for brief in self.briefs], product=False)
 
     @cached_property
     def _empty_wanted(self) -> Any:
-        from lab.demo.scenes import render
+        from lab.demo.evaluation.pairs import render
 
         return render([brief.wanted for brief in self.briefs], product=False)
 
     def _image_prompt(self, scenes: list[Any]) -> Any:
-        from lab.demo.scenes import render
+        from lab.demo.evaluation.pairs import render
         from pfv_mepa.nodes.mepa.apply_nodes import PFVTokenCompress
         from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 

@@ -1,6 +1,6 @@
 """How near the fill of hidden depth comes to the depth that is there: `python -m benchmarks.depth_fill [--scenes N]`.
 
-Scenes of the demo are drawn with and without their product, at 128x128. Its patches of 16x16 pixels are hidden in the depth
+Scenes of the demo are rendered with and without their product, at 256x256. Its patches of 32x32 pixels are hidden in the depth
 without it, filled from what is left, and compared there: the mean difference, in hundredths of the way from far to near, with
 95 % intervals over scenes. The camera is level or rolled, and normal noise of a deviation of 2 of these hundredths may lie
 over the depth. Needs no ComfyUI.
@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.demo.scenes import render, sample_scene
+from lab.demo.evaluation.pairs import any_scene, render
 from lab.evaluation.statistics import mean_interval
 from pfv_core.ad.depth import fill_along_rows, fill_hidden
+from pfv_demo.sizes import IMAGE_SIZE
 
-FIRST_SCENE = 920_000_000  # training scenes and those of other measurements have other seeds
-SIZE = 128
-PATCH = 16
+FIRST_SCENE = 920_000_000  # scenes of other measurements have other seeds
+PATCH = 32
 ROLLS = (0, 5, 10, 20)  # degrees
 NOISE = (0.0, 0.02)
 Fill = Callable[[Tensor, Tensor], Tensor]
@@ -37,9 +37,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=200)
-    scenes = [sample_scene(FIRST_SCENE + number) for number in range(parser.parse_args().scenes)]
-    product = render(scenes, SIZE).product[:, None]
-    depth = render(scenes, SIZE, product=False).depth[:, None]
+    scenes = [any_scene(FIRST_SCENE + number) for number in range(parser.parse_args().scenes)]
+    product = render(scenes, IMAGE_SIZE).product[:, None]
+    depth = render(scenes, IMAGE_SIZE, product=False).depth[:, None]
     print(f"| camera rolled by | noise | {' | '.join(FILLS)} |")
     print(f"| --- | --- | {' | '.join('---' for _ in FILLS)} |")
     for roll in ROLLS:

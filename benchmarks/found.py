@@ -2,7 +2,7 @@
 
     python -m benchmarks.found [--scenes N] [--packshots N] [--pairs N] [--steps N] [--out FILE]
 
-Scenes of the demo at 128x128: the product, the ground line beside it, the plain depth. Packshots at 1024x1024 drawn from their
+Scenes of the demo at 256x256: the product, the ground line beside it, the plain depth. Packshots at 1024x1024 drawn from their
 products. Two photographs marked by hand, if scikit-image is there. And how much of the other product in a reference reaches the
 demo's ads. Prints the tables of docs/found.md and writes all figures as JSON. Needs no ComfyUI.
 """
@@ -20,18 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.demo.scenes import PATTERNS, render, sample_scene
+from lab.demo.evaluation.pairs import NAMED, any_scene, render
 from pfv_core.ad.opacity import SEEN_ABOVE
 from pfv_core.found.depth import plain_depth
 from pfv_core.found.line import find_ground_line
 from pfv_core.found.product import Found, find_product
 from pfv_core.found.unsure import NothingFoundError, UnsureError
+from pfv_demo.sizes import IMAGE_SIZE
 
 from .packshots import GROUNDS, packshot
 
-FIRST_SCENE = 940_000_000  # training scenes, those of other measurements and those this was tuned on have other seeds
+FIRST_SCENE = 940_000_000  # scenes of other measurements have other seeds
 FIRST_PACKSHOT = 950_000_000
-SCENE_SIZE, PACKSHOT_SIZE = 128, 1024
+PACKSHOT_SIZE = 1024
 WRONG_BELOW = 0.8
 FIGURES = Path(__file__).parent / "results_found.json"
 
@@ -66,15 +67,15 @@ def scenes(number: int) -> dict[str, Any]:
     """Product, line and depth of each scene. What the finder refuses is hidden as it is, as a person paints it."""
     rows = []
     for index in range(number):
-        scene = sample_scene(FIRST_SCENE + index)
-        drawn, empty = render([scene], SCENE_SIZE), render([scene], SCENE_SIZE, product=False)
+        scene = any_scene(FIRST_SCENE + index)
+        drawn, empty = render([scene], IMAGE_SIZE), render([scene], IMAGE_SIZE, product=False)
         image = drawn.image[0].movedim(-1, 0).contiguous()
         row, found = _looked_at(image, drawn.product[0], scene.pattern)
         hidden = drawn.product[0] > 0 if found is None else found.opacity > SEEN_ABOVE
-        rows.append(row | _ground(image, ~hidden, scene.horizon, empty.depth[0]))
+        rows.append(row | _ground(image, ~hidden, float(empty.wall[0].mean()), empty.depth[0]))
     found_lines = [row for row in rows if row["line"] is not None]
     return {
-        "by": _by_kind(rows, PATTERNS),
+        "by": _by_kind(rows, NAMED["pattern"]),
         "lines_refused": 1 - len(found_lines) / len(rows),
         "line_error": _quantiles([row["line"] for row in found_lines]),
         "depth_error": _quantiles([row["depth"] for row in found_lines]),
@@ -133,12 +134,16 @@ def _looked_at(image: Tensor, product: Tensor, kind: str) -> tuple[dict[str, Any
 
 
 def _ground(image: Tensor, visible: Tensor, horizon: float, depth: Tensor) -> dict[str, Any]:
-    """How far the line is off, as a share of the height, and the plain depth by it; None where it is refused."""
+    """How far the line is off, as a share of the height, and the plain depth by it; None where it is refused.
+
+    Args:
+        horizon: where the wall ends, a share of the height from the top.
+    """
     try:
         line = find_ground_line(image, visible)
     except UnsureError:
         return {"line": None, "depth": None}
-    off = (plain_depth((SCENE_SIZE, SCENE_SIZE), line.share) - depth).abs().mean()
+    off = (plain_depth((IMAGE_SIZE, IMAGE_SIZE), line.share) - depth).abs().mean()
     return {"line": round(abs(line.share - horizon), 4), "depth": round(float(off), 4)}
 
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-FIRST_PAIR = 900_000_000  # training scenes and those of other measurements have other seeds
+FIRST_PAIR = 200_000_000  # training scenes and those of other measurements have other seeds
 BATCH = 25
 GUIDANCE = 3.0
 SETTINGS = (  # strength, combine, reference_noise
@@ -57,14 +57,14 @@ def measure(pairs: int, steps: int) -> str:
     import torch
 
     from lab.demo.evaluation.judge import load_judge
-    from lab.demo.scenes import sample_pair
+    from lab.demo.evaluation.pairs import Split, sample_pair
     from pfv_mepa.nodes.demo.demo_nodes import WEIGHTS
     from pfv_mepa.nodes.host import demo as host_demo
 
     torch.set_num_threads(1)
     models = host_demo.demo_model(WEIGHTS), host_demo.demo_clip(WEIGHTS), host_demo.demo_vae(WEIGHTS)
     judge = load_judge()
-    scenes = [sample_pair(FIRST_PAIR + number) for number in range(pairs)]
+    scenes = [sample_pair(FIRST_PAIR + number, Split.TEST) for number in range(pairs)]
     lines = [
         "| strength | combine | reference_noise | product's colour | product's shape | distance in the mask | A's wall |",
         "|---|---|---|---|---|---|---|",
@@ -81,8 +81,7 @@ def _part(models: Any, judge: Any, pairs: list[Any], setting: tuple[float, str, 
     import nodes as host_nodes
     import torch
 
-    from lab.demo.captions import caption
-    from lab.demo.scenes import labels, render
+    from lab.demo.evaluation.pairs import caption, labels, render
     from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
 
     model, clip, vae = models

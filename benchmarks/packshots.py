@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lab.demo.scenes import render, sample_scene
+from lab.demo.evaluation.pairs import any_scene, render
 from pfv_core.ad.depth import fill_hidden
 from pfv_core.ad.shadow import contact_shadow
 
@@ -34,7 +34,7 @@ def packshot(seed: int, size: int) -> Packshot:
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    drawn = render([sample_scene(seed)], size)
+    drawn = render([any_scene(seed)], size)
     product, kind = drawn.product[0], GROUNDS[seed % len(GROUNDS)]
     coloured = seed // len(GROUNDS) % COLOURED == 0
     grey = uniform(0.75, 1.0)

@@ -10,12 +10,12 @@ from typing import Any
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 VOCABULARY = Path(__file__).resolve().parent / "tokenizer"  # vocab.json, merges.txt: CLIP's kind of BPE
-MAX_TOKENS = 24  # begin and end marks included; the longest caption has 18
+MAX_TOKENS = 24  # begin and end marks included; the longest caption has as many
 
 FILES = ("autoencoder", "text_encoder", "vision_encoder", "unet", "controlnet")  # <name>.safetensors
 ADAPTER_FILE = "adapter.safetensors"
 
-IMAGE_SIZE = 128
+IMAGE_SIZE = 256
 LATENT_SIZE = IMAGE_SIZE // 8
 CONTEXT_DIM = 128
 

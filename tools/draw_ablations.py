@@ -19,7 +19,7 @@ from lab.demo.evaluation.pairs import Scene, Split, render, sample_pair
 from pfv_demo.sizes import IMAGE_SIZE
 
 PAIRS, ADS = 5, 4
-TILE = {"ablations.jpg": 128, "ablations_ad.jpg": 192}
+TILE = {"ablations.jpg": 128, "ablations_ad.jpg": 256}
 MARGIN, LINE, FONT = 8, 16, 13
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 RESAMPLER, MAIN = "resampler_c16", "eq3_c16"

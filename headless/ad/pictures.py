@@ -33,7 +33,7 @@ def write_pictures(plan: Plan, options: argparse.Namespace, workflow: Prompt, fo
     """Write both pictures under the names that stand in the workflow, and what is known of the shipped ones into it.
 
     Args:
-        plan: photographs go with SDXL, drawn scenes with the demo's models.
+        plan: photographs go with SDXL, rendered scenes with the demo's models.
         options: product, product_mask, reference and reference_mask, each a file or None; ground, or None.
         workflow: with the two LoadImage nodes; it is changed where a shipped photograph's ground line is known.
         folder: made where absent.

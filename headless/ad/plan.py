@@ -8,12 +8,15 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pfv_demo.sizes import IMAGE_SIZE
+
 from ..host.find import HOW_TO_GET_HOST, PACK_ROOT, Host, find_host
 from ..server.client import Prompt
 from .model_files import KINDS, ModelFiles, find_model_files
 from .workflow import CHECKPOINT, FIND, load_prompt, set_inputs, the_node
 
 ENGINES = ("auto", "comfyui", "diffusers")
+DEMO_PIXELS = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 
 
 class PlanError(ValueError):
@@ -45,7 +48,7 @@ class Plan:
         engine = f"ComfyUI {self.host.version}" if self.host else "diffusers"
         if self.models:
             return f"models: {', '.join(astuple(self.models))}, in {engine}"
-        return f"models: the demo's, tiny ones trained on drawn scenes of 128x128 pixels, in {engine} ({self.reason})"
+        return f"models: the demo's, tiny ones trained on rendered scenes of {DEMO_PIXELS} pixels, in {engine} ({self.reason})"
 
 
 def plan_ad(options: argparse.Namespace) -> Plan:
@@ -67,7 +70,7 @@ def plan_ad(options: argparse.Namespace) -> Plan:
     models, reason = (None, "as asked for") if options.demo else _sdxl_files(host, named)
     sdxl_alone = {"--size": options.size, "--format": options.format, "--find": options.find}
     if models is None and (asked := [name for name, value in sdxl_alone.items() if value]):
-        raise PlanError(f"{asked[0]} goes with SDXL; here the demo's models draw 128x128 pixels ({reason})")
+        raise PlanError(f"{asked[0]} goes with SDXL; here the demo's models draw {DEMO_PIXELS} pixels ({reason})")
     return Plan(host, models, reason)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from .scenes import PATTERNS, PRODUCT_COLORS, SHAPES, TABLES, WALL_COLORS, Scene
+from .studio.scene import COMPANION_LOOKS, PATTERNS, PRODUCT_COLORS, SHAPES, TABLES, WALL_COLORS, Light, Scene
 
 _WALLS = {
     "plain": "plain {wall} wall",
@@ -15,6 +15,9 @@ _WALLS = {
     "checks": "{wall} wall with checks",
     "slants": "{wall} wall with slants",
 }
+TINTED = 1 / 3  # warmth of a light, either way, from which on it is called warm or cool
+# How often a training caption names what is not named by default.
+COMPANION_NAMED, LIGHT_NAMED = 0.6, 0.25
 
 
 def product_phrase(scene: Scene) -> str:
@@ -32,14 +35,39 @@ def wall_phrase(scene: Scene) -> str:
     return _WALLS[scene.pattern].format(wall=scene.wall_color)
 
 
-def caption(scene: Scene, product: bool = True, table: bool = True, wall: bool = True) -> str:
-    """The full caption, or the named parts of it, in their fixed order."""
+def companion_phrase(scene: Scene) -> str:
+    """Such as "green plant"; empty where the product stands alone."""
+    return "" if scene.companion is None else f"{scene.companion.look} {scene.companion.kind}"
+
+
+def light_phrase(light: Light) -> str:
+    """Such as "warm light from the left"."""
+    tint = "warm " if light.warmth > TINTED else "cool " if light.warmth < -TINTED else ""
+    return f"{tint}light from the {'left' if light.side < 0 else 'right'}"
+
+
+def caption(
+    scene: Scene,
+    product: bool = True,
+    table: bool = True,
+    wall: bool = True,
+    companion: bool = False,
+    light: bool = False,
+) -> str:
+    """The named parts of a scene, in their fixed order: by default product, table and wall.
+
+    Such as "a red bottle on a wooden table beside a green plant, blue wall with dots, warm light from the left".
+    """
     parts = [f"a {product_phrase(scene)}"] if product else []
     if table:
         parts.append(f"on a {table_phrase(scene)}" if product else f"a {table_phrase(scene)}")
+    if companion and scene.companion is not None:
+        parts.append(f"beside a {companion_phrase(scene)}" if parts else f"a {companion_phrase(scene)}")
     text = " ".join(parts)
     if wall:
         text = f"{text}, {wall_phrase(scene)}" if text else f"a {wall_phrase(scene)}"
+    if light:
+        text = f"{text}, {light_phrase(scene.light)}" if text else light_phrase(scene.light)
     return text
 
 
@@ -47,13 +75,24 @@ def varied_caption(scene: Scene, rng: random.Random) -> str:
     """A training caption: in one of three forms, each part dropped now and then, sometimes empty."""
     if rng.random() < 0.10:
         return ""
-    keep = [rng.random() > 0.12 for _ in range(3)]
+    product, table, wall = (rng.random() > 0.12 for _ in range(3))
+    companion = scene.companion is not None and rng.random() < COMPANION_NAMED
+    light = rng.random() < LIGHT_NAMED
     if rng.random() < 0.6:
-        return caption(scene, *keep)
-    phrases = (product_phrase(scene), table_phrase(scene), wall_phrase(scene))
-    parts = [phrase for phrase, kept in zip(phrases, keep, strict=True) if kept]
+        return caption(scene, product, table, wall, companion, light)
+    named = (product, table, wall, companion, light)
+    phrases = (
+        product_phrase(scene),
+        table_phrase(scene),
+        wall_phrase(scene),
+        companion_phrase(scene),
+        light_phrase(scene.light),
+    )
+    parts = [phrase for phrase, kept in zip(phrases, named, strict=True) if kept]
     rng.shuffle(parts)
-    return ", ".join(parts) if rng.random() < 0.5 else f"photo of a {' and a '.join(parts)}" if parts else ""
+    if len(parts) > 3 or rng.random() < 0.5:  # more would not fit with the words between them
+        return ", ".join(parts)
+    return f"photo of a {' and a '.join(parts)}" if parts else ""
 
 
 def all_words() -> Iterator[str]:
@@ -67,6 +106,9 @@ def all_words() -> Iterator[str]:
             SHAPES,
             TABLES,
             PATTERNS,
+            ("beside", "warm", "cool", "light", "from", "left", "right"),
+            COMPANION_LOOKS,
+            (look for looks in COMPANION_LOOKS.values() for look in looks),
         )
         for word in group
     )

@@ -1,4 +1,4 @@
-"""The pictures that the demo workflows load, drawn here: `python -m lab.demo.inputs [FOLDER]` writes them.
+"""The pictures that the demo workflows load, rendered here: `python -m lab.demo.inputs [FOLDER]` writes them.
 
 A product to advertise, two references that show somebody else's product, depth maps, and the regions in which the
 references rule. Masks are in the alpha channel, as ComfyUI's mask editor saves them: what is painted is transparent. And two
@@ -18,15 +18,16 @@ from torch import Tensor
 
 from pfv_demo.sizes import IMAGE_SIZE
 
-from .scenes import PRODUCT_COLORS, TABLES, WALL_COLORS, Rendered, Scene, render, sample_scene
+from .studio.render import Rendered, render
+from .studio.scene import PRODUCT_COLORS, WALL_COLORS, Scene, sample_scene, second_tone
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "demo_inputs"
 PREFIX = "demo_"  # of the files' names, which lie beside the user's own in ComfyUI's input folder
-BRUSH = 3  # pixels that a painted mask goes beyond what it covers
+BRUSH = 6  # pixels that a painted mask goes beyond what it covers
 
 
 def new_scene(seed: int, product: str, wall: str, table: str) -> Scene:
-    """The scene of a seed with other choices.
+    """The scene of a seed with other choices, its product alone.
 
     Args:
         seed: of everything that is not named.
@@ -36,29 +37,33 @@ def new_scene(seed: int, product: str, wall: str, table: str) -> Scene:
     """
     product_color, shape = product.split()
     wall_color, pattern = wall.split()
+    scene = sample_scene(seed, companion=False)
+    wall_rgb = WALL_COLORS[wall_color]
+    named = replace(scene.product, color=product_color, shape=shape, rgb=PRODUCT_COLORS[product_color])
     return replace(
-        sample_scene(seed),
-        product_color=product_color,
-        shape=shape,
+        scene,
+        product=named,
         wall_color=wall_color,
         pattern=pattern,
         table=table,
-        product_rgb=PRODUCT_COLORS[product_color],
-        wall_rgb=WALL_COLORS[wall_color],
-        table_rgb=TABLES[table],
+        wall_rgb=wall_rgb,
+        second_rgb=second_tone(wall_rgb),
     )
 
 
-REFERENCE = new_scene(14, "teal mug", "pink dots", "slate")  # of demo_minimal; the others are of demo_full
-# The product stands on the edge of cells of the U-Net's attention, 16 pixels; the mug is wider: what leaks of it is seen.
-PRODUCT = replace(
-    new_scene(11, "red bottle", "grey plain", "slate"), horizon=0.66, center=0.5, base=0.875, height=0.62, aspect=1.08
-)
-BACKGROUND_REFERENCE = replace(
-    new_scene(77, "blue mug", "yellow slants", "velvet"), base=0.875, height=0.62, aspect=1.08
-)
+def _seen_alike(scene: Scene, size: float) -> Scene:
+    """By one camera, the product in the middle: foot and table's edge lie on edges of the U-Net's cells of 16 pixels."""
+    return replace(scene, product=replace(scene.product, size=size, turn=-0.1), place=(0.0, -0.01), eye=0.93, zoom=3.93)
+
+
+REFERENCE = new_scene(34, "teal jar", "pink dots", "linen")  # of demo_minimal; the others are of demo_full
+# The vase is wider than the bottle: what leaks of it is seen.
+PRODUCT = _seen_alike(new_scene(21, "red bottle", "grey plain", "marble"), size=0.915)
+BACKGROUND_REFERENCE = _seen_alike(new_scene(28, "blue vase", "yellow slants", "linen"), size=1.0)
+TABLE_REFERENCE = replace(
+    new_scene(24, "purple flask", "cream plain", "marble"), place=(-0.1, 0.12), eye=1.15, zoom=3.9
+)  # from higher up: more of the table is seen
 PLAIN_GROUND = 0.92  # grey of the packshot's
-TABLE_REFERENCE = new_scene(13, "purple ball", "cream plain", "marble")
 
 
 def demo_inputs() -> dict[str, Image.Image]:

@@ -1,100 +1,84 @@
-"""Many scenes drawn once and kept in a folder as uint8 arrays, for training that visits them often."""
+"""Many scenes rendered once and kept in a folder, for training that visits them often.
+
+Each serves twice: as it is, and as its mirror image, in which the light comes from the other side.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .scenes import Scene, render, sample_scene
+from .drawn_once import Plane, drawn_once
+from .studio.render import render
+from .studio.scene import HELD_OUT_SEEDS, Scene, sample_scene
 
-TRAIN_SEED = 1_000_000_000  # seeds below are held out
-CHUNK = 64
-PLANES = ("image", "product", "wall", "depth")
+TRAIN_SEED = HELD_OUT_SEEDS  # of the first scene; all seeds below are held out
+PRODUCT, WALL, DEPTH = 3, 4, 5  # where they lie behind the picture's three channels
 
 
 @dataclass(frozen=True)
 class SceneData:
-    """Scenes and what they look like; indexing the arrays reads from disk.
+    """Scenes and what they look like; indexing the array reads from disk.
 
     Attributes:
-        scenes: N scenes.
-        image: (N, H, W, 3) uint8.
-        product, wall, depth: (N, H, W) uint8, 255 = 1.
+        scenes: 2 N scenes: those rendered, then the same ones mirrored. Rows are places in this list.
+        planes: (N, H, W, 6) uint8 of those rendered: RGB; product, wall and depth, 255 = 1.
     """
 
     scenes: list[Scene]
-    image: NDArray[np.uint8]
-    product: NDArray[np.uint8]
-    wall: NDArray[np.uint8]
-    depth: NDArray[np.uint8]
+    planes: Plane
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal scenes that look the same."""
+        return f"{len(self.planes)}_{sha256(self.planes[[0, -1]].tobytes()).hexdigest()[:12]}"
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures."""
+        return self.planes.shape[1]
 
     def images(self, rows: Sequence[int] | Tensor) -> Tensor:
         """(B, 3, H, W) float32, 0..1."""
-        return _floats(self.image, rows).permute(0, 3, 1, 2).contiguous()
+        return self._read(rows, slice(0, 3)).permute(0, 3, 1, 2).contiguous()
 
     def products(self, rows: Sequence[int] | Tensor) -> Tensor:
         """(B, H, W) float32, 1 = product."""
-        return _floats(self.product, rows)
+        return self._read(rows, PRODUCT)
 
     def walls(self, rows: Sequence[int] | Tensor) -> Tensor:
         """(B, H, W) float32, 1 = wall."""
-        return _floats(self.wall, rows)
+        return self._read(rows, WALL)
 
     def depths(self, rows: Sequence[int] | Tensor) -> Tensor:
         """(B, 3, H, W) float32, 1 = near: a depth image as a ControlNet reads it."""
-        return _floats(self.depth, rows).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
+        return self._read(rows, DEPTH).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
 
-
-def _floats(plane: NDArray[np.uint8], rows: Sequence[int] | Tensor) -> Tensor:
-    return torch.from_numpy(plane[np.asarray(rows)]).float() / 255
+    def _read(self, rows: Sequence[int] | Tensor, channels: int | slice) -> Tensor:
+        """(B, H, W, ...) float32 of the rows; those of the list's second half mirrored."""
+        places = np.asarray(rows)
+        values = self.planes[places % len(self.planes)][..., channels]
+        mirrored = places >= len(self.planes)
+        values[mirrored] = values[mirrored][:, :, ::-1]
+        return torch.from_numpy(values).float().div(255)
 
 
 def scene_data(folder: Path, count: int, size: int) -> SceneData:
-    """The first `count` training scenes, drawn into `folder` unless they are there already."""
+    """The first `count` training scenes and their mirror images, rendered into `folder` unless they are there already."""
     scenes = [sample_scene(TRAIN_SEED + index) for index in range(count)]
-    ends = _draw_chunk([scenes[0], scenes[-1]], size)  # another drawing of the same scenes is other data
-    identity = sha256(b"".join(plane.tobytes() for plane in ends.values())).hexdigest()[:12]
-    place = folder / f"scenes_{count}_{size}_{identity}"
-    if not (place / "complete").exists():
-        _draw(place, scenes, size)
-    planes = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in PLANES}
-    return SceneData(scenes, **planes)
+    planes = drawn_once(folder, "scenes", scenes, [size] * count, draw_scenes)
+    return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], planes)
 
 
-def _draw(place: Path, scenes: list[Scene], size: int) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    shapes = {name: (len(scenes), size, size) for name in PLANES} | {"image": (len(scenes), size, size, 3)}
-    planes = {
-        name: np.lib.format.open_memmap(place / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
-        for name, shape in shapes.items()
-    }
-    chunks = [scenes[start : start + CHUNK] for start in range(0, len(scenes), CHUNK)]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        results = pool.map(_draw_chunk, chunks, [size] * len(chunks))
-        for number, drawn in enumerate(tqdm(results, "drawing scenes", len(chunks), mininterval=10)):
-            for name, values in drawn.items():
-                planes[name][number * CHUNK : number * CHUNK + len(values)] = values
-    for plane in planes.values():
-        plane.flush()
-    (place / "complete").touch()
-
-
-def _draw_chunk(scenes: list[Scene], size: int) -> dict[str, NDArray[np.uint8]]:
-    drawn = render(scenes, size)
-    return {name: _bytes(getattr(drawn, name)) for name in PLANES}
-
-
-def _bytes(values: Tensor) -> NDArray[np.uint8]:
-    array: NDArray[np.uint8] = (values * 255).round().to(torch.uint8).numpy()
-    return array
+def draw_scenes(scenes: Sequence[Scene], sizes: Sequence[int]) -> Plane:
+    """(B, H, W, 6) uint8, as SceneData has them; the scenes of one size."""
+    drawn = render(scenes, sizes[0])
+    planes = torch.cat([drawn.image, torch.stack([drawn.product, drawn.wall, drawn.depth], -1)], -1)
+    made: Plane = (planes * 255).round().to(torch.uint8).numpy()
+    return made

@@ -1,6 +1,7 @@
-"""Trains the demo's adapters on drawn scenes; can be killed at any moment and started again.
+"""Trains the demo's adapters on rendered scenes; can be killed at any moment and started again.
 
-    python -m lab.demo.train_adapters --work FOLDER --adapter eq3_c16 [--seed N] [--weights FOLDER] [--out FOLDER]
+    python -m lab.demo.train_adapters --work FOLDER --out FOLDER [--adapter eq3_c16] [--seed N] [--weights FOLDER]
+        [--precision no|bf16]
 
 The file is called {adapter}_seed{seed}.safetensors; the nodes load it as it is.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,13 @@ from .training_models import training_models
 
 NUM_TOKENS = (4, 8, 16, 32)
 
-# On a CPU: float32, because bf16 is slower on those that have no instructions for it.
 DEMO = TrainConfig(
     preset="demo",
     base="demo",
     latent_width=128,
     image_size=stack.IMAGE_SIZE,
-    batch_size=32,
-    steps=700,
+    batch_size=16,
+    steps=1600,
     learning_rate=2e-3,
     weight_decay=0.0,
     warmup=50,
@@ -49,12 +49,12 @@ DEMO = TrainConfig(
     gradient_checkpointing=False,
     workers=0,
     checkpoint_every=500,
-    validate_every=500,
+    validate_every=1200,
     validation_steps=20,
     validation_guidance=3.0,
 )
 COMMON: dict[str, Any] = {
-    "drop_text_share": 0.25,
+    "drop_text_share": 0.5,
     "hide_kinds": {DATASET: 1.0, "patches": 1.0},
     "region_kinds": {DATASET: 2.0, VISIBLE: 1.0, "half_plane": 1.0},
     "region_share_masked": 0.6,
@@ -84,11 +84,11 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class SceneDataset:
-    """Drawn scenes as training samples: the product as mask, the wall as region, latents encoded already.
+    """Rendered scenes as training samples: the product as mask, the wall as region, latents encoded already.
 
     Attributes:
         data: the scenes and their pictures.
-        cached: (N, 4, h, w) half precision latents.
+        cached: (2 N, 4, h, w) half precision latents.
     """
 
     data: SceneData
@@ -97,7 +97,7 @@ class SceneDataset:
     @property
     def identity(self) -> str:
         """Equal for equal scenes."""
-        return f"{len(self)} scenes from {asdict(self.data.scenes[0])['seed']}"
+        return self.data.identity
 
     def __len__(self) -> int:
         return len(self.data.scenes)
@@ -123,14 +123,15 @@ def settings(name: str, seed: int) -> TrainConfig:
 def main() -> None:
     """Train the adapter asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for drawn scenes and training states")
+    parser.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and training states")
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the trained stack")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     parser.add_argument("--adapter", choices=sorted(ADAPTERS), default="eq3_c16")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="bf16: where the processor has it")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = Accelerator(mixed_precision=arguments.precision)
     data = scene_data(arguments.work, NUM_SCENES, stack.IMAGE_SIZE)
     autoencoder = stack.load_model("autoencoder", arguments.weights).to(accelerator.device)
     latents = cached_latents(arguments.work, autoencoder, data)
@@ -138,7 +139,7 @@ def main() -> None:
     file = train_adapter(
         training_models(arguments.weights, accelerator.device),
         SceneDataset(data, latents),
-        settings(arguments.adapter, arguments.seed),
+        settings(arguments.adapter, arguments.seed).replace(precision=arguments.precision),
         accelerator,
         arguments.work / name,
     )

@@ -11,8 +11,8 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from pfv_core.research.mask_input import mask_channel, new_mask_input
-from pfv_core.research.refadgen import save_refadgen
+from pfv_core.research.mask_input import KERNEL, load_mask_input, mask_channel, new_mask_input
+from pfv_core.research.refadgen import FUSION, REFERENCE, open_refadgen, save_refadgen
 
 from .fusion import KeysValues, recorded, self_attentions
 
@@ -88,6 +88,29 @@ class RefAdGen(nn.Module):
             context_dim=self.reference.config["cross_attention_dim"],
             metadata=metadata,
         )
+
+
+def load_refadgen(unet: UNet2DConditionModel, file: Path) -> RefAdGen:
+    """A trained one, frozen, float32.
+
+    Args:
+        unet: the generation U-Net that it was trained with.
+        file: as `RefAdGen.save` writes it.
+
+    Raises:
+        RefAdGenFileError: another kind of file.
+        RuntimeError: weights of another U-Net.
+    """
+    found = open_refadgen(file)
+    module = RefAdGen(unet, with_mask=KERNEL in found.shapes)
+    module.reference.load_state_dict(found.weights(REFERENCE))
+    fusion = found.weights(FUSION)
+    for name, to_k, to_v in zip(module.names, module.to_k, module.to_v, strict=True):
+        to_k.load_state_dict({"weight": fusion[f"{name}.to_k.weight"]})
+        to_v.load_state_dict({"weight": fusion[f"{name}.to_v.weight"]})
+    if module.mask_kernel is not None:
+        module.mask_kernel.data.copy_(load_mask_input(file).kernel)
+    return module.eval().requires_grad_(False)
 
 
 def names_that_count(unet: UNet2DConditionModel) -> list[str]:

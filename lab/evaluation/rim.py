@@ -14,10 +14,9 @@ from torch import Tensor
 
 from pfv_core.region.distance import erode_mask, grow
 
-from .metrics import LEAST_WAY
-
 RING = 1 / 16  # of the image's side: how far around the product the ring reaches
 SKIN = 1 / 128  # of the image's side: rim of the product whose colours are mixed with its surroundings'
+LEAST_CONTRAST = 0.3  # RGB distance to the product's colour under which a pixel of the truth says nothing of a halo
 HALO = 0.5  # of the way to the product's colour: from here on a pixel looks more like the product
 
 
@@ -52,7 +51,9 @@ def halo(image: Tensor, truth: Tensor, product: Tensor) -> tuple[Tensor, Tensor]
         product: (B, H, W) float coverage.
 
     Formula: t = <image - truth, colour - truth> / |colour - truth|^2 at each pixel of the ring, where colour is the
-    product's own at its nearest pixel that is not of its mixed rim. A pixel counts where |colour - truth| is LEAST_WAY or more.
+    product's own at its nearest pixel that is not of its mixed rim. A pixel counts where |colour - truth| is LEAST_CONTRAST or
+    more. It says of a halo only what surrounds a product evenly: a pattern that lies elsewhere than the truth's may have the
+    product's colour by itself.
 
     Returns:
         (B,) share of these pixels with t > HALO, and (B,) mean of t within 0..1: 0 = none, 1 = the whole ring looks like
@@ -61,7 +62,7 @@ def halo(image: Tensor, truth: Tensor, product: Tensor) -> tuple[Tensor, Tensor]
     _check(image, truth, product)
     towards = (_nearest_color(truth, product) - truth).double()
     length = towards.square().sum(1)
-    counts = ring_around(product) & (length.sqrt() >= LEAST_WAY)
+    counts = ring_around(product) & (length.sqrt() >= LEAST_CONTRAST)
     gone = ((image - truth).double() * towards).sum(1) / length.clamp_min(1e-12)
     number = counts.flatten(1).sum(1)
     share = ((gone > HALO) & counts).flatten(1).sum(1) / number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...pfv_demo.sizes import WEIGHTS
+from ...pfv_demo.sizes import IMAGE_SIZE, WEIGHTS
 from ..host import demo as host_demo
 from ..types import CATEGORY, AdapterType
 
@@ -19,8 +19,9 @@ class PFVDemoModels(io.ComfyNode):
             node_id="PFVDemoModels",
             display_name="PFV Demo Models",
             category=CATEGORY,
-            description="Tiny models that come with this pack, trained on drawn product scenes. They take the place of all "
-            "loaders, so that a workflow can be tried in seconds and without downloads. Images of 128x128 pixels.",
+            description="Tiny models that come with this pack, trained on rendered product scenes. They take the place of all "
+            "loaders, so that a workflow can be tried in seconds and without downloads. "
+            f"Images of {IMAGE_SIZE}x{IMAGE_SIZE} pixels.",
             inputs=[],
             outputs=[
                 io.Model.Output("model", display_name="model", tooltip="For MEPA Apply or the sampler."),

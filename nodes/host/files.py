@@ -29,6 +29,16 @@ def fingerprint(folder: str, name: str) -> Fingerprint:
     return name, stat.st_size, stat.st_mtime_ns
 
 
+def list_beside_own(models: Path) -> None:
+    """Let the host's loaders list files that lie elsewhere.
+
+    Args:
+        models: a folder like the host's own of this name; a folder in it is listed where it holds a safetensors file.
+    """
+    for folder in sorted({file.parent for file in models.glob("*/*.safetensors")}):
+        folder_paths.add_model_folder_path(folder.name, str(folder))
+
+
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str, advice: str) -> None:
     """Fill a module and freeze it; every tensor must find its place and every place its tensor.
 

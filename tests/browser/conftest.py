@@ -32,7 +32,7 @@ NAMES = tuple(sorted(file.stem for file in WORKFLOWS.glob("*.json")))
 REFERENCE = "Reference"
 UNPAINTED = "unpainted.png"  # the demo's reference, over which nobody has painted yet
 OF_NEWER_HOSTS = "ad"  # the workflow that has nodes in it which not every host has
-STROKE = [(x, y) for y in (50, 62, 74, 86) for x in range(36, 93, 8)]  # over the reference's product
+STROKE = [(x, y) for y in (100, 124, 148, 172) for x in range(72, 185, 16)]  # over the reference's product
 PICTURES_FOLDER = "PFV_MEPA_SCREENSHOTS"  # where the tests leave what they saw; nothing is kept where it is not set
 FRONTEND_FOLDER = "PFV_MEPA_FRONTEND"  # of the page that is given out, with its index.html; the host's own else
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pfv_mepa.pfv_demo.sizes import IMAGE_SIZE
 from pfv_mepa.tests.browser.conftest import REFERENCE, STROKE, WORKFLOWS
 from pfv_mepa.tests.browser.test_open import essence
 
@@ -73,7 +74,7 @@ def test_a_workflow_opens_runs_and_shows_its_values_previews_and_lines(page, kee
     # Not what another test has run: of results that the host has kept a new page gets no pictures.
     page.set_widget(HIDE, "threshold", 0.05)
     assert page.run()[-1]["type"] == "execution_success"
-    for title, width in ((HIDE, 128), (REGION, 256), (SAVE, 128)):
+    for title, width in ((HIDE, IMAGE_SIZE), (REGION, 256), (SAVE, IMAGE_SIZE)):
         page.page.wait_for_function(f"([title, width]) => ({PICTURES})(title).includes(width)", arg=[title, width])
     assert page.line(HIDE).startswith("kept: ")
     assert page.line(REGION).startswith("region: ")

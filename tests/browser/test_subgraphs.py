@@ -53,7 +53,7 @@ def test_three_formats_run_from_the_page(page, keep):
     page.drop(WORKFLOWS / "demo_formats.json")
     page.few_steps()
     assert page.run()[-1]["type"] == "execution_success"
-    for title, size in (("1:1", (128, 128)), ("4:5", (112, 140)), ("1.91:1", (172, 90))):
+    for title, size in (("1:1", (256, 256)), ("4:5", (224, 280)), ("1.91:1", (352, 184))):
         assert page.shown(f"Save the ad {title}")[1].size == size
     keep("formats_ran", *ADS, *(f"Save the ad {title.removeprefix('Ad ')}" for title in ADS))
 

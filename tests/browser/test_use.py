@@ -11,6 +11,7 @@ from PIL import Image
 from playwright.sync_api import Route
 
 from headless.host.find import PACK_ROOT
+from pfv_mepa.pfv_demo.sizes import IMAGE_SIZE
 from pfv_mepa.tests.browser.comfy_page import HELP, SEARCH_RESULT
 from pfv_mepa.tests.browser.conftest import REFERENCE, STROKE, WORKFLOWS
 
@@ -19,7 +20,7 @@ HIDE = "Hide what is painted"
 ENCODE = "Encode the reference"
 APPLY = "Image prompt everywhere"
 SAVE = "Save the ad"
-PAINTED = (slice(50, 86), slice(44, 84))
+PAINTED = (slice(100, 172), slice(88, 168))
 DOCS = PACK_ROOT / "web" / "docs"
 HELP_PAGES = sorted(file.stem for file in DOCS.glob("*.md"))
 WORDS = {
@@ -73,10 +74,10 @@ def test_a_person_paints_and_sees_what_is_hidden(unpainted, keep):
     with Image.open(WORKFLOWS / "demo_inputs" / "demo_reference.png") as reference:
         before = np.asarray(reference.convert("RGB"), dtype=float)
     tinted = np.abs(np.asarray(preview, dtype=float) - before).max(2) > 30
-    assert preview.size == (128, 128)
+    assert preview.size == (IMAGE_SIZE, IMAGE_SIZE)
     assert tinted[PAINTED].mean() > 0.9
-    assert tinted[:16].mean() < 0.4  # nothing is painted up there: only the grid's lines
-    assert page.shown(SAVE)[1].size == (128, 128)
+    assert tinted[:32].mean() < 0.4  # nothing is painted up there: only the grid's lines
+    assert page.shown(SAVE)[1].size == (IMAGE_SIZE, IMAGE_SIZE)
     keep("painted_and_run", REFERENCE, HIDE)
     keep("result", APPLY, "Sampler", SAVE)
 
@@ -87,12 +88,12 @@ def test_a_region_is_shown_on_the_attentions_grid(page, keep):
     page.set_widget("Hide in the background reference", "threshold", 0.1)  # not another test's, see test_nodes_2
     assert page.run()[-1]["type"] == "execution_success"
     _, preview = page.shown("Background reference in its region")
-    assert preview.size == (256, 256)  # 8x8 cells of a 128x128 ad: the demo's U-Net attends on one grid, of 16 pixels
-    cells = np.asarray(preview, dtype=int)[16::32, 16::32]
+    assert preview.size == (256, 256)  # the demo's U-Net attends on one grid, of 16x16 cells of 16 pixels
+    cells = np.asarray(preview, dtype=int)[8::16, 8::16]
     blue = (cells[..., 2] - cells[..., 0]) / 178  # 0.85 - 0.15 of 255 where the region is 1
     with Image.open(WORKFLOWS / "demo_inputs" / "demo_region_background.png") as picture:
         painted = np.asarray(picture.getchannel("A")) < 128
-    shares = painted.reshape(8, 16, 8, 16).mean((1, 3))
+    shares = painted.reshape(16, 16, 16, 16).mean((1, 3))
     assert 0.2 < shares.mean() < 0.8
     assert np.abs(blue - shares).max() < 0.05
     keep("regions", "Background reference in its region", "Table reference in its region")

@@ -9,7 +9,7 @@ import pytest
 from pfv_mepa.pfv_core.ad.formats import FAR_OFF, FORMATS, SAMPLING_SCALES, Training, ad_format
 
 NONE = (1, 1)
-SDXL, SD15, DEMO = Training("SDXL", 1024), Training("SD1.5", 512), Training("the demo", 128)
+SDXL, SD15, DEMO = Training("SDXL", 1024), Training("SD1.5", 512), Training("the demo", 256)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if "x" in name])
@@ -81,8 +81,8 @@ def test_auto_without_a_model_takes_what_it_always_took():
         (SDXL, "1080x1350", "3/4", (1032, 816)),
         (SD15, "1:1", "1/2", (512, 512)),
         (SD15, "1080x1920", "1/3", (640, 360)),
-        (DEMO, "1:1", "1/8", (128, 128)),
-        (DEMO, "320x50", "1", (56, 320)),
+        (DEMO, "1:1", "1/4", (256, 256)),
+        (DEMO, "320x50", "2", (104, 640)),
     ],
 )
 def test_auto_aims_at_what_the_model_was_trained_on(training, name, scale, sampled):

@@ -112,8 +112,8 @@ def test_a_product_that_is_not_exact_is_reported(made_of, ad):
         ("KSampler", None, {"seed": 2}),
         ("KSampler", None, {"steps": 3}),
         ("KSampler", None, {"cfg": 1.5}),
-        ("CLIPTextEncode", "Prompt", {"text": "a blue ball"}),
-        ("CLIPTextEncode", "Negative prompt", {"text": "a green mug"}),
+        ("CLIPTextEncode", "Prompt", {"text": "a blue jar"}),
+        ("CLIPTextEncode", "Negative prompt", {"text": "a green vase"}),
         ("ControlNetApplyAdvanced", None, {"strength": 0.5}),
         ("MEPAApply", "Background reference in its region", {"strength": 0.0}),
         ("MEPAApply", "Table reference in its region", {"text_share": 1.0}),
@@ -137,7 +137,7 @@ def test_every_setting_counts(ad_of, shipped_ad, full, class_type, title, change
         ("PFVReference", None, {"mode": "zero"}),
         ("PFVGround", None, {"ground_line": "at", "at": 0.4}),
         ("PFVAdCanvas", None, {"position": "left"}),
-        ("PFVAdCanvas", None, {"custom_width": 160}),
+        ("PFVAdCanvas", None, {"custom_width": 288}),
         ("MEPARegionFromMask", None, {"grow": 12}),
         ("MEPARegionShape", None, {"softness": 0.5}),
         ("MEPARegionBuilder", None, {"sharing": "partition"}),
@@ -174,7 +174,7 @@ def test_what_only_comfyui_computes_is_refused(ad_of, full, class_type, name, va
 
 def test_a_depth_that_would_be_resized_is_refused(ad_of, ad):
     set_inputs(the_node(ad, "PFVAdCanvas"), sampling_scale="3/2")
-    with pytest.raises(ValueError, match=r"needs a depth of 192x192 pixels .* computed in ComfyUI only"):
+    with pytest.raises(ValueError, match=r"needs a depth of 384x384 pixels .* computed in ComfyUI only"):
         ad_of(ad)
 
 
@@ -203,8 +203,8 @@ def test_nothing_of_the_product_that_was_found_in_a_reference_reaches_the_ad(ad_
     with Image.open(PICTURES[REFERENCE]) as image:
         values = np.asarray(image.convert("RGB"), dtype=int)
     inside = np.zeros(values.shape[:2], bool)
-    inside[70:80, 40:60] = True
-    assert (values[inside][:, 2] > values[inside][:, 0]).all()  # of the blue mug
+    inside[100:125, 110:145] = True
+    assert (values[inside][:, 2] > values[inside][:, 0]).all()  # of the blue vase
     pictures = altered(tmp_path, REFERENCE, inside)
     assert np.array_equal(shipped_ad("demo_ad"), ad_of(ad, pictures))
     assert not np.array_equal(shipped_ad("demo_ad", pfv=False), ad_of(without_pfv(ad), pictures))
@@ -226,9 +226,9 @@ def test_a_photo_without_one_whole_product_is_refused_before_any_sampling(ad_of,
     with Image.open(PICTURES[PRODUCT]) as image:
         values = np.array(image.convert("RGB"))
     if change == "two_products":
-        values[90:120, 8:24] = (20, 60, 200)
+        values[180:240, 16:48] = (20, 60, 200)
     elif change == "cut_off":
-        values = values[:100]
+        values = values[:120]
     else:
         values[:] = values[0, 0]
     Image.fromarray(values).save(tmp_path / "photo.png")

@@ -69,7 +69,7 @@ def test_named_files_are_taken_without_a_look(host):
         ),
         (f"{NAMED} --engine diffusers", "leave out --engine diffusers and --demo"),
         (f"{NAMED} --demo", "leave out --engine diffusers and --demo"),
-        ("--size 640x360", r"--size goes with SDXL; here the demo's models draw 128x128 pixels \(.*has not"),
+        ("--size 640x360", r"--size goes with SDXL; here the demo's models draw 256x256 pixels \(.*has not"),
         ("--format 9:16", "--format goes with SDXL"),
         ("--find bottle", "--find goes with SDXL"),
     ],
@@ -85,11 +85,11 @@ def test_comfyui_asked_for_and_not_there(no_host):
 
 
 def test_settings_go_into_the_workflow(no_host):
-    given = options("--steps 12 --seed 7 --prompt mug")
+    given = options("--steps 12 --seed 7 --prompt vase")
     prompt = plan_workflow(plan_ad(given), given)
     sampler = the_node(prompt, "KSampler")["inputs"]
     assert (sampler["steps"], sampler["seed"]) == (12, 7)
-    assert the_node(prompt, "CLIPTextEncode", "Prompt")["inputs"]["text"] == "mug"
+    assert the_node(prompt, "CLIPTextEncode", "Prompt")["inputs"]["text"] == "vase"
     assert the_node(prompt, "PFVDemoModels")
 
 

@@ -80,8 +80,10 @@ def of_diffusers(theirs, inputs, depth_strength=0.0):
 
 
 def of_host(model, inputs, control=None):
-    """The host's own conditioning for a 128x128 image, and its U-Net; `encode_adm` embeds the sizes."""
-    y = model.model.encode_adm(pooled_output=inputs.pooled, width=128, height=128, device="cpu")
+    """The host's own conditioning for a square image of the demo's size, and its U-Net; `encode_adm` embeds the sizes."""
+    y = model.model.encode_adm(
+        pooled_output=inputs.pooled, width=sizes.IMAGE_SIZE, height=sizes.IMAGE_SIZE, device="cpu"
+    )
     residuals = None
     if control is not None:
         net = control.control_model
@@ -134,7 +136,7 @@ def test_a_prompt_longer_than_the_positions_goes_into_sections(ours):
 
 @torch.no_grad()
 def test_vision(theirs, ours):
-    pixels = stack.pixel_values(reference(height=128, width=128).movedim(-1, 1))
+    pixels = stack.pixel_values(reference(height=sizes.IMAGE_SIZE, width=sizes.IMAGE_SIZE).movedim(-1, 1))
     _, penultimate, embeds, _ = ours("clip_vision").model(pixel_values=pixels, intermediate_output=-2)
     expected = theirs.vision_encoder(pixels, output_hidden_states=True)
     assert_close(penultimate, expected.hidden_states[-2])
@@ -160,7 +162,7 @@ def test_prediction(theirs, ours, inputs, timestep):
     sigma = model.model_sampling.sigmas[timestep].expand(2)
     level = SimpleNamespace(**{**vars(inputs), "timestep": torch.tensor(float(timestep))})
     expected = alpha.sqrt() * level.latents - (1 - alpha).sqrt() * of_diffusers(theirs, level)
-    y = model.encode_adm(pooled_output=inputs.pooled, width=128, height=128, device="cpu")
+    y = model.encode_adm(pooled_output=inputs.pooled, width=sizes.IMAGE_SIZE, height=sizes.IMAGE_SIZE, device="cpu")
     scaled = inputs.latents * (1 + sigma[0] ** 2).sqrt()
     found = model.apply_model(scaled, sigma, c_crossattn=inputs.text, y=y)
     assert (found - expected).norm() / expected.norm() < 1e-3  # the host's schedule ends a little before pure noise
@@ -182,14 +184,15 @@ def test_a_lora_reaches_the_model_and_the_text(ours):
 def test_the_whole_chain(ours):
     """Every kind of node around the models: reference, adapter, depth, text, sampler, VAE; hidden pixels change nothing."""
     ad, other, visible = (chain(ours, change) for change in ("none", "hidden", "visible"))
-    assert ad.shape == (1, 128, 128, 3)
+    assert ad.shape == (1, sizes.IMAGE_SIZE, sizes.IMAGE_SIZE, 3)
     assert torch.isfinite(ad).all()
     assert torch.equal(ad, other)
     assert not torch.equal(ad, visible)
 
 
 def chain(ours, change: str) -> torch.Tensor:
-    image, mask = reference(128, 128), painted(128, 128)
+    size = sizes.IMAGE_SIZE
+    image, mask = reference(size, size), painted(size, size)
     change_at = {"none": mask < 0, "hidden": mask > 0.5, "visible": mask <= 0.5}[change]
     image = torch.where(change_at[..., None], 1 - image, image)
     with torch.inference_mode():
@@ -209,14 +212,14 @@ def chain(ours, change: str) -> torch.Tensor:
             gate="output",
             start_percent=0.0,
             end_percent=1.0,
-            region=(torch.arange(128) < 70).float().view(1, -1, 1).expand(1, 128, 128),
+            region=(torch.arange(size) < 140).float().view(1, -1, 1).expand(1, size, size),
         )
         positive, negative = (host_nodes.CLIPTextEncode().encode(ours("clip"), text)[0] for text in (CAPTION, ""))
-        depth = torch.linspace(0, 1, 128).view(1, -1, 1, 1).expand(1, 128, 128, 3)
+        depth = torch.linspace(0, 1, size).view(1, -1, 1, 1).expand(1, size, size, 3)
         positive, negative = host_nodes.ControlNetApplyAdvanced().apply_controlnet(
             positive, negative, ours("controlnet"), depth, 1.0, 0.0, 1.0
         )
-        latent = {"samples": torch.zeros(1, 4, 16, 16)}
+        latent = {"samples": torch.zeros(1, 4, sizes.LATENT_SIZE, sizes.LATENT_SIZE)}
         (sampled,) = host_nodes.KSampler().sample(model, 1, 2, 3.0, "euler", "simple", positive, negative, latent, 1.0)
         (decoded,) = host_nodes.VAEDecode().decode(ours("vae"), sampled)
     return decoded

@@ -84,7 +84,9 @@ def of_diffusers(engines, given, prompts):
 
 
 def of_host(model, given, chunks=(COND,), sigma=1.0):
-    y = model.model.encode_adm(pooled_output=given.pooled, width=128, height=128, device="cpu")
+    y = model.model.encode_adm(
+        pooled_output=given.pooled, width=sizes.IMAGE_SIZE, height=sizes.IMAGE_SIZE, device="cpu"
+    )
     options = options_of_a_call(model, given.latents, tuple(chunk == UNCOND for chunk in chunks), sigma)
     return model.model.diffusion_model(
         given.latents, given.timestep, context=given.text, y=y, transformer_options=options

@@ -20,7 +20,7 @@ from pfv_mepa.nodes.host.training_size import training_of
 from pfv_mepa.nodes.mepa.region_nodes import MEPARegionFromMask, MEPARegionShape
 from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
 from pfv_mepa.pfv_core.ad.formats import Training
-from pfv_mepa.pfv_demo.sizes import WEIGHTS
+from pfv_mepa.pfv_demo.sizes import IMAGE_SIZE, WEIGHTS
 from pfv_mepa.tests.host.sampling import reference
 from pfv_mepa.tests.host.test_canvas_nodes import CANVAS, photo_mask
 
@@ -149,8 +149,8 @@ class TestCanvas:
 
     def test_the_demos_area_is_its_own(self):
         result = canvas(format="1:1", sampling_scale="auto", model=demo.demo_model(WEIGHTS))
-        assert result.args[4:6] == (128, 128)
-        assert result.ui["pfv_line"] == ["sampled at 128x128, 1.00 of what the demo was trained on"]
+        assert result.args[4:6] == (IMAGE_SIZE, IMAGE_SIZE)
+        assert result.ui["pfv_line"] == [f"sampled at {IMAGE_SIZE}x{IMAGE_SIZE}, 1.00 of what the demo was trained on"]
 
     def test_the_line_says_what_auto_aims_at_and_what_is_sampled_badly(self, tiny_model_of):
         assert canvas(format="1:1", sampling_scale="auto").ui["pfv_line"] == [

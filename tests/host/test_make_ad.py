@@ -77,9 +77,9 @@ def test_two_engines_one_ad_of_two_plain_photographs(pack, in_host, tmp_path):
     """What both find is the same, so the ads are: as shipped, and in another format at another place."""
     shown = plan_workflow(Plan(require_host(), None, "the test"), make_ad.parser().parse_args(["--steps", str(STEPS)]))
     other = copy.deepcopy(shown)
-    set_inputs(the_node(other, "PFVAdCanvas"), custom_width=152, custom_height=120, position="bottom_right")
+    set_inputs(the_node(other, "PFVAdCanvas"), custom_width=264, custom_height=232, position="bottom_right")
     workflows = {"with": shown, "without": without_pfv(shown), "wide": other}
     ads = both(pack, in_host, workflows, tmp_path)
     check_twins(ads, workflows)
-    assert ads["wide", "host"].shape == (120, 152, 3)
+    assert ads["wide", "host"].shape == (232, 264, 3)
     assert np.abs(ads["with", "host"] - ads["without", "host"]).max() > 10

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from headless.host.find import PACK_ROOT
+from pfv_demo.sizes import IMAGE_SIZE
 from pfv_mepa.nodes.ad.report_nodes import CHANGED, NOT_SAMPLED, PFVAdReport
 from pfv_mepa.nodes.ad.report_page import HEIGHT, WIDTH, Page, Section, draw_page
 from pfv_mepa.nodes.ad.report_words import columns, notes_on, verdict
@@ -68,7 +69,7 @@ def run_demo(host_base_directory):
                 "reference_depth": ["18", 0],
                 "hidden_mask": ["6", 1],
             }
-            prompt["29"]["inputs"] |= {"width": 128, "height": 128}
+            prompt["29"]["inputs"] |= {"width": IMAGE_SIZE, "height": IMAGE_SIZE}
             for of_the_extras in map(str, range(19, 25)):  # this process has the host's core nodes alone
                 del prompt[of_the_extras]
             given = {"image": ["33", 0], "report": ["33", 2], "model": ["15", 0]}

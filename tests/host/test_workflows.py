@@ -26,6 +26,7 @@ from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import running_host
 from headless.server.blocking import Client, saved_images
 from headless.server.errors import FailedError
+from pfv_demo.sizes import IMAGE_SIZE
 from pfv_mepa.pfv_core.ad.opacity import SEEN_ABOVE, core_of, settled
 from pfv_mepa.pfv_core.ad.placement import Layout, plan_placement
 from pfv_mepa.tests.host.sampling import NODE_IDS
@@ -794,7 +795,7 @@ def test_a_demo_twin_loads_its_models_once_and_runs_with_the_links_to_its_masks_
     """Deleted as the notes on the canvas say."""
     prompt = quick(name)
     ad = run(server, prompt, tmp_path / "ad.png")
-    assert ad.size == (128, 128)
+    assert ad.size == (IMAGE_SIZE, IMAGE_SIZE)
     assert embedded(ad) == essence(prompt)
     loads = server.log.read_text(encoding="utf-8").count("model_type V_PREDICTION")
     seeded = copy.deepcopy(prompt)
@@ -819,9 +820,9 @@ def test_one_product_in_three_formats_is_exact_in_each(server, tmp_path):
     photo = Image.open(DEMO_INPUTS / "demo_product.png")
     own, opacity = np.asarray(photo.convert("RGB")), settled(np.asarray(photo.getchannel("A"), np.float32) / 255)
     for key, title, size in (
-        ("ad_1x1", "1:1", (128, 128)),
-        ("ad_1080x1350", "4:5", (112, 140)),
-        ("ad_1200x628", "1.91:1", (172, 90)),
+        ("ad_1x1", "1:1", (IMAGE_SIZE, IMAGE_SIZE)),
+        ("ad_1080x1350", "4:5", (224, 280)),
+        ("ad_1200x628", "1.91:1", (352, 184)),
     ):
         with Image.open(client.download(ads[key], tmp_path / f"{key}.png")) as ad:
             assert ad.size == size

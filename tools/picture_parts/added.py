@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageDraw
 
 from headless.host.find import PACK_ROOT
+from pfv_demo.sizes import CONTEXT_DIM, IMAGE_SIZE, UNET
 
 from ..workflow_parts.definitions import Json
 from .studio import Draft, Output, Panels, Shown, Studio, painted
@@ -17,9 +18,7 @@ BACKGROUND, TABLE, LOOK, IN_CONTROL_NET = (
     f"{title} 1:1" for title in ("Background look", "Table look", "Look at the product", "Looks in the ControlNet")
 )
 SAVE = "Save the ad"
-DEMO_WIDTH, DEMO_CONTEXT = 64, 128  # of the demo U-Net's first level, and of its text
-DEMO_SIDE = 128  # of the demo's square ad, pixels
-PART_LEFT, PART_TOP, PART_SIDE = 64, 40, 64  # of the part of it that is sampled once more
+PART_LEFT, PART_TOP, PART_SIDE = 128, 80, 128  # of the part of the square ad that is sampled once more
 PART_DENOISE = 0.8  # with less, what the enlarged part shows is what is drawn
 CELL = 8  # pixels of the ad in one of the latent
 RULED, FREE, LINE = (38, 140, 217), (64, 64, 64), (26, 26, 26)  # as MEPA Apply shows its grids
@@ -96,7 +95,7 @@ def crop(studio: Studio) -> Panels:
     """A part of the ad drawn larger, as a detailer does: enlarged, noised and sampled as a picture of its own."""
     draft = one_format()
     place = {"x": PART_LEFT, "y": PART_TOP, "width": PART_SIDE, "height": PART_SIDE}
-    whole = {"ad_width": DEMO_SIDE, "ad_height": DEMO_SIDE}
+    whole = {"ad_width": IMAGE_SIZE, "ad_height": IMAGE_SIZE}
     prompted = draft.output(TABLE)
     cropped = draft.add("Crop", "MEPACrop", model=prompted, **place, **whole)
     picture, depth = (
@@ -131,7 +130,7 @@ def crop(studio: Studio) -> Panels:
 def _enlarged(draft: Draft, title: str, source: str, place: dict[str, int]) -> Output:
     """The part of a picture of the ad, at the ad's size."""
     part = draft.add(title, "ImageCrop", image=draft.output(source), **place)
-    size = {"upscale_method": "bicubic", "width": DEMO_SIDE, "height": DEMO_SIDE, "crop": "disabled"}
+    size = {"upscale_method": "bicubic", "width": IMAGE_SIZE, "height": IMAGE_SIZE, "crop": "disabled"}
     return draft.add(f"Larger {title}", "ImageScale", image=part, **size)
 
 
@@ -252,10 +251,11 @@ def on_latent_grid(mask: Image.Image) -> Image.Image:
 
 def write_zeros(file: Path) -> None:
     """A mask input for the demo's U-Net whose channel is zeros, as safetensors."""
-    shape = [DEMO_WIDTH, 1, 3, 3]
-    length = 4 * DEMO_WIDTH * 9  # bytes of float32
+    width = UNET["block_out_channels"][0]
+    shape = [width, 1, 3, 3]
+    length = 4 * width * 9  # bytes of float32
     header = {
-        "__metadata__": {"format": "mask_input", "context_dim": str(DEMO_CONTEXT)},
+        "__metadata__": {"format": "mask_input", "context_dim": str(CONTEXT_DIM)},
         "mask_input.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, length]},
     }
     text = json.dumps(header).encode()
@@ -270,7 +270,7 @@ def write_start(file: Path) -> None:
     length = 8 + struct.unpack("<Q", content[:8])[0]
     tensors = {name: entry for name, entry in json.loads(content[8:length]).items() if name != "__metadata__"}
     data = content[length:]
-    header: Json = {"__metadata__": {"base": "demo", "context_dim": str(DEMO_CONTEXT), "combine": "add"}}
+    header: Json = {"__metadata__": {"base": "demo", "context_dim": str(CONTEXT_DIM), "combine": "add"}}
     header |= {f"reference.{name}": entry for name, entry in tensors.items()}
     for name, entry in tensors.items():
         if name.endswith((".attn1.to_k.weight", ".attn1.to_v.weight")):  # no two names may share their bytes

@@ -136,7 +136,7 @@ def scale_map(studio: Studio) -> Panels:
 
 def demo(studio: Studio) -> Panels:
     """What the demo's words draw."""
-    prompts = ("a red bottle on a wooden table", "a blue mug, grey wall with dots", "a green cone on a marble table")
+    prompts = ("a red bottle on a wooden table", "a blue vase, grey wall with dots", "a green jar on a marble table")
     ads = []
     for prompt in prompts:
         changes: Changes = {

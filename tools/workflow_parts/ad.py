@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pfv_demo.sizes import IMAGE_SIZE
+
 from . import ad_nodes as steps
 from .ad_nodes import AdSettings
 from .blocks import (
@@ -16,7 +18,7 @@ from .blocks import (
     notes,
 )
 from .description import Note, Workflow
-from .formats import DEMO_REGION, DEMO_SHADOW
+from .formats import DEMO_MARGIN, DEMO_REGION, DEMO_SHADOW
 
 HOW_TO_USE = """\
 **1.** *Product photo*: any photo of your product. *Reference*: a picture whose look you want, with whatever product in it.
@@ -134,12 +136,12 @@ DEMO_AD = ad(
     AdSettings(
         canvas={
             "format": "custom",
-            "custom_width": 128,
-            "custom_height": 128,
+            "custom_width": IMAGE_SIZE,
+            "custom_height": IMAGE_SIZE,
             "position": "bottom",
             "scale_by": "fit",
-            "share": 0.83,  # the shipped photo's own size, so that its pixels stay as they are
-            "margin": 0.125,
+            "share": 0.99,  # the shipped photo's own size, so that its pixels stay as they are
+            "margin": DEMO_MARGIN,
         },
         region=DEMO_REGION,
         shadow_size=DEMO_SHADOW,

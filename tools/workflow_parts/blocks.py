@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pfv_demo.sizes import IMAGE_SIZE
+
 from .description import Group, Inlet, Link, ModelFile, Node, Note
 from .models import ADAPTER, CHECKPOINT, CLIP_VISION, DEPTH_CONTROLNET
 
@@ -228,14 +230,15 @@ DEMO_MODELS = ModelSource(
     beside_adapter=(),
     beside_prompts=(),
 )
-DEMO_SIZE = (128, 128)
+DEMO_SIZE = (IMAGE_SIZE, IMAGE_SIZE)
 DEMO_SAMPLER = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
 DEMO_PICTURES = "demo_"
-ABOUT_DEMO = """\
-The models come with this pack: tiny ones, trained on drawn scenes of 128x128 pixels, so that this runs anywhere in seconds.
+ABOUT_DEMO = f"""\
+The models come with this pack: tiny ones, trained on rendered scenes of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, so \
+that this runs anywhere in seconds.
 
-They know products (*red, orange, yellow, green, teal, blue, purple, pink, black, white*; *bottle, box, ball, cone, mug*), \
-tables (*wooden, marble, slate, velvet*) and walls (a colour; *plain*, or *with stripes, bands, dots, checks, slants*).
+They know products (*red, orange, yellow, green, teal, blue, purple, pink, black, white*; *bottle, jar, flask, vase, tube, \
+box*), tables (*wooden, marble, slate, linen*) and walls (a colour; *plain*, or *with stripes, bands, dots, checks, slants*).
 
 With SDXL: open the workflow of the same name without *demo*.
 """

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pfv_demo.sizes import IMAGE_SIZE
+
 from .blocks import (
     ABOUT_DEMO,
     ADAPTER_COLOUR,
@@ -48,7 +50,7 @@ many of the product's pixels are the photo's. What you change there changes in a
 Each ad is sampled near the size that the model was trained at, and saved at its exact size.
 """
 
-HOW_TO_USE_DEMO = """\
+HOW_TO_USE_DEMO = f"""\
 **1.** Load the pictures of this pack's folder `workflows/demo_inputs` into the nodes that name them.
 
 **2.** Run. One product, three formats; in each the product is the photo's own pixels; the wall and the table follow their \
@@ -59,10 +61,11 @@ references.
 **4.** Write *a bottle* into *Prompt*. Open an *Ad* (the button at the right end of its title) and set the *strength* of *Look \
 at the product* to 0: now the model does not know the bottle's colour, and a rim of another one shows around the photo's pixels.
 
-The demo's models know 128x128 pixels; in the other shapes they are less sure of what they draw.
+The demo's models know {IMAGE_SIZE}x{IMAGE_SIZE} pixels; in the other shapes they are less sure of what they draw.
 """
 
 TABLE_EDGE = 0.66  # share of every format's height
+DEMO_TABLE_EDGE = 0.625  # of the demo's background reference
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def _prompts(variant: Variant) -> Group:
     return Group("2  Adapter and prompts", ADAPTER_COLOUR, columns)
 
 
-def _ad(part: Format, variant: Variant, subgraph: Subgraph) -> tuple[Instance | Node, ...]:
+def _ad(part: Format, variant: Variant, subgraph: Subgraph, table_edge: float) -> tuple[Instance | Node, ...]:
     """One ad, and the node that saves it."""
     models = variant.models
     inputs = {
@@ -126,7 +129,7 @@ def _ad(part: Format, variant: Variant, subgraph: Subgraph) -> tuple[Instance | 
         "VAE": models.vae,
         "depth ControlNet": models.control_net,
         **part.canvas,
-        "table begins at": TABLE_EDGE,
+        "table begins at": table_edge,
         "shadow size": part.shadow_size,
         "seed": 1,
     }
@@ -138,10 +141,10 @@ def _ad(part: Format, variant: Variant, subgraph: Subgraph) -> tuple[Instance | 
     )
 
 
-def formats(variant: Variant, parts: tuple[Format, ...], settings: FormatSettings) -> Workflow:
-    """The workflow with a variant's models and settings."""
+def formats(variant: Variant, parts: tuple[Format, ...], settings: FormatSettings, table_edge: float) -> Workflow:
+    """The workflow with a variant's models and settings; the table begins at a share of every format's height."""
     subgraph = ad_in_one_format(f"{variant.name}/ad", variant, settings)
-    columns = tuple((item,) for part in parts for item in _ad(part, variant, subgraph))
+    columns = tuple((item,) for part in parts for item in _ad(part, variant, subgraph, table_edge))
     ads = Group("3  One ad for each format", RESULT_COLOUR, columns, starts_row=True)
     return Workflow(variant.name, (variant.notes, _references(variant), _prompts(variant), ads))
 
@@ -151,9 +154,10 @@ RIGHT = {"position": "bottom_right", "scale by": "height", "share": 0.6, "margin
 DEMO_REGION = FormatSettings(
     grow=-2, softness=0
 )  # its cross-attention has cells of 16 pixels: what reaches into one, draws in all of it
-DEMO_SHADOW = 6
+DEMO_SHADOW = 12
+DEMO_MARGIN = 0.1875  # of the square ad: the shipped product just fits between two of them
 DEMO_BOTTOM = {"position": "bottom", "scale by": "original"}  # each with the margin that ends the product with a cell
-DEMO_RIGHT = {"position": "bottom_right", "scale by": "original", "margin": 0.06}
+DEMO_RIGHT = {"position": "bottom_right", "scale by": "original"}
 
 
 def _custom(width: int, height: int, layout: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,6 +185,7 @@ FORMATS = formats(
         Format("1200x628", "1.91:1", {"format": "1200x628", **RIGHT}, 36),
     ),
     FORMAT_SETTINGS,
+    TABLE_EDGE,
 )
 
 DEMO_FORMATS = formats(
@@ -197,9 +202,10 @@ DEMO_FORMATS = formats(
         feather=1,
     ),
     (
-        Format("1x1", "1:1", _custom(128, 128, {**DEMO_BOTTOM, "margin": 0.125}), DEMO_SHADOW),
-        Format("1080x1350", "4:5", _custom(112, 140, {**DEMO_BOTTOM, "margin": 0.2}), DEMO_SHADOW),
-        Format("1200x628", "1.91:1", _custom(172, 90, DEMO_RIGHT), DEMO_SHADOW),
+        Format("1x1", "1:1", _custom(IMAGE_SIZE, IMAGE_SIZE, {**DEMO_BOTTOM, "margin": DEMO_MARGIN}), DEMO_SHADOW),
+        Format("1080x1350", "4:5", _custom(224, 280, {**DEMO_BOTTOM, "margin": 0.25}), DEMO_SHADOW),
+        Format("1200x628", "1.91:1", _custom(352, 184, {**DEMO_RIGHT, "margin": 0.044}), DEMO_SHADOW),
     ),
     DEMO_REGION,
+    DEMO_TABLE_EDGE,
 )

@@ -23,9 +23,9 @@ from .models import Models
 from .pairs import Rendered, Scene, Split, any_scene, caption, render, sample_pair
 
 NOISE_SEED = 3_000_000_000  # beyond the scenes' seeds, below the 32 bits that torch reads of one
-BLUR = 10 / 128  # of the image's side: sigma of what hides a product by blurring it
-YARDSTICK_BLUR = 4 / 128  # sigma of a true picture that is mush
-COMMON_WALL_SCENES, COMMON_WALL_GRID, COMMON_WALL_SHARE = 128, 64, 0.98
+BLUR = 5 / 64  # of the image's side: sigma of what hides a product by blurring it
+YARDSTICK_BLUR = 1 / 32  # sigma of a true picture that is mush
+COMMON_WALL_SCENES, COMMON_WALL_GRID, COMMON_WALL_SHARE = 64, 64, 0.98
 LEAST_COMMON_WALL = 0.05  # of the frame
 UPPER = 0.28  # the upper part of the frame: mostly wall, but the product's top may be in it
 FILLS: dict[View, Callable[[Tensor], Tensor]] = {
@@ -58,9 +58,7 @@ class Chunk:
     @cached_property
     def noise(self) -> Tensor:
         """(B, 4, h, w), of each pair its own."""
-        shape = (4, stack.LATENT_SIZE, stack.LATENT_SIZE)
-        seeds = range(NOISE_SEED + self.start, NOISE_SEED + self.start + len(self.pairs))
-        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        return noise_of(range(self.start, self.start + len(self.pairs)))
 
     @cached_property
     def wanted_drawn(self) -> Rendered:
@@ -86,9 +84,8 @@ class Chunk:
     def wall_region(self) -> Tensor:
         """(B, H, W) float, 1 = the wall of A without the box around its product."""
         product = self.wanted_drawn.product > 0
-        wall = render(self.wanted, stack.IMAGE_SIZE, product=False).wall > 0.5
         box = product.any(2)[:, :, None] & product.any(1)[:, None, :]
-        return (wall & ~box).float()
+        return ((self.wanted_drawn.wall > 0.5) & ~box).float()
 
     def region(self, area: Area) -> Tensor | None:
         """(B, H, W) float, 1 = the image prompt rules; None = the whole frame."""
@@ -102,9 +99,9 @@ class Chunk:
 
     @cached_property
     def foreign(self) -> Tensor:
-        """(B, 3) colour of B's product: the middle one of its pixels, channel by channel."""
+        """(B, 3) colour of B's product: the middle one of its pixels beside the label, channel by channel."""
         drawn = self.reference_drawn
-        inside = drawn.product == 1
+        inside = (drawn.product == 1) & (drawn.label == 0)
         return torch.stack([image[mask].median(0).values for image, mask in zip(drawn.image, inside, strict=True)])
 
     @cached_property
@@ -177,6 +174,13 @@ class Chunk:
     @cached_property
     def _uncond(self) -> Tensor:
         return encode_uncond(self.models.vision)
+
+
+def noise_of(seeds: Sequence[int]) -> Tensor:
+    """(B, 4, h, w): the noise that the sampling of each scene begins with."""
+    shape = (4, stack.LATENT_SIZE, stack.LATENT_SIZE)
+    generators = [torch.Generator().manual_seed(NOISE_SEED + seed) for seed in seeds]
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
 
 def common_wall(count: int) -> Tensor:

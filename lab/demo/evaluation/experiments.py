@@ -191,12 +191,12 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             "PFV and the depth mask, apart",
             "A's product in B's surroundings: the text names the product, the reference rules all around it, the ControlNet "
             "has the product's depth before the reference's, the product's own pixels are put back. What the judge reads of "
-            "the product is read before that.",
+            "the product is read before that; sharpness is that of what is not the product.",
             (Row(AD_DECODED, NO_ADAPTER), Row(AD_BLURRED, NO_ADAPTER), *(Row(one, MAIN) for one in ADS.values())),
             (
-                "halo",
-                "halo_strength",
-                "ring_psnr",
+                "halo_plain",
+                "halo_strength_plain",
+                "ring_plain",
                 "sharpness",
                 "leak_ratio",
                 "product_text",

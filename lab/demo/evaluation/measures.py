@@ -73,6 +73,10 @@ class Readings:
         """(P,) what was stored, NaN where B's wall is plain: it has no layout and no edges to follow."""
         return np.where(self.truth.reference["pattern"] == _PLAIN, math.nan, self.values[name])
 
+    def where_plain(self, name: str) -> Values:
+        """(P,) what was stored, NaN where B's wall has a pattern: what is off by some pixels of it would count as a rim."""
+        return np.where(self.truth.reference["pattern"] == _PLAIN, self.values[name], math.nan)
+
     def all_three(self) -> Values:
         """(P,) 1 where product colour and table are the text's and the wall's colour is the reference's."""
         return self.is_wanted("product_color", "table") * self.is_reference("wall_color")
@@ -95,6 +99,10 @@ def _rate(label: str, better: str, of: Callable[[Readings], Values]) -> Measure:
 
 def _stored(label: str, better: str, name: str, digits: int = 3) -> Measure:
     return Measure(label, False, better, lambda readings: readings.values[name], digits)
+
+
+def _before_plain(label: str, better: str, name: str, digits: int = 3) -> Measure:
+    return Measure(f"{label}, plain walls", False, better, lambda readings: readings.where_plain(name), digits)
 
 
 def _of_text(label: str, *names: str) -> Measure:
@@ -141,8 +149,8 @@ MEASURES = {
     "wall_sharpness": Measure(
         "sharpness of the wall to the reference's", False, "nearer to 1", lambda r: r.where_patterned("wall_sharpness")
     ),
-    "halo": _stored("halo: share of the ring around the product", "lower", "halo"),
-    "halo_strength": _stored("how far the ring has gone to the product's colour", "lower", "halo_strength"),
-    "ring_psnr": _stored("dB in the ring", "higher", "ring_psnr", digits=1),
+    "halo_plain": _before_plain("halo: share of the ring around the product", "lower", "halo"),
+    "halo_strength_plain": _before_plain("how far the ring has gone to the product's colour", "lower", "halo_strength"),
+    "ring_plain": _before_plain("dB in the ring", "higher", "ring_psnr", digits=1),
 }
 AGAINST_ORACLE = ("foreign_color", "foreign_shape", "foreign_object", "leak_ratio", "foreign_share")

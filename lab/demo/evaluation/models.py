@@ -1,12 +1,14 @@
-"""The models that make the pictures of a condition, and what is measured in each picture."""
+"""The models that make the pictures of a condition, and the judge that reads them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from ...diffusers.vision import ClipVisionEncoder
@@ -25,6 +27,10 @@ class Models:
     controlnet: ControlNetModel
     tokenizer: CLIPTokenizer
     judge: Judge
+
+    def encode_text(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See `stack.encode_text`."""
+        return stack.encode_text(self.text_encoder, stack.tokenize(list(captions), self.tokenizer))
 
 
 def load_models(weights: Path, judge: Path) -> Models:

@@ -32,7 +32,8 @@ on the test pairs.
 
 One noise for each pair, the same under all conditions. What a picture shows is read by a small classifier (`judge`). It reads
 blurred pictures too, so sharpness, halo and the decibels around a product are measured against the true picture, and what the
-true picture gives through the autoencoder, and blurred, stands beside them as yardsticks.
+true picture gives through the autoencoder, and blurred, stands beside them as yardsticks. Halo and decibels count before plain
+walls alone: a pattern that lies some pixels off would count as the product's rim.
 
 In brackets: 95 % intervals over trainings and pairs, Student's with the variance of both ways; Wilson's for rates, with as many
 trials as that variance leaves. The column *seeds* says how many trainings a row has; with one, the interval says nothing of

@@ -53,8 +53,8 @@ def make_images(
         models.unet,
         stack.new_scheduler(),
         chunk.noise,
-        text=_encoded(models, chunk.captions(condition.words)),
-        negative_text=_encoded(models, [""]),
+        text=models.encode_text(chunk.captions(condition.words)),
+        negative_text=models.encode_text([""]),
         guidance_scale=condition.guidance_scale,
         steps=steps,
         image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
@@ -72,10 +72,6 @@ def _prompts(chunk: Chunk, condition: Condition, adapter: Adapter | None) -> lis
     positive, negative = adapter.image_prompt(chunk.tokens(condition.view))
     region = chunk.region(condition.area)
     return [ImagePrompt(adapter, positive, negative, condition.control, region, condition.weights)]
-
-
-def _encoded(models: Models, captions: list[str]) -> tuple[Tensor, Tensor]:
-    return stack.encode_text(models.text_encoder, stack.tokenize(captions, models.tokenizer))
 
 
 def measure(models: Models, chunk: Chunk, image: Tensor, ad: bool = False) -> dict[str, Any]:
@@ -106,11 +102,12 @@ def measure(models: Models, chunk: Chunk, image: Tensor, ad: bool = False) -> di
 
 
 def _finish(chunk: Chunk, image: Tensor, ad: bool) -> dict[str, Tensor]:
-    """How sharp the finished picture is, and of an ad how clean the product's surroundings are."""
+    """How sharp the finished picture is; of an ad how sharp and how clean the product's surroundings are."""
     drawn = chunk.truth(ad)
     truth = channels_first(drawn.image)
     finished = chunk.pasted(image) if ad else image
-    values = {"sharpness": sharpness(finished, torch.ones_like(drawn.product, dtype=torch.bool), truth)}
+    made = drawn.product == 0 if ad else torch.ones_like(drawn.product, dtype=torch.bool)
+    values = {"sharpness": sharpness(finished, made, truth)}
     if ad:
         share, strength = halo(finished, truth, drawn.product)
         values |= {"halo": share, "halo_strength": strength, "ring_psnr": ring_psnr(finished, truth, drawn.product)}

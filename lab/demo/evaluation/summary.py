@@ -41,6 +41,11 @@ def difference(
         return None
     one, other = (np.stack([MEASURES[measure].of(side[seed]) for seed in shared]) for side in (first, second))
     found = (hit_difference if MEASURES[measure].is_rate else paired_difference)(one, other, level)
+    return _defined(found)
+
+
+def _defined(found: Interval) -> Interval | None:
+    """None where a measure has no value on any pair."""
     return None if math.isnan(found.value) else found
 
 
@@ -150,7 +155,7 @@ class Summary:
             level = EQUIVALENCE_LEVEL if goal.relation == "=" else LEVEL
             found = difference(goal.measure, readings, self.readings(table, goal.against), level)
         else:
-            found = interval(goal.measure, readings) if readings else None
+            found = _defined(interval(goal.measure, readings)) if readings else None
         return {
             "claim": goal.claim,
             "experiment": goal.experiment,

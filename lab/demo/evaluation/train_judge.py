@@ -3,7 +3,7 @@
     python -m lab.demo.evaluation.train_judge --work FOLDER [--out FILE] [--weights FOLDER] [--seed N]
 
 It learns from scenes of all combinations, held out or not, with and without a product, as they are and through the demo
-autoencoder, with noise, blur and colour shifts, so that it reads what the demo models make.
+autoencoder, and mirrored as often as not, with noise, blur and colour shifts, so that it reads what the demo models make.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Sizes:
         batch_size: images in a step.
     """
 
-    drawn: int = 16384
-    decoded: int = 3072
-    empty: int = 2048
-    empty_decoded: int = 1024
-    held_out: int = 512
+    drawn: int = 2560
+    decoded: int = 1024
+    empty: int = 512
+    empty_decoded: int = 384
+    held_out: int = 256
     schedule: Schedule = Schedule(  # noqa: RUF009, frozen
-        steps=1500,
+        steps=900,
         learning_rate=2e-3,
         weight_decay=0.02,
         warmup=50,
@@ -152,7 +152,7 @@ def training_examples(work: Path, autoencoder: stack.UnshuffledAutoencoder, size
     first = Lot(0, 1, True, True).examples(autoencoder)  # other scenes or another autoencoder are other examples
     identity = sha256(first.image.numpy().tobytes()).hexdigest()[:12]
     parts = []
-    for lot in tqdm(todo, "drawing scenes", mininterval=10):
+    for lot in tqdm(todo, "rendering scenes", mininterval=10):
         kind = f"{'with' if lot.product else 'without'}_{'decoded' if lot.decoded else 'drawn'}"
         file = work / f"examples_{identity}" / f"{kind}_{lot.start}_{lot.count}.safetensors"
         if not file.is_file():
@@ -161,6 +161,12 @@ def training_examples(work: Path, autoencoder: stack.UnshuffledAutoencoder, size
         stored = load_file(file)
         parts.append(Examples(stored.pop("image"), stored))
     return joined(parts)
+
+
+def mirrored(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, 3, S, S), each as it is or as its mirror image: the demo models learn from both."""
+    flip = torch.rand(len(image), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(flip, image.flip(3), image)
 
 
 def augmented(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -190,7 +196,8 @@ def train_judge(
 
     def loss_of_step(_step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         rows = _rows(len(data), sizes.batch_size, generator)
-        image = augmented(data.images(rows), generator).to(accelerator.device, memory_format=torch.channels_last)
+        image = augmented(mirrored(data.images(rows), generator), generator)
+        image = image.to(accelerator.device, memory_format=torch.channels_last)
         scores = loop.modules["judge"](image)
         losses, hits = [], []
         for name, value in scores.items():
@@ -227,7 +234,7 @@ def held_out_accuracy(judge: Judge, autoencoder: stack.UnshuffledAutoencoder, co
 def main(arguments: list[str] | None = None, sizes: Sizes | None = None) -> None:
     """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for drawn scenes and the training state")
+    parser.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and the training state")
     parser.add_argument("--out", type=Path, default=FILE, help="file of the trained judge")
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder with autoencoder.safetensors")
     parser.add_argument("--seed", type=int, default=0)

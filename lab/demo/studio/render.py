@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .bodies import Body, Kind, bodies_of
-from .camera import Camera, Hits, trace
+from .camera import Camera, Hits, march, trace
 from .light import shade, surfaces
 from .scene import Scene
 
@@ -53,17 +54,52 @@ def render(scenes: Sequence[Scene], size: int = 256, product: bool = True) -> Re
 
 
 @torch.no_grad()
+def render_alone(scenes: Sequence[Scene], size: int, ground: float) -> Tensor:
+    """(B, H, W, 3): the products of scenes, lit and placed as they are there, on plain ground of a grey of 0..1.
+
+    Only what the product covers is computed: several times faster than `render`.
+    """
+    return torch.stack([_render_alone(scene, size, ground) for scene in scenes])
+
+
+def _render_alone(scene: Scene, size: int, ground: float) -> Tensor:
+    camera, bodies = Camera(scene), bodies_of(scene)
+    x, y = pixel_places(size, size)
+    directions = camera.rays(x, y)
+    covered = torch.zeros(size * size)
+    covered[march(bodies[0], camera.eye.expand_as(directions), directions)[0]] = 1
+    near = F.max_pool2d(covered.view(1, 1, size, size), 3, 1, 1).flatten().nonzero().flatten()
+
+    def on_ground(at_x: Tensor, at_y: Tensor) -> tuple[Tensor, Hits, Tensor]:
+        values, hits = _look(camera, at_x, at_y, scene, bodies)
+        return torch.where((hits.kind == Kind.PRODUCT)[:, None], values[:, :3], ground), hits, values[:, LABEL]
+
+    picture, kind, label = torch.full((size * size, 3), ground), torch.zeros(size * size), torch.zeros(size * size)
+    picture[near], hits, label[near] = on_ground(x[near], y[near])
+    kind[near] = hits.kind.float()
+    edges = _edges(kind.view(size, size) == Kind.PRODUCT, label.view(size, size)).flatten().nonzero().flatten()
+    if len(edges):
+        samples, _, _ = on_ground(*_finer(x[edges], y[edges], size))
+        picture[edges] = samples.view(len(EDGE_SAMPLES), len(edges), 3).mean(0)
+    return picture.view(size, size, 3)
+
+
+def pixel_places(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Where the pixels of a picture are, row by row: (H * W,) across and down, -1..1."""
+    down, across = ((torch.arange(length) + 0.5) / length * 2 - 1 for length in (height, width))
+    y, x = (grid.flatten() for grid in torch.meshgrid(down, across, indexing="ij"))
+    return x, y
+
+
+@torch.no_grad()
 def _render_one(scene: Scene, size: int, with_product: bool) -> dict[str, Tensor]:
     camera = Camera(scene)
     bodies = bodies_of(scene, with_product)
-    axis = (torch.arange(size) + 0.5) / size * 2 - 1
-    y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    x, y = pixel_places(size, size)
     values, hits = _look(camera, x, y, scene, bodies)
     edges = _edges(hits.kind.view(size, size), values[:, LABEL].view(size, size)).flatten().nonzero().flatten()
     if len(edges):
-        across, down = (torch.tensor(offsets)[:, None] * 2 / size for offsets in zip(*EDGE_SAMPLES, strict=True))
-        finer = ((x[edges] + across).flatten(), (y[edges] + down).flatten())
-        samples, _ = _look(camera, *finer, scene, bodies)
+        samples, _ = _look(camera, *_finer(x[edges], y[edges], size), scene, bodies)
         values[edges] = samples.view(len(EDGE_SAMPLES), len(edges), -1).mean(0)
     planes = values.view(size, size, -1)
     names = ("depth", "label", "wall", "table", "product", "companion")
@@ -78,6 +114,12 @@ def _look(camera: Camera, x: Tensor, y: Tensor, scene: Scene, bodies: Sequence[B
     kinds = torch.nn.functional.one_hot(hits.kind, len(Kind)).float()
     depth = _nearness(hits.forward, camera)
     return torch.cat([_film(radiance), depth[:, None], surface.label.float()[:, None], kinds], 1), hits
+
+
+def _finer(x: Tensor, y: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The places of the samples of (N,) pixels, sample by sample."""
+    across, down = (torch.tensor(offsets)[:, None] * 2 / size for offsets in zip(*EDGE_SAMPLES, strict=True))
+    return (x + across).flatten(), (y + down).flatten()
 
 
 def _edges(kind: Tensor, label: Tensor) -> Tensor:

@@ -63,8 +63,9 @@ COMPANION_LOOKS: dict[str, dict[str, Color]] = {
     "figure": {"wooden": (0.56, 0.34, 0.16), "black": (0.03, 0.03, 0.03), "white": (0.78, 0.76, 0.72)},
 }
 COMPANION_SHARE = 0.4  # of all scenes
+WIDEST_TURN = 0.45  # radians, of a product, either way
 COLOR_NOISE = 0.08  # half-width of each channel's spread, as a share of its value
-LARGEST_SEED = 2**31
+HELD_OUT_SEEDS = 1_000_000_000  # held-out scenes have seeds below this one, the training's have it and those above
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,7 @@ def _product(draw: _Draw, color: str, shape: str) -> Product:
         rgb=draw.near(PRODUCT_COLORS[color]),
         cap=draw.choice(CAPS),
         size=draw.uniform(0.98, 1.12) * min((1.05 / HEIGHTS[shape]) ** 0.7, 0.35 / HALF_WIDTHS[shape]),
-        turn=draw.uniform(-0.45, 0.45),
+        turn=draw.uniform(-WIDEST_TURN, WIDEST_TURN),
         gloss=draw.uniform(0.1, 1.0),
         mark=draw.choice(MARKS),
         mark_rgb=draw.choice(MARK_COLORS),
@@ -322,10 +323,10 @@ def second_tone(rgb: Color) -> Color:
 
 def sample_pair(seed: int, split: Split = Split.TEST) -> tuple[Scene, Scene]:
     """Two scenes, each product alone, that share no product colour, shape, wall colour, pattern or table."""
-    first = sample_scene(2 * seed, split, companion=False)
+    first = sample_scene(2 * seed % HELD_OUT_SEEDS, split, companion=False)
     attempt = 0
     while True:
-        second = sample_scene((2 * seed + 1 + attempt * 10_000_020) % LARGEST_SEED, split, companion=False)
+        second = sample_scene((2 * seed + 1 + attempt * 10_000_020) % HELD_OUT_SEEDS, split, companion=False)
         if not any(getattr(first, name) == getattr(second, name) for name in ATTRIBUTES):
             return first, second
         attempt += 1

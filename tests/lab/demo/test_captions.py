@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from transformers import CLIPTokenizer
@@ -10,7 +11,7 @@ from transformers import CLIPTokenizer
 from lab.demo import stack
 from lab.demo.build_tokenizer import build
 from lab.demo.captions import all_words, caption, varied_caption
-from lab.demo.scenes import sample_scene
+from lab.demo.studio.scene import sample_scene
 from pfv_demo.sizes import MAX_TOKENS
 
 
@@ -24,6 +25,25 @@ def test_full_caption_names_everything():
     words = caption(scene).replace(",", "").split()
     for name in (scene.product_color, scene.shape, scene.table, scene.wall_color, scene.pattern):
         assert name in words
+
+
+def test_what_stands_beside_it_and_the_light_are_named_where_asked_for():
+    scene = next(scene for seed in range(100) if (scene := sample_scene(seed)).companion is not None)
+    scene = replace(scene, light=replace(scene.light, side=1, warmth=-0.9))
+    companion = f"beside a {scene.companion.look} {scene.companion.kind}"
+    assert companion in caption(scene, companion=True)
+    assert caption(scene, light=True).endswith(", cool light from the right")
+    assert caption(scene.mirrored(), light=True).endswith(", cool light from the left")
+    assert scene.companion.kind not in caption(scene)
+    assert "light" not in caption(scene)
+    assert caption(scene.alone(), companion=True) == caption(scene)
+
+
+def test_the_longest_caption_fits(tokenizer):
+    """Nothing that the grammar can say is cut off."""
+    scenes = [sample_scene(seed) for seed in range(300)]
+    captions = [caption(scene, companion=True, light=True) for scene in scenes]
+    assert max(len(tokenizer(text).input_ids) for text in captions) == MAX_TOKENS
 
 
 def test_parts_that_are_left_out_are_not_named():

@@ -8,8 +8,8 @@ from itertools import product
 
 import pytest
 
-from lab.demo.scenes import ATTRIBUTES, Scene, sample_scene
 from lab.demo.splits import PAIRS, Split, pairs_of, split_of
+from lab.demo.studio.scene import ATTRIBUTES, Scene, sample_scene
 
 COLORS = tuple("abcdefghij")
 SHAPES = ("one", "two", "three", "four", "five")
@@ -70,8 +70,10 @@ def test_too_few_values_are_refused():
 
 def _scene(product_split: Split, wall_split: Split, number: int = 0) -> Scene:
     """A scene with the pair of that number of each split."""
-    values: dict[str, str] = {}
-    for names, split in zip(PAIRS, (product_split, wall_split), strict=True):
-        pair = pairs_of(split, ATTRIBUTES[names[0]], ATTRIBUTES[names[1]])[number]
-        values |= dict(zip(names, pair, strict=True))
-    return replace(sample_scene(1), **values)
+    (color, shape), (wall_color, pattern) = (
+        pairs_of(split, ATTRIBUTES[first], ATTRIBUTES[second])[number]
+        for (first, second), split in zip(PAIRS, (product_split, wall_split), strict=True)
+    )
+    scene = sample_scene(1)
+    product = replace(scene.product, color=color, shape=shape)
+    return replace(scene, product=product, wall_color=wall_color, pattern=pattern)

@@ -9,7 +9,18 @@ import torch
 
 from lab.demo.splits import Split, split_of
 from lab.demo.studio.render import render
-from lab.demo.studio.scene import ATTRIBUTES, COMPANION_KINDS, labels, sample_pair, sample_scene
+from lab.demo.studio.scene import (
+    ATTRIBUTES,
+    COMPANION_KINDS,
+    COMPANION_LOOKS,
+    MARKS,
+    PRODUCT_COLORS,
+    WALL_COLORS,
+    labels,
+    sample_pair,
+    sample_scene,
+    second_tone,
+)
 from lab.demo.studio.shapes import COMPANIONS, HALF_WIDTHS, HEIGHTS, PRODUCTS
 
 SIZE = 48
@@ -165,6 +176,33 @@ def test_pairs_share_nothing_that_has_a_name():
         assert not any(getattr(first, name) == getattr(second, name) for name in ATTRIBUTES)
         assert first.companion is None
         assert second.companion is None
+
+
+def test_every_choice_occurs():
+    scenes = [sample_scene(seed) for seed in range(400)]
+    for name, values in ATTRIBUTES.items():
+        assert {getattr(scene, name) for scene in scenes} == set(values)
+    assert {scene.product.mark for scene in scenes} == set(MARKS)
+    companions = {(scene.companion.kind, scene.companion.look) for scene in scenes if scene.companion is not None}
+    assert companions == {(kind, look) for kind, looks in COMPANION_LOOKS.items() for look in looks}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_whatever_has_another_name_looks_otherwise(name):
+    base = sample_scene(7, companion=False)
+    match name:
+        case "product_color":
+            scenes = [replace(base, product=replace(base.product, rgb=rgb)) for rgb in PRODUCT_COLORS.values()]
+        case "shape":
+            scenes = [replace(base, product=replace(base.product, shape=shape)) for shape in ATTRIBUTES[name]]
+        case "wall_color":
+            scenes = [replace(base, wall_rgb=rgb, second_rgb=second_tone(rgb)) for rgb in WALL_COLORS.values()]
+        case _:
+            scenes = [replace(base, **{name: value}) for value in ATTRIBUTES[name]]
+    pictures = render(scenes, 24).image
+    for number, picture in enumerate(pictures):
+        for other in pictures[:number]:
+            assert (picture - other).abs().mean() > 0.005
 
 
 def test_a_seed_is_a_scene():

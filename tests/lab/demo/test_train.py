@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from lab.demo import stack
-from lab.demo.train import STAGES, Recipe, Trainer, train_stage
+from lab.demo.train import STAGES, Denoising, Recipe, Trainer, _rims, train_stage
 from lab.train.loop import Schedule
 
 STEPS = 3
+SCENES = 3  # rendered; each serves as its mirror image too
 
 
 def toy_recipe(**changes):
@@ -22,7 +26,7 @@ def toy_recipe(**changes):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
-    run = Trainer(folder / "work", folder / "out", toy_recipe(), num_scenes=16)
+    run = Trainer(folder / "work", folder / "out", toy_recipe(), num_scenes=SCENES)
     for stage in STAGES:
         train_stage(run, stage)
     return folder
@@ -41,31 +45,89 @@ def test_files_say_how_they_were_made(trained):
     assert {"made_by", "seed", "batch_size", "scenes", "seconds", "machine", "license"} <= metadata.keys()
 
 
+def test_a_file_says_what_its_own_training_began_with(trained, tmp_path):
+    shutil.copytree(trained / "work", tmp_path / "work")  # the stages are finished: they are written again
+    run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=trained / "out")
+    for stage in STAGES:
+        train_stage(run, stage)
+    found = {}
+    for name in stack.NEW:
+        with safe_open(tmp_path / "out" / f"{name}.safetensors", "pt") as file:
+            found[name] = file.metadata().get("begun_from", "").partition(" of sha256 ")[0]
+    of_unet = dict.fromkeys(("unet", "text_encoder", "controlnet"), "unet")
+    assert found == {"autoencoder": "autoencoder", "vision_encoder": "", **of_unet}
+
+
 def test_latents_are_of_unit_size(trained):
     autoencoder = stack.load_model("autoencoder", trained / "out")
-    latents = torch.load(trained / "work" / "latents.pt", weights_only=True).float()
-    assert latents.shape == (16, 4, 16, 16)
+    side = stack.LATENT_SIZE
+    (file,) = (trained / "work").glob(f"latents_{stack.IMAGE_SIZE}_*.pt")
+    latents = torch.load(file, weights_only=True).float()
+    assert latents.shape == (2 * SCENES, 4, side, side)
     assert autoencoder.deviation.min() > 0
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=0.5, rtol=0)
 
 
 def test_a_finished_stage_is_not_trained_again(trained):
-    run = Trainer(trained / "work", trained / "again", toy_recipe(), num_scenes=16)
+    run = Trainer(trained / "work", trained / "again", toy_recipe(), num_scenes=SCENES)
     for name in ("autoencoder", "text_encoder"):
         stack.save_weights(stack.load_model(name, trained / "out"), trained / "again" / f"{name}.safetensors", {})
-    before = (trained / "work" / "unet" / "losses.jsonl").read_text()
-    train_stage(run, "unet")
-    assert (trained / "work" / "unet" / "losses.jsonl").read_text() == before
+    before = (trained / "work" / "together" / "losses.jsonl").read_text()
+    train_stage(run, "together")
+    assert (trained / "work" / "together" / "losses.jsonl").read_text() == before
     first, second = (stack.load_model("unet", trained / name).state_dict() for name in ("out", "again"))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_other_settings_in_the_same_folder_are_refused(trained):
-    other = toy_recipe(unet=Schedule(STEPS, 2e-3, weight_decay=0.0, ema_decay=0.5, save_every=1))
+    other = toy_recipe(unet_half=Schedule(STEPS, 2e-3, weight_decay=0.0, ema_decay=0.5, save_every=1))
     with pytest.raises(
         RuntimeError, match=r"belongs to another run, 3 steps .*: learning_rate is 0.001 there and 0.002 here"
     ):
-        train_stage(Trainer(trained / "work", trained / "out", other, num_scenes=16), "unet")
+        train_stage(Trainer(trained / "work", trained / "out", other, num_scenes=SCENES), "unet_half")
+
+
+def test_together_the_controlnet_keeps_the_hint_it_was_given(trained):
+    """Trained alone before, and not moved again; all else is."""
+    hint = load_file(trained / "work" / "hint" / "hint.safetensors")
+    controlnet = stack.load_model("controlnet", trained / "out")
+    kept = controlnet.controlnet_cond_embedding.state_dict()
+    assert all(torch.equal(kept[key], hint[key].float()) for key in kept)
+    assert any(block.weight.any() for block in controlnet.controlnet_down_blocks)
+
+
+def test_the_pooled_text_is_silent_in_some_rows_and_the_words_are_not(trained):
+    run = Trainer(trained / "work", trained / "out", toy_recipe(), num_scenes=SCENES)
+    denoising = Denoising(run, "together")
+    text = stack.load_model("text_encoder", trained / "out")
+    ids = stack.tokenize(["a red bottle"] * 64, denoising.tokenizer)
+    conditions = denoising.conditions(text, ids, torch.Generator().manual_seed(0))
+    context, pooled = stack.encode_text(text, ids)
+    _, empty = stack.encode_text(text, stack.tokenize([""], denoising.tokenizer))
+    given = conditions["added_cond_kwargs"]["text_embeds"]
+    silent = (given - empty).abs().amax(1) < 1e-5
+    assert 16 < int(silent.sum()) < 48
+    torch.testing.assert_close(given[~silent], pooled[~silent])
+    torch.testing.assert_close(conditions["encoder_hidden_states"], context)
+
+
+def test_a_rim_is_a_cell_with_both_in_it():
+    product = torch.zeros(1, 32, 32)
+    product[:, 8:20, 8:16] = 1
+    expected = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    assert torch.equal(_rims(product)[0, 0].int(), expected.int())
+
+
+def test_placed_samples_are_of_the_noisiest_timesteps(trained):
+    run = Trainer(trained / "work", trained / "out", toy_recipe(), num_scenes=SCENES)
+    denoising = Denoising(run, "together")
+    some, none = (
+        torch.cat([denoising.batch(i, torch.Generator().manual_seed(i), share).timesteps for i in range(40)]).float()
+        for share in (1.0, 0.0)
+    )
+    assert some.min() >= 800
+    assert none.min() < 200
+    assert max(some.max(), none.max()) < 1000
 
 
 def test_the_controlnet_begins_as_the_unet_s_encoder():
@@ -76,6 +138,6 @@ def test_the_controlnet_begins_as_the_unet_s_encoder():
 
 
 def test_a_stage_alone_gives_the_weights_of_all_in_turn(trained, tmp_path):
-    train_stage(Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=16), "encoders")
+    train_stage(Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES), "encoders")
     alone, in_turn = (stack.load_model("vision_encoder", f / "out").state_dict() for f in (tmp_path, trained))
     assert all(torch.equal(alone[key], in_turn[key]) for key in alone)

@@ -86,6 +86,15 @@ def test_images_of_another_kind_are_refused():
         judging.shrink(torch.zeros(1, 3, 96, 128))
 
 
+def test_images_come_mirrored_as_often_as_not(few):
+    image = few.images(torch.arange(32))
+    shown = train_judge.mirrored(image, torch.Generator().manual_seed(0))
+    flipped = [torch.equal(one, other.flip(2)) for one, other in zip(shown, image, strict=True)]
+    kept = [torch.equal(one, other) for one, other in zip(shown, image, strict=True)]
+    assert [one != other for one, other in zip(flipped, kept, strict=True)] == [True] * 32
+    assert 8 <= sum(flipped) <= 24
+
+
 def test_augmentation_is_mild_and_seeded(few):
     image = few.images(torch.arange(8))
     one, same, other = (train_judge.augmented(image, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))

@@ -11,10 +11,12 @@ from lab.demo.evaluation import layers
 from lab.demo.evaluation.ablation_units import AdapterFile, Unit
 from lab.demo.evaluation.conditions import Condition
 from lab.demo.evaluation.experiments import MAIN
+from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.pairs import NAMED, Split, labels, sample_pair
 from lab.demo.evaluation.store import Store
 from pfv_core.attention.unet_layout import ONE_LEVEL
 from pfv_demo import sizes
+from pfv_mepa.tests.demo_weights import write_random_weights
 
 PAIRS = 4
 
@@ -75,14 +77,18 @@ def test_what_is_stored_becomes_a_table_with_differences_to_every_layer(tmp_path
 
 
 def test_the_command_measures_stores_and_goes_on(tmp_path, capsys):
-    arguments = ["--out", str(tmp_path), "--pairs", "1", "--batch", "1", "--steps", "1", "--only", "visible"]
+    out, weights = tmp_path / "out", write_random_weights(tmp_path / "weights")
+    save_judge(Judge(), weights / "judge.safetensors", {})
+    given = {"--out": out, "--weights": weights, "--judge": weights / "judge.safetensors", "--only": "visible"}
+    numbers = [f"--{name}=1" for name in ("pairs", "batch", "steps")]
+    arguments = [*(str(part) for pair in given.items() for part in pair), *numbers]
     layers.main(arguments)
-    first = (tmp_path / layers.RESULTS).read_text(encoding="utf-8")
+    first = (out / layers.RESULTS).read_text(encoding="utf-8")
     assert set(json.loads(first)["situations"]["visible"]) == set(layers.conditions(layers.SITUATIONS["visible"]))
     assert "10 of 10 units to make" in capsys.readouterr().out
     layers.main(arguments)
     assert "units to make" not in capsys.readouterr().out
-    assert (tmp_path / layers.RESULTS).read_text(encoding="utf-8") == first
+    assert (out / layers.RESULTS).read_text(encoding="utf-8") == first
 
 
 def test_pairs_that_do_not_fill_their_chunks_are_refused(tmp_path, capsys):

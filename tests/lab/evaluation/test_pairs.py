@@ -1,4 +1,4 @@
-"""The pairs of scenes: held out, apart, the same for the same seed; and scenes of any combination for the judge."""
+"""The pairs of scenes: held out, alone, apart, the same for the same seed; and scenes of any combination for the judge."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def test_pairs_are_of_their_split_and_share_nothing(split):
         first, second = sample_pair(seed, split)
         assert split_of(first, NAMED) is split_of(second, NAMED) is split
         assert not any(getattr(first, name) == getattr(second, name) for name in NAMED)
+        assert first.companion is None
+        assert second.companion is None
 
 
 def test_ads_of_a_pair_stay_in_its_split():
@@ -34,6 +36,7 @@ def test_a_scene_for_the_judge_may_mix_what_is_held_out_with_what_is_not():
     scenes = [any_scene(seed) for seed in range(150)]
     splits = Counter(split_of(scene, NAMED) for scene in scenes)
     assert {Split.TRAIN, None} <= set(splits)
+    assert {scene.companion for scene in scenes} == {None}
     products = {(scene.product_color, scene.shape) for scene in scenes}
     for split in Split:
         assert len(products & set(pairs_of(split, NAMED["product_color"], NAMED["shape"]))) >= 7

@@ -79,6 +79,16 @@ def test_what_is_the_products_colour_in_the_truth_does_not_count():
     assert halo(truth, truth, product)[0].isnan().item()
 
 
+@pytest.mark.parametrize(("contrast", "counts"), [(0.29, False), (0.31, True)])
+def test_a_product_that_is_nearly_the_grounds_colour_has_no_halo_to_speak_of(contrast, counts):
+    truth, product = scene()
+    ground = RED - torch.tensor([contrast, 0.0, 0.0])
+    truth = torch.where(product[:, None] > 0, truth, ground.view(1, 3, 1, 1))
+    image = torch.where(ring_around(product)[:, None], RED.view(1, 3, 1, 1), truth)
+    share, strength = halo(image, truth, product)
+    assert (share.item(), strength.item()) == (pytest.approx(1.0), pytest.approx(1.0)) if counts else share.isnan()
+
+
 def test_each_side_is_held_against_the_colour_that_is_nearest():
     """A product of two colours: a smear of the right one on the right side counts, the same colour on the left does not."""
     truth, product = scene()

@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lab.demo.evaluation.ablation_units import AdapterFile, Settings, units
+from lab.demo.evaluation.claims import GOALS
 from lab.demo.evaluation.conditions import Row, Sweep, View
 from lab.demo.evaluation.experiments import (
     CEILING,
@@ -21,9 +23,10 @@ from lab.demo.evaluation.experiments import (
     experiments,
 )
 from lab.demo.evaluation.judge import Judge, save_judge
+from lab.demo.evaluation.measures import MEASURES, Readings
 from lab.demo.evaluation.pairs import Split, labels, sample_pair
-from lab.demo.evaluation.store import Store
-from lab.demo.evaluation.summary import status, summarize, verdict
+from lab.demo.evaluation.store import Store, truth_of
+from lab.demo.evaluation.summary import Summary, status, summarize, verdict
 from lab.evaluation.statistics import Interval
 
 PAIRS, BATCH, SEEDS = 24, 8, (0, 1)
@@ -175,7 +178,30 @@ def test_goals(results):
         0.0,
     )
     assert found["MEPA under conflict"] == ("met, not certain", 1.0)
-    assert found["an ad's halo"] == ("not measured", None)
+    assert found["an ad's halo before plain walls"] == ("not measured", None)
+
+
+def test_halo_and_ring_count_before_plain_walls_alone():
+    truth = truth_of(Split.TEST, PAIRS)
+    stored = np.arange(PAIRS, dtype=np.float64)
+    readings = Readings({"halo": stored, "halo_strength": stored, "ring_psnr": stored}, None, truth)
+    plain = [number for number, (_, second) in enumerate(truth.pairs) if second.pattern == "plain"]
+    assert 0 < len(plain) < PAIRS
+    for name in ("halo_plain", "halo_strength_plain", "ring_plain"):
+        values = MEASURES[name].of(readings)
+        assert values[~np.isnan(values)].tolist() == plain
+
+
+def test_a_goal_that_no_pair_has_a_value_for_is_not_measured(tmp_path):
+    goal = next(goal for goal in GOALS if goal.measure == "halo_plain")
+    (unit,) = units([goal.row], ADAPTERS[:1], Split.TEST, 2, 2)
+    assert all(second.pattern != "plain" for _, second in truth_of(Split.TEST, 2).pairs)
+    unit.file(tmp_path).parent.mkdir(parents=True)
+    unit.file(tmp_path).write_text(json.dumps({"judge": {}, "halo": [0.1, 0.1]}))
+    table = next(table for table in experiments() if table.name == "ad")
+    summary = Summary(Store(tmp_path, ADAPTERS[:1], 2), {"ad": replace(table, pairs=2)}, 0)
+    found = summary.goal(goal)
+    assert (found["status"], found["measured"]) == ("not measured", None)
 
 
 def test_comparisons(results):

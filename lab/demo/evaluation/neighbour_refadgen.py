@@ -1,0 +1,381 @@
+"""Measures on held-out scenes what RefAdGen, trained on the demo, keeps of a product and of a text.
+
+    python -m lab.demo.evaluation.neighbour_refadgen --models FOLDER --out FOLDER [--pairs 100] [--development 40]
+        [--weights FOLDER] [--judge FILE] [--steps 12] [--batch 20] [--precision bfloat16] [--only TABLE]
+        [--report-only | --count]
+
+--models holds what `train_refadgen` and `train_adapters --adapter ipadapter_c16` wrote, {family}_seed{n}.safetensors. FOLDER
+receives neighbour_refadgen.md and .json; what is stored in it is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pfv_core.adapter.checkpoint import load_adapter
+from pfv_core.attention.control import PromptControl
+from pfv_core.attention.fusion import Combine, FusionControl
+from pfv_core.reference.fit import Fit, fit_geometry
+from pfv_core.reference.patch_mask import rebinarize
+from pfv_core.reference.vit import HideMode, encode_image, encode_uncond
+
+from ...diffusers.fusion import fused
+from ...diffusers.refadgen import RefAdGen, load_refadgen
+from ...diffusers.sample import ImagePrompt, sample_latents
+from ...evaluation.rim import ring_psnr
+from ...train.augment import Degradation, degrade
+from ...train.data import seeded
+from ...train.models import TrainingModels
+from ...train.noise import NoiseSchedule
+from ...train.refadgen_training import readings
+from ...train.visibility import on_latents
+from .. import stack
+from ..captions import caption
+from ..splits import Split
+from ..studio.beside import packshot_of
+from ..studio.render import Rendered, render, render_alone
+from ..studio.scene import MARKS, Scene, labels, sample_pair
+from ..train_refadgen import GROUND, cut_out
+from .chunk import channels_first, noise_of
+from .conditions import TEXT_GUIDANCE
+from .models import Models
+from .neighbours import Claim, Measure, Plan, Table, Way, run_command
+from .rulers import LabelView, body_color_error, label_views, product_overlap, read_mark
+
+
+class Engine(str, Enum):
+    """What puts the product into the picture: the TEXT alone, a depth CONTROLNET, an IP-Adapter's PROMPT, an UNTRAINED fusion,
+    REFADGEN; or the picture is the true one, DECODED from its latents."""
+
+    TEXT = "text"
+    CONTROLNET = "controlnet"
+    PROMPT = "prompt"
+    UNTRAINED = "untrained"
+    REFADGEN = "refadgen"
+    DECODED = "decoded"
+
+
+class Photo(str, Enum):
+    """How the product is shown: its PACKSHOT, turned another way; that DEGRADED as `lab.train.augment` does; CUT_OUT of the true
+    picture."""
+
+    PACKSHOT = "packshot"
+    DEGRADED = "degraded"
+    CUT_OUT = "cut_out"
+
+
+@dataclass(frozen=True)
+class How:
+    """A way's settings.
+
+    Attributes:
+        engine, photo: see there.
+        depth: with the depth ControlNet too, so that the product stands where it should.
+        names_product: whether the text names the product's colour and shape, beside table and wall.
+    """
+
+    engine: Engine
+    photo: Photo = Photo.PACKSHOT
+    depth: bool = False
+    names_product: bool = True
+
+
+SCALES = (0.25, 0.5, 0.75, 1.0, 1.5)
+BLENDS = (0.1, 0.2, 0.35, 0.5, 0.75)  # more than 1 cannot be blended
+STRENGTHS = (0.5, 0.75, 1.0, 1.25)
+LAMBDAS = (0.0, 0.25, 0.5, 0.7, 1.0, 1.25, 1.5)
+IP_ADAPTER = "ipadapter_c16"
+VARIANTS = {
+    "whole": "RefAdGen",
+    "no_mask_channel": "RefAdGen without the mask's channel",
+    "no_augmentation": "RefAdGen without augmentation",
+}
+PHOTOS = {
+    Photo.CUT_OUT: "cut out of the true picture",
+    Photo.PACKSHOT: "a packshot",
+    Photo.DEGRADED: "a degraded packshot",
+}
+
+
+def _refadgen(variant: str = "whole", photo: Photo = Photo.PACKSHOT, names_product: bool = True) -> Way:
+    words = "" if names_product else "_unnamed"
+    label = f"{VARIANTS[variant]}, {PHOTOS[photo]}" + ("" if names_product else ", not named")
+    how = How(Engine.REFADGEN, photo, names_product=names_product)
+    return Way(f"refadgen_{variant}_{photo.value}{words}", label, how, f"refadgen_{variant}")
+
+
+def _rivals(names_product: bool) -> tuple[Way, ...]:
+    words, label = ("", "") if names_product else ("_unnamed", ", not named")
+
+    def how(engine: Engine, depth: bool = False) -> How:
+        return How(engine, depth=depth, names_product=names_product)
+
+    return (
+        Way(f"controlnet{words}", f"depth ControlNet{label}", how(Engine.CONTROLNET), scales=STRENGTHS),
+        Way(
+            f"prompt_depth{words}", f"IP-Adapter with depth{label}", how(Engine.PROMPT, True), IP_ADAPTER, scales=SCALES
+        ),
+        Way(
+            f"untrained_depth{words}", f"untrained fusion with depth{label}", how(Engine.UNTRAINED, True), scales=BLENDS
+        ),
+    )
+
+
+DECODED = Way("decoded", "the true picture through the autoencoder", How(Engine.DECODED))
+TEXT = Way("text", "text alone", How(Engine.TEXT))
+PROMPT = Way("prompt", "IP-Adapter", How(Engine.PROMPT), IP_ADAPTER, scales=SCALES)
+AT_LAMBDA = tuple(
+    Way(f"refadgen_whole_lambda_{scale:g}", f"lambda {scale:g}", How(Engine.REFADGEN), "refadgen_whole", scale)
+    for scale in LAMBDAS
+)
+IDENTITY = ("mark", "label", "color", "shape", "body")
+COLUMNS = (*IDENTITY, "text", "overlap", "ring")
+TABLES = (
+    Table(
+        "main",
+        "Against the rivals",
+        "The text names product, table and wall. Each rival at the strength that did best on the development scenes.",
+        (DECODED, TEXT, PROMPT, *_rivals(True), _refadgen()),
+        COLUMNS,
+    ),
+    Table(
+        "unnamed",
+        "Where the text does not name the product",
+        "The text names table and wall: what the product is, the photo alone says.",
+        (*_rivals(False), _refadgen(names_product=False)),
+        COLUMNS,
+    ),
+    Table(
+        "parts",
+        "Without the mask's channel, without augmentation",
+        "The paper's table 4, on photos cut out of the true picture, turned another way, and degraded too.",
+        tuple(_refadgen(variant, photo) for variant in VARIANTS for photo in PHOTOS),
+        COLUMNS,
+    ),
+    Table("lambda", "Lambda", "The paper's figure 8.", AT_LAMBDA, COLUMNS),
+)
+MEASURES = {
+    "mark": Measure("mark on the label right", "higher", is_rate=True),
+    "label": Measure("likeness of the label", "higher"),
+    "color": Measure("product colour right", "higher", is_rate=True),
+    "shape": Measure("shape right", "higher", is_rate=True),
+    "body": Measure("colour of the body, RGB distance", "lower"),
+    "text": Measure("table, wall and pattern as the text says", "higher"),
+    "overlap": Measure("drawn product in the mask, IoU", "higher"),
+    "ring": Measure("dB in the ring, plain walls", "higher", digits=1),
+    "kept": Measure("product and text kept", "higher"),
+}
+_WHOLE = _refadgen().name
+
+
+def _variant(variant: str, photo: Photo) -> str:
+    return _refadgen(variant, photo).name
+
+
+CLAIMS = (
+    Claim("RefAdGen keeps more of the label than a ControlNet", "main", "label", _WHOLE, "controlnet"),
+    Claim("RefAdGen keeps more of the label than an IP-Adapter", "main", "label", _WHOLE, "prompt_depth"),
+    Claim("RefAdGen keeps more of the label than an untrained fusion", "main", "label", _WHOLE, "untrained_depth"),
+    Claim("RefAdGen keeps more of the text than an IP-Adapter", "main", "text", _WHOLE, "prompt_depth"),
+    Claim(
+        "The mask's channel puts the product in its place",
+        "parts",
+        "overlap",
+        _variant("whole", Photo.PACKSHOT),
+        _variant("no_mask_channel", Photo.PACKSHOT),
+    ),
+    Claim(
+        "Augmentation helps on degraded packshots",
+        "parts",
+        "label",
+        _variant("whole", Photo.DEGRADED),
+        _variant("no_augmentation", Photo.DEGRADED),
+    ),
+    Claim("Lambda 1 keeps more of the label than 0.5", "lambda", "label", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
+    Claim("Lambda 1.5 keeps more of the label than 1", "lambda", "label", AT_LAMBDA[6].name, AT_LAMBDA[4].name),
+)
+ABOUT = """\
+A held-out product stands alone on a table before a wall; combinations of its colour and shape, and of the wall's colour and
+pattern, are none that a training saw. Its photo is a packshot, turned another way, in other light, on grey. The mark is read
+without a network: which mark, turned which way, fits best where the label is; the first row says how well that reads true
+pictures. Colour, shape, table, wall and pattern are read by the judge. The drawn product in the mask is where the picture looks
+more like the product than like the empty scene. A fusion joins everywhere in the picture, as the paper's does; the nodes can keep
+it in a mask."""
+
+
+class ProductChunk:
+    """Held-out scenes and their products' photos."""
+
+    def __init__(self, split: Split, start: int, count: int) -> None:
+        self.seeds = range(start, start + count)
+        self.scenes: list[Scene] = [sample_pair(seed, split)[0] for seed in self.seeds]
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """(P, 4, h, w), of each scene its own."""
+        return noise_of(self.seeds)
+
+    @cached_property
+    def drawn(self) -> Rendered:
+        """The true pictures."""
+        return render(self.scenes, stack.IMAGE_SIZE)
+
+    @cached_property
+    def empty(self) -> Tensor:
+        """(P, 3, H, W), without the products."""
+        return channels_first(render(self.scenes, stack.IMAGE_SIZE, product=False).image)
+
+    @cached_property
+    def packshots(self) -> Tensor:
+        """(P, 3, H, W)."""
+        shown = [packshot_of(scene, seed) for scene, seed in zip(self.scenes, self.seeds, strict=True)]
+        return channels_first(render_alone(shown, stack.IMAGE_SIZE, GROUND))
+
+    @cached_property
+    def views(self) -> list[list[LabelView]]:
+        """Of each scene's label."""
+        return [label_views(scene, stack.IMAGE_SIZE) for scene in self.scenes]
+
+    def photos(self, photo: Photo) -> Tensor:
+        """(P, 3, H, W)."""
+        match photo:
+            case Photo.CUT_OUT:
+                return cut_out(channels_first(self.drawn.image), self.drawn.product)
+            case Photo.PACKSHOT:
+                return self.packshots
+            case Photo.DEGRADED:
+                everything = torch.ones(self.packshots.shape[2:], dtype=torch.bool)
+                pairs = zip(self.packshots, self.seeds, strict=True)
+                parts = [degrade(one, everything, Degradation(), seeded(seed, 0, "degraded")) for one, seed in pairs]
+                return torch.stack([image for image, _ in parts])
+
+
+class RefAdGenMaker:
+    """Makes and measures; see `neighbours.Maker`."""
+
+    def __init__(self, models: Models, steps: int) -> None:
+        self.models, self.steps = models, steps
+        self._trained: dict[Path | None, RefAdGen] = {}
+        scheduler = stack.new_scheduler()
+        self._schedule = NoiseSchedule.of(scheduler)
+        self._frozen = TrainingModels(
+            "demo", models.unet, models.vision, models.encode_text, models.autoencoder.encode, scheduler
+        )
+
+    def chunk(self, split: Split, start: int, count: int) -> ProductChunk:
+        """Scenes from `start` on."""
+        return ProductChunk(split, start, count)
+
+    @torch.no_grad()
+    def make(self, chunk: ProductChunk, way: Way, file: Path | None) -> Tensor:
+        """(P, 3, H, W)."""
+        how: How = way.how
+        if how.engine is Engine.DECODED:
+            true = channels_first(chunk.drawn.image)
+            return self.models.autoencoder.decode(self.models.autoencoder.encode(true)).clamp(0, 1)
+        controlnet = how.depth or how.engine is Engine.CONTROLNET
+        with self._seeing(chunk, way, file):
+            latents = sample_latents(
+                self.models.unet,
+                stack.new_scheduler(),
+                chunk.noise,
+                text=self.models.encode_text([caption(scene, product=how.names_product) for scene in chunk.scenes]),
+                negative_text=self.models.encode_text([""]),
+                guidance_scale=TEXT_GUIDANCE,
+                steps=self.steps,
+                image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
+                image_prompts=self._prompts(chunk, way, file),
+                controlnet=self.models.controlnet if controlnet else None,
+                depth=chunk.drawn.depth.unsqueeze(1).expand(-1, 3, -1, -1).contiguous() if controlnet else None,
+                control_strength=way.scale if how.engine is Engine.CONTROLNET else 1.0,
+            )
+        return self.models.autoencoder.decode(latents).float().clamp(0, 1)
+
+    @torch.no_grad()
+    def measure(self, chunk: ProductChunk, way: Way, image: Tensor) -> dict[str, Tensor]:
+        """Of each scene."""
+        read = self.models.judge.read(image)
+        right = {name: (read[name] == wanted).double() for name, wanted in labels(chunk.scenes).items()}
+        marks = [read_mark(one, views) for one, views in zip(image, chunk.views, strict=True)]
+        wanted = [MARKS.index(scene.product.mark) for scene in chunk.scenes]
+        overlap, _ = product_overlap(image, chunk.drawn, chunk.empty)
+        plain = torch.tensor([scene.pattern == "plain" for scene in chunk.scenes])
+        ring = ring_psnr(image, channels_first(chunk.drawn.image), chunk.drawn.product)
+        values = {
+            "mark": torch.tensor([float(best == mark) for (best, _), mark in zip(marks, wanted, strict=True)]),
+            "label": torch.stack([fits[mark] for (_, fits), mark in zip(marks, wanted, strict=True)]),
+            "color": right["product_color"],
+            "shape": right["shape"],
+            "body": body_color_error(image, chunk.drawn),
+            "text": torch.stack([right[name] for name in ("table", "wall_color", "pattern")]).mean(0),
+            "overlap": overlap,
+            "ring": torch.where(plain, ring, torch.nan),
+        }
+        identity = torch.stack([values[name].double() for name in ("mark", "color", "shape")]).mean(0)
+        return values | {"kept": (identity + values["text"]) / 2}
+
+    @contextmanager
+    def _seeing(self, chunk: ProductChunk, way: Way, file: Path | None) -> Iterator[None]:
+        """The U-Net sees the products, where the way has a fusion."""
+        how: How = way.how
+        if how.engine not in (Engine.REFADGEN, Engine.UNTRAINED):
+            yield
+            return
+        photos = chunk.photos(how.photo)
+        reading = readings(self._frozen, self._schedule, self.models.autoencoder.encode(photos), photos)
+        keys_values, share = self._module(file)(*reading, on_latents(chunk.drawn.product))
+        control = FusionControl(way.scale, Combine.ADD if how.engine is Engine.REFADGEN else Combine.BLEND)
+        with fused(self.models.unet, keys_values, control, share):
+            yield
+
+    def _module(self, file: Path | None) -> RefAdGen:
+        """A trained one; without a file, the U-Net's own."""
+        if file not in self._trained:
+            unet = self.models.unet
+            self._trained[file] = RefAdGen(unet, with_mask=False) if file is None else load_refadgen(unet, file)
+        return self._trained[file]
+
+    def _prompts(self, chunk: ProductChunk, way: Way, file: Path | None) -> list[ImagePrompt]:
+        """An IP-Adapter's; with depth it rules where the product stands, without it in the whole frame."""
+        how: How = way.how
+        if how.engine is not Engine.PROMPT or file is None:
+            return []
+        adapter, photos = load_adapter(file).float(), chunk.photos(how.photo)
+        spec = self.models.vision.spec
+        geometry = fit_geometry(stack.IMAGE_SIZE, stack.IMAGE_SIZE, spec.image_size, spec.patch_size, Fit.CROP)
+        everything = rebinarize(torch.ones(len(photos), *photos.shape[2:], dtype=torch.bool), geometry)
+        uncond = encode_uncond(self.models.vision)
+        tokens = encode_image(self.models.vision, photos, everything, HideMode.DROP, uncond)
+        positive, negative = adapter.image_prompt(tokens)
+        region = (chunk.drawn.product > 0).float() if how.depth else None
+        return [ImagePrompt(adapter, positive, negative, PromptControl(way.scale), region)]
+
+
+PLAN = Plan(
+    name="neighbour_refadgen",
+    title="RefAdGen on the demo",
+    about=ABOUT,
+    tables=TABLES,
+    measures=MEASURES,
+    claims=CLAIMS,
+    chosen_by="kept",
+    maker=RefAdGenMaker,
+    images_of=lambda way: 0 if way.how.engine is Engine.DECODED else 1,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write the page."""
+    run_command(PLAN, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()

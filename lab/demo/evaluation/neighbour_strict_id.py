@@ -1,0 +1,534 @@
+"""Measures on held-out scenes what a Strictly-ID ControlNet, trained on the demo, obeys: scale, pose, appearance, text, outline.
+
+    python -m lab.demo.evaluation.neighbour_strict_id --models FOLDER --out FOLDER [--pairs 100] [--development 40]
+        [--weights FOLDER] [--judge FILE] [--steps 12] [--batch 20] [--precision bfloat16] [--only TABLE]
+        [--report-only | --count]
+
+--models holds what `train_strict_id` and `train_adapters --adapter ipadapter_c16` wrote, {family}_seed{n}.safetensors. FOLDER
+receives neighbour_strict_id.md and .json; what is stored in it is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pfv_core.adapter.checkpoint import load_adapter
+from pfv_core.attention.control import PromptControl
+from pfv_core.reference.vit import HideMode, encode_image, encode_uncond
+from pfv_core.region.distance import grow
+from pfv_core.research.control_branches import BranchInput, BranchInputs
+from pfv_core.research.scale_map import rows_within, scale_hint
+from pfv_core.research.strict_id_file import StrictIDConfig
+
+from ...diffusers.sample import ImagePrompt, sample_latents
+from ...diffusers.strict_id import StrictIDNet, controlled, load_into, strict_id_from
+from ...train.strict_id_batches import whole
+from ...train.strict_id_inputs import last_tokens
+from ...train.visibility import sight_of
+from .. import stack
+from ..captions import caption
+from ..splits import Split
+from ..studio.beside import companion_rows, mannequin
+from ..studio.render import Rendered, render
+from ..studio.scene import COMPANION_LOOKS, Companion, Scene, labels, sample_scene
+from ..train_strict_id import POSE_SIZE
+from .chunk import channels_first, noise_of
+from .conditions import TEXT_GUIDANCE
+from .models import Models
+from .neighbours import Claim, Measure, Plan, Table, Way, run_command
+from .rulers import companion_mask, nearest, portrait, product_overlap, slope, top_row
+
+
+class Engine(str, Enum):
+    """What draws: a STRICT_ID ControlNet, a DEPTH ControlNet, an IP-Adapter's PROMPT, the TEXT alone; or the picture is the true
+    one, DECODED from its latents."""
+
+    STRICT_ID = "strict_id"
+    DEPTH = "depth"
+    PROMPT = "prompt"
+    TEXT = "text"
+    DECODED = "decoded"
+
+
+class Picture(str, Enum):
+    """Of the appearance: NONE, the scene's OWN with its companion upright and of middle height, or ANOTHER scene, with another
+    companion, wall and table."""
+
+    NONE = "none"
+    OWN = "own"
+    ANOTHER = "another"
+
+
+AS_TRAINED = -1.0
+
+
+@dataclass(frozen=True)
+class How:
+    """A way's settings.
+
+    Attributes:
+        engine, picture: see there.
+        heights: that the companion is asked in, one after the other; empty = its own.
+        leans: likewise, radians.
+        tells_scale: False = the scale map is that of the middle height, whatever is asked.
+        tells_pose: False = without the pose's picture.
+        gamma: of the time weighting, timesteps; AS_TRAINED = as the file says.
+    """
+
+    engine: Engine
+    picture: Picture = Picture.NONE
+    heights: tuple[float, ...] = ()
+    leans: tuple[float, ...] = ()
+    tells_scale: bool = True
+    tells_pose: bool = True
+    gamma: float = AS_TRAINED
+
+
+HEIGHTS = (0.75, 0.95, 1.15, 1.35)  # all that companions have
+MIDDLE_HEIGHT = 1.05
+LEANS = (-0.2, 0.0, 0.2)
+GAMMAS = (100.0, 200.0, 400.0, 600.0, 800.0)
+SCALES = (0.25, 0.5, 0.75, 1.0, 1.5)
+IP_ADAPTER = "ipadapter_c16"
+WHOLE = "strict_id_whole"
+FARTHEST = 0.75  # of a companion to the side: from here on the picture's border cuts it
+RULER_SIZE = 128  # rows and columns that companions are measured on
+RULER_MISS = 4  # rows by which the ruler may miss the true picture's
+LEAST_LEAN = 0.05  # columns for a row: by which the true pictures of two leans must differ
+BESIDE = 3  # of these rows, around the product, are not looked at
+
+DECODED = How(Engine.DECODED)
+OWN, ANOTHER = How(Engine.STRICT_ID, Picture.OWN), How(Engine.STRICT_ID, Picture.ANOTHER)
+
+
+def _variant(variant: str, label: str) -> Way:
+    return Way(f"conflict_{variant}", label, ANOTHER, f"strict_id_{variant}")
+
+
+TABLES = (
+    Table(
+        "scale",
+        "Scale asked and scale drawn",
+        "The same companion in four heights, at the same place. Its foot stays where it is: its first row says how high it is.",
+        (
+            Way("scale_decoded", "the true pictures through the autoencoder", replace(DECODED, heights=HEIGHTS)),
+            Way("scale", "Strictly-ID", replace(OWN, heights=HEIGHTS), WHOLE),
+            Way("scale_untold", "the same scale map for all", replace(OWN, heights=HEIGHTS, tells_scale=False), WHOLE),
+        ),
+        ("scale_slope", "scale_error", "found"),
+    ),
+    Table(
+        "pose",
+        "Pose",
+        "The same companion leaning to the left, upright, and to the right: which of the three true pictures leans most like the "
+        "drawn one.",
+        (
+            Way("pose_decoded", "the true pictures through the autoencoder", replace(DECODED, leans=LEANS)),
+            Way("pose", "Strictly-ID", replace(OWN, leans=LEANS), WHOLE),
+            Way("pose_untold", "without the pose", replace(OWN, leans=LEANS, tells_pose=False), WHOLE),
+        ),
+        ("pose_right", "pose_slope", "found"),
+    ),
+    Table(
+        "balance",
+        "Appearance against the text",
+        "The paper's table 6. The text names product, table and wall; the picture shows another companion on another table "
+        "before another wall.",
+        (
+            Way(
+                "conflict_decoded",
+                "the true pictures through the autoencoder",
+                replace(DECODED, picture=Picture.ANOTHER),
+            ),
+            Way("no_appearance", "Strictly-ID without an appearance", How(Engine.STRICT_ID), WHOLE),
+            _variant("whole", "Strictly-ID"),
+            _variant("no_time_weighting", "without time weighting"),
+            _variant("no_balance", "without time weighting and STD-Norm"),
+            Way("prompt_1", "IP-Adapter, scale 1", How(Engine.PROMPT, Picture.ANOTHER), IP_ADAPTER),
+            Way("prompt", "IP-Adapter", How(Engine.PROMPT, Picture.ANOTHER), IP_ADAPTER, scales=SCALES),
+        ),
+        ("text", "companion", "both", "found"),
+    ),
+    Table(
+        "gamma",
+        "Gamma",
+        "The same file with other time weightings; it was trained with 400.",
+        tuple(Way(f"gamma_{gamma:g}", f"gamma {gamma:g}", replace(ANOTHER, gamma=gamma), WHOLE) for gamma in GAMMAS),
+        ("text", "companion", "both", "found"),
+    ),
+    Table(
+        "paste",
+        "Under the paste",
+        "How well what is drawn of the product agrees with what is pasted over it.",
+        (
+            Way("paste_decoded", "the true pictures through the autoencoder", replace(DECODED, picture=Picture.OWN)),
+            Way("text", "text alone", How(Engine.TEXT)),
+            Way("depth", "depth ControlNet", How(Engine.DEPTH)),
+            Way("paste", "Strictly-ID", OWN, WHOLE),
+        ),
+        ("overlap", "rim", "text"),
+    ),
+)
+MEASURES = {
+    "scale_slope": Measure("height drawn for height asked, slope", "nearer to 1"),
+    "scale_error": Measure("error of the height, share of it", "lower"),
+    "pose_right": Measure("poses right, of three", "higher"),
+    "pose_slope": Measure("lean drawn for lean asked, slope", "nearer to 1"),
+    "companion": Measure("companion as in the picture, of nine", "higher", is_rate=True),
+    "text": Measure("table and wall as the text says", "higher", is_rate=True),
+    "both": Measure("both", "higher", is_rate=True),
+    "found": Measure("companion found", "higher"),
+    "overlap": Measure("drawn product in the mask, IoU", "higher"),
+    "rim": Measure("colour of its rim, RGB distance", "lower"),
+}
+CLAIMS = (
+    Claim(
+        "The companion is drawn as high as it is asked, not by chance", "scale", "scale_slope", "scale", "scale_untold"
+    ),
+    Claim("It leans as it is asked, not by chance", "pose", "pose_right", "pose", "pose_untold"),
+    Claim("It looks as in the picture, not by chance", "balance", "companion", "conflict_whole", "no_appearance"),
+    Claim("Time weighting keeps the text", "balance", "text", "conflict_whole", "conflict_no_time_weighting"),
+    Claim("STD-Norm keeps the text", "balance", "text", "conflict_no_time_weighting", "conflict_no_balance"),
+    Claim("Strictly-ID keeps more of the text than an IP-Adapter", "balance", "text", "conflict_whole", "prompt_1"),
+    Claim(
+        "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
+    ),
+    Claim("An item's picture leaves less of a rim than its depth", "paste", "rim", "depth", "paste"),
+)
+ABOUT = """\
+A held-out product stands beside a companion before a plain wall; its colour and shape are a combination that no training saw.
+The companion is what stands out from the wall, which is a smooth surface fitted to the rest; a shadow is a shade of the wall and
+does not count. No network reads it: a lean is compared with the same ruler's readings of three true pictures, a look with nine
+true portraits. Where the ruler does not find a true picture's companion in its rows, the scene counts for no measure of
+companions. Table and wall are read by the judge."""
+
+
+class CompanionChunk:
+    """Held-out scenes with a companion before a plain wall, and another one beside each."""
+
+    def __init__(self, split: Split, start: int, count: int) -> None:
+        self.seeds = range(start, start + count)
+        self.scenes: list[Scene] = []
+        self.others: list[Scene] = []
+        self._true_masks: dict[Any, list[list[Tensor | None]]] = {}
+        for seed in self.seeds:
+            found = _scenes(seed, split)
+            scene = next(found)
+            self.scenes.append(scene)
+            self.others.append(next(one for one in found if _differs(one, scene)))
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """(P, 4, h, w), of each scene its own."""
+        return noise_of(self.seeds)
+
+    @cached_property
+    def drawn(self) -> Rendered:
+        """The products without companions."""
+        return render([scene.alone() for scene in self.scenes], stack.IMAGE_SIZE)
+
+    @cached_property
+    def empty(self) -> Tensor:
+        """(P, 3, H, W), without products too."""
+        return channels_first(render([scene.alone() for scene in self.scenes], stack.IMAGE_SIZE, product=False).image)
+
+    @cached_property
+    def wall(self) -> Tensor:
+        """(P, R, R) bool: where the ruler looks: the wall, but for what is near the product."""
+        small = render([scene.alone() for scene in self.scenes], RULER_SIZE)
+        return (small.wall == 1) & ~grow(small.product > 0, BESIDE)
+
+    def asked(self, how: How) -> list[list[Scene]]:
+        """What is wanted: a list of all scenes for each height or lean."""
+        if how.heights:
+            return [[_with(scene, height=height) for scene in self.scenes] for height in how.heights]
+        if how.leans:
+            return [[_with(scene, lean=lean) for scene in self.scenes] for lean in how.leans]
+        if how.picture is Picture.ANOTHER:
+            pairs = zip(self.scenes, self.others, strict=True)
+            return [[_looking_like(scene, other.companion) for scene, other in pairs]]
+        return [self.scenes]
+
+    def appearance(self, picture: Picture) -> Rendered:
+        """The appearance's pictures."""
+        return self._another if picture is Picture.ANOTHER else self._own
+
+    @cached_property
+    def _another(self) -> Rendered:
+        return render(self.others, stack.IMAGE_SIZE)
+
+    @cached_property
+    def _own(self) -> Rendered:
+        return render([_with(scene, height=MIDDLE_HEIGHT, lean=0.0) for scene in self.scenes], stack.IMAGE_SIZE)
+
+    def masks(self, images: Sequence[Tensor]) -> list[list[Tensor | None]]:
+        """Of each of several (P, 3, R, R) pictures, the companions that are found."""
+        return [[companion_mask(one, wall) for one, wall in zip(image, self.wall, strict=True)] for image in images]
+
+    def true_masks(self, how: How) -> list[list[Tensor | None]]:
+        """The companions that are found in the true pictures of what is asked; None where the ruler misses them."""
+        known = how.heights, how.leans, how.picture is Picture.ANOTHER
+        if known not in self._true_masks:
+            asked = self.asked(how)
+            masks = self.masks([channels_first(render(scenes, RULER_SIZE).image) for scenes in asked])
+            self._true_masks[known] = [
+                [
+                    mask if mask is not None and _meets(mask, one) else None
+                    for mask, one in zip(row, scenes, strict=True)
+                ]
+                for row, scenes in zip(masks, asked, strict=True)
+            ]
+        return self._true_masks[known]
+
+    @cached_property
+    def portraits(self) -> list[list[Tensor | None]]:
+        """Of each scene the nine that its companion could look like."""
+        looks = [(kind, look) for kind, of_kind in COMPANION_LOOKS.items() for look in of_kind]
+        known = []
+        for number, scene in enumerate(self.scenes):
+            drawn = channels_first(render([_looks(scene, *look) for look in looks], RULER_SIZE).image)
+            masks = [companion_mask(image, self.wall[number]) for image in drawn]
+            known.append([None if m is None else portrait(i, m) for i, m in zip(drawn, masks, strict=True)])
+        return known
+
+
+def _scenes(seed: int, split: Split) -> Iterator[Scene]:
+    """Scenes of a split that a seed leads to, with a companion that the border does not cut, before a plain wall."""
+    number = 0
+    while True:
+        scene = sample_scene(seed * 1000 + number, split)
+        number += 1
+        if scene.companion is not None and abs(scene.companion.place[0]) < FARTHEST:
+            yield replace(scene, pattern="plain")
+
+
+def _differs(one: Scene, other: Scene) -> bool:
+    kinds = [scene.companion.kind for scene in (one, other) if scene.companion is not None]
+    return kinds[0] != kinds[1] and one.wall_color != other.wall_color and one.table != other.table
+
+
+def _with(scene: Scene, height: float | None = None, lean: float | None = None) -> Scene:
+    """A scene whose companion has another height or lean."""
+    companion = scene.companion
+    assert companion is not None
+    height, lean = companion.height if height is None else height, companion.lean if lean is None else lean
+    return replace(scene, companion=replace(companion, height=height, lean=lean))
+
+
+def _looks(scene: Scene, kind: str, look: str) -> Scene:
+    """A scene whose companion has a kind and a look."""
+    assert scene.companion is not None
+    companion = replace(scene.companion, kind=kind, look=look, rgb=COMPANION_LOOKS[kind][look])
+    return replace(scene, companion=companion)
+
+
+def _looking_like(scene: Scene, other: Companion | None) -> Scene:
+    assert other is not None
+    return _looks(scene, other.kind, other.look)
+
+
+def _meets(mask: Tensor, scene: Scene) -> bool:
+    rows = companion_rows(scene, RULER_SIZE)
+    return rows is not None and abs(top_row(mask) - rows[0]) <= RULER_MISS
+
+
+class StrictIDMaker:
+    """Makes and measures; see `neighbours.Maker`."""
+
+    def __init__(self, models: Models, steps: int) -> None:
+        self.models, self.steps = models, steps
+        self.sight = sight_of(models.vision)
+        self._nets: dict[Path, tuple[StrictIDNet, StrictIDConfig]] = {}
+
+    def chunk(self, split: Split, start: int, count: int) -> CompanionChunk:
+        """Scenes from `start` on."""
+        return CompanionChunk(split, start, count)
+
+    @torch.no_grad()
+    def make(self, chunk: CompanionChunk, way: Way, file: Path | None) -> Tensor:
+        """(P * n, 3, H, W): all scenes at the first height or lean, then all at the next."""
+        how: How = way.how
+        return torch.cat([self._pictures(chunk, way, scenes, file) for scenes in chunk.asked(how)])
+
+    def _pictures(self, chunk: CompanionChunk, way: Way, scenes: list[Scene], file: Path | None) -> Tensor:
+        how: How = way.how
+        if how.engine is Engine.DECODED:
+            true = channels_first(render(scenes, stack.IMAGE_SIZE).image)
+            return self.models.autoencoder.decode(self.models.autoencoder.encode(true)).clamp(0, 1)
+        depth = chunk.drawn.depth.unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
+        with self._controlled(chunk, how, scenes, file):
+            latents = sample_latents(
+                self.models.unet,
+                stack.new_scheduler(),
+                chunk.noise,
+                text=self.models.encode_text([caption(scene.alone()) for scene in chunk.scenes]),
+                negative_text=self.models.encode_text([""]),
+                guidance_scale=TEXT_GUIDANCE,
+                steps=self.steps,
+                image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
+                image_prompts=self._prompts(chunk, way, file),
+                controlnet=self.models.controlnet if how.engine is Engine.DEPTH else None,
+                depth=depth if how.engine is Engine.DEPTH else None,
+            )
+        return self.models.autoencoder.decode(latents).float().clamp(0, 1)
+
+    @torch.no_grad()
+    def measure(self, chunk: CompanionChunk, way: Way, image: Tensor) -> dict[str, Tensor]:
+        """Of each scene."""
+        how: How = way.how
+        pictures = F.interpolate(image, (RULER_SIZE, RULER_SIZE), mode="area").split(len(chunk.scenes))
+        drawn, true = chunk.masks(pictures), chunk.true_masks(how)
+        readable = [all(masks[number] is not None for masks in true) for number in range(len(chunk.scenes))]
+        found = torch.tensor([[mask is not None for mask in masks] for masks in drawn]).double().mean(0)
+        values = {"found": found}
+        if how.heights:
+            values |= self._scale(chunk, how, drawn)
+        elif how.leans:
+            values |= self._pose(how, drawn, true)
+        else:
+            values |= {"companion": self._companion(chunk, how, pictures[0], drawn[0])}
+        values = {name: torch.where(torch.tensor(readable), value, torch.nan) for name, value in values.items()}
+        if how.heights or how.leans:
+            return values
+        read = self.models.judge.read(image)
+        wanted = labels(chunk.scenes)
+        text = torch.stack([read[name] == wanted[name] for name in ("table", "wall_color")]).all(0).double()
+        overlap, rim = product_overlap(image, chunk.drawn, chunk.empty)
+        return values | {"text": text, "both": text * values["companion"], "overlap": overlap, "rim": rim}
+
+    def _scale(self, chunk: CompanionChunk, how: How, drawn: list[list[Tensor | None]]) -> dict[str, Tensor]:
+        """Heights drawn against heights asked, over those that were found."""
+        slopes, errors = [], []
+        for number in range(len(chunk.scenes)):
+            asked, seen = [], []
+            for scenes, masks in zip(chunk.asked(how), drawn, strict=True):
+                rows, mask = companion_rows(scenes[number], RULER_SIZE), masks[number]
+                if rows is not None and mask is not None:
+                    asked.append(rows[1] - rows[0])
+                    seen.append(rows[1] - top_row(mask))
+            slopes.append(_slope(asked, seen))
+            errors.append(np.mean([abs(s - a) / a for a, s in zip(asked, seen, strict=True)]) if asked else np.nan)
+        return {"scale_slope": torch.tensor(slopes), "scale_error": torch.tensor(errors)}
+
+    def _pose(self, how: How, drawn: list[list[Tensor | None]], true: list[list[Tensor | None]]) -> dict[str, Tensor]:
+        """Which of the true leans is nearest to the one drawn; what was not found is not right. NaN where the ruler does not read
+        of the true pictures that each leans LEAST_LEAN further than the one before."""
+        rights, slopes = [], []
+        for number in range(len(drawn[0])):
+            known, seen = ([slope(masks[number]) for masks in of_all] for of_all in (true, drawn))
+            if not (np.diff(known) >= LEAST_LEAN).all():
+                rights.append(np.nan)
+                slopes.append(np.nan)
+                continue
+            right = [
+                not np.isnan(one) and int(np.argmin(np.abs(np.array(known) - one))) == place
+                for place, one in enumerate(seen)
+            ]
+            rights.append(float(np.mean(right)))
+            both = [(k, s) for k, s in zip(known, seen, strict=True) if not np.isnan(s)]
+            slopes.append(_slope([k for k, _ in both], [s for _, s in both]))
+        return {"pose_right": torch.tensor(rights), "pose_slope": torch.tensor(slopes)}
+
+    def _companion(self, chunk: CompanionChunk, how: How, image: Tensor, masks: list[Tensor | None]) -> Tensor:
+        """1 where the nearest portrait is that of the companion asked."""
+        looks = [(kind, look) for kind, of_kind in COMPANION_LOOKS.items() for look in of_kind]
+        shown = chunk.others if how.picture is not Picture.OWN else chunk.scenes
+        wanted = [looks.index((one.companion.kind, one.companion.look)) for one in shown if one.companion is not None]
+        read = [nearest(*parts) for parts in zip(image, masks, chunk.portraits, strict=True)]
+        return torch.tensor([float(one == other) for one, other in zip(read, wanted, strict=True)])
+
+    @contextmanager
+    def _controlled(self, chunk: CompanionChunk, how: How, scenes: list[Scene], file: Path | None) -> Iterator[None]:
+        """The U-Net with a Strictly-ID ControlNet, where the way has one."""
+        if how.engine is not Engine.STRICT_ID or file is None:
+            yield
+            return
+        net, config = self._net(file)
+        gamma = config.gamma if how.gamma == AS_TRAINED else how.gamma
+        inputs = BranchInputs(
+            BranchInput(self._poses(scenes)) if how.tells_pose else None,
+            None if how.picture is Picture.NONE else BranchInput(self._appearances(chunk, how)),
+            config.std_norm,
+            gamma,
+        )
+        with controlled(self.models.unet, net, self._hint(chunk, how, scenes), inputs):
+            yield
+
+    def _net(self, file: Path) -> tuple[StrictIDNet, StrictIDConfig]:
+        if file not in self._nets:
+            net = strict_id_from(self.models.controlnet, self.models.vision.spec, 0)
+            self._nets[file] = (net, load_into(net, file))
+            net.eval().requires_grad_(False)
+        return self._nets[file]
+
+    def _hint(self, chunk: CompanionChunk, how: How, scenes: list[Scene]) -> Tensor:
+        """(P, 4, H, W): the products cut out, and the rows of the companions that are asked; of leaning ones those that they have
+        upright, so that the rows tell nothing of the pose."""
+        told = scenes if how.tells_scale else [_with(scene, height=MIDDLE_HEIGHT) for scene in scenes]
+        told = [_with(scene, lean=0.0) for scene in told] if how.leans else told
+        limits = torch.tensor([companion_rows(scene, stack.IMAGE_SIZE) for scene in told], dtype=torch.float64)
+        rows = rows_within(limits, stack.IMAGE_SIZE)[:, :, None].expand(-1, -1, stack.IMAGE_SIZE).float()
+        return scale_hint(channels_first(chunk.drawn.image), chunk.drawn.product > 0.5, rows)
+
+    def _poses(self, scenes: list[Scene]) -> Tensor:
+        """(P, 1 + N, E)."""
+        companions = [scene.companion for scene in scenes if scene.companion is not None]
+        drawn = [mannequin(one.lean, one.turn, POSE_SIZE).permute(2, 0, 1) for one in companions]
+        pixels, patches = zip(*(whole(self.sight, picture) for picture in drawn), strict=True)
+        return last_tokens(self.models.vision, torch.cat(pixels), torch.cat(patches))
+
+    def _appearances(self, chunk: CompanionChunk, how: How) -> Tensor:
+        """(P, 1 + N, E), the products in the pictures hidden."""
+        shown = chunk.appearance(how.picture)
+        pixels, patches = self.sight.seen(channels_first(shown.image), shown.product == 0)
+        return last_tokens(self.models.vision, pixels, patches)
+
+    def _prompts(self, chunk: CompanionChunk, way: Way, file: Path | None) -> list[ImagePrompt]:
+        """An IP-Adapter's, which sees the same pictures."""
+        how: How = way.how
+        if how.engine is not Engine.PROMPT or file is None:
+            return []
+        shown, adapter = chunk.appearance(how.picture), load_adapter(file).float()
+        seen, uncond = self.sight.patch_mask(shown.product == 0), encode_uncond(self.models.vision)
+        tokens = encode_image(self.models.vision, channels_first(shown.image), seen, HideMode.DROP, uncond)
+        return [ImagePrompt(adapter, *adapter.image_prompt(tokens), PromptControl(way.scale))]
+
+
+def _slope(asked: Sequence[float], seen: Sequence[float]) -> float:
+    """Of a straight line through what was seen for what was asked; NaN where one value was asked."""
+    centred = np.asarray(asked, float) - np.mean(asked) if len(asked) else np.zeros(0)
+    spread = float((centred**2).sum())
+    return float((centred * np.asarray(seen, float)).sum()) / spread if spread > 0 else float("nan")
+
+
+PLAN = Plan(
+    name="neighbour_strict_id",
+    title="Strictly-ID on the demo",
+    about=ABOUT,
+    tables=TABLES,
+    measures=MEASURES,
+    claims=CLAIMS,
+    chosen_by="both",
+    maker=StrictIDMaker,
+    images_of=lambda way: 0 if way.how.engine is Engine.DECODED else len(way.how.heights) or len(way.how.leans) or 1,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write the page."""
+    run_command(PLAN, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()

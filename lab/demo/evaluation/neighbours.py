@@ -1,0 +1,433 @@
+"""What a neighbour's method is measured with: ways of making pictures, tables of them, and chunks stored as they come.
+
+`neighbour_refadgen` and `neighbour_strict_id` are the commands. What has a strength is tried at several on the development
+scenes, and measured on the test scenes at the one that did best there. Killed and started again, a command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ...evaluation.statistics import (
+    EQUIVALENCE_LEVEL,
+    LEVEL,
+    Interval,
+    hit_difference,
+    mean_interval,
+    paired_difference,
+    rate,
+)
+from ...files import save_atomically, save_text
+from .. import stack
+from ..splits import Split
+from .ablation_units import claim_folder, settings_of, short_hash
+from .ablations import PRECISIONS, autocast
+from .claims import MARGIN
+from .judge import FILE as JUDGE_FILE
+from .markdown import markdown_table, number
+from .models import Models, load_models
+from .summary import verdict
+
+RESULTS = "chunks"
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of making pictures.
+
+    Attributes:
+        name: of its results.
+        label: for readers.
+        how: the method's own settings of it.
+        family: of the trained file that it takes, {family}_seed{n}.safetensors; empty = none.
+        scale: its strength.
+        scales: strengths that are tried; of these the best one is measured.
+    """
+
+    name: str
+    label: str
+    how: Any
+    family: str = ""
+    scale: float = 1.0
+    scales: tuple[float, ...] = ()
+
+    def at(self, scale: float) -> Way:
+        """The way at one strength."""
+        return replace(
+            self, name=f"{self.name}_at_{scale:g}", label=f"{self.label}, scale {scale:g}", scale=scale, scales=()
+        )
+
+    @property
+    def tried(self) -> tuple[Way, ...]:
+        """At each of its strengths."""
+        return tuple(self.at(scale) for scale in self.scales)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Ways side by side, and the measures that are its columns."""
+
+    name: str
+    title: str
+    about: str
+    ways: tuple[Way, ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column: what it is called, what is better, whether it is 0 or 1 for each scene, and how many digits it is shown with."""
+
+    label: str
+    better: str = ""
+    is_rate: bool = False
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That a measure is more for one way of a table than for another."""
+
+    text: str
+    table: str
+    measure: str
+    first: str
+    second: str
+
+
+class Maker(Protocol):
+    """Makes and measures the pictures of a method."""
+
+    def chunk(self, split: Split, start: int, count: int) -> Any:
+        """Held-out scenes, with what all ways make of them."""
+
+    def make(self, chunk: Any, way: Way, file: Path | None) -> Tensor:
+        """(P * n, 3, H, W) in 0..1: n pictures of P scenes each, the first of every scene first; in the running autocast."""
+
+    def measure(self, chunk: Any, way: Way, image: Tensor) -> dict[str, Tensor]:
+        """By measure (P,), NaN where it is not defined."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a method that is measured.
+
+    Attributes:
+        name: of the command's module.
+        title, about: of its page.
+        tables, measures, claims: see there; measures by their names in the tables.
+        chosen_by: the measure by which a strength is chosen, more = better.
+        maker: of the models and the steps of the sampling.
+        images_of: how many pictures a way makes of a scene; 0 = none is sampled.
+    """
+
+    name: str
+    title: str
+    about: str
+    tables: tuple[Table, ...]
+    measures: dict[str, Measure]
+    claims: tuple[Claim, ...]
+    chosen_by: str
+    maker: Callable[[Models, int], Maker]
+    images_of: Callable[[Way], int]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained file: where it is, the seed of its training, and the name of its results."""
+
+    path: Path
+    seed: int
+    identity: str
+
+
+NO_FILE = Trained(Path(), 0, "none")
+
+
+def find_trained(folder: Path, families: Sequence[str]) -> dict[str, list[Trained]]:
+    """The files of each family in a folder, by seed."""
+    found: dict[str, list[Trained]] = {family: [] for family in families}
+    for path in sorted(folder.glob("*.safetensors")):
+        match = re.fullmatch(r"(.+)_seed(\d+)", path.stem)
+        if match and match[1] in found:
+            found[match[1]].append(Trained(path, int(match[2]), f"{path.stem}-{short_hash(path)}"))
+    return {family: sorted(files, key=lambda one: one.seed) for family, files in found.items()}
+
+
+class Store:
+    """What is stored in a folder of results.
+
+    Args:
+        out: the folder.
+        trained: files by family.
+        batch: scenes in a chunk.
+        chosen_by: see `Plan`.
+    """
+
+    def __init__(self, out: Path, trained: dict[str, list[Trained]], batch: int, chosen_by: str) -> None:
+        self.out, self.trained, self.batch, self.chosen_by = out, trained, batch, chosen_by
+
+    def files_of(self, way: Way) -> list[Trained]:
+        """The trained files that a way is measured with."""
+        return self.trained.get(way.family, []) if way.family else [NO_FILE]
+
+    def file(self, way: Way, trained: Trained, split: Split, start: int) -> Path:
+        """Where the values of a chunk are; the first test chunk's pictures lie beside them as .npz."""
+        return self.out / RESULTS / way.name / trained.identity / f"{split.value}_{start:05d}.json"
+
+    def values(self, way: Way, split: Split, scenes: int) -> dict[int, dict[str, Values]]:
+        """By seed of the training, where all chunks of a way are there."""
+        found = {}
+        for trained in self.files_of(way):
+            files = [self.file(way, trained, split, start) for start in range(0, scenes, self.batch)]
+            if all(file.is_file() for file in files):
+                parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+                found[trained.seed] = {
+                    name: np.concatenate([np.asarray(part[name], np.float64) for part in parts]) for name in parts[0]
+                }
+        return found
+
+    def tried(self, way: Way, development: int) -> dict[float, float]:
+        """By strength, what it did on the development scenes."""
+        found = {}
+        for one in way.tried:
+            values = self.values(one, Split.DEVELOPMENT, development)
+            if values:
+                found[one.scale] = float(np.nanmean(np.stack([each[self.chosen_by] for each in values.values()])))
+        return found
+
+    def chosen(self, way: Way, development: int) -> Way | None:
+        """A way as it is, or at the strength that did best, of equals the one nearest to 1; None where one is missing."""
+        if not way.scales:
+            return way
+        tried = self.tried(way, development)
+        if len(tried) < len(way.scales):
+            return None
+        return way.at(max(way.scales, key=lambda scale: (tried[scale], -abs(scale - 1))))
+
+
+class Run:
+    """Makes what is not stored yet."""
+
+    def __init__(self, maker: Maker, store: Store, precision: str) -> None:
+        self.maker, self.store, self.precision = maker, store, precision
+
+    def make(self, ways: Sequence[Way], split: Split, scenes: int, title: str) -> None:
+        """The pictures of ways, chunk by chunk, each way once."""
+        units = [
+            (start, way, trained)
+            for start in range(0, scenes, self.store.batch)
+            for way in dict.fromkeys(ways)
+            for trained in self.store.files_of(way)
+            if not self.store.file(way, trained, split, start).is_file()
+        ]
+        begun, chunk = -1, None
+        for start, way, trained in tqdm(units, f"{title}, {split.value}", mininterval=10, disable=not units):
+            if start != begun:
+                begun, chunk = start, self.maker.chunk(split, start, self.store.batch)
+            self._make(chunk, way, trained, split, start)
+
+    def _make(self, chunk: Any, way: Way, trained: Trained, split: Split, start: int) -> None:
+        with autocast(self.precision):
+            image = self.maker.make(chunk, way, None if trained is NO_FILE else trained.path).float()
+        file = self.store.file(way, trained, split, start)
+        if split is Split.TEST and start == 0:
+            pixels = (image.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+            save_atomically(file.with_suffix(".npz"), lambda path: _save_images(path, pixels))
+        values = {name: value.double().tolist() for name, value in self.maker.measure(chunk, way, image).items()}
+        save_text(file, json.dumps(values))
+
+
+def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, image=pixels)
+
+
+def interval(measure: Measure, values: Sequence[Values]) -> Interval:
+    """A measure over seeds and scenes."""
+    return (rate if measure.is_rate else mean_interval)(np.stack(values))
+
+
+def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[str, Any]:
+    """Tables, sweeps and claims of what is stored."""
+    tables = {}
+    for table in plan.tables:
+        rows, missing = [], []
+        for way in table.ways:
+            chosen = store.chosen(way, development)
+            values = {} if chosen is None else store.values(chosen, Split.TEST, scenes)
+            if chosen is None or not values:
+                missing.append(way.label if store.files_of(way) else f"{way.label}: no {way.family}_seed*.safetensors")
+                continue
+            cells = {
+                name: asdict(interval(plan.measures[name], [one[name] for one in values.values()]))
+                for name in table.columns
+                if all(name in one for one in values.values())
+            }
+            rows.append({"way": way.name, "label": chosen.label, "seeds": sorted(values), "measures": cells})
+        swept = {way.label: store.tried(way, development) for way in table.ways if way.scales}
+        sweeps = {label: {f"{scale:g}": value for scale, value in tried.items()} for label, tried in swept.items()}
+        tables[table.name] = {"rows": rows, "missing": missing, "sweeps": sweeps}
+    return {"tables": tables, "claims": [_claimed(plan, store, claim, scenes, development) for claim in plan.claims]}
+
+
+def _claimed(plan: Plan, store: Store, claim: Claim, scenes: int, development: int) -> dict[str, Any]:
+    """The difference of two ways, scene by scene."""
+    (table,) = (one for one in plan.tables if one.name == claim.table)
+    ways = [next(one for one in table.ways if one.name == name) for name in (claim.first, claim.second)]
+    measure, stacked = plan.measures[claim.measure], _side_by_side(store, ways, claim.measure, scenes, development)
+    found = narrow = None
+    if stacked is not None:
+        difference = hit_difference if measure.is_rate else paired_difference
+        found, narrow = (difference(*stacked, level) for level in (LEVEL, EQUIVALENCE_LEVEL))
+    return {
+        "claim": claim.text,
+        "measure": claim.measure,
+        "difference": None if found is None else asdict(found),
+        "verdict": verdict(found, narrow, MARGIN if measure.is_rate else None),
+    }
+
+
+def _side_by_side(
+    store: Store, ways: Sequence[Way], measure: str, scenes: int, development: int
+) -> tuple[Values, Values] | None:
+    """(S, P) of two ways, of the trainings that both have; what takes no trained file stands beside each. None where there
+    is none."""
+    chosen = [store.chosen(way, development) for way in ways]
+    sides = [{} if way is None else store.values(way, Split.TEST, scenes) for way in chosen]
+    trained = [set(side) for way, side in zip(ways, sides, strict=True) if way.family]
+    seeds = sorted(set.intersection(*trained)) if trained else [NO_FILE.seed]
+    if not all(sides) or not seeds:
+        return None
+    first, second = (
+        np.stack([side[seed if way.family else NO_FILE.seed][measure] for seed in seeds])
+        for way, side in zip(ways, sides, strict=True)
+    )
+    return first, second
+
+
+def page(plan: Plan, results: dict[str, Any]) -> str:
+    """What was measured, in Markdown."""
+    measures = {name: asdict(one) for name, one in plan.measures.items()}
+    settings = results["settings"]
+    parts = [
+        f"# {plan.title}",
+        f"Measured by `python -m lab.demo.evaluation.{plan.name}`: {results['scenes']} test scenes, strengths chosen on "
+        f"{results['development']} development scenes; DDIM, {settings['steps']} steps, {settings['precision']}.",
+        plan.about,
+        "## What was claimed",
+        markdown_table(
+            ["", "of", "difference, scene by scene", ""],
+            [
+                [
+                    one["claim"],
+                    measures[one["measure"]]["label"],
+                    number(one["difference"], measures[one["measure"]]),
+                    one["verdict"],
+                ]
+                for one in results["claims"]
+            ],
+        ),
+    ]
+    for table in plan.tables:
+        parts += _table(table, results["tables"][table.name], measures)
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]]) -> Iterator[str]:
+    yield f"## {table.title}"
+    yield table.about
+    better = [measures[name]["better"] for name in table.columns]
+    titles = [
+        measures[name]["label"] + (f" ({word})" if word else "")
+        for name, word in zip(table.columns, better, strict=True)
+    ]
+    rows = [
+        [row["label"], ", ".join(map(str, row["seeds"]))]
+        + [number(row["measures"].get(name), measures[name]) for name in table.columns]
+        for row in found["rows"]
+    ]
+    yield markdown_table(["", "seeds", *titles], rows)
+    for label, tried in found["sweeps"].items():
+        if tried:
+            yield f"{label}, on the development scenes: " + ", ".join(f"{s}: {v:.3f}" for s, v in tried.items()) + "."
+    if found["missing"]:
+        yield "Not measured: " + "; ".join(found["missing"]) + "."
+
+
+def counted(plan: Plan, seeds: int, scenes: int, development: int) -> str:
+    """How many pictures it takes with so many trainings of each file, as a table."""
+    known: set[tuple[str, Split]] = set()
+    lines, total = ["| table | pictures |", "|---|---|"], 0
+    for table in plan.tables:
+        tried = [(way, one, Split.DEVELOPMENT, development) for way in table.ways for one in way.tried]
+        parts = tried + [(way, way, Split.TEST, scenes) for way in table.ways]
+        new = [part for part in parts if (part[1].name, part[2]) not in known]
+        known |= {(one.name, split) for _, one, split, _ in parts}
+        pictures = sum(plan.images_of(way) * count * (seeds if way.family else 1) for way, _, _, count in new)
+        lines.append(f"| {table.name} | {pictures:,} |")
+        total += pictures
+    return "\n".join([*lines, f"| all | {total:,} |"])
+
+
+def _parser(plan: Plan, description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, help="folder of what was trained, {family}_seed{n}.safetensors")
+    parser.add_argument("--out", type=Path, help="folder of the results, to be continued")
+    parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
+    parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="file of the judge")
+    parser.add_argument("--pairs", type=int, default=100, help="test scenes")
+    parser.add_argument("--development", type=int, default=40, help="scenes that strengths are chosen on")
+    parser.add_argument("--batch", type=int, default=20, help="scenes in a chunk")
+    parser.add_argument("--steps", type=int, default=12, help="of DDIM")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the sampling")
+    parser.add_argument("--only", action="append", choices=[table.name for table in plan.tables], help="this table")
+    parser.add_argument("--report-only", action="store_true", help="make no pictures, sum up what is stored")
+    parser.add_argument("--count", action="store_true", help="make no pictures, say how many one training takes")
+    return parser
+
+
+def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | None = None) -> None:
+    """Measure what was asked for, then sum up all that is stored."""
+    parser = _parser(plan, description)
+    options = parser.parse_args(arguments)
+    for name in ("pairs", "development"):
+        if getattr(options, name) < 1 or getattr(options, name) % options.batch:
+            parser.error(f"--{name} is {getattr(options, name)}, expected a multiple of --batch, {options.batch}")
+    if options.count:
+        print(counted(plan, 1, options.pairs, options.development))
+        return
+    if options.models is None or options.out is None:
+        parser.error("--models and --out are needed: where the trained files are, and where the results go")
+    torch.set_flush_denormal(True)
+    settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
+    claim_folder(options.out, settings)
+    families = sorted({way.family for table in plan.tables for way in table.ways} - {""})
+    store = Store(options.out, find_trained(options.models, families), options.batch, plan.chosen_by)
+    if not options.report_only:
+        run = Run(plan.maker(load_models(options.weights, options.judge), options.steps), store, options.precision)
+        for table in plan.tables:
+            if options.only is None or table.name in options.only:
+                tried = [one for way in table.ways for one in way.tried]
+                run.make(tried, Split.DEVELOPMENT, options.development, table.name)
+                chosen = [store.chosen(way, options.development) for way in table.ways]
+                run.make([way for way in chosen if way is not None], Split.TEST, options.pairs, table.name)
+    results = summarize(plan, store, options.pairs, options.development)
+    results |= {"settings": asdict(settings), "scenes": options.pairs, "development": options.development}
+    plain = json.loads(json.dumps(results), parse_constant=lambda _nan: None)
+    save_text(options.out / f"{plan.name}.json", json.dumps(plain, indent=1))
+    save_text(options.out / f"{plan.name}.md", page(plan, plain))
+    print(f"wrote {options.out / plan.name}.md and {plan.name}.json")

@@ -1,0 +1,72 @@
+"""Scenes that are kept in a folder are those that were drawn, and are drawn once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lab.demo import drawn_once
+from lab.demo.evaluation import pairs
+from lab.demo.scene_data import TRAIN_SEED, scene_data
+from lab.demo.studio import scene
+from lab.demo.studio.render import render
+from lab.demo.studio.scene import sample_scene
+
+COUNT, SIZE = 5, 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    return scene_data(folder, COUNT, SIZE)
+
+
+def test_kept_scenes_are_the_drawn_ones_to_a_byte(data):
+    assert data.scenes[:COUNT] == [sample_scene(TRAIN_SEED + index) for index in range(COUNT)]
+    fresh, rows = render(data.scenes[2:COUNT], SIZE), range(2, COUNT)
+    most = 0.5 / 255 + 1e-6
+    assert (data.images(rows) - fresh.image.permute(0, 3, 1, 2)).abs().max() <= most
+    assert (data.products(rows) - fresh.product).abs().max() <= most
+    assert (data.walls(rows) - fresh.wall).abs().max() <= most
+    assert (data.depths([4])[0, 2] - fresh.depth[2]).abs().max() <= most
+
+
+def test_each_scene_is_there_mirrored_too(data):
+    assert data.scenes[COUNT:] == [one.mirrored() for one in data.scenes[:COUNT]]
+    assert torch.equal(data.images([COUNT + 3, 3]), data.images([3, COUNT + 3]).flip(3))
+    for planes in (data.products, data.walls, data.depths):
+        assert torch.equal(planes([COUNT + 3]), planes([3]).flip(-1))
+        assert not torch.equal(planes([COUNT + 3]), planes([3]))
+
+
+def test_what_lies_there_is_not_drawn_again(data, folder, monkeypatch):
+    monkeypatch.setattr(drawn_once, "_draw", None)
+    again = scene_data(folder, COUNT, SIZE)
+    assert torch.equal(again.images([3]), data.images([3]))
+    assert again.identity == data.identity
+
+
+def test_other_scenes_are_other_data(data, tmp_path):
+    """Of as many, of another look."""
+    assert scene_data(tmp_path, COUNT, 2 * SIZE).identity != data.identity
+    assert scene_data(tmp_path, COUNT - 1, SIZE).identity != data.identity
+
+
+@pytest.mark.parametrize("seed", [0, TRAIN_SEED // 2, TRAIN_SEED - 1, 3 * TRAIN_SEED + 1])
+def test_held_out_scenes_have_no_seed_of_a_training_one(monkeypatch, seed):
+    seeds = []
+
+    def sampled(own, *choices, **named):
+        seeds.append(own)
+        return sample_scene(own, *choices, **named)
+
+    for module in (scene, pairs):
+        monkeypatch.setattr(module, "sample_scene", sampled)
+    scene.sample_pair(seed)
+    pairs.any_scene(seed)
+    assert len(seeds) >= 4
+    assert max(seeds) < TRAIN_SEED

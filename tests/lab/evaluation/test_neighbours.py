@@ -1,0 +1,291 @@
+"""The neighbours' measuring: what is made, stored, chosen and told, and that each way of both methods makes its pictures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lab.demo import stack
+from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
+from lab.demo.evaluation.judge import Judge, save_judge
+from lab.demo.evaluation.models import load_models
+from lab.demo.evaluation.neighbours import (
+    Claim,
+    Measure,
+    Plan,
+    Run,
+    Store,
+    Table,
+    Way,
+    counted,
+    find_trained,
+    page,
+    run_command,
+    summarize,
+)
+from lab.demo.splits import Split
+from lab.diffusers.new_adapter import adapter_config, new_adapter
+from lab.diffusers.refadgen import RefAdGen, load_refadgen
+from lab.diffusers.strict_id import save_strict_id_net, strict_id_from
+from lab.diffusers.vision import ClipVisionEncoder
+from pfv_core.adapter.checkpoint import save_adapter
+from pfv_core.adapter.model import AdapterKind
+from pfv_core.research.strict_id_file import StrictIDConfig
+
+PLAIN = Way("plain", "without a file", 0.2)
+SWEPT = Way("swept", "with a strength", 0.0, "net", scales=(0.5, 1.0, 2.0))
+TABLE = Table("one", "A table", "What it is about.", (PLAIN, SWEPT), ("right", "far"))
+
+
+@dataclass
+class Made:
+    """A maker whose pictures are grey: a way's own value plus its strength's distance to 2 from below."""
+
+    calls: list[tuple[str, str, int]]
+
+    def chunk(self, split: Split, start: int, count: int):
+        return split, start, count
+
+    def make(self, chunk, way: Way, file: Path | None) -> Tensor:
+        split, start, count = chunk
+        self.calls.append((way.name, split.value, start))
+        value = way.how + (0.0 if file is None else way.scale / 4 if split is Split.DEVELOPMENT else 0.9)
+        return torch.full((count, 3, 4, 4), value)
+
+    def measure(self, chunk, way: Way, image: Tensor) -> dict[str, Tensor]:
+        value = image.mean((1, 2, 3))
+        return {"right": (value > 0.5).double(), "far": value + torch.arange(len(value)) / 100, "chosen": value}
+
+
+def plan(maker):
+    return Plan(
+        name="toy",
+        title="Toy",
+        about="About it.",
+        tables=(TABLE, replace(TABLE, name="again")),
+        measures={
+            "right": Measure("right", "higher", is_rate=True),
+            "far": Measure("far"),
+            "chosen": Measure("chosen"),
+        },
+        claims=(
+            Claim("more", "one", "far", "swept", "plain"),
+            Claim("less", "one", "right", "plain", "swept"),
+        ),
+        chosen_by="chosen",
+        maker=lambda _models, _steps: maker,
+        images_of=lambda _way: 3,
+    )
+
+
+@pytest.fixture
+def nets(tmp_path):
+    folder = tmp_path / "nets"
+    folder.mkdir()
+    for name in ("net_seed0", "net_seed2", "other_seed0", "net_seedx"):
+        (folder / f"{name}.safetensors").write_text(name)
+    return find_trained(folder, ["net", "gone"])
+
+
+def run_toy(nets, out):
+    maker = Made([])
+    toy, store = plan(maker), Store(out, nets, 2, "chosen")
+    run = Run(maker, store, "float32")
+    for table in toy.tables:
+        run.make([one for way in table.ways for one in way.tried], Split.DEVELOPMENT, 2, table.name)
+        run.make([store.chosen(way, 2) or way for way in table.ways], Split.TEST, 4, table.name)
+    return toy, store, maker.calls
+
+
+def test_files_are_found_by_family_and_seed(nets):
+    assert [one.seed for one in nets["net"]] == [0, 2]
+    assert nets["gone"] == []
+
+
+def test_the_best_strength_of_the_development_scenes_is_measured_on_the_test_scenes(nets, tmp_path):
+    _, store, calls = run_toy(nets, tmp_path)
+    assert store.tried(SWEPT, 2) == {0.5: 0.125, 1.0: 0.25, 2.0: 0.5}
+    assert store.chosen(SWEPT, 2).name == "swept_at_2"
+    assert {name for name, split, _ in calls if split == "test"} == {"plain", "swept_at_2"}
+    assert len(calls) == len(set(calls)) + 2 * 3 - 3 + 2  # two trainings of each strength: 3 chunks and 2 more
+    assert (tmp_path / "chunks" / "plain" / "none" / "test_00000.npz").is_file()
+
+
+def test_what_is_stored_is_not_made_again(nets, tmp_path):
+    _, store, _ = run_toy(nets, tmp_path)
+    assert run_toy(nets, tmp_path)[2] == []
+    store.file(PLAIN, store.files_of(PLAIN)[0], Split.TEST, 2).unlink()
+    assert run_toy(nets, tmp_path)[2] == [("plain", "test", 2)]
+
+
+def test_tables_and_claims(nets, tmp_path):
+    toy, store, _ = run_toy(nets, tmp_path)
+    results = json.loads(json.dumps(summarize(toy, store, 4, 2)))
+    plain, swept = results["tables"]["one"]["rows"]
+    assert (plain["seeds"], swept["seeds"], swept["label"]) == ([0], [0, 2], "with a strength, scale 2")
+    assert plain["measures"]["far"]["value"] == pytest.approx(0.205)
+    assert (plain["measures"]["right"]["value"], swept["measures"]["right"]["value"]) == (0.0, 1.0)
+    more, less = results["claims"]
+    assert more["difference"]["value"] == pytest.approx(0.7)
+    assert (more["verdict"], less["verdict"]) == ("holds", "the reverse holds")
+    settings = {"steps": 1, "precision": "float32"}
+    text = page(toy, results | {"settings": settings, "scenes": 4, "development": 2})
+    assert "| more | far | 0.700" in text
+    assert "with a strength, on the development scenes: 0.5: 0.125, 1: 0.250, 2: 0.500." in text
+
+
+def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
+    toy, store = plan(Made([])), Store(tmp_path, {"net": []}, 2, "chosen")
+    results = summarize(toy, store, 4, 2)
+    missing = ["without a file", "with a strength: no net_seed*.safetensors"]
+    assert results["tables"]["one"]["missing"] == missing
+    assert [one["verdict"] for one in results["claims"]] == ["not measured", "not measured"]
+
+
+def test_counting(capsys):
+    # 3 pictures a scene: 3 strengths of 40 scenes, 2 ways of 100; the second table has nothing new.
+    assert counted(plan(None), 1, 100, 40).splitlines()[2:] == ["| one | 960 |", "| again | 0 |", "| all | 960 |"]
+    neighbour_refadgen.main(["--count", "--pairs", "20"])
+    assert "| lambda | 140 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        neighbour_refadgen.main(["--count", "--pairs", "30"])
+    assert "multiple of --batch" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Fewer channels and pixels: what is tested here is not what it makes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stack, "IMAGE_SIZE", 64)
+        patch.setattr(stack, "LATENT_SIZE", 8)
+        patch.setitem(stack.UNET, "block_out_channels", (32, 64))
+        patch.setitem(stack.UNET, "attention_head_dim", (1, 1))
+        patch.setitem(stack.AUTOENCODER, "block_out_channels", (32, 32))
+        patch.setattr(neighbour_strict_id, "RULER_SIZE", 64)
+        yield
+
+
+@pytest.fixture(scope="module")
+def files(small, tmp_path_factory):
+    """weights/ of a small stack, and models/ with what the ways take, one training each."""
+    folder = tmp_path_factory.mktemp("files")
+    weights, trained = folder / "weights", folder / "models"
+    trained.mkdir()
+    torch.manual_seed(0)
+    unet, vision = stack.new_unet(), stack.new_vision_encoder()
+    controlnet = stack.new_controlnet(unet)
+    for zero in (*controlnet.controlnet_down_blocks, controlnet.controlnet_cond_embedding.conv_out):
+        torch.nn.init.normal_(zero.weight, std=0.5)
+    named = {
+        "autoencoder": stack.UnshuffledAutoencoder(),
+        "text_encoder": stack.new_text_encoder(),
+        "vision_encoder": vision,
+        "unet": unet,
+        "controlnet": controlnet,
+    }
+    for name, model in named.items():
+        stack.save_weights(model, weights / f"{name}.safetensors", {})
+    save_judge(Judge(), weights / "judge.safetensors", {})
+    spec = ClipVisionEncoder(vision).spec
+    for variant in neighbour_refadgen.VARIANTS:
+        module = RefAdGen(unet, with_mask=variant != "no_mask_channel")
+        if module.mask_kernel is not None:
+            torch.nn.init.normal_(module.mask_kernel)
+        module.save(trained / f"refadgen_{variant}_seed0.safetensors", "demo", torch.float32, {})
+    net = strict_id_from(controlnet, spec, 0)
+    torch.nn.init.normal_(net.controlnet.controlnet_cond_embedding.conv_in.weight, std=0.5)
+    for variant in ("whole", "no_time_weighting", "no_balance"):
+        config = StrictIDConfig("demo", net.branches.sizes, spec, variant != "no_balance", None)
+        config = replace(config, gamma=400.0) if variant == "whole" else config
+        save_strict_id_net(trained / f"strict_id_{variant}_seed0.safetensors", net, config, torch.float32)
+    kind = {"kind": AdapterKind.EQ3, "num_tokens": 4, "latent_width": 32}
+    adapter = new_adapter(unet, adapter_config(unet, base="demo", encoder=spec, **kind), 0)
+    save_adapter(trained / "ipadapter_c16_seed0.safetensors", adapter)
+    return folder
+
+
+def test_a_trained_refadgen_is_read_as_it_was_written(files, tmp_path):
+    unet = stack.load_model("unet", files / "weights")
+    written = RefAdGen(unet)
+    with torch.no_grad():
+        for parameter in written.parameters():  # none of it is the U-Net's any more
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+    written.save(tmp_path / "refadgen.safetensors", "demo", torch.float32, {})
+    read = load_refadgen(unet, tmp_path / "refadgen.safetensors")
+    expected, found = written.state_dict(), read.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+    without = load_refadgen(unet, files / "models" / "refadgen_no_mask_channel_seed0.safetensors")
+    assert without.mask_kernel is None
+
+
+def pictures(module, files, ways, count):
+    """Of some scenes: by way its pictures and its values."""
+    models = load_models(files / "weights", files / "weights" / "judge.safetensors")
+    maker = module.PLAN.maker(models, 1)
+    chunk = maker.chunk(Split.TEST, 0, count)
+    made = {}
+    for way in ways:
+        file = files / "models" / f"{way.family}_seed0.safetensors" if way.family else None
+        image = maker.make(chunk, way, file)
+        made[way.name] = image, maker.measure(chunk, way, image)
+    return made
+
+
+def test_each_way_of_refadgen_makes_its_own_pictures(files):
+    tables = {table.name: table for table in neighbour_refadgen.TABLES}
+    unnamed = tables["unnamed"].ways[-1]
+    ways = [*tables["main"].ways, *tables["parts"].ways[3::2], tables["lambda"].ways[0], unnamed]
+    made = pictures(neighbour_refadgen, files, ways, 2)
+    named = neighbour_refadgen.MEASURES.keys()
+    for name, (image, values) in made.items():
+        assert image.shape == (2, 3, 64, 64), name
+        assert values.keys() == named, name
+        assert all(value.shape == (2,) for value in values.values()), name
+    shown = [image for image, _ in made.values()]
+    assert not any(torch.equal(one, other) for n, one in enumerate(shown) for other in shown[:n])
+
+
+def test_each_way_of_strict_id_makes_its_own_pictures(files):
+    left_out = {"pose_decoded", "conflict_decoded", "paste_decoded", "prompt"} | {
+        f"gamma_{g}" for g in (200, 400, 600, 800)
+    }
+    ways = [way for table in neighbour_strict_id.TABLES for way in table.ways if way.name not in left_out]
+    made = pictures(neighbour_strict_id, files, ways, 1)
+    for name, (image, values) in made.items():
+        count = 4 if name.startswith("scale") else 3 if name.startswith("pose") else 1
+        assert image.shape == (count, 3, 64, 64), name
+        assert all(value.shape == (1,) for value in values.values()), name
+    for table in neighbour_strict_id.TABLES:
+        for way in table.ways:
+            if way.name in made:
+                assert set(table.columns) <= made[way.name][1].keys(), way.name
+    told, untold = made["scale"][0], made["scale_untold"][0]
+    assert torch.equal(untold[0], untold[1])
+    assert not torch.equal(told[0], told[1])
+    leaning, still = made["pose"][0], made["pose_untold"][0]
+    assert torch.equal(still[0], still[1])
+    assert not torch.equal(leaning[0], leaning[1])
+    conflict = [made[f"conflict_{name}"][0] for name in ("whole", "no_time_weighting", "no_balance")]
+    assert not torch.equal(conflict[1], conflict[2])
+    assert not torch.equal(conflict[1], made["no_appearance"][0])
+
+
+def test_the_command_writes_page_and_results_and_goes_on(files, tmp_path, capsys):
+    """The plan's own, cut down to one table of one way without a sweep."""
+    table = neighbour_refadgen.TABLES[3]
+    short = replace(neighbour_refadgen.PLAN, tables=(replace(table, ways=table.ways[:1]),), claims=())
+    given = ["--models", str(files / "models"), "--out", str(tmp_path), "--weights", str(files / "weights")]
+    given += ["--judge", str(files / "weights" / "judge.safetensors"), "--steps", "1", "--batch", "2"]
+    run_command(short, None, [*given, "--pairs", "2", "--development", "2"])
+    assert json.loads((tmp_path / "neighbour_refadgen.json").read_text())["tables"]["lambda"]["rows"]
+    first = (tmp_path / "neighbour_refadgen.md").read_text()
+    assert "| lambda 0 | 0 |" in first
+    run_command(short, None, [*given, "--pairs", "2", "--development", "2", "--report-only"])
+    assert (tmp_path / "neighbour_refadgen.md").read_text() == first
