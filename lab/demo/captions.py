@@ -96,7 +96,7 @@ def varied_caption(scene: Scene, rng: random.Random) -> str:
 
 
 def all_words() -> Iterator[str]:
-    """Every word the grammar can make."""
+    """Every word the grammar can make, and a few that people may write."""
     yield from dict.fromkeys(
         word
         for group in (

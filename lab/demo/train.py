@@ -393,6 +393,7 @@ class Denoising:
             self.latents = cached_latents(run.work, run.trained("autoencoder"), run.data, size)
         self.scheduler = stack.new_scheduler()
         self.tokenizer = stack.tokenizer()
+        self.empty = stack.tokenize([""], self.tokenizer)
 
     def batch(self, step: int, generator: torch.Generator, placed_share: float = 0.0) -> Noised:
         """Scenes with noise; of `placed_share` of them that of the noisiest timesteps."""
@@ -418,8 +419,7 @@ class Denoising:
 
     def conditions(self, text_encoder: nn.Module, ids: Tensor, generator: torch.Generator) -> dict[str, Any]:
         """What the U-Net takes beside latents: the text, the pooled text where it is not silent, sizes."""
-        empty = stack.tokenize([""], self.tokenizer).to(ids.device)
-        context, pooled = stack.encode_text(text_encoder, torch.cat([ids, empty]))
+        context, pooled = stack.encode_text(text_encoder, torch.cat([ids, self.empty.to(ids.device)]))
         silent = (torch.rand(len(ids), 1, generator=generator) < SILENT_SHARE).to(ids.device)
         spoken = torch.where(silent, pooled[-1:], pooled[:-1])
         return {

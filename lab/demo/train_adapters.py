@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Generator, Tensor
 
 from ..train.adapter_training import train_adapter
 from ..train.config import DATASET, VISIBLE, TrainConfig
 from ..train.data import Sample
+from ..train.settings import PRECISIONS
 from . import stack
 from .captions import varied_caption
-from .scene_data import SceneData, scene_data
-from .train import NUM_SCENES, cached_latents
-from .training_models import training_models
+from .scene_data import SceneData
+from .training_command import deliver, prepare
 
 NUM_TOKENS = (4, 8, 16, 32)
 
@@ -128,25 +126,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     parser.add_argument("--adapter", choices=sorted(ADAPTERS), default="eq3_c16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="bf16: where the processor has it")
+    parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of what is computed; no = float32")
     arguments = parser.parse_args()
-    torch.set_flush_denormal(True)
-    accelerator = Accelerator(mixed_precision=arguments.precision)
-    data = scene_data(arguments.work, NUM_SCENES, stack.IMAGE_SIZE)
-    autoencoder = stack.load_model("autoencoder", arguments.weights).to(accelerator.device)
-    latents = cached_latents(arguments.work, autoencoder, data)
-    name = f"{arguments.adapter}_seed{arguments.seed}"
+    run, name = prepare(arguments), f"{arguments.adapter}_seed{arguments.seed}"
     file = train_adapter(
-        training_models(arguments.weights, accelerator.device),
-        SceneDataset(data, latents),
+        run.models,
+        SceneDataset(run.data, run.latents),
         settings(arguments.adapter, arguments.seed).replace(precision=arguments.precision),
-        accelerator,
-        arguments.work / name,
+        run.accelerator,
+        run.work / name,
     )
-    if accelerator.is_main_process:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, arguments.out / f"{name}.safetensors")
-        accelerator.print(f"wrote {arguments.out / name}.safetensors")
+    deliver(file, arguments, name, run.accelerator)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the commands that train a neighbour's method on the demo share: their arguments, and what they train with."""
+"""What the commands that train something beside the demo's U-Net share: their arguments, and what they train with."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
     "validation_steps": 20,
     "validation_guidance": 3.0,
 }
-"""Of every such run."""
+"""Of every run of a neighbour's method."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Prepared:
 
 
 def parser(description: str | None, variants: Iterable[str]) -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line of a neighbour's method."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and training states")
     made.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the trained stack")
