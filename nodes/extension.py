@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..pfv_demo.sizes import WEIGHTS
+from ..pfv_demo.sizes import MODELS
 from .ad.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
 from .ad.compose_nodes import PFVDepthCompose
 from .ad.cut_out_nodes import PFVCutOut
@@ -26,8 +26,6 @@ from .reference.reference_nodes import PFVCombineReferences, PFVReference
 from .research.fusion_nodes import RefAdGenAttentionFusion, RefAdGenLoad, RefAdGenMaskInput
 from .research.scale_nodes import PFVScaleMap
 from .research.strict_id_nodes import StrictIDBranches, StrictIDLoadControlNet
-
-MODELS = WEIGHTS.parent / "models"  # of the demo, for the host's own loaders and the pack's
 
 NODES: list[type[io.ComfyNode]] = [
     PFVMaskRebinarize,
@@ -72,7 +70,7 @@ class PFVExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The pack's nodes, in the order of use."""
-        list_beside_own(MODELS)  # here, because hosts of 0.3.64 do not call on_load
+        list_beside_own(MODELS)  # of the demo; here, because hosts of 0.3.64 do not call on_load
         for node in NODES:
             # To a page opened anew newer hosts then send what the node has shown; web/shown_again.js does it for older ones.
             node.HAS_INTERMEDIATE_OUTPUT = True

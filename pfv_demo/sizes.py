@@ -15,6 +15,10 @@ MAX_TOKENS = 24  # begin and end marks included; the longest caption has as many
 FILES = ("autoencoder", "text_encoder", "vision_encoder", "unet", "controlnet")  # <name>.safetensors
 ADAPTER_FILE = "adapter.safetensors"
 
+MODELS = WEIGHTS.parent / "models"  # folders as the host's own have them, listed beside those
+REFADGEN_FILE = "pfv_demo_refadgen.safetensors"  # in model_patches
+STRICT_ID_FILE = "pfv_demo_strict_id.safetensors"  # in controlnet
+
 IMAGE_SIZE = 256
 LATENT_SIZE = IMAGE_SIZE // 8
 CONTEXT_DIM = 128

@@ -25,10 +25,12 @@ from .workflow_parts.forms import WorkflowFiles, to_text
 from .workflow_parts.full import DEMO_FULL, FULL
 from .workflow_parts.minimal import DEMO_MINIMAL, MINIMAL
 from .workflow_parts.own_subgraphs import OFFERED
+from .workflow_parts.refadgen import DEMO_REFADGEN
 from .workflow_parts.server import object_info_of
+from .workflow_parts.strict_id import DEMO_STRICT_ID
 from .workflow_parts.subgraph_form import offered_form
 
-WORKFLOWS = (AD, MINIMAL, FULL, FORMATS, DEMO_AD, DEMO_MINIMAL, DEMO_FULL, DEMO_FORMATS)
+WORKFLOWS = (AD, MINIMAL, FULL, FORMATS, DEMO_AD, DEMO_MINIMAL, DEMO_FULL, DEMO_FORMATS, DEMO_REFADGEN, DEMO_STRICT_ID)
 
 
 def texts_of(workflow: Workflow, object_info: dict[str, Any]) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The pictures that the demo workflows load, rendered here: `python -m lab.demo.inputs [FOLDER]` writes them.
 
 A product to advertise, two references that show somebody else's product, depth maps, and the regions in which the
-references rule. Masks are in the alpha channel, as ComfyUI's mask editor saves them: what is painted is transparent. And two
-photographs as people bring them, without any mask: the product on plain ground, and a reference.
+references rule. Masks are in the alpha channel, as ComfyUI's mask editor saves them: what is painted is transparent. Two
+photographs as people bring them, without any mask: the product on plain ground, and a reference. And what the two neighbours'
+workflows take, each as its training has it: a packshot and a place; a product, a mannequin, and a scene with a companion.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pfv_demo.sizes import IMAGE_SIZE
+from pfv_demo.sizes import IMAGE_SIZE, VISION
 
-from .studio.render import Rendered, render
+from .studio.beside import mannequin, packshot_of
+from .studio.render import Rendered, render, render_alone
 from .studio.scene import PRODUCT_COLORS, WALL_COLORS, Scene, sample_scene, second_tone
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "demo_inputs"
@@ -63,13 +65,21 @@ BACKGROUND_REFERENCE = _seen_alike(new_scene(28, "blue vase", "yellow slants", "
 TABLE_REFERENCE = replace(
     new_scene(24, "purple flask", "cream plain", "marble"), place=(-0.1, 0.12), eye=1.15, zoom=3.9
 )  # from higher up: more of the table is seen
-PLAIN_GROUND = 0.92  # grey of the packshot's
+PLAIN_GROUND = 0.92  # grey of the product photo's
+# Both products are such as no training saw. Of demo_refadgen: the ad's view of the product, and how its packshot is turned.
+WANTED, PACKSHOT_SEED = new_scene(47, "green flask", "grey plain", "marble"), 47
+PACKSHOT_GROUND = 128 / 255  # as `lab.demo.train_refadgen` has it
+# Of demo_strict_id: the product leaves room at its right, for a figure as the other scene has it.
+LEFT = replace(new_scene(71, "red bottle", "teal plain", "slate"), place=(-0.2, 0.0))
+COMPANY = sample_scene(145)
+POSE_LEAN, POSE_TURN = 0.15, 0.3  # radians, of the mannequin
 
 
 def demo_inputs() -> dict[str, Image.Image]:
-    """File name -> picture, IMAGE_SIZE pixels wide and high."""
-    reference, product, background, table = (
-        render([scene], IMAGE_SIZE) for scene in (REFERENCE, PRODUCT, BACKGROUND_REFERENCE, TABLE_REFERENCE)
+    """File name -> picture, IMAGE_SIZE pixels wide and high; the pose has the image encoder's size."""
+    reference, product, background, table, wanted, left, company = (
+        render([scene], IMAGE_SIZE)
+        for scene in (REFERENCE, PRODUCT, BACKGROUND_REFERENCE, TABLE_REFERENCE, WANTED, LEFT, COMPANY)
     )
     free = product.product[0] == 0
     on_table = render([BACKGROUND_REFERENCE], IMAGE_SIZE, product=False).table[0] > 0.5
@@ -84,6 +94,11 @@ def demo_inputs() -> dict[str, Image.Image]:
         "region_table": _painted(product, free & on_table),
         "product_photo": _on_plain_ground(product),
         "reference_photo": _picture(background.image[0]),
+        "packshot": _picture(render_alone([packshot_of(WANTED, PACKSHOT_SEED)], IMAGE_SIZE, PACKSHOT_GROUND)[0]),
+        "place": _place(wanted.product[0]),
+        "product_left": _with_alpha(left, left.product[0]),
+        "pose": _picture(mannequin(POSE_LEAN, POSE_TURN, VISION["image_size"])),
+        "appearance": _painted(company, _brushed(company)),
     }
     return {f"{PREFIX}{name}.png": picture for name, picture in pictures.items()}
 
@@ -99,6 +114,13 @@ def _on_plain_ground(rendered: Rendered) -> Image.Image:
     """The product alone, as a packshot has it."""
     opacity = rendered.product[0][..., None]
     return _picture(rendered.image[0] * opacity + PLAIN_GROUND * (1 - opacity))
+
+
+def _place(covered: Tensor) -> Image.Image:
+    """Plain, and painted where a product shall stand."""
+    picture = _picture(torch.full((*covered.shape, 3), PLAIN_GROUND))
+    picture.putalpha(_picture(1 - covered))
+    return picture
 
 
 def _brushed(rendered: Rendered) -> Tensor:

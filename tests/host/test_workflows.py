@@ -26,7 +26,7 @@ from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import running_host
 from headless.server.blocking import Client, saved_images
 from headless.server.errors import FailedError
-from pfv_demo.sizes import IMAGE_SIZE
+from pfv_demo.sizes import IMAGE_SIZE, REFADGEN_FILE, STRICT_ID_FILE
 from pfv_mepa.pfv_core.ad.opacity import SEEN_ABOVE, core_of, settled
 from pfv_mepa.pfv_core.ad.placement import Layout, plan_placement
 from pfv_mepa.tests.host.sampling import NODE_IDS
@@ -51,7 +51,8 @@ from pfv_mepa.tools.workflow_parts.server import newer_nodes
 
 FULL_NAMES = ("ad", "minimal", "full", "formats")
 DEMO_NAMES = tuple(f"demo_{name}" for name in FULL_NAMES)
-NAMES = (*FULL_NAMES, *DEMO_NAMES)
+NEIGHBOURS = ("demo_refadgen", "demo_strict_id")  # with the demo's models alone
+NAMES = (*FULL_NAMES, *DEMO_NAMES, *NEIGHBOURS)
 FOLDER = PACK_ROOT / "workflows"
 SUBGRAPHS = PACK_ROOT / "subgraphs"
 DEMO_INPUTS = FOLDER / "demo_inputs"
@@ -518,7 +519,9 @@ def test_a_demo_twin_differs_in_its_loaders_and_settings_alone(name):
 
 
 def test_the_demo_has_the_pictures_it_names():
-    named = {node["inputs"]["image"] for name in DEMO_NAMES for node in nodes_of(api_form(name), "LoadImage")}
+    named = {
+        node["inputs"]["image"] for name in (*DEMO_NAMES, *NEIGHBOURS) for node in nodes_of(api_form(name), "LoadImage")
+    }
     assert named == {file.name for file in DEMO_INPUTS.glob("*.png")}
 
 
@@ -527,11 +530,6 @@ def test_the_demo_has_the_pictures_it_names():
 ELSEWHERE = {  # than in a workflow
     "PFVSaveReference",  # of catalogues
     "PFVLoadReference",
-    "RefAdGenLoad",  # wants a trained file, as the next three do
-    "RefAdGenMaskInput",
-    "StrictIDLoadControlNet",
-    "StrictIDBranches",
-    "PFVScaleMap",  # research
     "MEPABranch",  # superseded by MEPA Apply, stacked
     "PFVAdCanvasFinish",  # Strict-ID Composite does the same
     "MEPACrop",  # of samplings of a part of the ad
@@ -600,6 +598,48 @@ def test_the_ad_of_two_photographs_leaves_what_is_found_open_to_painting(name):
     assert the_node(prompt, "PFVDepthCompose")["inputs"]["fit"] == "stretch"
     assert source(prompt, the_node(prompt, "PFVAdCanvas"), "product_mask") is cut_out
     assert len(nodes_of(prompt, "LoadImage")) == 2
+
+
+def test_refadgen_is_asked_as_it_was_trained_and_pastes_nothing():
+    """With one file, an empty prompt and a clean photo; where the product stands says the mask at the input alone."""
+    prompt = api_form("demo_refadgen")
+    fusion = source(prompt, the_node(prompt, "KSampler"), "model")
+    assert fusion is the_node(prompt, "RefAdGenAttentionFusion", "See the product photo")
+    asked = {"strength": 1.0, "combine": "as_trained", "reference_noise": "clean"}
+    assert fusion["inputs"].items() >= asked.items()
+    assert "product_mask" not in fusion["inputs"]
+    assert source(prompt, fusion, "reference_prompt")["inputs"]["text"] == ""
+    photo = source(prompt, source(prompt, fusion, "reference_latent"), "pixels")
+    assert photo is the_node(prompt, "LoadImage", "Product photo")
+    load, mask = source(prompt, fusion, "reference_model"), source(prompt, fusion, "model")
+    assert (load["class_type"], mask["class_type"]) == ("RefAdGenLoad", "RefAdGenMaskInput")
+    assert load["inputs"]["refadgen_name"] == mask["inputs"]["mask_input_name"] == REFADGEN_FILE
+    assert source(prompt, mask, "product_mask") is the_node(prompt, "LoadImage", "Place of the product")
+    assert not nodes_of(prompt, "StrictIDComposite")
+
+
+def test_strict_id_is_asked_as_it_was_trained_and_the_products_own_pixels_come_back():
+    prompt = api_form("demo_strict_id")
+    control, photo = the_node(prompt, "ControlNetApplyAdvanced"), the_node(prompt, "LoadImage", "Product photo")
+    for end in ("positive", "negative"):
+        assert source(prompt, the_node(prompt, "KSampler"), end) is control
+    scale = source(prompt, control, "image")
+    assert (scale["class_type"], control["inputs"]["image"][1]) == ("PFVScaleMap", 1)
+    branches = source(prompt, control, "control_net")
+    assert source(prompt, branches, "control_net")["inputs"] == {"control_net_name": STRICT_ID_FILE}
+    as_trained = {"pose_strength": 1.0, "appearance_strength": 1.0}
+    as_trained |= dict.fromkeys(("std_norm", "time_weighting"), "as_trained")
+    assert branches["inputs"].items() >= as_trained.items()
+    for name, is_painted in (("pose", False), ("appearance", True)):
+        encode = source(prompt, branches, name)
+        assert encode["inputs"]["mode"] == "zero"
+        seen = source(prompt, encode, "patch_mask")
+        assert (seen["inputs"]["fit"], "mask" in seen["inputs"]) == ("crop", is_painted)
+        picture = the_node(prompt, "LoadImage", name.title())
+        assert picture is source(prompt, seen, "reference") is source(prompt, encode, "reference")
+    composite = source(prompt, the_node(prompt, "SaveImage"), "images")
+    assert composite["class_type"] == "StrictIDComposite"
+    assert source(prompt, composite, "product") is source(prompt, scale, "product") is photo
 
 
 # --- readable on the canvas -------------------------------------------------------------------------------------------
@@ -671,11 +711,13 @@ def test_groups_name_the_steps_in_order():
     assert titles["full"] == ["References", "Adapter", "Product", "Sampling", "Result"]
     assert titles["formats"] == ["References", "Adapter", "One"]
     assert [titles[f"demo_{name}"] for name in FULL_NAMES[1:]] == [titles[name] for name in FULL_NAMES[1:]]
+    assert titles["demo_refadgen"] == ["Product,", "RefAdGen", "Sampling", "Result"]
+    assert titles["demo_strict_id"] == ["Product", "Pose", "Strictly-ID", "Sampling", "Result"]
     steps = ["1  Your two pictures and your sentence", "2  Product", "3  Look of the reference", "4  Depth"]
     steps += ["5  The look in the background and on the ground", "6  Sampling", "7  Result"]
     numbered = {name: [g["title"] for g in ui_form(name)["groups"] if g["title"][0].isdigit()] for name in NAMES}
     assert numbered["ad"] == numbered["demo_ad"] == steps
-    for name in ("full", "formats"):
+    for name in ("full", "formats", *NEIGHBOURS):
         colours = [group["color"] for group in ui_form(name)["groups"]]
         assert len(set(colours)) == len(colours)
 
@@ -805,6 +847,37 @@ def test_a_demo_twin_loads_its_models_once_and_runs_with_the_links_to_its_masks_
         assert made.size == ad.size
         assert not np.array_equal(np.asarray(ad), np.asarray(made))
     assert server.log.read_text(encoding="utf-8").count("model_type V_PREDICTION") == loads > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "class_type", "title", "changed"),
+    [
+        ("demo_refadgen", "RefAdGenAttentionFusion", "See the product photo", {"strength": 0.0}),
+        ("demo_strict_id", "PFVScaleMap", "Scale", {"subject_cm": 12.0}),
+        ("demo_strict_id", "StrictIDBranches", "Pose and appearance", {"pose_strength": 0.0}),
+        ("demo_strict_id", "StrictIDBranches", "Pose and appearance", {"appearance_strength": 0.0}),
+    ],
+)
+def test_a_neighbours_demo_runs_and_what_its_note_changes_changes_it(
+    name, class_type, title, changed, server, tmp_path
+):
+    prompt = quick(name)
+    ad = run(server, prompt, tmp_path / "ad.png")
+    assert ad.size == (IMAGE_SIZE, IMAGE_SIZE)
+    assert embedded(ad) == essence(prompt)
+    assert np.asarray(ad).std() > 5
+    set_inputs(the_node(prompt, class_type, title), **changed)
+    assert not np.array_equal(np.asarray(ad), np.asarray(run(server, prompt, tmp_path / "other.png")))
+
+
+def test_strict_id_keeps_the_product_exact(server, tmp_path):
+    ad = np.asarray(run(server, quick("demo_strict_id"), tmp_path / "ad.png"))
+    with Image.open(DEMO_INPUTS / "demo_product_left.png") as photo:
+        own, opacity = np.asarray(photo.convert("RGB")), np.asarray(photo.getchannel("A"), np.float32) / 255
+    inside = core_of(settled(opacity)[None], 1)[0] & (opacity == 1)
+    assert inside.sum() > 500
+    assert np.array_equal(ad[inside], own[inside])
+    assert (ad[opacity == 0] != own[opacity == 0]).any(1).mean() > 0.9
 
 
 def test_one_product_in_three_formats_is_exact_in_each(server, tmp_path):

@@ -23,6 +23,7 @@ DEPTH_HEIGHT = 420
 MASK_REGION_HEIGHT = 380  # widgets and the region's picture
 SHAPE_REGION_HEIGHT = 540
 PLACE_HEIGHT = 340
+SCALE_HEIGHT = 540  # widgets and the rows over the product
 COMPOSITE_HEIGHT = 600  # widgets, a line of text, and the picture of what is exact
 PROMPT_HEIGHT = 150
 RESULT_HEIGHT = 460
@@ -108,25 +109,27 @@ def prompt(name: str, title: str, text: str, clip: Link) -> Node:
     return Node(name, "CLIPTextEncode", title, {"clip": clip, "text": text}, height=PROMPT_HEIGHT)
 
 
-def rebinarize(name: str, title: str, reference: str, clip_vision: Link) -> Node:
-    """Hidden patches from what is painted on the image of node `reference`."""
+def rebinarize(
+    name: str, title: str, reference: str, clip_vision: Link, fit: str = "pad", painted: bool = True
+) -> Node:
+    """Hidden patches from what is painted on the image of node `reference`; painted=False = none."""
     inputs = {
         "clip_vision": clip_vision,
         "reference": Link(reference, "IMAGE"),
-        "mask": Link(reference, "MASK"),
-        "fit": "pad",
+        **({"mask": Link(reference, "MASK")} if painted else {}),
+        "fit": fit,
         "threshold": 0.0,
     }
     return Node(name, "PFVMaskRebinarize", title, inputs, height=PREVIEW_HEIGHT + 60)
 
 
-def encode(name: str, title: str, reference: str, patch_mask: str, clip_vision: Link) -> Node:
-    """Visible tokens of the image of node `reference`, with the patch mask of node `patch_mask`."""
+def encode(name: str, title: str, reference: str, patch_mask: str, clip_vision: Link, mode: str = "drop") -> Node:
+    """Tokens of the image of node `reference`, with the patch mask of node `patch_mask`."""
     inputs = {
         "clip_vision": clip_vision,
         "reference": Link(reference, "IMAGE"),
         "patch_mask": Link(patch_mask, "PFV_PATCH_MASK"),
-        "mode": "drop",
+        "mode": mode,
     }
     return Node(name, "PFVImageEncode", title, inputs)
 
@@ -233,12 +236,14 @@ DEMO_MODELS = ModelSource(
 DEMO_SIZE = (IMAGE_SIZE, IMAGE_SIZE)
 DEMO_SAMPLER = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
 DEMO_PICTURES = "demo_"
-ABOUT_DEMO = f"""\
+DEMO_WORDS = f"""\
 The models come with this pack: tiny ones, trained on rendered scenes of {IMAGE_SIZE}x{IMAGE_SIZE} pixels, so \
 that this runs anywhere in seconds.
 
 They know products (*red, orange, yellow, green, teal, blue, purple, pink, black, white*; *bottle, jar, flask, vase, tube, \
 box*), tables (*wooden, marble, slate, linen*) and walls (a colour; *plain*, or *with stripes, bands, dots, checks, slants*).
-
+"""
+ABOUT_DEMO = f"""\
+{DEMO_WORDS}
 With SDXL: open the workflow of the same name without *demo*.
 """
