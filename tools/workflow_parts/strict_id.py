@@ -28,9 +28,9 @@ from .blocks import (
 from .description import Group, Link, Node, Note, Workflow
 
 HOW_TO_USE = """\
-**1.** Load `demo_product_left.png`, `demo_pose.png` and `demo_appearance.png` of this pack's folder `workflows/demo_inputs` into \
-the nodes that name them: the product, a cut-out where it stands in the ad; a mannequin; and a scene with somebody else's product, \
-which is painted over.
+**1.** Load `demo_product_left.png`, `demo_pose.png` and `demo_appearance.png` of this pack's folder `workflows/demo_inputs` \
+into the nodes that name them: the product, a cut-out where it stands in the ad; a mannequin; and a scene with somebody else's \
+product, which is painted over.
 
 **2.** Run. Beside the product stands a figure, as high as *Scale* says, that leans as the mannequin does and looks like the \
 scene's. Table and wall follow the prompt. Where the product is opaque the ad is the photo itself, pixel by pixel.
@@ -48,7 +48,7 @@ ABOUT_MODELS = f"""\
 
 PICTURES = {"pose": "Pose", "appearance": "Appearance"}
 PAINTED = {"appearance"}
-# Pixels between the product's first row and its last are 20 cm; a figure of the demo's scenes, further back, has its foot higher.
+# From the product's first row to its last are 20 cm. A figure of the demo's scenes stands further back: its foot is higher.
 SCALE = {
     "height_from": "sizes",
     "product_cm": 20.0,
