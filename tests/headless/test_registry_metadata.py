@@ -12,6 +12,7 @@ import pytest
 import tomli
 
 from headless.host.find import PACK_ROOT
+from pfv_demo.sizes import ADAPTER_FILE, FILES, REFADGEN_FILE, STRICT_ID_FILE
 from pfv_mepa.tests.support.archive import archive_files
 from pfv_mepa.tools import registry_metadata as registry
 
@@ -93,6 +94,11 @@ def test_what_is_left_out_of_the_archive_is_named_from_the_root():
 def test_the_archive_holds_what_a_host_reads():
     found = {file.parts[0] for file in archive_files(PACK_ROOT) if len(file.parts) > 1}
     assert found == {"nodes", "pfv_core", "pfv_demo", "web", "workflows", "subgraphs", "locales"}
+
+
+def test_the_archive_holds_the_demos_files():
+    names = {file.name for file in archive_files(PACK_ROOT) if file.parts[0] == "pfv_demo"}
+    assert names >= {*(f"{name}.safetensors" for name in FILES), ADAPTER_FILE, REFADGEN_FILE, STRICT_ID_FILE}
 
 
 STARTS_SOMETHING = {

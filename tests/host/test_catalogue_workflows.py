@@ -19,7 +19,9 @@ from pfv_mepa.tests.demo_weights import copy_pack
 from pfv_mepa.tests.host.test_workflows import AD_SIZE, noise, pictures, save, write_models_as_named
 
 TINY_PACK = PACK_ROOT / "tests" / "support" / "tiny_stack" / "host_pack"
-NUM_ADS = {"minimal": 1, "full": 1, "formats": 3, "ad": 1}
+NUM_ADS = {"minimal": 1, "full": 1, "formats": 3, "ad": 1, "refadgen": 1, "strict_id": 1}
+PASTES_NOTHING = ("minimal", "refadgen")
+OF_NEIGHBOURS = {"refadgen": "demo_packshot.png", "strict_id": "demo_product_left.png"}  # their product photos
 NAMES, SEED = ("cup", "mug"), 3  # two rows that differ in nothing else: the host has what the second one needs
 
 
@@ -36,7 +38,9 @@ def server(tmp_path_factory):
         yield running.url, folder / "output"
 
 
-@pytest.fixture(params=["full", "formats", "demo_minimal", "demo_formats", "demo_ad"])
+@pytest.fixture(
+    params=["full", "formats", "demo_minimal", "demo_formats", "demo_ad", "demo_refadgen", "demo_strict_id"]
+)
 def exported(request, tmp_path):
     """A shipped workflow as the page exports it: 1.0 becomes 1. Those of full size are made small."""
     name = request.param
@@ -72,12 +76,12 @@ def table(folder, name):
             shutil.copy(DEMO_INPUTS / f"demo_{column}_photo.png", folder / f"{column}.png")
             row[column] = f"{column}.png"
     elif demo:
-        shutil.copy(DEMO_INPUTS / "demo_product.png", folder / "product.png")
+        shutil.copy(DEMO_INPUTS / OF_NEIGHBOURS.get(kind, "demo_product.png"), folder / "product.png")
         row["product"] = "product.png"
     else:
         save(pictures()["product.png"], folder / "product.png")
         row["product"] = "product.png"
-    if kind in ("full", "ad"):
+    if kind in ("full", "ad", *OF_NEIGHBOURS):
         row["Sampler.steps"] = 1
     if kind == "formats":
         row |= {f"Sampler {shape}.steps": 1 for shape in ("1:1", "4:5", "1.91:1")}
@@ -109,7 +113,7 @@ def test_all_ads_are_made_checked_and_counted_twice(server, exported, tmp_path):
                     assert list(image.size) == file["size"]
                 assert f"_{file['size'][0]}x{file['size'][1]}_s{found['seed']}_" in file["file"]
                 checks = file["checks"]
-                assert ("product" in checks) == (name.removeprefix("demo_") != "minimal")
+                assert ("product" in checks) == (name.removeprefix("demo_") not in PASTES_NOTHING)
                 assert all(check["passed"] for check in checks.values()), checks
         sizes.append(Counter(tuple(file["size"]) for found in lines for file in found["files"]))
         assert set(json.loads((out / lines[0]["workflow"]).read_text())) == set(json.loads(exported.read_text()))

@@ -13,9 +13,13 @@ from lab.demo.evaluation.models import load_models
 from lab.demo.evaluation.pairs import labels
 from lab.demo.evaluation.pictures import make_images
 from pfv_core.adapter.checkpoint import load_adapter
-from pfv_demo.sizes import ADAPTER_FILE, WEIGHTS
+from pfv_core.research.mask_input import load_mask_input
+from pfv_core.research.refadgen import open_refadgen
+from pfv_core.research.strict_id_file import load_strict_id
+from pfv_demo.sizes import ADAPTER_FILE, MODELS, REFADGEN_FILE, STRICT_ID_FILE, WEIGHTS
 
 NUM_FILES, MOST_BYTES = 7, 20e6
+MOST_BYTES_OF_NEIGHBOURS = 15e6  # of both their files
 PAIRS = 12
 STEPS = 8
 MOST = PAIRS - 2  # chance of as many by guessing among ten colours: below 1e-8
@@ -55,6 +59,14 @@ def test_small_enough_and_licensed():
         if file.name != ADAPTER_FILE:
             with safe_open(file, "pt") as weights:
                 assert weights.metadata()["license"] == "Apache-2.0"
+
+
+def test_the_neighbours_files_are_for_the_demo_and_small():
+    refadgen, strict_id = MODELS / "model_patches" / REFADGEN_FILE, MODELS / "controlnet" / STRICT_ID_FILE
+    assert set(MODELS.glob("*/*")) == {refadgen, strict_id}
+    assert refadgen.stat().st_size + strict_id.stat().st_size < MOST_BYTES_OF_NEIGHBOURS
+    assert (open_refadgen(refadgen).base, load_strict_id(strict_id).config.base) == ("demo", "demo")
+    assert bool(load_mask_input(refadgen).kernel.any())
 
 
 @pytest.mark.parametrize("name", ["product_color", "shape", "wall_color", "pattern", "table"])
