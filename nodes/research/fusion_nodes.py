@@ -25,6 +25,7 @@ from ..window_inputs import window_inputs
 
 FOLDER = "model_patches"  # the host's own, for weights that are added to a checkpoint
 AS_TRAINED = "as_trained"
+BASE_TOOLTIP = "The base that the file was trained on: SD1.5, SDXL, or the model of PFV Demo Models."
 
 
 class RefAdGenAttentionFusion(io.ComfyNode):
@@ -137,15 +138,16 @@ class RefAdGenLoad(io.ComfyNode):
             node_id="RefAdGenLoad",
             display_name="RefAdGen Load",
             category=RESEARCH_CATEGORY,
-            description="Research: it needs a file that you train. Loads the reference U-Net and the projections that RefAdGen's "
-            "training wrote, for RefAdGen Attention Fusion. The same file goes into RefAdGen Mask Input.",
+            description="Research: the pack brings a small file for the demo's models, for SD1.5 and SDXL you train one. Loads "
+            "the reference U-Net and the projections that RefAdGen's training wrote, for RefAdGen Attention Fusion. The same "
+            "file goes into RefAdGen Mask Input.",
             inputs=[
-                io.Model.Input("model", tooltip="The base checkpoint that the file was trained on: SD1.5 or SDXL."),
+                io.Model.Input("model", tooltip=BASE_TOOLTIP),
                 io.Combo.Input(
                     "refadgen_name",
                     options=_safetensors(),
                     tooltip="A safetensors file in models/model_patches, as python -m lab.train writes it with a preset of "
-                    "RefAdGen.",
+                    "RefAdGen; or pfv_demo_refadgen, which the pack brings.",
                 ),
             ],
             outputs=[
@@ -179,14 +181,16 @@ class RefAdGenMaskInput(io.ComfyNode):
             node_id="RefAdGenMaskInput",
             display_name="RefAdGen Mask Input",
             category=RESEARCH_CATEGORY,
-            description="Research: it needs a trained file in models/model_patches, and none is public. Gives the U-Net a "
-            "product mask as a fifth input channel, so that the model knows from its first layer where the product stands.",
+            description="Research: the pack brings a small file for the demo's models, for SD1.5 and SDXL you train one. Gives "
+            "the U-Net a product mask as a fifth input channel, so that the model knows from its first layer where the product "
+            "stands.",
             inputs=[
-                io.Model.Input("model", tooltip="The base checkpoint that the file was trained on: SD1.5 or SDXL."),
+                io.Model.Input("model", tooltip=BASE_TOOLTIP),
                 io.Combo.Input(
                     "mask_input_name",
                     options=_safetensors(),
-                    tooltip="A safetensors file in models/model_patches: RefAdGen's trained file, or its mask channel alone.",
+                    tooltip="A safetensors file in models/model_patches: RefAdGen's trained file, or its mask channel alone; or "
+                    "pfv_demo_refadgen, which the pack brings.",
                 ),
                 io.Mask.Input(
                     "product_mask",

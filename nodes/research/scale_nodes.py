@@ -33,9 +33,9 @@ class PFVScaleMap(io.ComfyNode):
             node_id="PFVScaleMap",
             display_name="PFV Scale Map",
             category=RESEARCH_CATEGORY,
-            description="Research: it needs a ControlNet with four hint channels, and none is public. Marks the rows that the "
-            "subject beside a product takes, such as the face above an earring, so that it comes in the right size "
-            "(Strictly-ID).",
+            description="Research: for a ControlNet with four hint channels; the pack brings a small one for the demo's models, "
+            "for SD1.5 and SDXL you train one. Marks the rows that the subject beside a product takes, such as the face above an "
+            "earring, so that it comes in the right size (Strictly-ID).",
             inputs=[
                 io.Image.Input("product", tooltip="The product on the canvas: image of PFV Ad Canvas, or a photo."),
                 io.Mask.Input("product_mask", tooltip="Where the product is, the same size."),

@@ -29,14 +29,15 @@ class StrictIDLoadControlNet(io.ComfyNode):
             node_id="StrictIDLoadControlNet",
             display_name="Strictly-ID Load ControlNet",
             category=RESEARCH_CATEGORY,
-            description="Research: it needs a file that you train with python -m lab.train, none is public. Loads a ControlNet "
-            "that draws a scene around the product as it stands on the canvas, in the size that the scale map says, from "
-            "models/controlnet.",
+            description="Research: the pack brings a small file for the demo's models, for SD1.5 and SDXL you train one with "
+            "python -m lab.train. Loads a ControlNet that draws a scene around the product as it stands on the canvas, in the "
+            "size that the scale map says, from models/controlnet.",
             inputs=[
                 io.Combo.Input(
                     "control_net_name",
                     options=folder_paths.get_filename_list(FOLDER),
-                    tooltip="A Strictly-ID file in models/controlnet. What a file is, is read from it, never from its name.",
+                    tooltip="A Strictly-ID file in models/controlnet, or pfv_demo_strict_id, which the pack brings. What a file "
+                    "is, is read from it, never from its name.",
                 )
             ],
             outputs=[

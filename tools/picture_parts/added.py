@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw
 
-from headless.host.find import PACK_ROOT
-from pfv_demo.sizes import CONTEXT_DIM, IMAGE_SIZE, UNET
+from pfv_demo.sizes import IMAGE_SIZE
 
-from ..workflow_parts.definitions import Json
 from .studio import Draft, Output, Panels, Shown, Studio, painted
 
 BACKGROUND, TABLE, LOOK, IN_CONTROL_NET = (
@@ -20,8 +16,6 @@ BACKGROUND, TABLE, LOOK, IN_CONTROL_NET = (
 SAVE = "Save the ad"
 PART_LEFT, PART_TOP, PART_SIDE = 128, 80, 128  # of the part of the square ad that is sampled once more
 PART_DENOISE = 0.8  # with less, what the enlarged part shows is what is drawn
-CELL = 8  # pixels of the ad in one of the latent
-RULED, FREE, LINE = (38, 140, 217), (64, 64, 64), (26, 26, 26)  # as MEPA Apply shows its grids
 FRAME = (255, 255, 0)
 
 
@@ -152,30 +146,6 @@ def fusion(studio: Studio) -> Panels:
     return [("the product on the canvas", shown["Canvas 1:1 0"]), *panels]
 
 
-def load_trained(studio: Studio) -> Panels:
-    """Where training starts the file's reference U-Net is the model's own: it reads the product as the model does."""
-    file = studio.folder / "models" / "model_patches" / "start.safetensors"
-    write_start(file)
-    draft = one_format()
-    draft.give("Prompt", text="a bottle")
-    draft.show("Canvas 1:1")
-    draft.show("Decode 1:1")
-    draft.give(LOOK, strength=0.0)
-    without = studio.make(draft)
-    draft.give(LOOK, combine="add", strength=1.0)
-    own = studio.make(draft)["Decode 1:1 0"]
-    inputs = {"model": draft.output("PFV Demo Models"), "refadgen_name": file.name}
-    draft.give(LOOK, combine="as_trained", reference_model=draft.add("Load", "RefAdGenLoad", **inputs))
-    loaded = studio.make(draft)["Decode 1:1 0"]
-    check_same(own, loaded, "RefAdGen Load with a file as training starts")
-    return [
-        ("the product on the canvas", without["Canvas 1:1 0"]),
-        ("without the product", without["Decode 1:1 0"]),
-        ("add, the model reads it itself", own),
-        ("a file before any training: the same", loaded),
-    ]
-
-
 def save_reference(studio: Studio) -> Panels:
     """What goes into a file."""
     shown = _saved(studio)
@@ -212,72 +182,3 @@ def _saved(studio: Studio) -> Shown:
 def _file_of(studio: Studio, shown: Shown) -> Path:
     (name,) = shown.output("Save it")["references"]
     return studio.folder / "output" / "pfv_references" / str(name)
-
-
-def mask_input(studio: Studio) -> Panels:
-    """Where the mask lies, and that a channel of zeros, where training starts, changes nothing."""
-    file = studio.folder / "models" / "model_patches" / "zeros.safetensors"
-    write_zeros(file)
-    draft = one_format()
-    plain = ad_of(studio.make(draft))
-    mask = draft.output("Canvas 1:1", 1)
-    inputs = {"model": draft.output("PFV Demo Models"), "mask_input_name": file.name, "product_mask": mask}
-    model = draft.add("Mask input", "RefAdGenMaskInput", **inputs)
-    draft.give(LOOK, model=model)
-    draft.show("Canvas 1:1", 1, "MaskPreview")
-    shown = studio.make(draft)
-    check_same(plain, ad_of(shown), "RefAdGen Mask Input with a channel of zeros")
-    return [
-        ("product_mask", shown["Canvas 1:1 1"]),
-        ("as the U-Net gets it", on_latent_grid(shown["Canvas 1:1 1"])),
-        ("the ad without the node", plain),
-        ("with a file of zeros: the same", ad_of(shown)),
-    ]
-
-
-def on_latent_grid(mask: Image.Image) -> Image.Image:
-    """A mask as its share of each cell of the latent: a cell in one colour, with lines between them."""
-    size = mask.width // CELL, mask.height // CELL
-    shares = mask.convert("L").resize(size, Image.Resampling.BOX)
-    cells = Image.composite(Image.new("RGB", size, RULED), Image.new("RGB", size, FREE), shares)
-    grid = cells.resize((2 * mask.width, 2 * mask.height), Image.Resampling.NEAREST)
-    draw = ImageDraw.Draw(grid)
-    for x in range(0, grid.width, 2 * CELL):
-        draw.line((x, 0, x, grid.height), LINE)
-    for y in range(0, grid.height, 2 * CELL):
-        draw.line((0, y, grid.width, y), LINE)
-    return grid
-
-
-def write_zeros(file: Path) -> None:
-    """A mask input for the demo's U-Net whose channel is zeros, as safetensors."""
-    width = UNET["block_out_channels"][0]
-    shape = [width, 1, 3, 3]
-    length = 4 * width * 9  # bytes of float32
-    header = {
-        "__metadata__": {"format": "mask_input", "context_dim": str(CONTEXT_DIM)},
-        "mask_input.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, length]},
-    }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(length))
-
-
-def write_start(file: Path) -> None:
-    """RefAdGen's file for the demo's U-Net before any training: the U-Net itself, and projections that are its own."""
-    content = (PACK_ROOT / "pfv_demo" / "weights" / "unet.safetensors").read_bytes()
-    length = 8 + struct.unpack("<Q", content[:8])[0]
-    tensors = {name: entry for name, entry in json.loads(content[8:length]).items() if name != "__metadata__"}
-    data = content[length:]
-    header: Json = {"__metadata__": {"base": "demo", "context_dim": str(CONTEXT_DIM), "combine": "add"}}
-    header |= {f"reference.{name}": entry for name, entry in tensors.items()}
-    for name, entry in tensors.items():
-        if name.endswith((".attn1.to_k.weight", ".attn1.to_v.weight")):  # no two names may share their bytes
-            begin, end = entry["data_offsets"]
-            header[f"fusion.{name}"] = {**entry, "data_offsets": [len(data), len(data) + end - begin]}
-            data += data[begin:end]
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(struct.pack("<Q", len(text)) + text + data)

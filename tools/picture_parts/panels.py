@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .added import branch, control_net, crop, fusion, load_reference, load_trained, mask_input, save_reference
+from .added import branch, control_net, crop, fusion, load_reference, save_reference
 from .looks import combine, text_region, weights
+from .neighbours import branches, load_refadgen, load_strict_id, mask_input, scale_map
 from .page import load
-from .strict_id import branches, load_control_net
 from .studio import Changes, Panels, Studio, painted
 from .two_photographs import cut_out, ground, product_depth, reference, report
 
@@ -128,12 +128,6 @@ def region_builder(studio: Studio) -> Panels:
     return [(f"preview, {name}", studio.formats[f"Regions {name}"]) for name in ("1:1", "4:5", "1.91:1")]
 
 
-def scale_map(studio: Studio) -> Panels:
-    """The subject's rows."""
-    product = ("product, 20 cm high", studio.formats["Canvas 1:1 0"])
-    return [product, ("scale_map, subject 10 cm high", studio.formats["Scale map 0"])]
-
-
 def demo(studio: Studio) -> Panels:
     """What the demo's words draw."""
     prompts = ("a red bottle on a wooden table", "a blue vase, grey wall with dots", "a green jar on a marble table")
@@ -179,7 +173,7 @@ HELP: dict[str, Callable[[Studio], Panels]] = {
     "PFVCutOut": cut_out,
     "PFVGround": ground,
     "PFVProductDepth": product_depth,
-    "RefAdGenLoad": load_trained,
-    "StrictIDLoadControlNet": load_control_net,
+    "RefAdGenLoad": load_refadgen,
+    "StrictIDLoadControlNet": load_strict_id,
     "StrictIDBranches": branches,
 }

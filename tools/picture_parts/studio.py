@@ -105,10 +105,6 @@ class Studio:
         inputs = {"image": draft.output("Decode 4:5"), "canvas": draft.output("Canvas 4:5", 3)}
         draft.add("Finish 4:5", "PFVAdCanvasFinish", **inputs)
         draft.copy("Product region 4:5", "Grown region 4:5", grow=8, softness=8)
-        canvas = {"product": draft.output("Canvas 1:1"), "product_mask": draft.output("Canvas 1:1", 1)}
-        sizes = {"height_from": "sizes", "product_cm": 20.0, "subject_cm": 10.0, "height_ratio": 0.5, "center": 0.0}
-        draft.add("Scale map", "PFVScaleMap", **canvas, product_mask_selects="product", **sizes)
-        draft.show("Scale map", 0, "MaskPreview")
         return self._run_with_previews(draft.prompt)
 
     @cached_property

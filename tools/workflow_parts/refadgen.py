@@ -25,12 +25,13 @@ from .description import Group, Link, Node, Note, Workflow
 
 HOW_TO_USE = """\
 **1.** Load `demo_packshot.png` and `demo_place.png` of this pack's folder `workflows/demo_inputs` into the nodes that name \
-them: a photo of the product on grey, and any picture on which is painted where the product shall stand.
+them: a photo of the product on grey, and a picture on which is painted where the product shall stand.
 
-**2.** Run. The product is drawn anew from what the model sees in the photo. Nothing is pasted: no pixel of it is the photo's own.
+**2.** Run. The product is drawn anew from what the model sees in the photo. Nothing is pasted: no pixel of it is the \
+photo's own.
 
-**3.** Set the *strength* of *See the product photo* to 0 and run again: now the prompt and the place alone say what the product \
-is.
+**3.** Set the *strength* of *See the product photo* to 0 and run again: now the prompt and the place alone say what the \
+product is.
 """
 
 ABOUT_MODELS = f"""\

@@ -35,7 +35,8 @@ product, which is painted over.
 **2.** Run. Beside the product stands a figure, as high as *Scale* says, that leans as the mannequin does and looks like the \
 scene's. Table and wall follow the prompt. Where the product is opaque the ad is the photo itself, pixel by pixel.
 
-**3.** Change *subject_cm* of *Scale*, or set *pose_strength* or *appearance_strength* of *Pose and appearance* to 0.
+**3.** Set *subject_cm* of *Scale* to 12 and *center* to 0.55: smaller, its foot where it was. Or set *pose_strength* or \
+*appearance_strength* of *Pose and appearance* to 0.
 
 Heights are those in the picture: what stands further back is smaller there.
 """
