@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,14 @@ from headless import make_ad
 from headless.ad import photos, pictures
 from headless.ad.model_files import ModelFiles
 from headless.ad.plan import Plan, plan_workflow
-from headless.ad.workflow import nodes_of, the_node
+from headless.ad.workflow import load_prompt, nodes_of, the_node
+from headless.host.find import PACK_ROOT
 from lab.demo import inputs as demo
+from lab.demo.splits import Split, pairs_of
+from lab.demo.studio.beside import companion_rows
+from lab.demo.studio.scene import ATTRIBUTES
+from pfv_core.ad.opacity import SEEN_ABOVE
+from pfv_core.research.scale_map import subject_height_by_size, subject_limits
 from pfv_mepa.tests.support import made_pictures as made
 
 SDXL = Plan(None, ModelFiles("c", "n", "v", "a"), "")
@@ -82,6 +89,24 @@ def test_what_is_painted_in_a_scene_covers_somebody_elses_product_and_little_mor
     painted = loaded_mask(demo.FOLDER / "demo_reference_background.png") == 1
     assert (painted >= covered).all()
     assert painted.sum() < 1.6 * covered.sum()
+
+
+def test_the_neighbours_products_are_none_that_a_training_saw():
+    held_out = pairs_of(Split.TEST, ATTRIBUTES["product_color"], ATTRIBUTES["shape"])
+    assert {(scene.product_color, scene.shape) for scene in (demo.WANTED, demo.LEFT)} <= set(held_out)
+
+
+def test_the_figure_is_asked_as_high_as_trainings_had_companions_and_stands_on_the_table():
+    asked = the_node(load_prompt(PACK_ROOT / "workflows" / "api" / "demo_strict_id.json"), "PFVScaleMap")["inputs"]
+    product = demo.render([demo.LEFT], demo.IMAGE_SIZE).product > SEEN_ABOVE
+    heights = subject_height_by_size(product, asked["product_cm"], asked["subject_cm"])
+    first, last = subject_limits(product, heights, asked["center"])[0].tolist()
+    lowest, highest = (
+        companion_rows(replace(demo.LEFT, companion=replace(demo.COMPANY.companion, height=height)), demo.IMAGE_SIZE)
+        for height in (0.75, 1.35)
+    )
+    assert highest[0] < first < lowest[0]
+    assert abs(last - lowest[1]) < 10
 
 
 # --- the user's own -----------------------------------------------------------------------------------------------------
