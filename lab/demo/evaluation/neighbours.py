@@ -297,7 +297,8 @@ def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[s
                 for name in table.columns
                 if all(name in one for one in values.values())
             }
-            rows.append({"way": way.name, "label": chosen.label, "seeds": sorted(values), "measures": cells})
+            known = {"way": way.name, "made_as": chosen.name, "label": chosen.label}
+            rows.append({**known, "seeds": sorted(values), "measures": cells})
         swept = {way.label: store.tried(way, development) for way in table.ways if way.scales}
         sweeps = {label: {f"{scale:g}": value for scale, value in tried.items()} for label, tried in swept.items()}
         tables[table.name] = {"rows": rows, "missing": missing, "sweeps": sweeps}
