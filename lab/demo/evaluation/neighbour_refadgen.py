@@ -37,7 +37,7 @@ from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, RefAdGens
 from .judge import Judge
 from .models import Models
-from .neighbours import Claim, Files, Measure, Plan, Table, Way, run_command
+from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
 from .rulers import LabelView, body_color_error, label_views, product_overlap, read_mark
 
 
@@ -157,15 +157,15 @@ TABLES = (
     Table("lambda", "Lambda", "The paper's figure 8.", AT_LAMBDA, COLUMNS),
 )
 MEASURES = {
-    "mark": Measure("mark on the label right", "higher", is_rate=True),
-    "label": Measure("likeness of the label", "higher"),
-    "color": Measure("product colour right", "higher", is_rate=True),
-    "shape": Measure("shape right", "higher", is_rate=True),
-    "body": Measure("colour of the body, RGB distance", "lower"),
-    "text": Measure("table, wall and pattern as the text says", "higher"),
-    "overlap": Measure("drawn product in the mask, IoU", "higher"),
-    "ring": Measure("dB in the ring, plain walls", "higher", digits=1),
-    "kept": Measure("product and text kept", "higher"),
+    "mark": Column("mark on the label right", "higher", is_rate=True),
+    "label": Column("likeness of the label", "higher"),
+    "color": Column("product colour right", "higher", is_rate=True),
+    "shape": Column("shape right", "higher", is_rate=True),
+    "body": Column("colour of the body, RGB distance", "lower"),
+    "text": Column("table, wall and pattern as the text says", "higher"),
+    "overlap": Column("drawn product in the mask, IoU", "higher"),
+    "ring": Column("dB in the ring, plain walls", "higher", digits=1),
+    "kept": Column("product and text kept", "higher"),
 }
 _WHOLE = _refadgen().name
 

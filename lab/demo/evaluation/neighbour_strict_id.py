@@ -36,7 +36,7 @@ from .chunk import channels_first, noise_of
 from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, StrictIDs, hint_of
 from .models import Models
-from .neighbours import Claim, Files, Measure, Plan, Table, Way, run_command
+from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
 from .rulers import companion_mask, nearest, portrait, product_overlap, slope, top_row
 
 
@@ -168,16 +168,16 @@ TABLES = (
     ),
 )
 MEASURES = {
-    "scale_slope": Measure("height drawn for height asked, slope", "nearer to 1"),
-    "scale_error": Measure("error of the height, share of it", "lower"),
-    "pose_right": Measure("poses right, of three", "higher"),
-    "pose_slope": Measure("lean drawn for lean asked, slope", "nearer to 1"),
-    "companion": Measure("companion as in the picture, of nine", "higher", is_rate=True),
-    "text": Measure("table and wall as the text says", "higher", is_rate=True),
-    "both": Measure("both", "higher", is_rate=True),
-    "found": Measure("companion found", "higher"),
-    "overlap": Measure("drawn product in the mask, IoU", "higher"),
-    "rim": Measure("colour of its rim, RGB distance", "lower"),
+    "scale_slope": Column("height drawn for height asked, slope", "nearer to 1"),
+    "scale_error": Column("error of the height, share of it", "lower"),
+    "pose_right": Column("poses right, of three", "higher"),
+    "pose_slope": Column("lean drawn for lean asked, slope", "nearer to 1"),
+    "companion": Column("companion as in the picture, of nine", "higher", is_rate=True),
+    "text": Column("table and wall as the text says", "higher", is_rate=True),
+    "both": Column("both", "higher", is_rate=True),
+    "found": Column("companion found", "higher"),
+    "overlap": Column("drawn product in the mask, IoU", "higher"),
+    "rim": Column("colour of its rim, RGB distance", "lower"),
 }
 CLAIMS = (
     Claim(

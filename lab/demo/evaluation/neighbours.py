@@ -93,7 +93,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Column:
     """A column: what it is called, what is better, whether it is 0 or 1 for each scene, and how many digits it is shown with."""
 
     label: str
@@ -143,7 +143,7 @@ class Plan:
     title: str
     about: str
     tables: tuple[Table, ...]
-    measures: dict[str, Measure]
+    measures: dict[str, Column]
     claims: tuple[Claim, ...]
     chosen_by: str
     maker: Callable[[Models, int], Maker]
@@ -275,9 +275,9 @@ def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
         np.savez_compressed(file, image=pixels)
 
 
-def interval(measure: Measure, values: Sequence[Values]) -> Interval:
+def interval(column: Column, values: Sequence[Values]) -> Interval:
     """A measure over seeds and scenes."""
-    return (rate if measure.is_rate else mean_interval)(np.stack(values))
+    return (rate if column.is_rate else mean_interval)(np.stack(values))
 
 
 def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[str, Any]:

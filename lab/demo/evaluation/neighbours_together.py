@@ -36,7 +36,7 @@ from .neighbour_refadgen import MEASURES as OF_PRODUCT
 from .neighbour_refadgen import product_values
 from .neighbour_strict_id import MEASURES as OF_COMPANION
 from .neighbour_strict_id import RULER_SIZE, CompanionChunk, Engine, How, Picture, companion_right
-from .neighbours import Claim, Files, Measure, Plan, Table, Way, run_command
+from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
 from .rulers import LabelView, label_views
 
 MEPA, REFADGEN, STRICT_ID = "eq3_c16", "refadgen_whole", "strict_id_whole"
@@ -54,8 +54,8 @@ def _way(families: tuple[str, ...]) -> Way:
 WAYS = tuple(_way(families) for count in range(4) for families in combinations(EVERYONE, count))
 ALL, TEXT = _way(EVERYONE).name, _way(()).name
 MEASURES = {
-    "wall": Measure("wall's colour as MEPA's reference", "higher", is_rate=True),
-    "table": Measure("table as the text says", "higher", is_rate=True),
+    "wall": Column("wall's colour as MEPA's reference", "higher", is_rate=True),
+    "table": Column("table as the text says", "higher", is_rate=True),
     "label": OF_PRODUCT["label"],
     "body": OF_PRODUCT["body"],
     "overlap": OF_PRODUCT["overlap"],

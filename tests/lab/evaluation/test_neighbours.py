@@ -16,7 +16,7 @@ from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.models import load_models
 from lab.demo.evaluation.neighbours import (
     Claim,
-    Measure,
+    Column,
     Plan,
     Run,
     Store,
@@ -70,9 +70,9 @@ def plan(maker):
         about="About it.",
         tables=(TABLE, replace(TABLE, name="again")),
         measures={
-            "right": Measure("right", "higher", is_rate=True),
-            "far": Measure("far"),
-            "chosen": Measure("chosen"),
+            "right": Column("right", "higher", is_rate=True),
+            "far": Column("far"),
+            "chosen": Column("chosen"),
         },
         claims=(
             Claim("more", "one", "far", "swept", "plain"),
