@@ -24,10 +24,10 @@ MARGIN, LINE, FONT = 8, 16, 13
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 RESAMPLER, MAIN = "resampler_c16", "eq3_c16"
 ALONE = {
-    "resampler alone, no PFV": ("image_visible", RESAMPLER),
-    "resampler alone, PFV": ("image_dropped", RESAMPLER),
-    "Eq. 3 alone, no PFV": ("image_visible", MAIN),
-    "Eq. 3 alone, PFV": ("image_dropped", MAIN),
+    "resampler alone, no PFV": f"image_visible/{RESAMPLER}_seed*",
+    "resampler alone, PFV": f"image_dropped/{RESAMPLER}_seed*",
+    "Eq. 3 alone, no PFV": f"image_visible/{MAIN}_seed*",
+    "Eq. 3 alone, PFV": f"image_dropped/{MAIN}_seed*",
 }
 
 Images = NDArray[np.uint8]
@@ -40,7 +40,7 @@ def draw(run: Path, results: Mapping[str, Any], docs: Path) -> None:
     experiments = results["experiments"]
     reference = drawn([second for _, second in pairs])
     if experiments.get("mepa", {}).get("rows"):
-        joined = {row["label"]: (row["condition"], row["family"]) for row in experiments["mepa"]["rows"]}
+        joined = {row["label"]: _place(row) for row in experiments["mepa"]["rows"]}
         columns = {
             "what the text names": drawn([first for first, _ in pairs]),
             "reference": reference,
@@ -48,7 +48,7 @@ def draw(run: Path, results: Mapping[str, Any], docs: Path) -> None:
         }
         sheet(columns, PAIRS, TILE["ablations.jpg"]).save(docs / "ablations.jpg", quality=92)
     if experiments.get("ad", {}).get("rows"):
-        made = {row["label"]: (row["condition"], row["family"]) for row in experiments["ad"]["rows"] if row["family"]}
+        made = {row["label"]: _place(row) for row in experiments["ad"]["rows"] if row["family"]}
         columns = {
             "the true ad": drawn([second.with_product_of(first) for first, second in pairs]),
             "reference": reference,
@@ -63,13 +63,17 @@ def drawn(scenes: Sequence[Scene]) -> Images:
     return pixels
 
 
-def stored(run: Path, columns: Mapping[str, tuple[str, str]]) -> dict[str, Images]:
-    """By title, the first pictures of a condition with a family's first adapter; those that the run has."""
-    files = {
-        title: sorted((run / "chunks" / condition).glob(f"{family}_seed*/{Split.TEST.value}_00000.npz"))
-        for title, (condition, family) in columns.items()
-    }
+def stored(run: Path, columns: Mapping[str, str]) -> dict[str, Images]:
+    """By title, the first pictures of what was made: the first of the folders below `chunks` that a pattern names; those that
+    the run has."""
+    file = f"{Split.TEST.value}_00000.npz"
+    files = {title: sorted((run / "chunks").glob(f"{pattern}/{file}")) for title, pattern in columns.items()}
     return {title: np.load(found[0])["image"] for title, found in files.items() if found}
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    """A row's pictures with its family's adapters."""
+    return f"{row['condition']}/{row['family']}_seed*"
 
 
 def sheet(columns: Mapping[str, Images], rows: int, tile: int) -> Image.Image:

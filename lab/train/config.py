@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -127,10 +128,12 @@ class RefAdGenConfig(RunConfig):
 
     Attributes:
         mask_channel: whether the mask's input channel is trained; without it nothing says where the product stands.
+        product_weight: how much the product's part of the picture counts in the loss, where the rest counts 1; 1 = Eq. 2.
         compile: not here: the fusion enters every self-attention anew in every step, and each would be compiled again.
     """
 
     mask_channel: bool = True
+    product_weight: float = 1.0
 
     def check(self) -> None:
         """ConfigError, naming the setting, where one cannot be."""
@@ -140,6 +143,8 @@ class RefAdGenConfig(RunConfig):
                 "compile is True, which a preset of RefAdGen cannot have: the fusion enters every self-attention anew in "
                 "every step, and each would be compiled again. Leave it out"
             )
+        if not 0.0 < self.product_weight < math.inf:
+            raise ConfigError(f"product_weight is {self.product_weight}, expected a number above 0")
 
 
 # RefAdGen's table 2: AdamW, rate 1e-5 falling linearly to 0 after 500 steps of warmup, weight decay 0.01, batch 3, noise

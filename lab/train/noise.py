@@ -50,9 +50,14 @@ class NoiseSchedule:
         target: Tensor = noise if self.prediction == "epsilon" else self.scheduler.get_velocity(clean, noise, timesteps)
         return target
 
-    def loss(self, predicted: Tensor, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """(B,) weighted mean squared errors, float32."""
-        errors = (predicted.float() - self.target(clean, noise, timesteps).float()).square().flatten(1).mean(1)
+    def loss(
+        self, predicted: Tensor, clean: Tensor, noise: Tensor, timesteps: Tensor, places: Tensor | None = None
+    ) -> Tensor:
+        """(B,) weighted mean squared errors, float32; `places` (B, h, w) says how much each place counts, None = all alike."""
+        squares = (predicted.float() - self.target(clean, noise, timesteps).float()).square().mean(1)
+        if places is not None:
+            squares = squares * (places / places.mean((1, 2), keepdim=True))
+        errors = squares.flatten(1).mean(1)
         return errors * self.weights(timesteps) if self.min_snr_gamma > 0 else errors
 
     def weights(self, timesteps: Tensor) -> Tensor:

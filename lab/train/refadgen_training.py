@@ -78,7 +78,8 @@ class RefAdGenTraining(Training[RefAdGenConfig, TripletBatch]):
         noisy = self.noise.noisy(clean, noise, timesteps)
         with self.accelerator.autocast():
             predicted = unet(noisy.to(dtype_of(unet)), timesteps, **conditions).sample
-        return self.noise.loss(predicted, clean, noise, timesteps).mean()
+        places = 1 + (self.config.product_weight - 1) * latent_mask
+        return self.noise.loss(predicted, clean, noise, timesteps, places).mean()
 
     def write(self, file: Path, metadata: dict[str, str]) -> None:
         """Write all that was trained."""

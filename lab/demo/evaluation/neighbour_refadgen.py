@@ -10,33 +10,21 @@ receives neighbour_refadgen.md and .json; what is stored in it is not made again
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.attention.control import PromptControl
-from pfv_core.attention.fusion import Combine, FusionControl
-from pfv_core.reference.fit import Fit, fit_geometry
-from pfv_core.reference.patch_mask import rebinarize
-from pfv_core.reference.vit import HideMode, encode_image, encode_uncond
 
-from ...diffusers.fusion import fused
-from ...diffusers.refadgen import RefAdGen, load_refadgen
 from ...diffusers.sample import ImagePrompt, sample_latents
 from ...evaluation.rim import ring_psnr
 from ...train.augment import Degradation, degrade
 from ...train.data import seeded
-from ...train.models import TrainingModels
-from ...train.noise import NoiseSchedule
-from ...train.refadgen_training import readings
-from ...train.visibility import on_latents
 from .. import stack
 from ..captions import caption
 from ..splits import Split
@@ -46,8 +34,10 @@ from ..studio.scene import MARKS, Scene, labels, sample_pair
 from ..train_refadgen import GROUND, cut_out
 from .chunk import channels_first, noise_of
 from .conditions import TEXT_GUIDANCE
+from .engines import Prompts, RefAdGens
+from .judge import Judge
 from .models import Models
-from .neighbours import Claim, Measure, Plan, Table, Way, run_command
+from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
 from .rulers import LabelView, body_color_error, label_views, product_overlap, read_mark
 
 
@@ -109,7 +99,7 @@ def _refadgen(variant: str = "whole", photo: Photo = Photo.PACKSHOT, names_produ
     words = "" if names_product else "_unnamed"
     label = f"{VARIANTS[variant]}, {PHOTOS[photo]}" + ("" if names_product else ", not named")
     how = How(Engine.REFADGEN, photo, names_product=names_product)
-    return Way(f"refadgen_{variant}_{photo.value}{words}", label, how, f"refadgen_{variant}")
+    return Way(f"refadgen_{variant}_{photo.value}{words}", label, how, (f"refadgen_{variant}",))
 
 
 def _rivals(names_product: bool) -> tuple[Way, ...]:
@@ -121,7 +111,11 @@ def _rivals(names_product: bool) -> tuple[Way, ...]:
     return (
         Way(f"controlnet{words}", f"depth ControlNet{label}", how(Engine.CONTROLNET), scales=STRENGTHS),
         Way(
-            f"prompt_depth{words}", f"IP-Adapter with depth{label}", how(Engine.PROMPT, True), IP_ADAPTER, scales=SCALES
+            f"prompt_depth{words}",
+            f"IP-Adapter with depth{label}",
+            how(Engine.PROMPT, True),
+            (IP_ADAPTER,),
+            scales=SCALES,
         ),
         Way(
             f"untrained_depth{words}", f"untrained fusion with depth{label}", how(Engine.UNTRAINED, True), scales=BLENDS
@@ -131,9 +125,9 @@ def _rivals(names_product: bool) -> tuple[Way, ...]:
 
 DECODED = Way("decoded", "the true picture through the autoencoder", How(Engine.DECODED))
 TEXT = Way("text", "text alone", How(Engine.TEXT))
-PROMPT = Way("prompt", "IP-Adapter", How(Engine.PROMPT), IP_ADAPTER, scales=SCALES)
+PROMPT = Way("prompt", "IP-Adapter", How(Engine.PROMPT), (IP_ADAPTER,), scales=SCALES)
 AT_LAMBDA = tuple(
-    Way(f"refadgen_whole_lambda_{scale:g}", f"lambda {scale:g}", How(Engine.REFADGEN), "refadgen_whole", scale)
+    Way(f"refadgen_whole_lambda_{scale:g}", f"lambda {scale:g}", How(Engine.REFADGEN), ("refadgen_whole",), scale)
     for scale in LAMBDAS
 )
 IDENTITY = ("mark", "label", "color", "shape", "body")
@@ -163,15 +157,15 @@ TABLES = (
     Table("lambda", "Lambda", "The paper's figure 8.", AT_LAMBDA, COLUMNS),
 )
 MEASURES = {
-    "mark": Measure("mark on the label right", "higher", is_rate=True),
-    "label": Measure("likeness of the label", "higher"),
-    "color": Measure("product colour right", "higher", is_rate=True),
-    "shape": Measure("shape right", "higher", is_rate=True),
-    "body": Measure("colour of the body, RGB distance", "lower"),
-    "text": Measure("table, wall and pattern as the text says", "higher"),
-    "overlap": Measure("drawn product in the mask, IoU", "higher"),
-    "ring": Measure("dB in the ring, plain walls", "higher", digits=1),
-    "kept": Measure("product and text kept", "higher"),
+    "mark": Column("mark on the label right", "higher", is_rate=True),
+    "label": Column("likeness of the label", "higher"),
+    "color": Column("product colour right", "higher", is_rate=True),
+    "shape": Column("shape right", "higher", is_rate=True),
+    "body": Column("colour of the body, RGB distance", "lower"),
+    "text": Column("table, wall and pattern as the text says", "higher"),
+    "overlap": Column("drawn product in the mask, IoU", "higher"),
+    "ring": Column("dB in the ring, plain walls", "higher", digits=1),
+    "kept": Column("product and text kept", "higher"),
 }
 _WHOLE = _refadgen().name
 
@@ -263,26 +257,21 @@ class RefAdGenMaker:
 
     def __init__(self, models: Models, steps: int) -> None:
         self.models, self.steps = models, steps
-        self._trained: dict[Path | None, RefAdGen] = {}
-        scheduler = stack.new_scheduler()
-        self._schedule = NoiseSchedule.of(scheduler)
-        self._frozen = TrainingModels(
-            "demo", models.unet, models.vision, models.encode_text, models.autoencoder.encode, scheduler
-        )
+        self.prompts, self.refadgens = Prompts(models), RefAdGens(models)
 
     def chunk(self, split: Split, start: int, count: int) -> ProductChunk:
         """Scenes from `start` on."""
         return ProductChunk(split, start, count)
 
     @torch.no_grad()
-    def make(self, chunk: ProductChunk, way: Way, file: Path | None) -> Tensor:
+    def make(self, chunk: ProductChunk, way: Way, files: Files) -> Tensor:
         """(P, 3, H, W)."""
         how: How = way.how
         if how.engine is Engine.DECODED:
             true = channels_first(chunk.drawn.image)
             return self.models.autoencoder.decode(self.models.autoencoder.encode(true)).clamp(0, 1)
         controlnet = how.depth or how.engine is Engine.CONTROLNET
-        with self._seeing(chunk, way, file):
+        with self._seeing(chunk, way, files):
             latents = sample_latents(
                 self.models.unet,
                 stack.new_scheduler(),
@@ -292,7 +281,7 @@ class RefAdGenMaker:
                 guidance_scale=TEXT_GUIDANCE,
                 steps=self.steps,
                 image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
-                image_prompts=self._prompts(chunk, way, file),
+                image_prompts=self._prompts(chunk, way, files),
                 controlnet=self.models.controlnet if controlnet else None,
                 depth=chunk.drawn.depth.unsqueeze(1).expand(-1, 3, -1, -1).contiguous() if controlnet else None,
                 control_strength=way.scale if how.engine is Engine.CONTROLNET else 1.0,
@@ -302,61 +291,53 @@ class RefAdGenMaker:
     @torch.no_grad()
     def measure(self, chunk: ProductChunk, way: Way, image: Tensor) -> dict[str, Tensor]:
         """Of each scene."""
-        read = self.models.judge.read(image)
-        right = {name: (read[name] == wanted).double() for name, wanted in labels(chunk.scenes).items()}
-        marks = [read_mark(one, views) for one, views in zip(image, chunk.views, strict=True)]
-        wanted = [MARKS.index(scene.product.mark) for scene in chunk.scenes]
-        overlap, _ = product_overlap(image, chunk.drawn, chunk.empty)
+        values = product_values(self.models.judge, image, chunk.scenes, chunk.drawn, chunk.empty, chunk.views)
         plain = torch.tensor([scene.pattern == "plain" for scene in chunk.scenes])
         ring = ring_psnr(image, channels_first(chunk.drawn.image), chunk.drawn.product)
-        values = {
-            "mark": torch.tensor([float(best == mark) for (best, _), mark in zip(marks, wanted, strict=True)]),
-            "label": torch.stack([fits[mark] for (_, fits), mark in zip(marks, wanted, strict=True)]),
-            "color": right["product_color"],
-            "shape": right["shape"],
-            "body": body_color_error(image, chunk.drawn),
-            "text": torch.stack([right[name] for name in ("table", "wall_color", "pattern")]).mean(0),
-            "overlap": overlap,
-            "ring": torch.where(plain, ring, torch.nan),
-        }
-        identity = torch.stack([values[name].double() for name in ("mark", "color", "shape")]).mean(0)
-        return values | {"kept": (identity + values["text"]) / 2}
+        identity = torch.stack([values[name] for name in ("mark", "color", "shape")]).mean(0)
+        kept = (identity + values["text"]) / 2
+        return values | {"ring": torch.where(plain, ring, torch.nan), "kept": kept}
 
-    @contextmanager
-    def _seeing(self, chunk: ProductChunk, way: Way, file: Path | None) -> Iterator[None]:
+    def _seeing(self, chunk: ProductChunk, way: Way, files: Files) -> AbstractContextManager[None]:
         """The U-Net sees the products, where the way has a fusion."""
         how: How = way.how
         if how.engine not in (Engine.REFADGEN, Engine.UNTRAINED):
-            yield
-            return
-        photos = chunk.photos(how.photo)
-        reading = readings(self._frozen, self._schedule, self.models.autoencoder.encode(photos), photos)
-        keys_values, share = self._module(file)(*reading, on_latents(chunk.drawn.product))
-        control = FusionControl(way.scale, Combine.ADD if how.engine is Engine.REFADGEN else Combine.BLEND)
-        with fused(self.models.unet, keys_values, control, share):
-            yield
+            return nullcontext()
+        file = next(iter(files.values()), None)
+        return self.refadgens.seeing(file, chunk.photos(how.photo), chunk.drawn.product, way.scale)
 
-    def _module(self, file: Path | None) -> RefAdGen:
-        """A trained one; without a file, the U-Net's own."""
-        if file not in self._trained:
-            unet = self.models.unet
-            self._trained[file] = RefAdGen(unet, with_mask=False) if file is None else load_refadgen(unet, file)
-        return self._trained[file]
-
-    def _prompts(self, chunk: ProductChunk, way: Way, file: Path | None) -> list[ImagePrompt]:
+    def _prompts(self, chunk: ProductChunk, way: Way, files: Files) -> list[ImagePrompt]:
         """An IP-Adapter's; with depth it rules where the product stands, without it in the whole frame."""
         how: How = way.how
-        if how.engine is not Engine.PROMPT or file is None:
+        if how.engine is not Engine.PROMPT:
             return []
-        adapter, photos = load_adapter(file).float(), chunk.photos(how.photo)
-        spec = self.models.vision.spec
-        geometry = fit_geometry(stack.IMAGE_SIZE, stack.IMAGE_SIZE, spec.image_size, spec.patch_size, Fit.CROP)
-        everything = rebinarize(torch.ones(len(photos), *photos.shape[2:], dtype=torch.bool), geometry)
-        uncond = encode_uncond(self.models.vision)
-        tokens = encode_image(self.models.vision, photos, everything, HideMode.DROP, uncond)
-        positive, negative = adapter.image_prompt(tokens)
-        region = (chunk.drawn.product > 0).float() if how.depth else None
-        return [ImagePrompt(adapter, positive, negative, PromptControl(way.scale), region)]
+        photos, region = chunk.photos(how.photo), (chunk.drawn.product > 0).float() if how.depth else None
+        everything = torch.ones(len(photos), *photos.shape[2:], dtype=torch.bool)
+        return [self.prompts.of(files[IP_ADAPTER], photos, everything, PromptControl(way.scale), region)]
+
+
+def product_values(
+    judge: Judge,
+    image: Tensor,
+    scenes: Sequence[Scene],
+    drawn: Rendered,
+    empty: Tensor,
+    views: Sequence[Sequence[LabelView]],
+) -> dict[str, Tensor]:
+    """Of each picture, what of its scene's product and surroundings is right."""
+    read = judge.read(image)
+    right = {name: (read[name] == wanted).double() for name, wanted in labels(scenes).items()}
+    marks = [read_mark(*parts) for parts in zip(image, views, strict=True)]
+    wanted = [MARKS.index(scene.product.mark) for scene in scenes]
+    return {
+        "mark": torch.tensor([float(best == mark) for (best, _), mark in zip(marks, wanted, strict=True)]).double(),
+        "label": torch.stack([fits[mark] for (_, fits), mark in zip(marks, wanted, strict=True)]),
+        "color": right["product_color"],
+        "shape": right["shape"],
+        "body": body_color_error(image, drawn),
+        "text": torch.stack([right[name] for name in ("table", "wall_color", "pattern")]).mean(0),
+        "overlap": product_overlap(image, drawn, empty)[0],
+    }
 
 
 PLAN = Plan(

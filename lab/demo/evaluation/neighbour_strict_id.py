@@ -11,11 +11,10 @@ receives neighbour_strict_id.md and .json; what is stored in it is not made agai
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,30 +22,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.attention.control import PromptControl
-from pfv_core.reference.vit import HideMode, encode_image, encode_uncond
 from pfv_core.region.distance import grow
-from pfv_core.research.control_branches import BranchInput, BranchInputs
-from pfv_core.research.scale_map import rows_within, scale_hint
-from pfv_core.research.strict_id_file import StrictIDConfig
 
 from ...diffusers.sample import ImagePrompt, sample_latents
-from ...diffusers.strict_id import StrictIDNet, controlled, load_into, strict_id_from
-from ...train.strict_id_batches import whole
-from ...train.strict_id_inputs import last_tokens
-from ...train.visibility import sight_of
 from .. import stack
 from ..captions import caption
 from ..splits import Split
-from ..studio.beside import companion_rows, mannequin
+from ..studio.beside import companion_rows
 from ..studio.render import Rendered, render
 from ..studio.scene import COMPANION_LOOKS, Companion, Scene, labels, sample_scene
-from ..train_strict_id import POSE_SIZE
 from .chunk import channels_first, noise_of
 from .conditions import TEXT_GUIDANCE
+from .engines import Prompts, StrictIDs, hint_of
 from .models import Models
-from .neighbours import Claim, Measure, Plan, Table, Way, run_command
+from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
 from .rulers import companion_mask, nearest, portrait, product_overlap, slope, top_row
 
 
@@ -70,9 +60,6 @@ class Picture(str, Enum):
     ANOTHER = "another"
 
 
-AS_TRAINED = -1.0
-
-
 @dataclass(frozen=True)
 class How:
     """A way's settings.
@@ -83,7 +70,7 @@ class How:
         leans: likewise, radians.
         tells_scale: False = the scale map is that of the middle height, whatever is asked.
         tells_pose: False = without the pose's picture.
-        gamma: of the time weighting, timesteps; AS_TRAINED = as the file says.
+        gamma: of the time weighting, timesteps; None = as the file says.
     """
 
     engine: Engine
@@ -92,7 +79,7 @@ class How:
     leans: tuple[float, ...] = ()
     tells_scale: bool = True
     tells_pose: bool = True
-    gamma: float = AS_TRAINED
+    gamma: float | None = None
 
 
 HEIGHTS = (0.75, 0.95, 1.15, 1.35)  # all that companions have
@@ -101,7 +88,7 @@ LEANS = (-0.2, 0.0, 0.2)
 GAMMAS = (100.0, 200.0, 400.0, 600.0, 800.0)
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.5)
 IP_ADAPTER = "ipadapter_c16"
-WHOLE = "strict_id_whole"
+WHOLE = ("strict_id_whole",)
 FARTHEST = 0.75  # of a companion to the side: from here on the picture's border cuts it
 RULER_SIZE = 128  # rows and columns that companions are measured on
 RULER_MISS = 4  # rows by which the ruler may miss the true picture's
@@ -113,7 +100,7 @@ OWN, ANOTHER = How(Engine.STRICT_ID, Picture.OWN), How(Engine.STRICT_ID, Picture
 
 
 def _variant(variant: str, label: str) -> Way:
-    return Way(f"conflict_{variant}", label, ANOTHER, f"strict_id_{variant}")
+    return Way(f"conflict_{variant}", label, ANOTHER, (f"strict_id_{variant}",))
 
 
 TABLES = (
@@ -155,8 +142,8 @@ TABLES = (
             _variant("whole", "Strictly-ID"),
             _variant("no_time_weighting", "without time weighting"),
             _variant("no_balance", "without time weighting and STD-Norm"),
-            Way("prompt_1", "IP-Adapter, scale 1", How(Engine.PROMPT, Picture.ANOTHER), IP_ADAPTER),
-            Way("prompt", "IP-Adapter", How(Engine.PROMPT, Picture.ANOTHER), IP_ADAPTER, scales=SCALES),
+            Way("prompt_1", "IP-Adapter, scale 1", How(Engine.PROMPT, Picture.ANOTHER), (IP_ADAPTER,)),
+            Way("prompt", "IP-Adapter", How(Engine.PROMPT, Picture.ANOTHER), (IP_ADAPTER,), scales=SCALES),
         ),
         ("text", "companion", "both", "found"),
     ),
@@ -181,16 +168,16 @@ TABLES = (
     ),
 )
 MEASURES = {
-    "scale_slope": Measure("height drawn for height asked, slope", "nearer to 1"),
-    "scale_error": Measure("error of the height, share of it", "lower"),
-    "pose_right": Measure("poses right, of three", "higher"),
-    "pose_slope": Measure("lean drawn for lean asked, slope", "nearer to 1"),
-    "companion": Measure("companion as in the picture, of nine", "higher", is_rate=True),
-    "text": Measure("table and wall as the text says", "higher", is_rate=True),
-    "both": Measure("both", "higher", is_rate=True),
-    "found": Measure("companion found", "higher"),
-    "overlap": Measure("drawn product in the mask, IoU", "higher"),
-    "rim": Measure("colour of its rim, RGB distance", "lower"),
+    "scale_slope": Column("height drawn for height asked, slope", "nearer to 1"),
+    "scale_error": Column("error of the height, share of it", "lower"),
+    "pose_right": Column("poses right, of three", "higher"),
+    "pose_slope": Column("lean drawn for lean asked, slope", "nearer to 1"),
+    "companion": Column("companion as in the picture, of nine", "higher", is_rate=True),
+    "text": Column("table and wall as the text says", "higher", is_rate=True),
+    "both": Column("both", "higher", is_rate=True),
+    "found": Column("companion found", "higher"),
+    "overlap": Column("drawn product in the mask, IoU", "higher"),
+    "rim": Column("colour of its rim, RGB distance", "lower"),
 }
 CLAIMS = (
     Claim(
@@ -252,9 +239,9 @@ class CompanionChunk:
     def asked(self, how: How) -> list[list[Scene]]:
         """What is wanted: a list of all scenes for each height or lean."""
         if how.heights:
-            return [[_with(scene, height=height) for scene in self.scenes] for height in how.heights]
+            return [[with_companion(scene, height=height) for scene in self.scenes] for height in how.heights]
         if how.leans:
-            return [[_with(scene, lean=lean) for scene in self.scenes] for lean in how.leans]
+            return [[with_companion(scene, lean=lean) for scene in self.scenes] for lean in how.leans]
         if how.picture is Picture.ANOTHER:
             pairs = zip(self.scenes, self.others, strict=True)
             return [[_looking_like(scene, other.companion) for scene, other in pairs]]
@@ -270,7 +257,9 @@ class CompanionChunk:
 
     @cached_property
     def _own(self) -> Rendered:
-        return render([_with(scene, height=MIDDLE_HEIGHT, lean=0.0) for scene in self.scenes], stack.IMAGE_SIZE)
+        return render(
+            [with_companion(scene, height=MIDDLE_HEIGHT, lean=0.0) for scene in self.scenes], stack.IMAGE_SIZE
+        )
 
     def masks(self, images: Sequence[Tensor]) -> list[list[Tensor | None]]:
         """Of each of several (P, 3, R, R) pictures, the companions that are found."""
@@ -318,7 +307,7 @@ def _differs(one: Scene, other: Scene) -> bool:
     return kinds[0] != kinds[1] and one.wall_color != other.wall_color and one.table != other.table
 
 
-def _with(scene: Scene, height: float | None = None, lean: float | None = None) -> Scene:
+def with_companion(scene: Scene, height: float | None = None, lean: float | None = None) -> Scene:
     """A scene whose companion has another height or lean."""
     companion = scene.companion
     assert companion is not None
@@ -348,26 +337,25 @@ class StrictIDMaker:
 
     def __init__(self, models: Models, steps: int) -> None:
         self.models, self.steps = models, steps
-        self.sight = sight_of(models.vision)
-        self._nets: dict[Path, tuple[StrictIDNet, StrictIDConfig]] = {}
+        self.prompts, self.strict_ids = Prompts(models), StrictIDs(models)
 
     def chunk(self, split: Split, start: int, count: int) -> CompanionChunk:
         """Scenes from `start` on."""
         return CompanionChunk(split, start, count)
 
     @torch.no_grad()
-    def make(self, chunk: CompanionChunk, way: Way, file: Path | None) -> Tensor:
+    def make(self, chunk: CompanionChunk, way: Way, files: Files) -> Tensor:
         """(P * n, 3, H, W): all scenes at the first height or lean, then all at the next."""
         how: How = way.how
-        return torch.cat([self._pictures(chunk, way, scenes, file) for scenes in chunk.asked(how)])
+        return torch.cat([self._pictures(chunk, way, scenes, files) for scenes in chunk.asked(how)])
 
-    def _pictures(self, chunk: CompanionChunk, way: Way, scenes: list[Scene], file: Path | None) -> Tensor:
+    def _pictures(self, chunk: CompanionChunk, way: Way, scenes: list[Scene], files: Files) -> Tensor:
         how: How = way.how
         if how.engine is Engine.DECODED:
             true = channels_first(render(scenes, stack.IMAGE_SIZE).image)
             return self.models.autoencoder.decode(self.models.autoencoder.encode(true)).clamp(0, 1)
         depth = chunk.drawn.depth.unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
-        with self._controlled(chunk, how, scenes, file):
+        with self._controlled(chunk, how, scenes, files):
             latents = sample_latents(
                 self.models.unet,
                 stack.new_scheduler(),
@@ -377,7 +365,7 @@ class StrictIDMaker:
                 guidance_scale=TEXT_GUIDANCE,
                 steps=self.steps,
                 image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
-                image_prompts=self._prompts(chunk, way, file),
+                image_prompts=self._prompts(chunk, way, files),
                 controlnet=self.models.controlnet if how.engine is Engine.DEPTH else None,
                 depth=depth if how.engine is Engine.DEPTH else None,
             )
@@ -397,7 +385,7 @@ class StrictIDMaker:
         elif how.leans:
             values |= self._pose(how, drawn, true)
         else:
-            values |= {"companion": self._companion(chunk, how, pictures[0], drawn[0])}
+            values |= {"companion": _companion(chunk, how, pictures[0], drawn[0])}
         values = {name: torch.where(torch.tensor(readable), value, torch.nan) for name, value in values.items()}
         if how.heights or how.leans:
             return values
@@ -440,69 +428,53 @@ class StrictIDMaker:
             slopes.append(_slope([k for k, _ in both], [s for _, s in both]))
         return {"pose_right": torch.tensor(rights), "pose_slope": torch.tensor(slopes)}
 
-    def _companion(self, chunk: CompanionChunk, how: How, image: Tensor, masks: list[Tensor | None]) -> Tensor:
-        """1 where the nearest portrait is that of the companion asked."""
-        looks = [(kind, look) for kind, of_kind in COMPANION_LOOKS.items() for look in of_kind]
-        shown = chunk.others if how.picture is not Picture.OWN else chunk.scenes
-        wanted = [looks.index((one.companion.kind, one.companion.look)) for one in shown if one.companion is not None]
-        read = [nearest(*parts) for parts in zip(image, masks, chunk.portraits, strict=True)]
-        return torch.tensor([float(one == other) for one, other in zip(read, wanted, strict=True)])
-
-    @contextmanager
-    def _controlled(self, chunk: CompanionChunk, how: How, scenes: list[Scene], file: Path | None) -> Iterator[None]:
-        """The U-Net with a Strictly-ID ControlNet, where the way has one."""
-        if how.engine is not Engine.STRICT_ID or file is None:
-            yield
-            return
-        net, config = self._net(file)
-        gamma = config.gamma if how.gamma == AS_TRAINED else how.gamma
-        inputs = BranchInputs(
-            BranchInput(self._poses(scenes)) if how.tells_pose else None,
-            None if how.picture is Picture.NONE else BranchInput(self._appearances(chunk, how)),
-            config.std_norm,
-            gamma,
-        )
-        with controlled(self.models.unet, net, self._hint(chunk, how, scenes), inputs):
-            yield
-
-    def _net(self, file: Path) -> tuple[StrictIDNet, StrictIDConfig]:
-        if file not in self._nets:
-            net = strict_id_from(self.models.controlnet, self.models.vision.spec, 0)
-            self._nets[file] = (net, load_into(net, file))
-            net.eval().requires_grad_(False)
-        return self._nets[file]
-
-    def _hint(self, chunk: CompanionChunk, how: How, scenes: list[Scene]) -> Tensor:
-        """(P, 4, H, W): the products cut out, and the rows of the companions that are asked; of leaning ones those that they have
-        upright, so that the rows tell nothing of the pose."""
-        told = scenes if how.tells_scale else [_with(scene, height=MIDDLE_HEIGHT) for scene in scenes]
-        told = [_with(scene, lean=0.0) for scene in told] if how.leans else told
-        limits = torch.tensor([companion_rows(scene, stack.IMAGE_SIZE) for scene in told], dtype=torch.float64)
-        rows = rows_within(limits, stack.IMAGE_SIZE)[:, :, None].expand(-1, -1, stack.IMAGE_SIZE).float()
-        return scale_hint(channels_first(chunk.drawn.image), chunk.drawn.product > 0.5, rows)
-
-    def _poses(self, scenes: list[Scene]) -> Tensor:
-        """(P, 1 + N, E)."""
+    def _controlled(
+        self, chunk: CompanionChunk, how: How, scenes: list[Scene], files: Files
+    ) -> AbstractContextManager[None]:
+        """The U-Net with a Strictly-ID ControlNet, where the way has one. The scale map has the rows of the companions that are
+        asked; of leaning ones those that they have upright, so that the rows tell nothing of the pose."""
+        if how.engine is not Engine.STRICT_ID:
+            return nullcontext()
+        told = scenes if how.tells_scale else [with_companion(scene, height=MIDDLE_HEIGHT) for scene in scenes]
+        told = [with_companion(scene, lean=0.0) for scene in told] if how.leans else told
         companions = [scene.companion for scene in scenes if scene.companion is not None]
-        drawn = [mannequin(one.lean, one.turn, POSE_SIZE).permute(2, 0, 1) for one in companions]
-        pixels, patches = zip(*(whole(self.sight, picture) for picture in drawn), strict=True)
-        return last_tokens(self.models.vision, torch.cat(pixels), torch.cat(patches))
+        shown = None if how.picture is Picture.NONE else chunk.appearance(how.picture)
+        return self.strict_ids.controlled(
+            next(iter(files.values())),
+            hint_of(chunk.drawn, told),
+            self.strict_ids.poses(companions) if how.tells_pose else None,
+            None if shown is None else self.strict_ids.appearances(shown),
+            how.gamma,
+        )
 
-    def _appearances(self, chunk: CompanionChunk, how: How) -> Tensor:
-        """(P, 1 + N, E), the products in the pictures hidden."""
-        shown = chunk.appearance(how.picture)
-        pixels, patches = self.sight.seen(channels_first(shown.image), shown.product == 0)
-        return last_tokens(self.models.vision, pixels, patches)
-
-    def _prompts(self, chunk: CompanionChunk, way: Way, file: Path | None) -> list[ImagePrompt]:
+    def _prompts(self, chunk: CompanionChunk, way: Way, files: Files) -> list[ImagePrompt]:
         """An IP-Adapter's, which sees the same pictures."""
         how: How = way.how
-        if how.engine is not Engine.PROMPT or file is None:
+        if how.engine is not Engine.PROMPT:
             return []
-        shown, adapter = chunk.appearance(how.picture), load_adapter(file).float()
-        seen, uncond = self.sight.patch_mask(shown.product == 0), encode_uncond(self.models.vision)
-        tokens = encode_image(self.models.vision, channels_first(shown.image), seen, HideMode.DROP, uncond)
-        return [ImagePrompt(adapter, *adapter.image_prompt(tokens), PromptControl(way.scale))]
+        shown, control = chunk.appearance(how.picture), PromptControl(way.scale)
+        return [self.prompts.of(files[IP_ADAPTER], channels_first(shown.image), shown.product == 0, control, None)]
+
+
+def companion_right(chunk: CompanionChunk, how: How, pictures: Tensor) -> dict[str, Tensor]:
+    """(P,) each, of (P, 3, R, R) pictures: whether a companion is found, and whether it is the one that is asked. NaN where the
+    ruler does not find a true one."""
+    (masks,), (true,) = chunk.masks([pictures]), chunk.true_masks(how)
+    values = {
+        "found": torch.tensor([mask is not None for mask in masks]).double(),
+        "companion": _companion(chunk, how, pictures, masks),
+    }
+    readable = torch.tensor([mask is not None for mask in true])
+    return {name: torch.where(readable, value.double(), torch.nan) for name, value in values.items()}
+
+
+def _companion(chunk: CompanionChunk, how: How, image: Tensor, masks: list[Tensor | None]) -> Tensor:
+    """1 where the nearest portrait is that of the companion asked."""
+    looks = [(kind, look) for kind, of_kind in COMPANION_LOOKS.items() for look in of_kind]
+    shown = chunk.others if how.picture is not Picture.OWN else chunk.scenes
+    wanted = [looks.index((one.companion.kind, one.companion.look)) for one in shown if one.companion is not None]
+    read = [nearest(*parts) for parts in zip(image, masks, chunk.portraits, strict=True)]
+    return torch.tensor([float(one == other) for one, other in zip(read, wanted, strict=True)])
 
 
 def _slope(asked: Sequence[float], seen: Sequence[float]) -> float:

@@ -1,7 +1,8 @@
 """What a neighbour's method is measured with: ways of making pictures, tables of them, and chunks stored as they come.
 
-`neighbour_refadgen` and `neighbour_strict_id` are the commands. What has a strength is tried at several on the development
-scenes, and measured on the test scenes at the one that did best there. Killed and started again, a command goes on.
+`neighbour_refadgen`, `neighbour_strict_id` and `neighbours_together` are the commands. What has a strength is tried at several on
+the development scenes, and measured on the test scenes at the one that did best there. Killed and started again, a command goes
+on.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +42,9 @@ from .markdown import markdown_table, number
 from .models import Models, load_models
 from .summary import verdict
 
+Files = Mapping[str, Path]
+"""Trained files of one seed by family."""
+
 RESULTS = "chunks"
 Values = NDArray[np.float64]
 
@@ -52,7 +57,7 @@ class Way:
         name: of its results.
         label: for readers.
         how: the method's own settings of it.
-        family: of the trained file that it takes, {family}_seed{n}.safetensors; empty = none.
+        families: of the trained files that it takes, {family}_seed{n}.safetensors; those of one seed at a time.
         scale: its strength.
         scales: strengths that are tried; of these the best one is measured.
     """
@@ -60,7 +65,7 @@ class Way:
     name: str
     label: str
     how: Any
-    family: str = ""
+    families: tuple[str, ...] = ()
     scale: float = 1.0
     scales: tuple[float, ...] = ()
 
@@ -88,7 +93,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Column:
     """A column: what it is called, what is better, whether it is 0 or 1 for each scene, and how many digits it is shown with."""
 
     label: str
@@ -114,7 +119,7 @@ class Maker(Protocol):
     def chunk(self, split: Split, start: int, count: int) -> Any:
         """Held-out scenes, with what all ways make of them."""
 
-    def make(self, chunk: Any, way: Way, file: Path | None) -> Tensor:
+    def make(self, chunk: Any, way: Way, files: Files) -> Tensor:
         """(P * n, 3, H, W) in 0..1: n pictures of P scenes each, the first of every scene first; in the running autocast."""
 
     def measure(self, chunk: Any, way: Way, image: Tensor) -> dict[str, Tensor]:
@@ -138,7 +143,7 @@ class Plan:
     title: str
     about: str
     tables: tuple[Table, ...]
-    measures: dict[str, Measure]
+    measures: dict[str, Column]
     claims: tuple[Claim, ...]
     chosen_by: str
     maker: Callable[[Models, int], Maker]
@@ -147,24 +152,30 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained file: where it is, the seed of its training, and the name of its results."""
+    """What a way takes of one seed of the training: its files, and the name of the results made with them."""
 
-    path: Path
+    files: Files
     seed: int
     identity: str
 
 
-NO_FILE = Trained(Path(), 0, "none")
+NO_FILE = Trained({}, 0, "none")
 
 
-def find_trained(folder: Path, families: Sequence[str]) -> dict[str, list[Trained]]:
+def find_trained(folder: Path, families: Sequence[str]) -> dict[str, dict[int, Path]]:
     """The files of each family in a folder, by seed."""
-    found: dict[str, list[Trained]] = {family: [] for family in families}
-    for path in sorted(folder.glob("*.safetensors")):
+    found: dict[str, dict[int, Path]] = {family: {} for family in families}
+    for path in folder.glob("*.safetensors"):
         match = re.fullmatch(r"(.+)_seed(\d+)", path.stem)
         if match and match[1] in found:
-            found[match[1]].append(Trained(path, int(match[2]), f"{path.stem}-{short_hash(path)}"))
-    return {family: sorted(files, key=lambda one: one.seed) for family, files in found.items()}
+            found[match[1]][int(match[2])] = path
+    return found
+
+
+@cache
+def _identity(path: Path) -> str:
+    """Name and content of a file."""
+    return f"{path.stem}-{short_hash(path)}"
 
 
 class Store:
@@ -172,17 +183,25 @@ class Store:
 
     Args:
         out: the folder.
-        trained: files by family.
+        trained: files by family and seed.
         batch: scenes in a chunk.
         chosen_by: see `Plan`.
     """
 
-    def __init__(self, out: Path, trained: dict[str, list[Trained]], batch: int, chosen_by: str) -> None:
+    def __init__(self, out: Path, trained: dict[str, dict[int, Path]], batch: int, chosen_by: str) -> None:
         self.out, self.trained, self.batch, self.chosen_by = out, trained, batch, chosen_by
 
-    def files_of(self, way: Way) -> list[Trained]:
-        """The trained files that a way is measured with."""
-        return self.trained.get(way.family, []) if way.family else [NO_FILE]
+    def trained_of(self, way: Way) -> list[Trained]:
+        """What a way is measured with: of each seed that all of its families have."""
+        if not way.families:
+            return [NO_FILE]
+        by_family = [self.trained.get(family, {}) for family in way.families]
+        found = []
+        for seed in sorted(set.intersection(*(set(files) for files in by_family))):
+            paths = [files[seed] for files in by_family]
+            names = "+".join(_identity(path) for path in paths)
+            found.append(Trained(dict(zip(way.families, paths, strict=True)), seed, names))
+        return found
 
     def file(self, way: Way, trained: Trained, split: Split, start: int) -> Path:
         """Where the values of a chunk are; the first test chunk's pictures lie beside them as .npz."""
@@ -191,7 +210,7 @@ class Store:
     def values(self, way: Way, split: Split, scenes: int) -> dict[int, dict[str, Values]]:
         """By seed of the training, where all chunks of a way are there."""
         found = {}
-        for trained in self.files_of(way):
+        for trained in self.trained_of(way):
             files = [self.file(way, trained, split, start) for start in range(0, scenes, self.batch)]
             if all(file.is_file() for file in files):
                 parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
@@ -231,7 +250,7 @@ class Run:
             (start, way, trained)
             for start in range(0, scenes, self.store.batch)
             for way in dict.fromkeys(ways)
-            for trained in self.store.files_of(way)
+            for trained in self.store.trained_of(way)
             if not self.store.file(way, trained, split, start).is_file()
         ]
         begun, chunk = -1, None
@@ -242,7 +261,7 @@ class Run:
 
     def _make(self, chunk: Any, way: Way, trained: Trained, split: Split, start: int) -> None:
         with autocast(self.precision):
-            image = self.maker.make(chunk, way, None if trained is NO_FILE else trained.path).float()
+            image = self.maker.make(chunk, way, trained.files).float()
         file = self.store.file(way, trained, split, start)
         if split is Split.TEST and start == 0:
             pixels = (image.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
@@ -256,9 +275,9 @@ def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
         np.savez_compressed(file, image=pixels)
 
 
-def interval(measure: Measure, values: Sequence[Values]) -> Interval:
+def interval(column: Column, values: Sequence[Values]) -> Interval:
     """A measure over seeds and scenes."""
-    return (rate if measure.is_rate else mean_interval)(np.stack(values))
+    return (rate if column.is_rate else mean_interval)(np.stack(values))
 
 
 def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[str, Any]:
@@ -270,14 +289,16 @@ def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[s
             chosen = store.chosen(way, development)
             values = {} if chosen is None else store.values(chosen, Split.TEST, scenes)
             if chosen is None or not values:
-                missing.append(way.label if store.files_of(way) else f"{way.label}: no {way.family}_seed*.safetensors")
+                wanted = " and ".join(f"{family}_seed*.safetensors" for family in way.families)
+                missing.append(way.label if store.trained_of(way) else f"{way.label}: no {wanted}")
                 continue
             cells = {
                 name: asdict(interval(plan.measures[name], [one[name] for one in values.values()]))
                 for name in table.columns
                 if all(name in one for one in values.values())
             }
-            rows.append({"way": way.name, "label": chosen.label, "seeds": sorted(values), "measures": cells})
+            known = {"way": way.name, "made_as": chosen.name, "label": chosen.label}
+            rows.append({**known, "seeds": sorted(values), "measures": cells})
         swept = {way.label: store.tried(way, development) for way in table.ways if way.scales}
         sweeps = {label: {f"{scale:g}": value for scale, value in tried.items()} for label, tried in swept.items()}
         tables[table.name] = {"rows": rows, "missing": missing, "sweeps": sweeps}
@@ -308,12 +329,12 @@ def _side_by_side(
     is none."""
     chosen = [store.chosen(way, development) for way in ways]
     sides = [{} if way is None else store.values(way, Split.TEST, scenes) for way in chosen]
-    trained = [set(side) for way, side in zip(ways, sides, strict=True) if way.family]
+    trained = [set(side) for way, side in zip(ways, sides, strict=True) if way.families]
     seeds = sorted(set.intersection(*trained)) if trained else [NO_FILE.seed]
     if not all(sides) or not seeds:
         return None
     first, second = (
-        np.stack([side[seed if way.family else NO_FILE.seed][measure] for seed in seeds])
+        np.stack([side[seed if way.families else NO_FILE.seed][measure] for seed in seeds])
         for way, side in zip(ways, sides, strict=True)
     )
     return first, second
@@ -377,7 +398,7 @@ def counted(plan: Plan, seeds: int, scenes: int, development: int) -> str:
         parts = tried + [(way, way, Split.TEST, scenes) for way in table.ways]
         new = [part for part in parts if (part[1].name, part[2]) not in known]
         known |= {(one.name, split) for _, one, split, _ in parts}
-        pictures = sum(plan.images_of(way) * count * (seeds if way.family else 1) for way, _, _, count in new)
+        pictures = sum(plan.images_of(way) * count * (seeds if way.families else 1) for way, _, _, count in new)
         lines.append(f"| {table.name} | {pictures:,} |")
         total += pictures
     return "\n".join([*lines, f"| all | {total:,} |"])
@@ -415,7 +436,7 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
     torch.set_flush_denormal(True)
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
     claim_folder(options.out, settings)
-    families = sorted({way.family for table in plan.tables for way in table.ways} - {""})
+    families = sorted({family for table in plan.tables for way in table.ways for family in way.families})
     store = Store(options.out, find_trained(options.models, families), options.batch, plan.chosen_by)
     if not options.report_only:
         run = Run(plan.maker(load_models(options.weights, options.judge), options.steps), store, options.precision)

@@ -33,7 +33,7 @@ from .pairs import Scene, any_scene, labels, render
 
 DRAWN_SIZE = 2 * INPUT_SIZE  # pixels of scenes that do not go through the autoencoder
 LOT = 64  # scenes that are drawn and stored together
-HELD_OUT_SEED = 500_000_000  # the scenes that it learns from begin at 0
+MEASURED_SEED = 500_000_000  # the scenes that it learns from begin at 0
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _rows(count: int, batch_size: int, generator: torch.Generator) -> Tensor:
 
 def held_out_accuracy(judge: Judge, autoencoder: stack.UnshuffledAutoencoder, count: int) -> dict[str, dict[str, str]]:
     """Per way of showing held-out scenes and per attribute, the accuracy with its interval, in words."""
-    scenes = [any_scene(HELD_OUT_SEED + index) for index in range(count)]
+    scenes = [any_scene(MEASURED_SEED + index) for index in range(count)]
     report = {}
     for name, product in (("with product", True), ("without product", False)):
         image = drawn_images(scenes, product)

@@ -58,6 +58,10 @@ def test_varied_captions_are_seeded_and_fit(tokenizer):
     scenes = [sample_scene(seed) for seed in range(300)]
     captions = [varied_caption(scene, random.Random(seed)) for seed, scene in enumerate(scenes)]
     assert captions == [varied_caption(scene, random.Random(seed)) for seed, scene in enumerate(scenes)]
+    without = [varied_caption(scene, random.Random(seed), product_named=0.0) for seed, scene in enumerate(scenes)]
+    shapes = [[scene.shape in text for scene, text in zip(scenes, texts, strict=True)] for texts in (captions, without)]
+    assert sum(shapes[0]) > 200
+    assert not any(shapes[1])
     assert "" in captions
     assert stack.tokenize(captions, tokenizer).shape == (300, MAX_TOKENS)
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from lab.demo import stack
-from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
+from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id, neighbours_together
 from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.models import load_models
 from lab.demo.evaluation.neighbours import (
     Claim,
-    Measure,
+    Column,
     Plan,
     Run,
     Store,
@@ -38,7 +38,8 @@ from pfv_core.adapter.model import AdapterKind
 from pfv_core.research.strict_id_file import StrictIDConfig
 
 PLAIN = Way("plain", "without a file", 0.2)
-SWEPT = Way("swept", "with a strength", 0.0, "net", scales=(0.5, 1.0, 2.0))
+SWEPT = Way("swept", "with a strength", 0.0, ("net",), scales=(0.5, 1.0, 2.0))
+BOTH = Way("both", "with two files", 0.0, ("net", "other"))
 TABLE = Table("one", "A table", "What it is about.", (PLAIN, SWEPT), ("right", "far"))
 
 
@@ -51,10 +52,10 @@ class Made:
     def chunk(self, split: Split, start: int, count: int):
         return split, start, count
 
-    def make(self, chunk, way: Way, file: Path | None) -> Tensor:
+    def make(self, chunk, way: Way, files: dict[str, Path]) -> Tensor:
         split, start, count = chunk
         self.calls.append((way.name, split.value, start))
-        value = way.how + (0.0 if file is None else way.scale / 4 if split is Split.DEVELOPMENT else 0.9)
+        value = way.how + (0.0 if not files else way.scale / 4 if split is Split.DEVELOPMENT else 0.9)
         return torch.full((count, 3, 4, 4), value)
 
     def measure(self, chunk, way: Way, image: Tensor) -> dict[str, Tensor]:
@@ -69,9 +70,9 @@ def plan(maker):
         about="About it.",
         tables=(TABLE, replace(TABLE, name="again")),
         measures={
-            "right": Measure("right", "higher", is_rate=True),
-            "far": Measure("far"),
-            "chosen": Measure("chosen"),
+            "right": Column("right", "higher", is_rate=True),
+            "far": Column("far"),
+            "chosen": Column("chosen"),
         },
         claims=(
             Claim("more", "one", "far", "swept", "plain"),
@@ -89,7 +90,7 @@ def nets(tmp_path):
     folder.mkdir()
     for name in ("net_seed0", "net_seed2", "other_seed0", "net_seedx"):
         (folder / f"{name}.safetensors").write_text(name)
-    return find_trained(folder, ["net", "gone"])
+    return find_trained(folder, ["net", "other", "gone"])
 
 
 def run_toy(nets, out):
@@ -103,8 +104,19 @@ def run_toy(nets, out):
 
 
 def test_files_are_found_by_family_and_seed(nets):
-    assert [one.seed for one in nets["net"]] == [0, 2]
-    assert nets["gone"] == []
+    assert sorted(nets["net"]) == [0, 2]
+    assert nets["gone"] == {}
+
+
+def test_several_files_are_those_of_one_seed(nets, tmp_path):
+    store = Store(tmp_path, nets, 2, "chosen")
+    (both,) = store.trained_of(BOTH)
+    assert both.seed == 0
+    assert {name: path.stem for name, path in both.files.items()} == {"net": "net_seed0", "other": "other_seed0"}
+    assert both.identity == "+".join(
+        store.trained_of(Way("", "", None, (family,)))[0].identity for family in BOTH.families
+    )
+    assert store.trained_of(Way("", "", None, ("net", "gone"))) == []
 
 
 def test_the_best_strength_of_the_development_scenes_is_measured_on_the_test_scenes(nets, tmp_path):
@@ -119,7 +131,7 @@ def test_the_best_strength_of_the_development_scenes_is_measured_on_the_test_sce
 def test_what_is_stored_is_not_made_again(nets, tmp_path):
     _, store, _ = run_toy(nets, tmp_path)
     assert run_toy(nets, tmp_path)[2] == []
-    store.file(PLAIN, store.files_of(PLAIN)[0], Split.TEST, 2).unlink()
+    store.file(PLAIN, store.trained_of(PLAIN)[0], Split.TEST, 2).unlink()
     assert run_toy(nets, tmp_path)[2] == [("plain", "test", 2)]
 
 
@@ -140,7 +152,7 @@ def test_tables_and_claims(nets, tmp_path):
 
 
 def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
-    toy, store = plan(Made([])), Store(tmp_path, {"net": []}, 2, "chosen")
+    toy, store = plan(Made([])), Store(tmp_path, {"net": {}}, 2, "chosen")
     results = summarize(toy, store, 4, 2)
     missing = ["without a file", "with a strength: no net_seed*.safetensors"]
     assert results["tables"]["one"]["missing"] == missing
@@ -166,7 +178,8 @@ def small():
         patch.setitem(stack.UNET, "block_out_channels", (32, 64))
         patch.setitem(stack.UNET, "attention_head_dim", (1, 1))
         patch.setitem(stack.AUTOENCODER, "block_out_channels", (32, 32))
-        patch.setattr(neighbour_strict_id, "RULER_SIZE", 64)
+        for module in (neighbour_strict_id, neighbours_together):
+            patch.setattr(module, "RULER_SIZE", 64)
         yield
 
 
@@ -206,6 +219,10 @@ def files(small, tmp_path_factory):
     kind = {"kind": AdapterKind.EQ3, "num_tokens": 4, "latent_width": 32}
     adapter = new_adapter(unet, adapter_config(unet, base="demo", encoder=spec, **kind), 0)
     save_adapter(trained / "ipadapter_c16_seed0.safetensors", adapter)
+    save_adapter(
+        trained / "eq3_c16_seed0.safetensors",
+        new_adapter(unet, adapter_config(unet, base="demo", encoder=spec, **kind), 1),
+    )
     return folder
 
 
@@ -232,8 +249,8 @@ def pictures(module, files, ways, count):
     chunk = maker.chunk(Split.TEST, 0, count)
     made = {}
     for way in ways:
-        file = files / "models" / f"{way.family}_seed0.safetensors" if way.family else None
-        image = maker.make(chunk, way, file)
+        given = {family: files / "models" / f"{family}_seed0.safetensors" for family in way.families}
+        image = maker.make(chunk, way, given)
         made[way.name] = image, maker.measure(chunk, way, image)
     return made
 
@@ -275,6 +292,16 @@ def test_each_way_of_strict_id_makes_its_own_pictures(files):
     conflict = [made[f"conflict_{name}"][0] for name in ("whole", "no_time_weighting", "no_balance")]
     assert not torch.equal(conflict[1], conflict[2])
     assert not torch.equal(conflict[1], made["no_appearance"][0])
+
+
+def test_each_way_of_joining_the_three_makes_its_own_pictures(files):
+    made = pictures(neighbours_together, files, neighbours_together.WAYS, 1)
+    assert len(made) == 8
+    for name, (image, values) in made.items():
+        assert image.shape == (1, 3, 64, 64), name
+        assert values.keys() == neighbours_together.MEASURES.keys(), name
+    shown = [image for image, _ in made.values()]
+    assert not any(torch.equal(one, other) for n, one in enumerate(shown) for other in shown[:n])
 
 
 def test_the_command_writes_page_and_results_and_goes_on(files, tmp_path, capsys):

@@ -65,3 +65,16 @@ def test_min_snr_is_one_weight_in_the_units_of_either_prediction(prediction):
     clean, noise = latents(0), latents(1)
     losses = schedule.loss(schedule.target(clean, noise, TIMES) + 2, clean, noise, TIMES)
     torch.testing.assert_close(losses, 4 * weights, rtol=1e-5, atol=1e-6)
+
+
+def test_places_count_as_much_as_they_are_told():
+    """Twice the weight everywhere changes nothing; with none elsewhere the mean is that of one place."""
+    schedule, given = NoiseSchedule.of(scheduler()), (latents(0), latents(1), latents(2), TIMES)
+    plain = schedule.loss(*given)
+    places = torch.ones(len(TIMES), *latents(0).shape[2:])
+    torch.testing.assert_close(schedule.loss(*given, places * 2), plain)
+    one = torch.zeros_like(places)
+    one[:, 1, 0] = 3
+    errors = (given[0] - schedule.target(*given[1:])).square().mean(1)
+    torch.testing.assert_close(schedule.loss(*given, one), errors[:, 1, 0])
+    assert not torch.equal(schedule.loss(*given, one), plain)

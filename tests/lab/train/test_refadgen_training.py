@@ -132,6 +132,26 @@ def test_without_the_mask_channel_the_mask_counts_for_nothing(start, tmp_path):
         load_mask_input(tmp_path / "file.safetensors")
 
 
+def test_the_product_s_part_of_the_picture_may_count_more(start):
+    """The weighted mean of the errors there and elsewhere; of a mask that is nowhere, or everywhere, the plain one."""
+    batch = start(name="batch").batches[0]
+    plain, weighed = (start(name=f"of {weight}", product_weight=weight) for weight in (1.0, 4.0))
+    latents = plain.latents(batch)
+
+    for training in (plain, weighed):
+        torch.nn.init.zeros_(training.module.mask_kernel)
+    mask = torch.zeros_like(batch.latent_mask)
+    mask[:, :1] = 1
+    shown = [dataclasses.replace(batch, latents=latents, latent_mask=one) for one in (mask, 0 * mask, 0 * mask + 1)]
+    ours, theirs = ([loss_of(training, one) for one in shown] for training in (weighed, plain))
+    assert theirs[0] == theirs[1] == theirs[2]
+    assert ours[1] == pytest.approx(theirs[1], rel=1e-6)
+    assert ours[2] == pytest.approx(theirs[2], rel=1e-6)
+    assert ours[0] != pytest.approx(theirs[0], rel=1e-3)
+    with pytest.raises(ConfigError, match="product_weight is 0.0, expected a number above 0"):
+        start(product_weight=0)
+
+
 def test_loss_falls(start):
     """The product picture tells its colour, the captions do not."""
     training = start(steps=40, learning_rate=1e-2, drop_text_share=0, augment_share=0, batch_size=8)

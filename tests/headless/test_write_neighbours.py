@@ -1,0 +1,90 @@
+"""docs/neighbours.md and its pictures from a folder of the neighbours' measuring."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pfv_mepa.lab.demo import stack
+from pfv_mepa.lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
+from pfv_mepa.lab.demo.evaluation.neighbours import Plan, Store, summarize
+from pfv_mepa.tools import draw_ablations, write_neighbours
+
+SIZE, SCENES = 32, 20
+MADE = {
+    neighbour_refadgen.PLAN.name: {
+        "controlnet_unnamed_at_1": "none",
+        "refadgen_whole_packshot_unnamed": "refadgen_whole_seed0-a",
+    },
+    neighbour_strict_id.PLAN.name: {"scale": "strict_id_whole_seed0-b", "pose": "strict_id_whole_seed0-b"},
+}
+
+
+def results(plan: Plan) -> dict:
+    """Of a folder with nothing in it, and rows for what is shown."""
+    empty = summarize(plan, Store(write_neighbours.ROOT / "nowhere", {}, SCENES, plan.chosen_by), SCENES, SCENES)
+    for table in empty["tables"].values():
+        table["rows"] = [
+            {"way": name, "made_as": name, "label": f"way {name}", "seeds": [0], "measures": {}}
+            for name in MADE[plan.name]
+        ]
+    empty |= {"settings": {"steps": 3, "precision": "float32"}, "scenes": SCENES, "development": SCENES}
+    return json.loads(json.dumps(empty))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run's folder and a repository's."""
+    for module, name in ((stack, "IMAGE_SIZE"), (draw_ablations, "IMAGE_SIZE"), (write_neighbours, "IMAGE_SIZE")):
+        monkeypatch.setattr(module, name, SIZE)
+    folder, root = tmp_path / "run", tmp_path / "root"
+    (root / "docs").mkdir(parents=True)
+    for plan in (neighbour_refadgen.PLAN, neighbour_strict_id.PLAN):
+        (folder / "chunks").mkdir(parents=True, exist_ok=True)
+        (folder / f"{plan.name}.json").write_text(json.dumps(results(plan)))
+        for name, trained in MADE[plan.name].items():
+            place = folder / "chunks" / name / trained
+            place.mkdir(parents=True)
+            count = {"scale": 4, "pose": 3}.get(name, 1) * SCENES
+            shade = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
+            np.savez(place / "test_00000.npz", image=np.broadcast_to(shade, (count, SIZE, SIZE, 3)))
+    return folder, root
+
+
+def tiles(file, columns: int) -> list[int]:
+    """Grey of the middle of each column's first row."""
+    with Image.open(file) as image:
+        step = draw_ablations.MARGIN + write_neighbours.TILE
+        bottom = image.height - write_neighbours.SCENES * step + write_neighbours.TILE // 2
+        assert image.width == draw_ablations.MARGIN + columns * step
+        return [image.convert("L").getpixel((column * step + step // 2, bottom)) for column in range(columns)]
+
+
+def test_page_and_pictures_of_what_was_measured(run):
+    folder, root = run
+    write_neighbours.main([str(folder), "--root", str(root)])
+    page = (root / "docs" / "neighbours.md").read_text(encoding="utf-8")
+    titles = [line for line in page.splitlines() if line.startswith(("# ", "## "))]
+    assert titles == [
+        "# The two neighbours on the demo models",
+        "## RefAdGen on the demo",
+        "## Strictly-ID on the demo",
+    ]
+    assert "### Lambda" in page
+    assert "| way refadgen_whole_packshot_unnamed | 0 |" in page
+    for name in ("refadgen.jpg", "strict_id.jpg"):
+        assert f"({name})" in page
+    tiles(root / "docs" / "refadgen.jpg", 4)  # the photo, the true picture, and two that were made
+    shown = tiles(root / "docs" / "strict_id.jpg", 3 + 4 + 3 + 1)
+    assert shown[3:10] == pytest.approx([0, 20, 40, 60, 0, 20, 40], abs=4)  # a height, or a lean, after the other
+
+
+def test_a_folder_of_nothing_is_refused_before_anything_is_written(tmp_path, capsys):
+    (tmp_path / "docs").mkdir()
+    with pytest.raises(SystemExit):
+        write_neighbours.main([str(tmp_path), "--root", str(tmp_path)])
+    assert "has none of neighbour_refadgen.json, neighbour_strict_id.json" in capsys.readouterr().err
+    assert not list((tmp_path / "docs").iterdir())
