@@ -24,6 +24,7 @@ WHOLE = "whole"  # the variant that leaves nothing out
 
 SETTINGS: dict[str, Any] = {
     "base": "demo",
+    "licence": "Apache-2.0",
     "image_size": stack.IMAGE_SIZE,
     "batch_size": 16,
     "ema_decay": 0.99,

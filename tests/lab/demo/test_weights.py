@@ -67,6 +67,9 @@ def test_the_neighbours_files_are_for_the_demo_and_small():
     assert refadgen.stat().st_size + strict_id.stat().st_size < MOST_BYTES_OF_NEIGHBOURS
     assert (open_refadgen(refadgen).base, load_strict_id(strict_id).config.base) == ("demo", "demo")
     assert bool(load_mask_input(refadgen).kernel.any())
+    for file in (refadgen, strict_id):
+        with safe_open(file, "pt") as weights:
+            assert weights.metadata()["licence"] == "Apache-2.0"
 
 
 @pytest.mark.parametrize("name", ["product_color", "shape", "wall_color", "pattern", "table"])
