@@ -31,6 +31,7 @@ NUM_TOKENS = (4, 8, 16, 32)
 DEMO = TrainConfig(
     preset="demo",
     base="demo",
+    licence="Apache-2.0",
     latent_width=128,
     image_size=stack.IMAGE_SIZE,
     batch_size=16,
