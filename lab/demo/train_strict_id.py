@@ -25,8 +25,6 @@ from accelerate import Accelerator
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from torch import Generator, Tensor
 
-from pfv_core.attention.balance import PAPER_GAMMA
-
 from ..diffusers.strict_id import StrictIDNet, strict_id_from
 from ..train.cache import fingerprint
 from ..train.data import Beside, Sample
@@ -43,21 +41,26 @@ from .training_command import SETTINGS, WHOLE, deliver, name_of, parser, prepare
 
 METHOD = "strict_id"
 POSE_SIZE = int(stack.VISION["image_size"])
+# Of the time weighting. **Deviation**: 400 in the paper, with which the appearance is absent from the first fifth of a sampling.
+# Latents of 32x32 settle what a companion looks like there.
+GAMMA = 600.0
 
+# **Deviation**: the text is dropped in 2 of 5 samples, the paper drops none. A caption of the demo's says all of table and wall,
+# which the appearance shows too: where it is there nothing is to be learnt from the picture.
 DEMO = ControlConfig(
     preset="demo_strict_id",
     **SETTINGS,
-    steps=600,
+    steps=1000,
     learning_rate=1e-3,
     weight_decay=0.0,
     warmup=50,
     decay_from=0.4,
     final_rate=0.02,
-    drop_text_share=0.05,
+    drop_text_share=0.4,
     drop_pose_share=0.1,  # the paper drops none, and always gives one; here the pose can be left to the text
 )
 VARIANTS: dict[str, dict[str, Any]] = {
-    WHOLE: {"std_norm": True, "gamma": float(PAPER_GAMMA)},
+    WHOLE: {"std_norm": True, "gamma": GAMMA},
     "no_time_weighting": {"std_norm": True, "gamma": 0.0},
     "no_balance": {"std_norm": False, "gamma": 0.0},
 }

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pfv_core.research.control_branches import BranchInput, BranchInputs
@@ -59,7 +60,7 @@ class ControlValidation(Validation[ControlConfig, ControlView]):
         return ControlView(
             **vars(common),
             hint=torch.stack([row.hint for row in rows]).to(common.clean.device),
-            pose=torch.stack([row.pose.image for row in rows]),
+            pose=torch.cat([_sized(row.pose.image, common.image) for row in rows]),
             appearance=torch.stack([torch.where(row.appearance_keep_mask, row.appearance, 0.0) for row in rows]),
             pose_tokens=pose_tokens,
             appearance_tokens=appearance_tokens,
@@ -88,3 +89,8 @@ class ControlValidation(Validation[ControlConfig, ControlView]):
 
     def _control(self, trained: StrictIDNet, view: ControlView, inputs: BranchInputs) -> AbstractContextManager[None]:
         return controlled(self.models.unet, trained, view.hint, inputs)
+
+
+def _sized(image: Tensor, like: Tensor) -> Tensor:
+    """(3, h, w) -> (1, 3, H, W), the size of other pictures: to be seen beside them."""
+    return F.interpolate(image[None], like.shape[2:], mode="bilinear", antialias=True)

@@ -150,7 +150,7 @@ TABLES = (
     Table(
         "gamma",
         "Gamma",
-        "The same file with other time weightings; it was trained with 400.",
+        "The same file with other time weightings; it was trained with 600.",
         tuple(Way(f"gamma_{gamma:g}", f"gamma {gamma:g}", replace(ANOTHER, gamma=gamma), WHOLE) for gamma in GAMMAS),
         ("text", "companion", "both", "found"),
     ),

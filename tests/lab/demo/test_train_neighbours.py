@@ -34,8 +34,9 @@ SHORT = {
     "steps": STEPS,
     "batch_size": 2,
     "save_every": 1,
-    "validate_every": 0,
+    "validate_every": 2,
     "validation_images": 1,
+    "validation_steps": 1,
     "save_precision": "fp32",
     "warmup": 0,
     "decay_from": 1.0,
@@ -203,7 +204,7 @@ def test_without_augmentation_the_product_is_the_scene_s_own(refadgen, data):
 
 @pytest.mark.parametrize(
     ("variant", "std_norm", "gamma"),
-    [("whole", True, 400.0), ("no_time_weighting", True, None), ("no_balance", False, None)],
+    [("whole", True, 600.0), ("no_time_weighting", True, None), ("no_balance", False, None)],
 )
 def test_a_strict_id_file_says_how_its_appearance_is_balanced(strict_id, models, variant, std_norm, gamma):
     found = load_strict_id(strict_id(variant).train())
