@@ -12,7 +12,7 @@ from .added import ad_of
 from .studio import Draft, Panels, Shown, Studio, painted
 
 REFADGEN, STRICT_ID = "demo_refadgen", "demo_strict_id"
-WITHOUT_PRODUCT = "a wooden table, blue wall with dots"  # RefAdGen's prompt, the product left out
+NAMED = "a green flask on a wooden table, blue wall with dots"
 MOVED = 40  # pixels to the right
 SMALL = {"subject_cm": 12.0, "center": 0.55}  # the foot stays where it is
 CELL = 8  # pixels of the ad in one of the latent
@@ -31,13 +31,13 @@ def load_refadgen(studio: Studio) -> Panels:
     draft.give("See the product photo", strength=0.0)
     without = ad_of(studio.make(draft))
     draft.give("See the product photo", strength=1.0)
-    draft.give("Prompt", text=WITHOUT_PRODUCT)
+    draft.give("Prompt", text=NAMED)
     return [
         ("the product photo", painted("demo_packshot.png")),
         ("where it shall stand, painted", painted("demo_place.png")),
         ("strength 0", without),
         ("strength 1", ad_of(shipped(studio, REFADGEN))),
-        ("1, the prompt names no product", ad_of(studio.make(draft))),
+        ("1, and the prompt names it", ad_of(studio.make(draft))),
     ]
 
 

@@ -27,11 +27,10 @@ HOW_TO_USE = """\
 **1.** Load `demo_packshot.png` and `demo_place.png` of this pack's folder `workflows/demo_inputs` into the nodes that name \
 them: a photo of the product on grey, and a picture on which is painted where the product shall stand.
 
-**2.** Run. The product is drawn anew from what the model sees in the photo. Nothing is pasted: no pixel of it is the \
-photo's own.
+**2.** Run. The prompt names table and wall; what the product is, the photo alone says, and it is drawn anew from what the \
+model sees there. Nothing is pasted: no pixel of it is the photo's own, and its label is not kept.
 
-**3.** Set the *strength* of *See the product photo* to 0 and run again: now the prompt and the place alone say what the \
-product is.
+**3.** Set the *strength* of *See the product photo* to 0 and run again: now nothing says what the product is.
 """
 
 ABOUT_MODELS = f"""\
@@ -130,7 +129,7 @@ DEMO_REFADGEN = refadgen(
         models=DEMO_MODELS,
         notes=notes(Note("How to use", HOW_TO_USE, 320), Note("The models", ABOUT_MODELS, 360), width=420),
         pictures=DEMO_PICTURES,
-        prompt="a green flask on a wooden table, blue wall with dots",
+        prompt="a wooden table, blue wall with dots",
         negative_prompt="",
         sampler=DEMO_SAMPLER,
         size=DEMO_SIZE,
