@@ -127,7 +127,13 @@ DECODED = Way("decoded", "the true picture through the autoencoder", How(Engine.
 TEXT = Way("text", "text alone", How(Engine.TEXT))
 PROMPT = Way("prompt", "IP-Adapter", How(Engine.PROMPT), (IP_ADAPTER,), scales=SCALES)
 AT_LAMBDA = tuple(
-    Way(f"refadgen_whole_lambda_{scale:g}", f"lambda {scale:g}", How(Engine.REFADGEN), ("refadgen_whole",), scale)
+    Way(
+        f"refadgen_whole_unnamed_lambda_{scale:g}",
+        f"lambda {scale:g}",
+        How(Engine.REFADGEN, names_product=False),
+        ("refadgen_whole",),
+        scale,
+    )
     for scale in LAMBDAS
 )
 IDENTITY = ("mark", "label", "color", "shape", "body")
@@ -154,7 +160,7 @@ TABLES = (
         tuple(_refadgen(variant, photo) for variant in VARIANTS for photo in PHOTOS),
         COLUMNS,
     ),
-    Table("lambda", "Lambda", "The paper's figure 8.", AT_LAMBDA, COLUMNS),
+    Table("lambda", "Lambda", "The paper's figure 8. The text names table and wall alone.", AT_LAMBDA, COLUMNS),
 )
 MEASURES = {
     "mark": Column("mark on the label right", "higher", is_rate=True),
@@ -167,7 +173,7 @@ MEASURES = {
     "ring": Column("dB in the ring, plain walls", "higher", digits=1),
     "kept": Column("product and text kept", "higher"),
 }
-_WHOLE = _refadgen().name
+_WHOLE, _UNNAMED = _refadgen().name, _refadgen(names_product=False).name
 
 
 def _variant(variant: str, photo: Photo) -> str:
@@ -193,6 +199,18 @@ CLAIMS = (
         _variant("whole", Photo.DEGRADED),
         _variant("no_augmentation", Photo.DEGRADED),
     ),
+    Claim(
+        "RefAdGen brings more of an unnamed product's colour than a ControlNet",
+        "unnamed",
+        "color",
+        _UNNAMED,
+        "controlnet_unnamed",
+    ),
+    Claim("RefAdGen brings more of it than an IP-Adapter", "unnamed", "color", _UNNAMED, "prompt_depth_unnamed"),
+    Claim(
+        "RefAdGen brings more of it than an untrained fusion", "unnamed", "color", _UNNAMED, "untrained_depth_unnamed"
+    ),
+    Claim("Lambda 1 brings more of it than 0.5", "lambda", "color", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
     Claim("Lambda 1 keeps more of the label than 0.5", "lambda", "label", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
     Claim("Lambda 1.5 keeps more of the label than 1", "lambda", "label", AT_LAMBDA[6].name, AT_LAMBDA[4].name),
 )
