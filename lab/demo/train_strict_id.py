@@ -57,6 +57,7 @@ DEMO = ControlConfig(
     decay_from=0.4,
     final_rate=0.02,
     drop_text_share=0.4,
+    balance_from=600,
     drop_pose_share=0.1,  # the paper drops none, and always gives one; here the pose can be left to the text
 )
 VARIANTS: dict[str, dict[str, Any]] = {

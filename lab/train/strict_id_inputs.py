@@ -20,6 +20,8 @@ def last_tokens(vision: VisionEncoder, pixels: Tensor, patches: Tensor) -> Tenso
     return torch.stack(tokens)
 
 
-def branch_inputs(config: ControlConfig, pose: BranchInput | None, appearance: BranchInput | None) -> BranchInputs:
-    """Both pictures as a run balances them."""
-    return BranchInputs(pose, appearance, config.std_norm, config.gamma or None)
+def branch_inputs(
+    config: ControlConfig, pose: BranchInput | None, appearance: BranchInput | None, balanced: bool = True
+) -> BranchInputs:
+    """Both pictures as a run balances them, or before it does."""
+    return BranchInputs(pose, appearance, balanced and config.std_norm, (balanced and config.gamma) or None)

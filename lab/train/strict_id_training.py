@@ -87,6 +87,7 @@ class StrictIDTraining(Training[ControlConfig, ControlBatch]):
             self.config,
             BranchInput(torch.stack([tokens.to(device) for tokens in poses]), batch.pose_weight.to(device)),
             BranchInput(appearances, batch.appearance_weight.to(device)),
+            balanced=batch.step >= self.config.balance_from * self.config.accumulate,
         )
 
     def write(self, file: Path, metadata: dict[str, str]) -> None:

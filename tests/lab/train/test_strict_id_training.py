@@ -57,6 +57,7 @@ def test_the_papers_numbers():
     assert (config.displacement.turn, config.displacement.flip, config.displacement.area) == (30.0, 0.5, 0.25)
     assert config.steps == pytest.approx(20 * 230_000 / (8 * config.batch_size), rel=0.01)
     assert preset("strict_id_sdxl").base == "sdxl"
+    assert all(preset(name).balance_from == preset(name).steps // 10 for name in ("strict_id_sd15", "strict_id_sdxl"))
 
 
 def test_the_unet_and_the_encoder_stay_and_all_of_the_net_learns(start):
@@ -112,6 +113,17 @@ def test_the_appearance_is_weighted_by_time(start):
     batch = training.batches[0]
     without = dataclasses.replace(batch, appearance_weight=torch.zeros(4))
     assert loss_of(late, batch) == loss_of(training, without) != loss_of(training, batch)
+
+
+def test_the_balance_begins_at_its_step(start):
+    """Of optimizer steps, whatever they are made of; from the first one on where nothing is said."""
+    for accumulate in (1, 2):
+        training = start(name=str(accumulate), balance_from=2, accumulate=accumulate)
+        given = [training.inputs(training.batches[step]) for step in range(3 * accumulate)]
+        balanced = [(one.std_norm, one.gamma) for one in given]
+        assert balanced == [(False, None)] * (2 * accumulate) + [(True, 400.0)] * accumulate
+    training = start(name="plain")
+    assert training.inputs(training.batches[0]).std_norm
 
 
 def test_loss_falls(start):
@@ -312,6 +324,7 @@ def test_settings_that_make_no_sense_are_refused():
     for changes, message in (
         ({"drop_pose_share": 1.0}, "drop_pose_share is 1.0, expected less"),
         ({"gamma": -1.0}, "gamma is -1, expected timesteps above 0, or 0"),
+        ({"balance_from": -1}, "balance_from is -1, expected a step, 0 or more"),
         ({"appearance_area": 0.0}, "appearance_area is 0.0, expected 0 to 1"),
         ({"appearance_turn": 200.0}, "appearance_turn is 200.0, expected 0 to 180"),
         ({"augment_share": 0.5}, "augment_share is 0.5: an appearance is turned"),

@@ -178,7 +178,9 @@ def tiny_refadgen(**changes: object) -> RefAdGenConfig:
 
 def tiny_strict_id(**changes: object) -> ControlConfig:
     """A run of a Strictly-ID ControlNet of seconds."""
-    return preset("strict_id_sdxl").replace(**{**TINY_RUN, "accumulate": 1, "ema_decay": 0.9, **changes})
+    return preset("strict_id_sdxl").replace(
+        **{**TINY_RUN, "accumulate": 1, "ema_decay": 0.9, "balance_from": 0, **changes}
+    )
 
 
 def tiny_config(**changes: object) -> TrainConfig:
