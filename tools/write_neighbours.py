@@ -63,7 +63,7 @@ def draw(folder: Path, found: dict[str, Results], docs: Path) -> None:
             "the true picture": drawn(chunk.scenes),
         }
         rows = found[neighbour_refadgen.PLAN.name]["tables"]["unnamed"]["rows"]
-        made = stored(folder, {row["label"]: f"{row['made_as']}/*" for row in rows})
+        made = stored(folder, {row["label"]: f"{neighbour_refadgen.PLAN.name}/{row['made_as']}/*" for row in rows})
         sheet(given | made, SCENES, TILE).save(docs / "refadgen.jpg", quality=92)
     if neighbour_strict_id.PLAN.name in found:
         of_companions = CompanionChunk(Split.TEST, 0, SCENES)
@@ -79,10 +79,10 @@ def strict_id_columns(folder: Path, chunk: CompanionChunk) -> dict[str, Images]:
     }
     asked = {"scale": [f"{height:g} high" for height in HEIGHTS], "pose": [f"leaning by {lean:g}" for lean in LEANS]}
     for way, titles in asked.items():
-        for made in stored(folder, {way: f"{way}/*"}).values():
+        for made in stored(folder, {way: f"{neighbour_strict_id.PLAN.name}/{way}/*"}).values():
             columns |= dict(zip(titles, np.split(made, len(titles)), strict=True))
     columns["another appearance"] = as_pixels(channels_first(chunk.appearance(Picture.ANOTHER).image))
-    return columns | stored(folder, {"Strictly-ID with that": "conflict_whole/*"})
+    return columns | stored(folder, {"Strictly-ID with that": f"{neighbour_strict_id.PLAN.name}/conflict_whole/*"})
 
 
 def poses(scenes: list[Scene]) -> Images:

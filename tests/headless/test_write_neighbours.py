@@ -25,7 +25,9 @@ MADE = {
 
 def results(plan: Plan) -> dict:
     """Of a folder with nothing in it, and rows for what is shown."""
-    empty = summarize(plan, Store(write_neighbours.ROOT / "nowhere", {}, SCENES, plan.chosen_by), SCENES, SCENES)
+    empty = summarize(
+        plan, Store(write_neighbours.ROOT / "nowhere", plan.name, {}, SCENES, plan.chosen_by), SCENES, SCENES
+    )
     for table in empty["tables"].values():
         table["rows"] = [
             {"way": name, "made_as": name, "label": f"way {name}", "seeds": [0], "measures": {}}
@@ -46,7 +48,7 @@ def run(tmp_path, monkeypatch):
         (folder / "chunks").mkdir(parents=True, exist_ok=True)
         (folder / f"{plan.name}.json").write_text(json.dumps(results(plan)))
         for name, trained in MADE[plan.name].items():
-            place = folder / "chunks" / name / trained
+            place = folder / "chunks" / plan.name / name / trained
             place.mkdir(parents=True)
             count = {"scale": 4, "pose": 3}.get(name, 1) * SCENES
             shade = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)

@@ -179,17 +179,18 @@ def _identity(path: Path) -> str:
 
 
 class Store:
-    """What is stored in a folder of results.
+    """What is stored of a plan in a folder of results.
 
     Args:
-        out: the folder.
+        out: the folder; of several plans, whose ways may have the same names.
+        plan: its name.
         trained: files by family and seed.
         batch: scenes in a chunk.
         chosen_by: see `Plan`.
     """
 
-    def __init__(self, out: Path, trained: dict[str, dict[int, Path]], batch: int, chosen_by: str) -> None:
-        self.out, self.trained, self.batch, self.chosen_by = out, trained, batch, chosen_by
+    def __init__(self, out: Path, plan: str, trained: dict[str, dict[int, Path]], batch: int, chosen_by: str) -> None:
+        self.folder, self.trained, self.batch, self.chosen_by = out / RESULTS / plan, trained, batch, chosen_by
 
     def trained_of(self, way: Way) -> list[Trained]:
         """What a way is measured with: of each seed that all of its families have."""
@@ -205,7 +206,7 @@ class Store:
 
     def file(self, way: Way, trained: Trained, split: Split, start: int) -> Path:
         """Where the values of a chunk are; the first test chunk's pictures lie beside them as .npz."""
-        return self.out / RESULTS / way.name / trained.identity / f"{split.value}_{start:05d}.json"
+        return self.folder / way.name / trained.identity / f"{split.value}_{start:05d}.json"
 
     def values(self, way: Way, split: Split, scenes: int) -> dict[int, dict[str, Values]]:
         """By seed of the training, where all chunks of a way are there."""
@@ -437,7 +438,7 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
     claim_folder(options.out, settings)
     families = sorted({family for table in plan.tables for way in table.ways for family in way.families})
-    store = Store(options.out, find_trained(options.models, families), options.batch, plan.chosen_by)
+    store = Store(options.out, plan.name, find_trained(options.models, families), options.batch, plan.chosen_by)
     if not options.report_only:
         run = Run(plan.maker(load_models(options.weights, options.judge), options.steps), store, options.precision)
         for table in plan.tables:

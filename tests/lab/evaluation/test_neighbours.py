@@ -93,9 +93,9 @@ def nets(tmp_path):
     return find_trained(folder, ["net", "other", "gone"])
 
 
-def run_toy(nets, out):
+def run_toy(nets, out, name="toy"):
     maker = Made([])
-    toy, store = plan(maker), Store(out, nets, 2, "chosen")
+    toy, store = plan(maker), Store(out, name, nets, 2, "chosen")
     run = Run(maker, store, "float32")
     for table in toy.tables:
         run.make([one for way in table.ways for one in way.tried], Split.DEVELOPMENT, 2, table.name)
@@ -109,7 +109,7 @@ def test_files_are_found_by_family_and_seed(nets):
 
 
 def test_several_files_are_those_of_one_seed(nets, tmp_path):
-    store = Store(tmp_path, nets, 2, "chosen")
+    store = Store(tmp_path, "toy", nets, 2, "chosen")
     (both,) = store.trained_of(BOTH)
     assert both.seed == 0
     assert {name: path.stem for name, path in both.files.items()} == {"net": "net_seed0", "other": "other_seed0"}
@@ -125,7 +125,7 @@ def test_the_best_strength_of_the_development_scenes_is_measured_on_the_test_sce
     assert store.chosen(SWEPT, 2).name == "swept_at_2"
     assert {name for name, split, _ in calls if split == "test"} == {"plain", "swept_at_2"}
     assert len(calls) == len(set(calls)) + 2 * 3 - 3 + 2  # two trainings of each strength: 3 chunks and 2 more
-    assert (tmp_path / "chunks" / "plain" / "none" / "test_00000.npz").is_file()
+    assert (tmp_path / "chunks" / "toy" / "plain" / "none" / "test_00000.npz").is_file()
 
 
 def test_what_is_stored_is_not_made_again(nets, tmp_path):
@@ -133,6 +133,11 @@ def test_what_is_stored_is_not_made_again(nets, tmp_path):
     assert run_toy(nets, tmp_path)[2] == []
     store.file(PLAIN, store.trained_of(PLAIN)[0], Split.TEST, 2).unlink()
     assert run_toy(nets, tmp_path)[2] == [("plain", "test", 2)]
+
+
+def test_another_plan_s_ways_of_the_same_names_are_its_own(nets, tmp_path):
+    first = run_toy(nets, tmp_path)[2]
+    assert run_toy(nets, tmp_path, "other")[2] == first
 
 
 def test_tables_and_claims(nets, tmp_path):
@@ -152,7 +157,7 @@ def test_tables_and_claims(nets, tmp_path):
 
 
 def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
-    toy, store = plan(Made([])), Store(tmp_path, {"net": {}}, 2, "chosen")
+    toy, store = plan(Made([])), Store(tmp_path, "toy", {"net": {}}, 2, "chosen")
     results = summarize(toy, store, 4, 2)
     missing = ["without a file", "with a strength: no net_seed*.safetensors"]
     assert results["tables"]["one"]["missing"] == missing
