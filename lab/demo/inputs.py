@@ -21,7 +21,7 @@ from pfv_demo.sizes import IMAGE_SIZE, VISION
 
 from .studio.beside import mannequin, packshot_of
 from .studio.render import Rendered, render, render_alone
-from .studio.scene import PRODUCT_COLORS, WALL_COLORS, Scene, sample_scene, second_tone
+from .studio.scene import COMPANION_LOOKS, PRODUCT_COLORS, WALL_COLORS, Scene, sample_scene, second_tone
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "demo_inputs"
 PREFIX = "demo_"  # of the files' names, which lie beside the user's own in ComfyUI's input folder
@@ -53,6 +53,12 @@ def new_scene(seed: int, product: str, wall: str, table: str) -> Scene:
     )
 
 
+def _beside(scene: Scene, kind: str, look: str) -> Scene:
+    """A scene with another companion where its own stands."""
+    assert scene.companion is not None
+    return replace(scene, companion=replace(scene.companion, kind=kind, look=look, rgb=COMPANION_LOOKS[kind][look]))
+
+
 def _seen_alike(scene: Scene, size: float) -> Scene:
     """By one camera, the product in the middle: foot and table's edge lie on edges of the U-Net's cells of 16 pixels."""
     return replace(scene, product=replace(scene.product, size=size, turn=-0.1), place=(0.0, -0.01), eye=0.93, zoom=3.93)
@@ -69,9 +75,9 @@ PLAIN_GROUND = 0.92  # grey of the product photo's
 # Both products are such as no training saw. Of demo_refadgen: the ad's view of the product, and how its packshot is turned.
 WANTED, PACKSHOT_SEED = new_scene(47, "green flask", "grey plain", "marble"), 47
 PACKSHOT_GROUND = 128 / 255  # as `lab.demo.train_refadgen` has it
-# Of demo_strict_id: the product leaves room at its right, for a figure as the other scene has it.
+# Of demo_strict_id: the product leaves room at its right, for a plant as the other scene has it.
 LEFT = replace(new_scene(71, "red bottle", "teal plain", "slate"), place=(-0.2, 0.0))
-COMPANY = sample_scene(145)
+COMPANY = _beside(sample_scene(145), "plant", "green")
 POSE_LEAN, POSE_TURN = 0.15, 0.3  # radians, of the mannequin
 
 
