@@ -37,8 +37,8 @@ the product is opaque the ad is the photo itself, pixel by pixel, and its shadow
 
 **3.** Set *subject_cm* of *Scale* to 12 and *center* to 0.55: smaller, its foot where it was.
 
-*Pose and appearance* are wired as they were trained. This tiny file has learnt the heights; of the mannequin's lean it has \
-learnt a little, and of the picture's looks next to nothing (`docs/neighbours.md` has the figures).
+*Pose and appearance* are wired as they were trained. This tiny file has learnt the heights; that it follows the mannequin's \
+lean or the picture's looks could not be measured (`docs/neighbours.md`).
 
 Heights are those in the picture: what stands further back is smaller there.
 """
