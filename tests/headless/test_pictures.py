@@ -96,7 +96,7 @@ def test_the_neighbours_products_are_none_that_a_training_saw():
     assert {(scene.product_color, scene.shape) for scene in (demo.WANTED, demo.LEFT)} <= set(held_out)
 
 
-def test_the_figure_is_asked_as_high_as_trainings_had_companions_and_stands_on_the_table():
+def test_the_companion_is_asked_as_high_as_trainings_had_companions_and_stands_on_the_table():
     asked = the_node(load_prompt(PACK_ROOT / "workflows" / "api" / "demo_strict_id.json"), "PFVScaleMap")["inputs"]
     product = demo.render([demo.LEFT], demo.IMAGE_SIZE).product > SEEN_ABOVE
     heights = subject_height_by_size(product, asked["product_cm"], asked["subject_cm"])

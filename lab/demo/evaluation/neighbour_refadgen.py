@@ -248,8 +248,7 @@ class ProductChunk:
     @cached_property
     def packshots(self) -> Tensor:
         """(P, 3, H, W)."""
-        shown = [packshot_of(scene, seed) for scene, seed in zip(self.scenes, self.seeds, strict=True)]
-        return channels_first(render_alone(shown, stack.IMAGE_SIZE, GROUND))
+        return packshots(self.scenes, self.seeds)
 
     @cached_property
     def views(self) -> list[list[LabelView]]:
@@ -332,6 +331,12 @@ class RefAdGenMaker:
         photos, region = chunk.photos(how.photo), (chunk.drawn.product > 0).float() if how.depth else None
         everything = torch.ones(len(photos), *photos.shape[2:], dtype=torch.bool)
         return [self.prompts.of(files[IP_ADAPTER], photos, everything, PromptControl(way.scale), region)]
+
+
+def packshots(scenes: Sequence[Scene], seeds: Sequence[int]) -> Tensor:
+    """(P, 3, H, W), of each scene's product with a seed of its own."""
+    shown = [packshot_of(scene, seed) for scene, seed in zip(scenes, seeds, strict=True)]
+    return channels_first(render_alone(shown, stack.IMAGE_SIZE, GROUND))
 
 
 def product_values(

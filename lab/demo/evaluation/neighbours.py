@@ -149,6 +149,11 @@ class Plan:
     maker: Callable[[Models, int], Maker]
     images_of: Callable[[Way], int]
 
+    @property
+    def chooses(self) -> bool:
+        """Whether any way has strengths to choose from."""
+        return any(way.scales for table in self.tables for way in table.ways)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -347,8 +352,9 @@ def page(plan: Plan, results: dict[str, Any]) -> str:
     settings = results["settings"]
     parts = [
         f"# {plan.title}",
-        f"Measured by `python -m lab.demo.evaluation.{plan.name}`: {results['scenes']} test scenes, strengths chosen on "
-        f"{results['development']} development scenes; DDIM, {settings['steps']} steps, {settings['precision']}.",
+        f"Measured by `python -m lab.demo.evaluation.{plan.name}`: {results['scenes']} test scenes"
+        + (f", strengths chosen on {results['development']} development scenes" if plan.chooses else "")
+        + f"; DDIM, {settings['steps']} steps, {settings['precision']}.",
         plan.about,
         "## What was claimed",
         markdown_table(
@@ -412,7 +418,10 @@ def _parser(plan: Plan, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="file of the judge")
     parser.add_argument("--pairs", type=int, default=100, help="test scenes")
-    parser.add_argument("--development", type=int, default=40, help="scenes that strengths are chosen on")
+    if plan.chooses:
+        parser.add_argument("--development", type=int, default=40, help="scenes that strengths are chosen on")
+    else:
+        parser.set_defaults(development=0)
     parser.add_argument("--batch", type=int, default=20, help="scenes in a chunk")
     parser.add_argument("--steps", type=int, default=12, help="of DDIM")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the sampling")
@@ -426,7 +435,7 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
     """Measure what was asked for, then sum up all that is stored."""
     parser = _parser(plan, description)
     options = parser.parse_args(arguments)
-    for name in ("pairs", "development"):
+    for name in ("pairs", "development") if plan.chooses else ("pairs",):
         if getattr(options, name) < 1 or getattr(options, name) % options.batch:
             parser.error(f"--{name} is {getattr(options, name)}, expected a multiple of --batch, {options.batch}")
     if options.count:

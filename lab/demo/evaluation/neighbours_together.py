@@ -24,16 +24,14 @@ from ...diffusers.sample import ImagePrompt, sample_latents
 from .. import stack
 from ..captions import caption
 from ..splits import Split
-from ..studio.beside import packshot_of
-from ..studio.render import render, render_alone
+from ..studio.render import render
 from ..studio.scene import Scene, labels
-from ..train_refadgen import GROUND
 from .chunk import channels_first
 from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, RefAdGens, StrictIDs, hint_of
 from .models import Models
 from .neighbour_refadgen import MEASURES as OF_PRODUCT
-from .neighbour_refadgen import product_values
+from .neighbour_refadgen import packshots, product_values
 from .neighbour_strict_id import MEASURES as OF_COMPANION
 from .neighbour_strict_id import RULER_SIZE, CompanionChunk, Engine, How, Picture, companion_right
 from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
@@ -84,8 +82,7 @@ class TogetherChunk(CompanionChunk):
     @cached_property
     def packshots(self) -> Tensor:
         """(P, 3, H, W)."""
-        shown = [packshot_of(scene, seed) for scene, seed in zip(self.scenes, self.seeds, strict=True)]
-        return channels_first(render_alone(shown, stack.IMAGE_SIZE, GROUND))
+        return packshots(self.scenes, self.seeds)
 
     @cached_property
     def views(self) -> list[list[LabelView]]:

@@ -315,9 +315,10 @@ def test_the_command_writes_page_and_results_and_goes_on(files, tmp_path, capsys
     short = replace(neighbour_refadgen.PLAN, tables=(replace(table, ways=table.ways[:1]),), claims=())
     given = ["--models", str(files / "models"), "--out", str(tmp_path), "--weights", str(files / "weights")]
     given += ["--judge", str(files / "weights" / "judge.safetensors"), "--steps", "1", "--batch", "2"]
-    run_command(short, None, [*given, "--pairs", "2", "--development", "2"])
+    run_command(short, None, [*given, "--pairs", "2"])
     assert json.loads((tmp_path / "neighbour_refadgen.json").read_text())["tables"]["lambda"]["rows"]
     first = (tmp_path / "neighbour_refadgen.md").read_text()
     assert "| lambda 0 | 0 |" in first
-    run_command(short, None, [*given, "--pairs", "2", "--development", "2", "--report-only"])
+    assert "development" not in first  # nothing has a strength to choose, so none is asked for
+    run_command(short, None, [*given, "--pairs", "2", "--report-only"])
     assert (tmp_path / "neighbour_refadgen.md").read_text() == first
