@@ -36,7 +36,6 @@ from pfv_core.research.scale_map import scale_hint, scale_map, subject_height_by
 from pfv_core.research.strict_id_file import StrictIDConfig
 from pfv_demo import sizes
 from pfv_mepa.nodes import extension
-from pfv_mepa.nodes.host.files import list_beside_own
 from pfv_mepa.tests.demo_weights import write_random_weights
 from pfv_mepa.tests.host.sampling import outputs
 
@@ -93,7 +92,8 @@ def ours(files, host_base_directory, monkeypatch):
     shutil.copytree(DEMO_INPUTS, host_base_directory / "input", dirs_exist_ok=True)
     monkeypatch.setattr("pfv_mepa.nodes.demo.demo_nodes.WEIGHTS", files.weights)
     before = {name: list(folder_paths.get_folder_paths(name)) for name in FOLDERS}
-    list_beside_own(files.models)
+    for name in FOLDERS:  # these alone: where the pack's own are listed already, the shipped file of this name would be loaded
+        folder_paths.folder_names_and_paths[name][0][:] = [str(files.models / name)]
     yield run
     for name, paths in before.items():
         folder_paths.folder_names_and_paths[name][0][:] = paths
