@@ -113,7 +113,7 @@ class Report:
             "no_mask": "without a mask, so that neither hide_kinds dataset nor a preset of RefAdGen or Strictly-ID can be used",
             "no_product": "without a picture of the product alone, so that no preset of RefAdGen can be used",
             "no_pose": "without a pose, so that no preset of Strictly-ID can be used",
-            "no_scale": "without a scale in their JSON, so that no preset of Strictly-ID can be used",
+            "no_scale": "without a scale in their JSON and without a subject mask, so that no preset of Strictly-ID can be used",
             "empty_mask": "with a mask that selects nothing (white = product), which RefAdGen and Strictly-ID refuse",
             "full_mask": "with a mask that selects everything, which hide_kinds dataset refuses (white = product)",
         }

@@ -50,6 +50,7 @@ class Sample:
         product_key: a hash of what it is made from; empty = it is never cached.
         pose, appearance: pictures of the subject beside the product; None = there is none.
         subject: upper and lower limit of that subject, rows of the image; None = unknown.
+        subject_mask: (H, W) float, 0..1, 1 = that subject, as far as it is seen; None = unknown.
     """
 
     image: Tensor
@@ -66,6 +67,7 @@ class Sample:
     pose: Beside | None = None
     appearance: Beside | None = None
     subject: tuple[float, float] | None = None
+    subject_mask: Tensor | None = None
 
 
 class Dataset(Protocol):

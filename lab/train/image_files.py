@@ -16,10 +16,12 @@ from pfv_core.ad.opacity import SEEN_ABOVE
 
 from .data import Beside, DataError, Sample
 from .index import FOLDER, Index, now, write_index
-from .parts import APPEARANCE, MASK, POSE, PRODUCT, Parts
+from .parts import APPEARANCE, MASK, POSE, PRODUCT, SUBJECT, Parts
 from .pictures import VERSION, mask, picture
-from .scale import subject_rows
+from .scale import rows_of_mask, subject_rows
 from .stores import Store, store_at
+
+MASKS = {MASK: "mask", SUBJECT: "subject mask"}  # what messages call them
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ class FileDataset:
         found = picture(parts.image, parts.name, self.image_size)
         square = Square.of(found.size, self.image_size)
         mask_file, product_file = parts.beside.get(MASK), parts.beside.get(PRODUCT)
-        whole_mask = None if mask_file is None else self._mask(mask_file, parts.name, found.size)
+        whole_mask, subject = (_mask(parts, kind, found.size) for kind in (MASK, SUBJECT))
         return Sample(
             image=_channels_first(square.cut(found.image, Image.Resampling.LANCZOS)),
             caption=parts.caption,
             product_mask=None if whole_mask is None else _values(square.cut(whole_mask, Image.Resampling.BOX)),
+            subject_mask=None if subject is None else _values(square.cut(subject, Image.Resampling.BOX)),
             name=parts.name,
             key=self._key(parts.image, mask_file or b""),
             original_size=found.size[::-1],
@@ -101,7 +104,7 @@ class FileDataset:
             product_key="" if product_file is None else self._key(product_file),
             pose=self._beside(parts, POSE),
             appearance=self._beside(parts, APPEARANCE),
-            subject=_subject(parts, whole_mask, found.size[1], square),
+            subject=_subject(parts, whole_mask, subject, found.size[1], square),
         )
 
     def require(self, kind: str, what: str, advice: str) -> None:
@@ -123,12 +126,6 @@ class FileDataset:
         found = picture(data, f"the product picture of {name}", self.image_size)
         _check_size("product picture", name, found.size, size)
         return _channels_first(square.cut(found.image, Image.Resampling.LANCZOS))
-
-    def _mask(self, data: bytes, name: str, size: tuple[int, int]) -> Image.Image:
-        """The whole of it."""
-        found = mask(data, f"the mask of {name}")
-        _check_size("mask", name, found.size, size)
-        return found
 
     def _key(self, image: bytes, mask: bytes = b"") -> str:
         """A hash of what a picture is made from."""
@@ -191,12 +188,29 @@ def _check_size(what: str, name: str, found: tuple[int, int], size: tuple[int, i
         )
 
 
-def _subject(parts: Parts, whole_mask: Image.Image | None, height: int, square: Square) -> tuple[float, float] | None:
-    """The subject's upper and lower limit as rows of the square, of a picture that is `height` pixels high; None = unknown."""
-    if parts.scale is None:
+def _mask(parts: Parts, kind: str, size: tuple[int, int]) -> Image.Image | None:
+    """The whole of a mask that lies beside an image of (width, height); None = there is none."""
+    data = parts.beside.get(kind)
+    if data is None:
         return None
-    product = None if whole_mask is None else _values(whole_mask) > SEEN_ABOVE
-    limits = subject_rows(parts.scale, product, height, parts.name)
+    what = MASKS[kind]
+    found = mask(data, f"the {what} of {parts.name}")
+    _check_size(what, parts.name, found.size, size)
+    return found
+
+
+def _subject(
+    parts: Parts, product: Image.Image | None, subject: Image.Image | None, height: int, square: Square
+) -> tuple[float, float] | None:
+    """The subject's upper and lower limit as rows of the square, of a picture that is `height` pixels high: as its scale says
+    them, or its mask, where it has no scale; None = unknown."""
+    if parts.scale is not None:
+        mask = None if product is None else _values(product) > SEEN_ABOVE
+        limits = subject_rows(parts.scale, mask, height, parts.name)
+    elif subject is not None:
+        limits = rows_of_mask(_values(subject) > SEEN_ABOVE, parts.name)
+    else:
+        return None
     top, bottom = (row * square.height / height - square.top for row in limits)
     return top, bottom
 

@@ -31,7 +31,7 @@ from .data import DataError
 from .parts import Names
 
 FOLDER = ".pfv_index"
-FORMAT = "2"
+FORMAT = "3"
 SETTLED = 2_000_000_000  # nanoseconds; a change within one tick of a file system's clock does not show in its times
 
 

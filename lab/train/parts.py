@@ -1,7 +1,7 @@
 """Which files make a sample: `name.jpg` (or .jpeg, .png, .webp), its caption `name.txt` (or `name.json` with a key
 `caption`, and where it is known `scale`), and beside it, where they are, the mask `name.mask.png`, white = product, the product
-alone, `name.product.png`, and of whoever is beside the product the pose and the appearance, `name.pose.png` and
-`name.appearance.png`."""
+alone, `name.product.png`, and of whoever is beside the product the pose, the appearance and the mask, `name.pose.png`,
+`name.appearance.png` and `name.subject.png`, white = subject."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from .data import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-MASK, PRODUCT, POSE, APPEARANCE = BESIDE = ("mask", "product", "pose", "appearance")
+MASK, PRODUCT, POSE, APPEARANCE, SUBJECT = BESIDE = ("mask", "product", "pose", "appearance", "subject")
 """Kinds of pictures that may lie beside an image, as name.mask.png."""
 CAPTION_SUFFIXES = (".txt", ".json")
 NAMED = 5  # files that an error names before it counts the rest

@@ -1,4 +1,4 @@
-"""How large the subject beside a product is in a training picture: the key `scale` of a sample's JSON."""
+"""How large the subject beside a product is in a training picture: the key `scale` of a sample's JSON, or the subject's mask."""
 
 from __future__ import annotations
 
@@ -43,6 +43,22 @@ def subject_rows(scale: object, product: Tensor | None, height: int, name: str) 
             f"bottom <= {height}"
         )
     return float(top), float(bottom)
+
+
+def rows_of_mask(subject: Tensor, name: str) -> tuple[float, float]:
+    """The same of a subject's mask.
+
+    Args:
+        subject: (H, W) bool, True = subject.
+        name: of the picture, for messages.
+
+    Raises:
+        DataError: it selects nothing.
+    """
+    rows = subject.any(1).nonzero().flatten().tolist()
+    if not rows:
+        raise DataError(f"the subject mask of {name} selects nothing: is white the subject?")
+    return float(rows[0]), float(rows[-1] + 1)
 
 
 def _by_sizes(scale: dict[str, float], product: Tensor | None, name: str) -> tuple[float, float]:

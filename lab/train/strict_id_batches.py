@@ -18,7 +18,7 @@ from .augment import displace
 from .batches import Batch, Batches, Rows
 from .data import Beside, DataError, Dataset, Sample, seeded
 from .strict_id_config import ControlConfig
-from .visibility import Sight
+from .visibility import Sight, on_latents
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class ControlBatch(Batch):
         appearance_patches: (B, N) bool, True = the image encoder may see it.
         pose_keys: content hashes of the poses, empty where nothing may be cached.
         pose_weight, appearance_weight: (B,) 1, or 0 where it is left out.
+        subject: (B, H/8, W/8) float, 0..1, the share of a latent pixel that the subject covers; None = it counts as the rest.
     """
 
     hint: Tensor
@@ -64,6 +65,7 @@ class ControlBatch(Batch):
     pose_keys: list[str]
     pose_weight: Tensor
     appearance_weight: Tensor
+    subject: Tensor | None
 
 
 class ControlRows(Rows[ControlRow, ControlConfig]):
@@ -84,6 +86,11 @@ class ControlRows(Rows[ControlRow, ControlConfig]):
         config = self.config
         text, pose, appearance = torch.rand(3, generator=seeded(config.seed, position, "drops")).tolist()
         row = prepared(sample, self.sight)
+        if config.subject_weight != 1 and sample.subject_mask is None:
+            raise DataError(
+                f"{sample.name or 'a sample'} has no subject mask (name.subject.png), and subject_weight is "
+                f"{config.subject_weight:g}: add it, or set subject_weight 1"
+            )
         image, keep_mask = self._displaced(row, seeded(config.seed, position, "appearance"))
         return ControlRow(
             sample=sample,
@@ -133,7 +140,12 @@ class ControlBatches(Batches[ControlBatch, ControlRow, ControlConfig]):
             pose_keys=[row.pose.key for row in rows],
             pose_weight=torch.tensor([float(row.has_pose) for row in rows]),
             appearance_weight=torch.tensor([float(row.has_appearance) for row in rows]),
+            subject=self._subjects(rows),
         )
+
+    def _subjects(self, rows: Sequence[ControlRow]) -> Tensor | None:
+        masks = [row.sample.subject_mask for row in rows if row.sample.subject_mask is not None]
+        return on_latents(torch.stack(masks)) if self.rows.config.subject_weight != 1 else None
 
 
 def whole(sight: Sight, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,7 +165,7 @@ def prepared(sample: Sample, sight: Sight) -> ControlRow:
     """
     name = sample.name or "a sample"
     if sample.product_mask is None or sample.subject is None or sample.pose is None:
-        lacks = {"mask": sample.product_mask, "scale": sample.subject, "pose": sample.pose}
+        lacks = {"mask": sample.product_mask, "scale or subject mask": sample.subject, "pose": sample.pose}
         raise DataError(f"{name} has no {' and no '.join(what for what, part in lacks.items() if part is None)}")
     product = sample.product_mask > SEEN_ABOVE
     if not bool(product.any()):

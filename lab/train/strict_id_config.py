@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pfv_core.attention.balance import PAPER_GAMMA
@@ -25,6 +26,8 @@ class ControlConfig(RunConfig):
             pictures, so that nothing of them is left after the normalisation, and stays so.
         appearance_turn, appearance_flip, appearance_area: how far an appearance is taken from where it was, see
             `augment.Displacement`.
+        subject_weight: how much the subject's part of the picture counts in the loss, where the rest counts 1; 1 = as in the
+            paper. Another one needs subject masks.
         cache_tokens: a folder for the tokens of poses, half precision; empty = none.
     """
 
@@ -37,6 +40,7 @@ class ControlConfig(RunConfig):
     appearance_turn: float = 30.0
     appearance_flip: float = 0.5
     appearance_area: float = 0.25
+    subject_weight: float = 1.0
     cache_tokens: str = ""
 
     def check(self) -> None:
@@ -47,6 +51,8 @@ class ControlConfig(RunConfig):
                 raise ConfigError(f"{name} is 1.0, expected less: a branch that sees no picture learns nothing")
         if self.balance_from < 0:
             raise ConfigError(f"balance_from is {self.balance_from}, expected a step, 0 or more")
+        if not 0.0 < self.subject_weight < math.inf:
+            raise ConfigError(f"subject_weight is {self.subject_weight}, expected a number above 0")
         if self.gamma < 0:
             raise ConfigError(f"gamma is {self.gamma:g}, expected timesteps above 0, or 0 for no time weighting")
         if self.augment_share:

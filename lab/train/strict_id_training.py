@@ -18,7 +18,7 @@ from ..diffusers.strict_id import StrictIDNet, controlled, load_into, new_strict
 from .cache import TensorCache, cached
 from .data import Dataset
 from .models import TrainingModels, dtype_of, unet_conditions, vision_of
-from .parts import MASK, POSE
+from .parts import MASK, POSE, SUBJECT
 from .settings import ConfigError
 from .strict_id_batches import ControlBatch, ControlBatches
 from .strict_id_config import ControlConfig
@@ -38,6 +38,8 @@ class StrictIDTraining(Training[ControlConfig, ControlBatch]):
         if hasattr(dataset, "require"):
             dataset.require(MASK, "mask, white = product,", "add them, or leave these images out")
             dataset.require(POSE, "pose", "add them, or leave these images out")
+            if self.config.subject_weight != 1:
+                dataset.require(SUBJECT, "subject mask", "add them, or set subject_weight 1")
 
     def new_batches(self, dataset: Dataset) -> ControlBatches:
         """The micro-batches of this process."""
@@ -59,7 +61,7 @@ class StrictIDTraining(Training[ControlConfig, ControlBatch]):
 
     def loss(self, batch: ControlBatch) -> Tensor:
         """Mean weighted error of the U-Net's prediction over a batch, with the ControlNet's residuals in it."""
-        models, unet = self.models, self.models.unet
+        models, unet, config = self.models, self.models.unet, self.config
         clean = self.latents(batch)
         noise, timesteps = self.noised(batch, clean)
         noisy = self.noise.noisy(clean, noise, timesteps)
@@ -71,7 +73,8 @@ class StrictIDTraining(Training[ControlConfig, ControlBatch]):
         conditions = unet_conditions(unet, context, pooled, batch.time_ids)
         with self.accelerator.autocast():
             predicted = unet(noisy.to(dtype_of(unet)), timesteps, **conditions).sample
-        return self.noise.loss(predicted, clean, noise, timesteps).mean()
+        places = None if batch.subject is None else 1 + (config.subject_weight - 1) * batch.subject.to(clean.device)
+        return self.noise.loss(predicted, clean, noise, timesteps, places).mean()
 
     def inputs(self, batch: ControlBatch) -> BranchInputs:
         """What the branches are given."""

@@ -71,7 +71,7 @@ def test_poses_and_scales_that_some_lack_are_named(tmp_path, capsys):
     assert status == 0
     assert lines[-2:] == [
         f"2 without a pose, so that no preset of Strictly-ID can be used ({images}/image0.jpg, {images}/image2.jpg)",
-        "2 without a scale in their JSON, so that no preset of Strictly-ID can be used "
+        "2 without a scale in their JSON and without a subject mask, so that no preset of Strictly-ID can be used "
         f"({images}/image0.jpg, {images}/image2.jpg)",
     ]
     (images / "image1.json").write_text(json.dumps(about | {"scale": {"top": 0, "bottom": 0}}))

@@ -74,10 +74,11 @@ def test_a_preset_of_strict_id_trains_on_poses_and_scales(tmp_path, capsys):
         command_line.main(arguments)
     for number, file in enumerate(sorted(images.glob("*.mask.png"))):
         Image.new("RGB", (9, 12), "red").save(images / file.name.replace(".mask.", ".pose."))
+        file.with_name(file.name.replace(".mask.", ".subject.")).write_bytes(file.read_bytes())
         (images / f"image{number}.txt").unlink(missing_ok=True)
-        sizes = {"product_cm": 2, "subject_cm": 4, "center": 0.5}
-        (images / f"image{number}.json").write_text(json.dumps({"caption": "", "scale": sizes}))
-    command_line.main(arguments)
+        sizes = {"scale": {"product_cm": 2, "subject_cm": 4, "center": 0.5}} if number else {}
+        (images / f"image{number}.json").write_text(json.dumps({"caption": ""} | sizes))
+    command_line.main([*arguments, "--subject-weight", "3"])
     assert f"wrote {out / 'strict_id.safetensors'}" in capsys.readouterr().out
     found = load_strict_id(out / "strict_id.safetensors").config
     assert (found.base, found.metadata["licence"]) == ("sdxl", "MIT")

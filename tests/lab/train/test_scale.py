@@ -109,9 +109,41 @@ def test_sizes_are_measured_on_the_whole_mask(tmp_path):
     assert found.subject == (4.0, 12.0)
 
 
+def put_subject(folder, name="a", size=(60, 40), rows=slice(10, 30)):
+    """A subject's mask of (width, height)."""
+    mask = np.zeros(size[::-1], np.uint8)
+    mask[rows, 20:40] = 255
+    Image.fromarray(mask).save(folder / f"{name}.subject.png")
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["folder", "shards"])
+def test_a_subjects_mask_says_its_scale_where_nothing_else_does(tmp_path, shards):
+    folder = write(tmp_path / "images")
+    put_subject(folder)
+    found = sample(write_shards(folder, tmp_path / "shards") if shards else folder)
+    assert found.subject == (4.0, 12.0)  # 40 rows become 16
+    assert found.subject_mask.shape == (SIZE, SIZE)
+    assert found.subject_mask[4:12, 4:12].min() == 1.0  # 60 columns become 24, of which 4 to 20 are the square
+    assert found.subject_mask.sum() == 64.0
+    assert len(open_dataset(folder, SIZE)) == 1
+    assert sample(write(folder, scale={"top": 0, "bottom": 20})).subject == (0.0, 8.0)
+
+
+def test_a_subjects_mask_that_says_nothing_is_refused(tmp_path):
+    folder = write(tmp_path / "images")
+    put_subject(folder, rows=slice(0, 0))
+    with pytest.raises(DataError, match=r"the subject mask of .*a.png selects nothing: is white the subject\?"):
+        sample(folder)
+    put_subject(folder, size=(60, 50))
+    with pytest.raises(
+        DataError, match=r"the subject mask of .*a.png is 50x60, the image is 40x60: give both the same"
+    ):
+        sample(folder)
+
+
 def test_without_them_a_picture_is_what_it_was(tmp_path):
     found = sample(write(tmp_path / "images", pose=None))
-    assert (found.subject, found.pose, found.appearance) == (None, None, None)
+    assert (found.subject, found.subject_mask, found.pose, found.appearance) == (None, None, None, None)
 
 
 def test_a_mask_of_another_size_is_refused_with_both(tmp_path):

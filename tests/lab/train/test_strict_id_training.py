@@ -126,6 +126,26 @@ def test_the_balance_begins_at_its_step(start):
     assert training.inputs(training.batches[0]).std_norm
 
 
+def test_the_subject_s_part_of_the_picture_may_count_more(start):
+    """The weighted mean of the errors there and elsewhere; of a mask that is nowhere, or everywhere, the plain one."""
+    mask = torch.zeros(SIZE, SIZE)
+    mask[:, : SIZE // 4] = 1
+    plain, weighed = (
+        opened(start(name=f"of {weight}", dataset=Lacking(subject_mask=mask), subject_weight=weight))
+        for weight in (1.0, 4.0)
+    )
+    assert plain.batches[0].subject is None
+    batch = dataclasses.replace(weighed.batches[0], latents=plain.latents(plain.batches[0]))
+    assert batch.subject.flatten(1).mean(1).tolist() == [0.25] * 4
+    shown = [
+        dataclasses.replace(batch, subject=one) for one in (batch.subject, 0 * batch.subject, 0 * batch.subject + 1)
+    ]
+    ours, theirs = [loss_of(weighed, one) for one in shown], loss_of(plain, dataclasses.replace(batch, subject=None))
+    assert ours[1] == pytest.approx(theirs, rel=1e-6)
+    assert ours[2] == pytest.approx(theirs, rel=1e-6)
+    assert ours[0] != pytest.approx(theirs, rel=1e-3)
+
+
 def test_loss_falls(start):
     """The pose tells the colour of the whole picture, the captions do not."""
     training = start(steps=25, learning_rate=1e-2, drop_text_share=0, ema_decay=0)
@@ -301,7 +321,7 @@ def test_an_appearance_of_its_own_takes_the_pictures_place(start):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pose": None, "subject": None}, "square [0-9]+ has no scale and no pose"),
+        ({"pose": None, "subject": None}, "square [0-9]+ has no scale or subject mask and no pose"),
         ({"product_mask": None}, "square [0-9]+ has no mask"),
         ({"product_mask": torch.zeros(SIZE, SIZE)}, "the mask of square [0-9]+ selects nothing in the square"),
         (
@@ -319,11 +339,18 @@ def test_samples_that_lack_something_are_refused(start, changes, message):
         start(dataset=Lacking(**changes)).run()
 
 
+def test_a_subject_that_counts_more_needs_its_mask(start):
+    message = r"square [0-9]+ has no subject mask \(name.subject.png\), and subject_weight is 2: add it, or set subject_weight 1"
+    with pytest.raises(DataError, match=message):
+        start(subject_weight=2.0).run()
+
+
 def test_settings_that_make_no_sense_are_refused():
     small = preset("strict_id_sd15")
     for changes, message in (
         ({"drop_pose_share": 1.0}, "drop_pose_share is 1.0, expected less"),
         ({"gamma": -1.0}, "gamma is -1, expected timesteps above 0, or 0"),
+        ({"subject_weight": 0.0}, "subject_weight is 0.0, expected a number above 0"),
         ({"balance_from": -1}, "balance_from is -1, expected a step, 0 or more"),
         ({"appearance_area": 0.0}, "appearance_area is 0.0, expected 0 to 1"),
         ({"appearance_turn": 200.0}, "appearance_turn is 200.0, expected 0 to 180"),
