@@ -1,4 +1,4 @@
-"""The README's example of the core without a host runs as it stands."""
+"""The README's example of the core without a host runs as it stands; what documents point to is there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .third_party import import_third_party
 from .tiny_adapters import AdapterKind, tiny_adapter
 from .weights import randomize
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+FOLDERS = ("", "benchmarks/", "docs/", "pfv_demo/", "web/**/", "workflows/")
+DOCUMENTS = sorted(str(file.relative_to(ROOT)) for folder in FOLDERS for file in ROOT.glob(f"{folder}*.md"))
 
 
 def test_the_example_without_comfyui_runs(tmp_path, monkeypatch):
@@ -41,7 +44,21 @@ def test_the_example_without_comfyui_runs(tmp_path, monkeypatch):
     assert torch.isfinite(names["positive"]).all()
 
 
-@pytest.mark.parametrize("name", ["docs/overview.png", "benchmarks/results.md", "workflows/README.md", "LICENSE"])
-def test_what_the_readme_points_to_is_there(name):
-    assert name in README.read_text()
-    assert (README.parent / name).is_file()
+def pointed_to(text):
+    """What a document links to, and the places in this project that it names in code."""
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    top = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] not in "._")
+    return [link for link in links if link and ":" not in link], re.findall(rf"`((?:{top})/[^`\s]*)`", text)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_what_a_document_points_to_is_there(name):
+    document = ROOT / name
+    links, places = pointed_to(document.read_text(encoding="utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    assert [place for place in places if not any(ROOT.glob(place.split("::")[0].rstrip("/")))] == []
+
+
+def test_the_readme_points_to_its_picture_figures_and_licence():
+    links, _ = pointed_to(README.read_text(encoding="utf-8"))
+    assert {"docs/overview.png", "benchmarks/results.md", "workflows/README.md", "LICENSE"} <= set(links)
