@@ -72,18 +72,20 @@ def caption(
     return text
 
 
-def varied_caption(scene: Scene, rng: random.Random, product_named: float = NAMED) -> str:
+def varied_caption(
+    scene: Scene, rng: random.Random, product_named: float = NAMED, companion_named: float = COMPANION_NAMED
+) -> str:
     """A training caption: in one of three forms, each part dropped now and then, sometimes empty.
 
     Args:
         scene: what it is of.
         rng: draws.
-        product_named: in how many of those that are not empty the product is named.
+        product_named, companion_named: in how many of those that are not empty each is named.
     """
     if rng.random() < 0.10:
         return ""
     product, table, wall = (rng.random() > 1 - named for named in (product_named, NAMED, NAMED))
-    companion = scene.companion is not None and rng.random() < COMPANION_NAMED
+    companion = scene.companion is not None and rng.random() < companion_named
     light = rng.random() < LIGHT_NAMED
     if rng.random() < 0.6:
         return caption(scene, product, table, wall, companion, light)

@@ -48,12 +48,16 @@ class StrictIDTraining(Training[ControlConfig, ControlBatch]):
 
     def new_module(self) -> nn.Module:
         """A copy of the U-Net's encoder with new branches, or the file to start from."""
-        net = starting_net(self.models, self.config)
+        net = started(self.untrained_net(), self.models, self.config)
         if self.config.gradient_checkpointing:
             net.controlnet.enable_gradient_checkpointing()
         if self.config.channels_last:
             net.controlnet.to(memory_format=torch.channels_last)
         return net
+
+    def untrained_net(self) -> StrictIDNet:
+        """A copy of the U-Net's encoder with new branches."""
+        return new_strict_id(self.models.unet, vision_of(self.models).spec, self.config.seed)
 
     def new_validation(self) -> ControlValidation:
         """Text alone beside the ControlNet, with and without an appearance."""
@@ -112,15 +116,14 @@ class StrictIDTraining(Training[ControlConfig, ControlBatch]):
         return self.cache(self.config.cache_tokens, "pose tokens", half=True)
 
 
-def starting_net(models: TrainingModels, config: ControlConfig) -> StrictIDNet:
-    """A new net for the models' U-Net, or the one of `config.start_from`, trainable.
+def started(net: StrictIDNet, models: TrainingModels, config: ControlConfig) -> StrictIDNet:
+    """A new net, or the one of `config.start_from` in its place, trainable.
 
     Raises:
         ConfigError: a file of another base, size or encoder, or another kind of file.
     """
-    vision = vision_of(models)
-    net = new_strict_id(models.unet, vision.spec, config.seed)
     if config.start_from:
+        vision = vision_of(models)
         try:
             found = load_into(net, Path(config.start_from))
             found.check_encoder(vision.spec, "what it would be given")

@@ -42,12 +42,18 @@ def packshot_of(scene: Scene, seed: int) -> Scene:
 
 
 @torch.no_grad()
+def companion_columns(scene: Scene, size: int) -> Tensor:
+    """(size, size / COLUMN_STEP) bool: where a scene's companion is, in the middle of every so many columns, wherever the product
+    hides it."""
+    return _covered(Camera(scene), bodies_of(scene)[1], size, size // COLUMN_STEP)
+
+
 def companion_rows(scene: Scene, size: int) -> tuple[int, int] | None:
     """First row of a scene's companion and the one after its last, of `size` rows, wherever the product hides it; None = out of
     the picture, or there is none."""
     if scene.companion is None:
         return None
-    covered = _covered(Camera(scene), bodies_of(scene)[1], size, size // COLUMN_STEP).any(1).nonzero().flatten()
+    covered = companion_columns(scene, size).any(1).nonzero().flatten()
     return (int(covered[0]), int(covered[-1]) + 1) if len(covered) else None
 
 

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from lab.demo import stack, train_refadgen, train_strict_id
+from lab.demo.captions import companion_phrase
 from lab.demo.drawn_once import drawn_once
 from lab.demo.scene_data import SceneData, draw_scenes
 from lab.demo.studio.beside import LEAST_TURN, companion_rows, mannequin, packshot_of
@@ -91,8 +92,8 @@ def refadgen(models, data, latents, tmp_path):
 def strict_id(models, weights, subjects, tmp_path):
     """Function: a run of a variant."""
 
-    def start(variant="whole", name="run"):
-        config = train_strict_id.settings(variant, 0, "no").replace(**SHORT)
+    def start(variant="whole", name="run", begin=""):
+        config = train_strict_id.settings(variant, 0, "no").replace(**SHORT, start_from=begin)
         controlnet = stack.load_model("controlnet", weights)
         return DemoStrictIDTraining(models, subjects, config, Accelerator(cpu=True), tmp_path / name, controlnet)
 
@@ -213,6 +214,15 @@ def test_a_strict_id_file_says_how_its_appearance_is_balanced(strict_id, models,
     assert bool(found.network["controlnet_cond_embedding.conv_in.weight"][:, 3].any())
 
 
+def test_it_may_begin_with_a_file_instead(strict_id):
+    file = strict_id().train()
+    begun, new = strict_id("no_balance", "begun", str(file)).module, strict_id("no_balance", "new").module
+    trained = load_strict_id(file)
+    for name, value in trained.network.items():
+        assert torch.equal(begun.controlnet.state_dict()[name], value.float())
+    assert any(not torch.equal(one, other) for one, other in zip(begun.parameters(), new.parameters(), strict=True))
+
+
 def test_it_begins_as_the_depth_controlnet(weights, models, data):
     controlnet = stack.load_model("controlnet", weights)
     state = torch.get_rng_state()
@@ -238,6 +248,22 @@ def test_a_sample_of_strict_id_is_the_scene_s_companion(subjects, data):
     assert sample.subject == (float(first), float(after))
     expected = mannequin(companion.lean, companion.turn, 64).permute(2, 0, 1)
     torch.testing.assert_close(sample.pose.image, expected, atol=1 / 255, rtol=0)
+
+
+def test_the_subject_s_mask_is_the_companion_as_far_as_it_is_seen(subjects, data):
+    drawn = render(data.scenes[:SCENES], stack.IMAGE_SIZE).companion > 0.5
+    for place, true in enumerate(drawn):
+        own, mirrored = (subjects.sample(one, seeded(0, 0, "data")).subject_mask for one in (place, SCENES + place))
+        assert own.shape == true.shape
+        assert (own.bool() & true).sum() > 0.85 * (own.bool() | true).sum()
+        assert torch.equal(own.flip(1), mirrored)
+
+
+def test_a_caption_seldom_names_the_companion(subjects, data):
+    """Where it does, nothing of it is to be learnt from its picture."""
+    phrase = companion_phrase(data.scenes[0])
+    captions = [subjects.sample(0, seeded(0, number, "data")).caption for number in range(300)]
+    assert 0.15 < sum(phrase in caption for caption in captions) / len(captions) < 0.4
 
 
 def test_a_mirrored_scene_comes_with_its_packshot_and_pose_mirrored(data, latents, subjects):
