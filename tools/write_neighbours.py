@@ -82,7 +82,7 @@ def strict_id_columns(folder: Path, chunk: CompanionChunk) -> dict[str, Images]:
         for made in stored(folder, {way: f"{neighbour_strict_id.PLAN.name}/{way}/*"}).values():
             columns |= dict(zip(titles, np.split(made, len(titles)), strict=True))
     columns["another appearance"] = as_pixels(channels_first(chunk.appearance(Picture.ANOTHER).image))
-    return columns | stored(folder, {"Strictly-ID with that": f"{neighbour_strict_id.PLAN.name}/conflict_whole/*"})
+    return columns | stored(folder, {"Strictly-ID with that": f"{neighbour_strict_id.PLAN.name}/guided/*"})
 
 
 def poses(scenes: list[Scene]) -> Images:

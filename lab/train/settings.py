@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .augment import Degradation
@@ -14,6 +15,7 @@ PRECISIONS = ("no", "bf16", "fp16")
 SAVE_PRECISIONS = ("fp16", "fp32")
 PREDICTIONS = ("model", "epsilon", "v_prediction")
 BROKEN = ("error", "skip")
+PLACES = ("start_from", "cache_latents", "cache_tokens")  # settings that are files or folders
 AUGMENT = {"augment_share", "augment_noise", "augment_shadow", "augment_warp", "augment_view"}
 
 Run = TypeVar("Run", bound="RunConfig")
@@ -182,6 +184,10 @@ class RunConfig:
     def degradation(self) -> Degradation:
         """How far references are degraded at most."""
         return Degradation(self.augment_noise, self.augment_shadow, self.augment_warp, self.augment_view)
+
+    def published(self: Run) -> Run:
+        """The same as a trained file tells it to whoever gets it: of files and folders the names alone, not where they lie."""
+        return self.replace(**{name: PurePath(getattr(self, name)).name for name in PLACES if getattr(self, name, "")})
 
     def replace(self: Run, **changes: Any) -> Run:
         """The same settings but for some; values may be text as a command line gives it.

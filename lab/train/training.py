@@ -245,7 +245,7 @@ class Training(ABC, Generic[Config, AnyBatch]):
             "step": str(self.loop.step),
             "samples_per_step": str(self.config.batch_size * self.accelerator.num_processes * self.config.accumulate),
             "seed": str(self.config.seed),
-            "config": write_config(self.config),
+            "config": write_config(self.config.published()),
         }
         if self.config.licence:
             metadata["licence"] = self.config.licence

@@ -19,7 +19,7 @@ MADE = {
         "controlnet_unnamed_at_1": "none",
         "refadgen_whole_packshot_unnamed": "refadgen_whole_seed0-a",
     },
-    neighbour_strict_id.PLAN.name: {"scale": "strict_id_whole_seed0-b", "pose": "strict_id_whole_seed0-b"},
+    neighbour_strict_id.PLAN.name: {"scale": "strict_id_no_balance_seed0-b", "pose": "strict_id_no_balance_seed0-b"},
 }
 
 

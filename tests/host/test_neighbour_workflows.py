@@ -206,15 +206,18 @@ def test_strict_id_draws_what_diffusers_draws(files, theirs, ours):
         "appearance": last_tokens(theirs.vision, *sight.seen(company, seen > 0.5)),
     }
 
-    def drawn(hint, **tokens):
-        given = {name: BranchInput(part) for name, part in tokens.items()}
+    def drawn(hint, negative=0.0, **tokens):
+        """The negative, whose rows come first, has the hint without the pictures."""
+        weight = torch.tensor([negative, 1.0])
+        given = {name: BranchInput(torch.cat([part, part]), weight) for name, part in tokens.items()}
         inputs = BranchInputs(given.get("pose"), given.get("appearance"), config.std_norm, config.gamma)
-        with controlled(theirs.unet, net, hint, inputs):
+        with controlled(theirs.unet, net, torch.cat([hint, hint]), inputs):
             return drawn_by_diffusers(prompt, theirs, node("PFV Demo Models")[0])
 
     found = latents["samples"]
     others = (
         drawn(torch.cat([hint[:, :3], 1 - hint[:, 3:]], 1), **tokens),
+        drawn(hint, negative=1.0, **tokens),
         drawn(hint, pose=tokens["pose"]),
         drawn(hint, appearance=tokens["appearance"]),
     )

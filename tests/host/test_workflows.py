@@ -620,13 +620,16 @@ def test_refadgen_is_asked_as_it_was_trained_and_pastes_nothing():
 
 def test_strict_id_is_asked_as_it_was_trained_and_the_products_own_pixels_come_back():
     prompt = api_form("demo_strict_id")
-    control, photo = the_node(prompt, "ControlNetApplyAdvanced"), the_node(prompt, "LoadImage", "Product photo")
-    for end in ("positive", "negative"):
-        assert source(prompt, the_node(prompt, "KSampler"), end) is control
+    photo, sampler = the_node(prompt, "LoadImage", "Product photo"), the_node(prompt, "KSampler")
+    control, plain = (source(prompt, sampler, end) for end in ("positive", "negative"))
+    assert plain is the_node(prompt, "ControlNetApplyAdvanced", "Apply it without the pictures")
     scale = source(prompt, control, "image")
+    assert source(prompt, plain, "image") is scale
+    assert {**control["inputs"], "control_net": None} == {**plain["inputs"], "control_net": None}
     assert (scale["class_type"], control["inputs"]["image"][1]) == ("PFVScaleMap", 1)
     branches = source(prompt, control, "control_net")
     assert source(prompt, branches, "control_net")["inputs"] == {"control_net_name": STRICT_ID_FILE}
+    assert source(prompt, plain, "control_net") is source(prompt, branches, "control_net")
     as_trained = {"pose_strength": 1.0, "appearance_strength": 1.0}
     as_trained |= dict.fromkeys(("std_norm", "time_weighting"), "as_trained")
     assert branches["inputs"].items() >= as_trained.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pfv_demo.sizes import STRICT_ID_FILE
 
 from .blocks import (
@@ -122,22 +124,26 @@ def _strict_id(variant: Variant) -> Group:
     )
 
 
-def _sampling(variant: Variant) -> Group:
-    control = {
+def _control(variant: Variant, control_net: str) -> dict[str, Any]:
+    return {
         "positive": Link("positive", "CONDITIONING"),
         "negative": Link("negative", "CONDITIONING"),
-        "control_net": Link("branches", "CONTROL_NET"),
+        "control_net": Link(control_net, "CONTROL_NET"),
         "image": Link("scale", "hint"),
         "strength": variant.control_strength,
         "start_percent": 0.0,
         "end_percent": 1.0,
     }
+
+
+def _sampling(variant: Variant) -> Group:
+    """The negative has the hint alone, so that guidance strengthens the pictures as it does the text."""
     size = {"width": Link("ad_size", "width"), "height": Link("ad_size", "height"), "batch_size": 1}
     sampled = sampler(
         variant,
         model=variant.models.model,
         positive=Link("control", "positive"),
-        negative=Link("control", "negative"),
+        negative=Link("control_negative", "negative"),
         latent=Link("latent", "LATENT"),
     )
     return Group(
@@ -148,7 +154,15 @@ def _sampling(variant: Variant) -> Group:
                 # When the size has been found it is shown in a box below the slots.
                 Node("ad_size", "GetImageSize", "Ad size", {"image": Link("product", "IMAGE")}, height=150),
                 Node("latent", "EmptyLatentImage", "Empty latent at ad size", size),
-                Node("control", "ControlNetApplyAdvanced", "Apply Strictly-ID", control),
+            ),
+            (
+                Node("control", "ControlNetApplyAdvanced", "Apply Strictly-ID", _control(variant, "branches")),
+                Node(
+                    "control_negative",
+                    "ControlNetApplyAdvanced",
+                    "Apply it without the pictures",
+                    _control(variant, "load"),
+                ),
             ),
             (sampled,),
         ),

@@ -92,7 +92,15 @@ class StrictIDs:
 
     @contextmanager
     def controlled(
-        self, file: Path, hint: Tensor, pose: Tensor | None, appearance: Tensor | None, gamma: float | None = None
+        self,
+        file: Path,
+        hint: Tensor,
+        pose: Tensor | None,
+        appearance: Tensor | None,
+        std_norm: bool | None = None,
+        gamma: float | None = None,
+        guided: bool = False,
+        strength: float = 1.0,
     ) -> Iterator[None]:
         """The U-Net with the ControlNet of a file.
 
@@ -100,16 +108,19 @@ class StrictIDs:
             file: trained.
             hint: see `hint_of`.
             pose, appearance: tokens; None = none is given.
-            gamma: of the time weighting; None = as the file says.
+            std_norm, gamma: how the appearance is balanced; None = as the file says.
+            guided: the negative has the hint alone, so that guidance strengthens the pictures too.
+            strength: of the appearance, 1 = as trained.
         """
         net, config = self._net(file)
+        shown = _in_positive if guided else BranchInput
         inputs = BranchInputs(
-            None if pose is None else BranchInput(pose),
-            None if appearance is None else BranchInput(appearance),
-            config.std_norm,
+            None if pose is None else shown(pose, 1.0),
+            None if appearance is None else shown(appearance, strength),
+            config.std_norm if std_norm is None else std_norm,
             config.gamma if gamma is None else gamma,
         )
-        with controlled(self.models.unet, net, hint, inputs):
+        with controlled(self.models.unet, net, torch.cat([hint, hint]) if guided else hint, inputs):
             yield
 
     def poses(self, companions: Sequence[Companion]) -> Tensor:
@@ -129,6 +140,11 @@ class StrictIDs:
             self._read[file] = (net, load_into(net, file))
             net.eval().requires_grad_(False)
         return self._read[file]
+
+
+def _in_positive(tokens: Tensor, weight: float) -> BranchInput:
+    """A picture for both halves of guidance, the negative's first, which does not get it."""
+    return BranchInput(torch.cat([tokens, tokens]), torch.tensor([0.0, weight]).repeat_interleave(len(tokens)))
 
 
 def hint_of(drawn: Rendered, told: Sequence[Scene]) -> Tensor:

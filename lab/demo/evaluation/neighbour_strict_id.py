@@ -70,7 +70,8 @@ class How:
         leans: likewise, radians.
         tells_scale: False = the scale map is that of the middle height, whatever is asked.
         tells_pose: False = without the pose's picture.
-        gamma: of the time weighting, timesteps; None = as the file says.
+        guided: the pictures count in the positive alone, so that guidance strengthens them too.
+        std_norm, gamma: how the appearance is balanced while sampling; None = as the file says.
     """
 
     engine: Engine
@@ -79,6 +80,8 @@ class How:
     leans: tuple[float, ...] = ()
     tells_scale: bool = True
     tells_pose: bool = True
+    guided: bool = False
+    std_norm: bool | None = None
     gamma: float | None = None
 
 
@@ -86,9 +89,11 @@ HEIGHTS = (0.75, 0.95, 1.15, 1.35)  # all that companions have
 MIDDLE_HEIGHT = 1.05
 LEANS = (-0.2, 0.0, 0.2)
 GAMMAS = (100.0, 200.0, 400.0, 600.0, 800.0)
+GAMMA = 400.0  # the paper's
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.5)
+STRENGTHS = (1.0, 1.5, 2.0, 3.0)
 IP_ADAPTER = "ipadapter_c16"
-WHOLE = ("strict_id_whole",)
+OURS = ("strict_id_no_balance",)  # what the pack brings
 FARTHEST = 0.75  # of a companion to the side: from here on the picture's border cuts it
 RULER_SIZE = 128  # rows and columns that companions are measured on
 RULER_MISS = 4  # rows by which the ruler may miss the true picture's
@@ -97,10 +102,7 @@ BESIDE = 3  # of these rows, around the product, are not looked at
 
 DECODED = How(Engine.DECODED)
 OWN, ANOTHER = How(Engine.STRICT_ID, Picture.OWN), How(Engine.STRICT_ID, Picture.ANOTHER)
-
-
-def _variant(variant: str, label: str) -> Way:
-    return Way(f"conflict_{variant}", label, ANOTHER, (f"strict_id_{variant}",))
+GUIDED = replace(ANOTHER, guided=True)
 
 
 TABLES = (
@@ -110,8 +112,8 @@ TABLES = (
         "The same companion in four heights, at the same place. Its foot stays where it is: its first row says how high it is.",
         (
             Way("scale_decoded", "the true pictures through the autoencoder", replace(DECODED, heights=HEIGHTS)),
-            Way("scale", "Strictly-ID", replace(OWN, heights=HEIGHTS), WHOLE),
-            Way("scale_untold", "the same scale map for all", replace(OWN, heights=HEIGHTS, tells_scale=False), WHOLE),
+            Way("scale", "Strictly-ID", replace(OWN, heights=HEIGHTS), OURS),
+            Way("scale_untold", "the same scale map for all", replace(OWN, heights=HEIGHTS, tells_scale=False), OURS),
         ),
         ("scale_slope", "scale_error", "found"),
     ),
@@ -122,8 +124,9 @@ TABLES = (
         "drawn one.",
         (
             Way("pose_decoded", "the true pictures through the autoencoder", replace(DECODED, leans=LEANS)),
-            Way("pose", "Strictly-ID", replace(OWN, leans=LEANS), WHOLE),
-            Way("pose_untold", "without the pose", replace(OWN, leans=LEANS, tells_pose=False), WHOLE),
+            Way("pose", "Strictly-ID", replace(OWN, leans=LEANS), OURS),
+            Way("pose_guided", "guidance on the pictures too", replace(OWN, leans=LEANS, guided=True), OURS),
+            Way("pose_untold", "without the pose", replace(OWN, leans=LEANS, tells_pose=False), OURS),
         ),
         ("pose_right", "pose_slope", "found"),
     ),
@@ -131,17 +134,23 @@ TABLES = (
         "balance",
         "Appearance against the text",
         "The paper's table 6. The text names product, table and wall; the picture shows another companion on another table "
-        "before another wall.",
+        "before another wall. The file was trained with neither STD-Norm nor time weighting; what was trained with them has rows "
+        "of its own. The paper gives the pictures to positive and negative alike.",
         (
             Way(
                 "conflict_decoded",
                 "the true pictures through the autoencoder",
                 replace(DECODED, picture=Picture.ANOTHER),
             ),
-            Way("no_appearance", "Strictly-ID without an appearance", How(Engine.STRICT_ID), WHOLE),
-            _variant("whole", "Strictly-ID"),
-            _variant("no_time_weighting", "without time weighting"),
-            _variant("no_balance", "without time weighting and STD-Norm"),
+            Way("no_appearance", "Strictly-ID without an appearance", How(Engine.STRICT_ID), OURS),
+            Way("conflict", "Strictly-ID", ANOTHER, OURS),
+            Way("guided", "guidance on the pictures too", GUIDED, OURS),
+            Way("guided_best", "guidance on the pictures too, best strength", GUIDED, OURS, scales=STRENGTHS),
+            Way("guided_std_norm", "the same with STD-Norm", replace(GUIDED, std_norm=True), OURS),
+            Way("guided_time", "the same with time weighting", replace(GUIDED, gamma=GAMMA), OURS),
+            Way("guided_both", "the same with both", replace(GUIDED, std_norm=True, gamma=GAMMA), OURS),
+            Way("trained_std_norm", "the same, trained with STD-Norm", GUIDED, ("strict_id_no_time_weighting",)),
+            Way("trained_both", "the same, trained with both, as in the paper", GUIDED, ("strict_id_whole",)),
             Way("prompt_1", "IP-Adapter, scale 1", How(Engine.PROMPT, Picture.ANOTHER), (IP_ADAPTER,)),
             Way("prompt", "IP-Adapter", How(Engine.PROMPT, Picture.ANOTHER), (IP_ADAPTER,), scales=SCALES),
         ),
@@ -150,8 +159,8 @@ TABLES = (
     Table(
         "gamma",
         "Gamma",
-        "The same file with other time weightings; it was trained with 600.",
-        tuple(Way(f"gamma_{gamma:g}", f"gamma {gamma:g}", replace(ANOTHER, gamma=gamma), WHOLE) for gamma in GAMMAS),
+        "Guidance on the pictures too, with time weightings while sampling; the file was trained with none.",
+        tuple(Way(f"gamma_{gamma:g}", f"gamma {gamma:g}", replace(GUIDED, gamma=gamma), OURS) for gamma in GAMMAS),
         ("text", "companion", "both", "found"),
     ),
     Table(
@@ -162,7 +171,7 @@ TABLES = (
             Way("paste_decoded", "the true pictures through the autoencoder", replace(DECODED, picture=Picture.OWN)),
             Way("text", "text alone", How(Engine.TEXT)),
             Way("depth", "depth ControlNet", How(Engine.DEPTH)),
-            Way("paste", "Strictly-ID", OWN, WHOLE),
+            Way("paste", "Strictly-ID", OWN, OURS),
         ),
         ("overlap", "rim", "text"),
     ),
@@ -184,10 +193,17 @@ CLAIMS = (
         "The companion is drawn as high as it is asked, not by chance", "scale", "scale_slope", "scale", "scale_untold"
     ),
     Claim("It leans as it is asked, not by chance", "pose", "pose_right", "pose", "pose_untold"),
-    Claim("It looks as in the picture, not by chance", "balance", "companion", "conflict_whole", "no_appearance"),
-    Claim("Time weighting keeps the text", "balance", "text", "conflict_whole", "conflict_no_time_weighting"),
-    Claim("STD-Norm keeps the text", "balance", "text", "conflict_no_time_weighting", "conflict_no_balance"),
-    Claim("Strictly-ID keeps more of the text than an IP-Adapter", "balance", "text", "conflict_whole", "prompt_1"),
+    Claim("It looks as in the picture, not by chance", "balance", "companion", "guided", "no_appearance"),
+    Claim(
+        "So it does where both balances were trained, as in the paper",
+        "balance",
+        "companion",
+        "trained_both",
+        "no_appearance",
+    ),
+    Claim("Time weighting keeps the text", "balance", "text", "guided_time", "guided"),
+    Claim("STD-Norm keeps the text", "balance", "text", "guided_std_norm", "guided"),
+    Claim("Strictly-ID keeps more of the text than an IP-Adapter", "balance", "text", "guided", "prompt_1"),
     Claim(
         "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
     ),
@@ -355,7 +371,7 @@ class StrictIDMaker:
             true = channels_first(render(scenes, stack.IMAGE_SIZE).image)
             return self.models.autoencoder.decode(self.models.autoencoder.encode(true)).clamp(0, 1)
         depth = chunk.drawn.depth.unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
-        with self._controlled(chunk, how, scenes, files):
+        with self._controlled(chunk, way, scenes, files):
             latents = sample_latents(
                 self.models.unet,
                 stack.new_scheduler(),
@@ -429,10 +445,11 @@ class StrictIDMaker:
         return {"pose_right": torch.tensor(rights), "pose_slope": torch.tensor(slopes)}
 
     def _controlled(
-        self, chunk: CompanionChunk, how: How, scenes: list[Scene], files: Files
+        self, chunk: CompanionChunk, way: Way, scenes: list[Scene], files: Files
     ) -> AbstractContextManager[None]:
         """The U-Net with a Strictly-ID ControlNet, where the way has one. The scale map has the rows of the companions that are
         asked; of leaning ones those that they have upright, so that the rows tell nothing of the pose."""
+        how: How = way.how
         if how.engine is not Engine.STRICT_ID:
             return nullcontext()
         told = scenes if how.tells_scale else [with_companion(scene, height=MIDDLE_HEIGHT) for scene in scenes]
@@ -444,7 +461,10 @@ class StrictIDMaker:
             hint_of(chunk.drawn, told),
             self.strict_ids.poses(companions) if how.tells_pose else None,
             None if shown is None else self.strict_ids.appearances(shown),
+            how.std_norm,
             how.gamma,
+            how.guided,
+            way.scale,
         )
 
     def _prompts(self, chunk: CompanionChunk, way: Way, files: Files) -> list[ImagePrompt]:

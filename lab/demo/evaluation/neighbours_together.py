@@ -37,7 +37,7 @@ from .neighbour_strict_id import RULER_SIZE, CompanionChunk, Engine, How, Pictur
 from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
 from .rulers import LabelView, label_views
 
-MEPA, REFADGEN, STRICT_ID = "eq3_c16", "refadgen_whole", "strict_id_whole"
+MEPA, REFADGEN, STRICT_ID = "eq3_c16", "refadgen_whole", "strict_id_no_balance"
 NAMES = {MEPA: "MEPA", REFADGEN: "RefAdGen", STRICT_ID: "Strictly-ID"}
 EVERYONE = tuple(NAMES)
 ASKED = How(Engine.STRICT_ID, Picture.ANOTHER)
@@ -72,7 +72,8 @@ CLAIMS = (
 ABOUT = """\
 Everyone has a picture of its own and all are in one sampling: the text names product and table; MEPA's image prompt is another
 scene's picture with product and companion hidden, in the region of the wall; RefAdGen sees a packshot; Strictly-ID sees the
-product where it stands, the rows and the pose of a companion, and as its appearance that other picture, the product hidden. The
+product where it stands, the rows and the pose of a companion, and as its appearance that other picture, the product hidden;
+guidance strengthens its pictures too. The
 wall is plain and of another colour than the scene's own. No way has a depth ControlNet, and nothing is pasted."""
 
 
@@ -123,7 +124,7 @@ class TogetherMaker:
                 companions = [scene.companion for scene in chunk.told if scene.companion is not None]
                 poses, shown = self.strict_ids.poses(companions), chunk.appearance(Picture.ANOTHER)
                 given = hint_of(chunk.drawn, chunk.told), poses, self.strict_ids.appearances(shown)
-                joined.enter_context(self.strict_ids.controlled(files[STRICT_ID], *given))
+                joined.enter_context(self.strict_ids.controlled(files[STRICT_ID], *given, guided=True))
             latents = sample_latents(
                 self.models.unet,
                 stack.new_scheduler(),

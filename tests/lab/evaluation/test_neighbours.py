@@ -275,7 +275,7 @@ def test_each_way_of_refadgen_makes_its_own_pictures(files):
 
 
 def test_each_way_of_strict_id_makes_its_own_pictures(files):
-    left_out = {"pose_decoded", "conflict_decoded", "paste_decoded", "prompt"} | {
+    left_out = {"pose_decoded", "conflict_decoded", "paste_decoded", "prompt", "guided_best"} | {
         f"gamma_{g}" for g in (200, 400, 600, 800)
     }
     ways = [way for table in neighbour_strict_id.TABLES for way in table.ways if way.name not in left_out]
@@ -294,9 +294,12 @@ def test_each_way_of_strict_id_makes_its_own_pictures(files):
     leaning, still = made["pose"][0], made["pose_untold"][0]
     assert torch.equal(still[0], still[1])
     assert not torch.equal(leaning[0], leaning[1])
-    conflict = [made[f"conflict_{name}"][0] for name in ("whole", "no_time_weighting", "no_balance")]
-    assert not torch.equal(conflict[1], conflict[2])
-    assert not torch.equal(conflict[1], made["no_appearance"][0])
+    none, own, normed = (made[name][0] for name in ("no_appearance", "conflict", "guided_std_norm"))
+    assert not any(torch.equal(one, other) for one, other in ((none, own), (own, normed), (normed, none)))
+    late = [made[name][0] for name in ("guided_time", "guided_both", "trained_both")]
+    assert torch.equal(late[0], late[1])  # the one step is above twice gamma: no appearance to balance
+    assert torch.equal(late[1], late[2])
+    assert not torch.equal(late[0], own)
 
 
 def test_each_way_of_joining_the_three_makes_its_own_pictures(files):

@@ -258,6 +258,21 @@ def test_start_from_another_net(start, models, changes, message):
         start(tiny_models(**models), name="other", start_from=str(file), **changes)
 
 
+def test_a_file_does_not_tell_where_things_lay(start, tmp_path):
+    file = start(name="first", steps=1).train()
+    places = {
+        "start_from": str(file),
+        "cache_latents": str(tmp_path / "latents"),
+        "cache_tokens": str(tmp_path / "tokens"),
+    }
+    again = start(name="again", steps=1, **places)
+    told = load_strict_id(again.train()).config.metadata["config"]
+    assert str(tmp_path) not in told
+    assert 'start_from = "strict_id.safetensors"' in told
+    assert 'cache_tokens = "tokens"' in told
+    assert again.config.start_from == str(file)
+
+
 def test_start_from_another_kind_of_file(start, tmp_path):
     (tmp_path / "adapter.safetensors").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match=r"does not fit this run: adapter\.safetensors is no whole safetensors file"):
