@@ -77,7 +77,10 @@ def strict_id_columns(folder: Path, chunk: CompanionChunk) -> dict[str, Images]:
         "the pose": poses(chunk.scenes),
         "the appearance": as_pixels(channels_first(chunk.appearance(Picture.OWN).image)),
     }
-    asked = {"scale": [f"{height:g} high" for height in HEIGHTS], "pose": [f"leaning by {lean:g}" for lean in LEANS]}
+    asked = {
+        "scale": [f"{height:g} high" for height in HEIGHTS],
+        "pose_guided": [f"leaning by {lean:g}" for lean in LEANS],
+    }
     for way, titles in asked.items():
         for made in stored(folder, {way: f"{neighbour_strict_id.PLAN.name}/{way}/*"}).values():
             columns |= dict(zip(titles, np.split(made, len(titles)), strict=True))

@@ -19,7 +19,10 @@ MADE = {
         "controlnet_unnamed_at_1": "none",
         "refadgen_whole_packshot_unnamed": "refadgen_whole_seed0-a",
     },
-    neighbour_strict_id.PLAN.name: {"scale": "strict_id_no_balance_seed0-b", "pose": "strict_id_no_balance_seed0-b"},
+    neighbour_strict_id.PLAN.name: {
+        "scale": "strict_id_no_balance_seed0-b",
+        "pose_guided": "strict_id_no_balance_seed0-b",
+    },
 }
 
 
@@ -50,7 +53,7 @@ def run(tmp_path, monkeypatch):
         for name, trained in MADE[plan.name].items():
             place = folder / "chunks" / plan.name / name / trained
             place.mkdir(parents=True)
-            count = {"scale": 4, "pose": 3}.get(name, 1) * SCENES
+            count = {"scale": 4, "pose_guided": 3}.get(name, 1) * SCENES
             shade = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
             np.savez(place / "test_00000.npz", image=np.broadcast_to(shade, (count, SIZE, SIZE, 3)))
     return folder, root

@@ -192,8 +192,11 @@ CLAIMS = (
     Claim(
         "The companion is drawn as high as it is asked, not by chance", "scale", "scale_slope", "scale", "scale_untold"
     ),
-    Claim("It leans as it is asked, not by chance", "pose", "pose_right", "pose", "pose_untold"),
-    Claim("It looks as in the picture, not by chance", "balance", "companion", "guided", "no_appearance"),
+    Claim("It leans as it is asked, not by chance", "pose", "pose_right", "pose_guided", "pose_untold"),
+    Claim("The further it is asked to lean the further it leans", "pose", "pose_slope", "pose_guided", "pose_untold"),
+    Claim("So it does where the negative has the pose too", "pose", "pose_slope", "pose", "pose_untold"),
+    Claim("It looks as in the picture, not by chance", "balance", "companion", "guided_best", "no_appearance"),
+    Claim("So it does where the negative has the picture too", "balance", "companion", "conflict", "no_appearance"),
     Claim(
         "So it does where both balances were trained, as in the paper",
         "balance",
