@@ -92,9 +92,8 @@ def ours(files, host_base_directory, monkeypatch):
     shutil.copytree(DEMO_INPUTS, host_base_directory / "input", dirs_exist_ok=True)
     monkeypatch.setattr("pfv_mepa.nodes.demo.demo_nodes.WEIGHTS", files.weights)
     before = {name: list(folder_paths.get_folder_paths(name)) for name in FOLDERS}
-    for (
-        name
-    ) in FOLDERS:  # these alone: where the pack's own are listed already, the shipped file of this name would be loaded
+    # These alone: where another test has listed the pack's own, the shipped file of this name would be loaded.
+    for name in FOLDERS:
         folder_paths.folder_names_and_paths[name][0][:] = [str(files.models / name)]
     yield run
     for name, paths in before.items():

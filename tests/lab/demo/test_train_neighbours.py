@@ -257,6 +257,7 @@ def test_the_subject_s_mask_is_the_companion_as_far_as_it_is_seen(subjects, data
         assert own.shape == true.shape
         assert (own.bool() & true).sum() > 0.85 * (own.bool() | true).sum()
         assert torch.equal(own.flip(1), mirrored)
+        assert not own[data.products([place])[0] == 1].any()
 
 
 def test_a_caption_seldom_names_the_companion(subjects, data):

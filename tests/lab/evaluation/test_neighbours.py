@@ -300,6 +300,8 @@ def test_each_way_of_strict_id_makes_its_own_pictures(files):
     assert torch.equal(late[0], late[1])  # the one step is above twice gamma: no appearance to balance
     assert torch.equal(late[1], late[2])
     assert not torch.equal(late[0], own)
+    assert not torch.equal(made["guided"][0], own)
+    assert not torch.equal(made["pose_guided"][0], leaning)
 
 
 def test_each_way_of_joining_the_three_makes_its_own_pictures(files):

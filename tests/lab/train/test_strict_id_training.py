@@ -137,13 +137,17 @@ def test_the_subject_s_part_of_the_picture_may_count_more(start):
     assert plain.batches[0].subject is None
     batch = dataclasses.replace(weighed.batches[0], latents=plain.latents(plain.batches[0]))
     assert batch.subject.flatten(1).mean(1).tolist() == [0.25] * 4
-    shown = [
-        dataclasses.replace(batch, subject=one) for one in (batch.subject, 0 * batch.subject, 0 * batch.subject + 1)
-    ]
+    masks = (batch.subject, 1 - batch.subject, 0 * batch.subject, 0 * batch.subject + 1)
+    shown = [dataclasses.replace(batch, subject=one) for one in masks]
     ours, theirs = [loss_of(weighed, one) for one in shown], loss_of(plain, dataclasses.replace(batch, subject=None))
-    assert ours[1] == pytest.approx(theirs, rel=1e-6)
+    inside = (
+        1.75 * ours[0] - theirs
+    ) / 0.75  # of a quarter of the picture, the plain loss is (inside + 3 * outside) / 4
+    outside = (4 * theirs - inside) / 3
+    assert inside != pytest.approx(outside, rel=1e-3)
+    assert ours[1] == pytest.approx((inside + 12 * outside) / 13, rel=1e-4)
     assert ours[2] == pytest.approx(theirs, rel=1e-6)
-    assert ours[0] != pytest.approx(theirs, rel=1e-3)
+    assert ours[3] == pytest.approx(theirs, rel=1e-6)
 
 
 def test_loss_falls(start):
