@@ -34,27 +34,37 @@ Images = NDArray[np.uint8]
 """(N, H, W, 3)."""
 
 
-def draw(run: Path, results: Mapping[str, Any], docs: Path) -> None:
-    """Write the pictures of the tables that the run has; columns that it has not are left out."""
+def draw(run: Path, results: Mapping[str, Any], docs: Path) -> list[str]:
+    """Write the pictures of the tables all of whose rows the run has pictures of, and return their names; what was made by a
+    run whose readings alone are here was drawn by that one."""
     pairs = [sample_pair(seed, Split.TEST) for seed in range(max(PAIRS, ADS))]
-    experiments = results["experiments"]
     reference = drawn([second for _, second in pairs])
-    if experiments.get("mepa", {}).get("rows"):
-        joined = {row["label"]: _place(row) for row in experiments["mepa"]["rows"]}
+    written = []
+    if joined := _made(run, results, "mepa"):
         columns = {
             "what the text names": drawn([first for first, _ in pairs]),
             "reference": reference,
-            **stored(run, ALONE | joined),
+            **stored(run, ALONE),
+            **joined,
         }
         sheet(columns, PAIRS, TILE["ablations.jpg"]).save(docs / "ablations.jpg", quality=92)
-    if experiments.get("ad", {}).get("rows"):
-        made = {row["label"]: _place(row) for row in experiments["ad"]["rows"] if row["family"]}
+        written.append("ablations.jpg")
+    if ads := _made(run, results, "ad"):
         columns = {
             "the true ad": drawn([second.with_product_of(first) for first, second in pairs]),
             "reference": reference,
-            **stored(run, made),
+            **ads,
         }
         sheet(columns, ADS, TILE["ablations_ad.jpg"]).save(docs / "ablations_ad.jpg", quality=92)
+        written.append("ablations_ad.jpg")
+    return written
+
+
+def _made(run: Path, results: Mapping[str, Any], name: str) -> dict[str, Images]:
+    """By label what was made for a table's rows; nothing where the run lacks pictures of one of them."""
+    rows = [row for row in results["experiments"].get(name, {"rows": []})["rows"] if row["family"]]
+    found = stored(run, {row["label"]: _place(row) for row in rows})
+    return found if len(found) == len(rows) else {}
 
 
 def drawn(scenes: Sequence[Scene]) -> Images:

@@ -2,8 +2,9 @@
 
     python -m tools.write_ablations FOLDER [--root FOLDER]
 
-The page is the run's own, every figure and verdict on it from FOLDER/results.json. In the README the table between
-`<!-- measured -->` and `<!-- /measured -->` is replaced.
+The page is the run's own, every figure and verdict on it from FOLDER/results.json; the readings that these are of become
+docs/readings/ablations.zip, which the next run begins with (`--begin`). In the README the table between `<!-- measured -->` and
+`<!-- /measured -->` is replaced.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Any
 
 from lab.demo.evaluation.markdown import markdown_table
 from lab.demo.evaluation.page import page
+from lab.demo.evaluation.readings import pack
 from lab.files import save_text
 
 from .draw_ablations import draw
 
 ROOT = Path(__file__).resolve().parent.parent
+READINGS = "docs/readings/ablations.zip"
 MARKED = re.compile(r"(<!-- measured -->\n).*?(\n<!-- /measured -->)", re.DOTALL)
 JOINED = "product, table and wall right in one picture, where the text names another wall / leaves it to the reference"
 VIEWS = ("image_visible", "image_dropped", "image_oracle")
@@ -122,7 +125,7 @@ def _rows(results: Results, name: str) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write page, pictures and table."""
+    """Write page, readings, pictures and table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of an ablation run")
     parser.add_argument(
@@ -133,9 +136,11 @@ def main(arguments: list[str] | None = None) -> None:
     readme = options.root / "README.md"
     new = with_table(readme.read_text(encoding="utf-8"), results)  # refused before anything is written
     save_text(options.root / "docs" / "ablations.md", page(results))
-    draw(options.folder, results, options.root / "docs")
+    pack(options.folder, options.root / READINGS)
+    drawn = draw(options.folder, results, options.root / "docs")
     save_text(readme, new)
-    print(f"wrote docs/ablations.md, its pictures and the table of README.md in {options.root}")
+    pictures = ", ".join(drawn) or "no pictures (the run has not those of every row)"
+    print(f"wrote docs/ablations.md, {READINGS}, {pictures} and the table of README.md in {options.root}")
 
 
 if __name__ == "__main__":

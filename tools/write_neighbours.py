@@ -3,7 +3,9 @@
     python -m tools.write_neighbours FOLDER [--root FOLDER]
 
 FOLDER is the `--out` of `lab.demo.evaluation.neighbour_refadgen`, `neighbour_strict_id` and `neighbours_together`; the page is
-their pages, one after the other, and what one of them lacks it says. The pictures are the first test scenes, as they come.
+their pages, one after the other, and what one of them lacks it says; the readings that these are of become
+docs/readings/neighbours.zip, which the next run begins with (`--begin`). The pictures are the first test scenes, as they come,
+where the folder has those of every row.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from lab.demo.evaluation.neighbour_refadgen import Photo, ProductChunk
 from lab.demo.evaluation.neighbour_strict_id import HEIGHTS, LEANS, CompanionChunk, Picture
 from lab.demo.evaluation.neighbours import Plan, page
 from lab.demo.evaluation.pairs import Scene
+from lab.demo.evaluation.readings import pack
 from lab.demo.splits import Split
 from lab.demo.studio.beside import mannequin
 from lab.files import save_text
@@ -30,6 +33,7 @@ from .draw_ablations import Images, drawn, sheet, stored
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = (neighbour_refadgen.PLAN, neighbour_strict_id.PLAN, neighbours_together.PLAN)
+READINGS = "docs/readings/neighbours.zip"
 SCENES, TILE = 4, 128
 INTRODUCTION = """\
 # The two neighbours on the demo models
@@ -55,7 +59,7 @@ def text_of(found: dict[str, Results]) -> str:
 
 
 def draw(folder: Path, found: dict[str, Results], docs: Path) -> None:
-    """The pictures of what was measured; columns that were not made are left out."""
+    """The pictures of what was measured, where the folder has those of every column."""
     if neighbour_refadgen.PLAN.name in found:
         chunk = ProductChunk(Split.TEST, 0, SCENES)
         given = {
@@ -63,29 +67,36 @@ def draw(folder: Path, found: dict[str, Results], docs: Path) -> None:
             "the true picture": drawn(chunk.scenes),
         }
         rows = found[neighbour_refadgen.PLAN.name]["tables"]["unnamed"]["rows"]
-        made = stored(folder, {row["label"]: f"{neighbour_refadgen.PLAN.name}/{row['made_as']}/*" for row in rows})
-        sheet(given | made, SCENES, TILE).save(docs / "refadgen.jpg", quality=92)
+        wanted = {row["label"]: f"{neighbour_refadgen.PLAN.name}/{row['made_as']}/*" for row in rows}
+        made = stored(folder, wanted)
+        if len(made) == len(wanted):
+            sheet(given | made, SCENES, TILE).save(docs / "refadgen.jpg", quality=92)
     if neighbour_strict_id.PLAN.name in found:
-        of_companions = CompanionChunk(Split.TEST, 0, SCENES)
-        sheet(strict_id_columns(folder, of_companions), SCENES, TILE).save(docs / "strict_id.jpg", quality=92)
+        columns = strict_id_columns(folder, CompanionChunk(Split.TEST, 0, SCENES))
+        if columns:
+            sheet(columns, SCENES, TILE).save(docs / "strict_id.jpg", quality=92)
 
 
 def strict_id_columns(folder: Path, chunk: CompanionChunk) -> dict[str, Images]:
-    """What it is given, then its heights, its leans, and another picture's companion."""
-    columns = {
+    """What it is given, then its heights, its leans, and another picture's companion; nothing where one is not there."""
+    titles = {
+        "scale": [f"{height:g} high" for height in HEIGHTS],
+        "pose_guided": [f"leaning by {lean:g}" for lean in LEANS],
+        "guided": ["Strictly-ID with that"],
+    }
+    made = stored(folder, {way: f"{neighbour_strict_id.PLAN.name}/{way}/*" for way in titles})
+    if len(made) < len(titles):
+        return {}
+    shown = {way: dict(zip(of_way, np.split(made[way], len(of_way)), strict=True)) for way, of_way in titles.items()}
+    return {
         "the product": drawn([scene.alone() for scene in chunk.scenes]),
         "the pose": poses(chunk.scenes),
         "the appearance": as_pixels(channels_first(chunk.appearance(Picture.OWN).image)),
+        **shown["scale"],
+        **shown["pose_guided"],
+        "another appearance": as_pixels(channels_first(chunk.appearance(Picture.ANOTHER).image)),
+        **shown["guided"],
     }
-    asked = {
-        "scale": [f"{height:g} high" for height in HEIGHTS],
-        "pose_guided": [f"leaning by {lean:g}" for lean in LEANS],
-    }
-    for way, titles in asked.items():
-        for made in stored(folder, {way: f"{neighbour_strict_id.PLAN.name}/{way}/*"}).values():
-            columns |= dict(zip(titles, np.split(made, len(titles)), strict=True))
-    columns["another appearance"] = as_pixels(channels_first(chunk.appearance(Picture.ANOTHER).image))
-    return columns | stored(folder, {"Strictly-ID with that": f"{neighbour_strict_id.PLAN.name}/guided/*"})
 
 
 def poses(scenes: list[Scene]) -> Images:
@@ -107,7 +118,7 @@ def found_in(folder: Path, plans: tuple[Plan, ...] = PLANS) -> dict[str, Results
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write page and pictures."""
+    """Write page, readings and pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the neighbours' measuring")
     parser.add_argument("--root", type=Path, default=ROOT, help="of the repository whose docs/ are written")
@@ -116,8 +127,9 @@ def main(arguments: list[str] | None = None) -> None:
     if not found:
         parser.error(f"{options.folder} has none of {', '.join(f'{plan.name}.json' for plan in PLANS)}: measure first")
     save_text(options.root / "docs" / "neighbours.md", text_of(found))
+    pack(options.folder, options.root / READINGS)
     draw(options.folder, found, options.root / "docs")
-    print(f"wrote docs/neighbours.md and its pictures in {options.root}")
+    print(f"wrote docs/neighbours.md, {READINGS} and its pictures in {options.root}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pfv_mepa.lab.demo.evaluation.readings import unpack
 from pfv_mepa.tools import draw_ablations, write_ablations
 from pfv_mepa.tools.write_ablations import MarkerError, with_table
 
@@ -68,6 +69,13 @@ for measure in ("wall_reference", "pattern_reference"):
     RESULTS["measures"][measure] = {"label": measure, "better": "higher", "digits": 3}
 
 
+MADE = (
+    ("conflict_output_0", "eq3_c16"),
+    ("conflict_output_1_scale_6", "ipadapter_c16"),
+    ("ad_dropped_masked", "eq3_c16"),
+)
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run's folder and a repository's."""
@@ -76,11 +84,13 @@ def run(tmp_path):
     (root / "README.md").write_text(README)
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(RESULTS))
-    for number, (condition, family) in enumerate((("conflict_output_0", "eq3_c16"), ("ad_dropped_masked", "eq3_c16"))):
+    (folder / "run.json").write_text("{}")
+    for number, (condition, family) in enumerate(MADE):
         place = folder / "chunks" / condition / f"{family}_seed0-abc"
         place.mkdir(parents=True)
         image = np.full((2, SIZE, SIZE, 3), 100 * number + 50, np.uint8)
         np.savez(place / "test_00000.npz", image=image)
+        (place / "test_00000.json").write_text("{}")
     return folder, root
 
 
@@ -119,6 +129,19 @@ def test_one_command_writes_page_pictures_and_table(run, monkeypatch):
     before = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
     write_ablations.main([str(folder), "--root", str(root)])
     assert {file: file.read_bytes() for file in root.rglob("*") if file.is_file()} == before
+
+
+def test_the_readings_are_kept_and_another_machine_s_pictures_are_not_drawn_over(run, monkeypatch, capsys):
+    monkeypatch.setattr(draw_ablations, "IMAGE_SIZE", SIZE)
+    folder, root = run
+    (root / "docs" / "ablations.jpg").write_text("of the run before")
+    (folder / "chunks" / MADE[1][0] / f"{MADE[1][1]}_seed0-abc" / "test_00000.npz").unlink()
+    write_ablations.main([str(folder), "--root", str(root)])
+    assert (root / "docs" / "ablations.jpg").read_text() == "of the run before"
+    assert "ablations_ad.jpg and the table" in capsys.readouterr().out
+    unpack(root / write_ablations.READINGS, root / "again")
+    stored = sorted(file.relative_to(folder) for file in (folder / "chunks").rglob("*.json"))
+    assert sorted(file.relative_to(root / "again") for file in (root / "again").rglob("*.*")) == stored
 
 
 @pytest.mark.parametrize(("readme", "number"), [("# Title\n", 0), (README + README, 2)])

@@ -22,6 +22,7 @@ MADE = {
     neighbour_strict_id.PLAN.name: {
         "scale": "strict_id_no_balance_seed0-b",
         "pose_guided": "strict_id_no_balance_seed0-b",
+        "guided": "strict_id_no_balance_seed0-b",
     },
 }
 
@@ -47,6 +48,8 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, SIZE)
     folder, root = tmp_path / "run", tmp_path / "root"
     (root / "docs").mkdir(parents=True)
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
     for plan in (neighbour_refadgen.PLAN, neighbour_strict_id.PLAN):
         (folder / "chunks").mkdir(parents=True, exist_ok=True)
         (folder / f"{plan.name}.json").write_text(json.dumps(results(plan)))
@@ -83,8 +86,20 @@ def test_page_and_pictures_of_what_was_measured(run):
     for name in ("refadgen.jpg", "strict_id.jpg"):
         assert f"({name})" in page
     tiles(root / "docs" / "refadgen.jpg", 4)  # the photo, the true picture, and two that were made
-    shown = tiles(root / "docs" / "strict_id.jpg", 3 + 4 + 3 + 1)
+    shown = tiles(root / "docs" / "strict_id.jpg", 3 + 4 + 3 + 2)
     assert shown[3:10] == pytest.approx([0, 20, 40, 60, 0, 20, 40], abs=4)  # a height, or a lean, after the other
+
+
+def test_a_picture_of_which_a_column_is_not_here_stays_as_it_is(run):
+    folder, root = run
+    for name in ("refadgen.jpg", "strict_id.jpg"):
+        (root / "docs" / name).write_text("of the run before")
+    for file in (*folder.rglob("guided/*/*.npz"), *folder.rglob("controlnet*/*/*.npz")):
+        file.unlink()
+    write_neighbours.main([str(folder), "--root", str(root)])
+    for name in ("refadgen.jpg", "strict_id.jpg"):
+        assert (root / "docs" / name).read_text() == "of the run before"
+    assert (root / write_neighbours.READINGS).is_file()
 
 
 def test_a_folder_of_nothing_is_refused_before_anything_is_written(tmp_path, capsys):

@@ -17,9 +17,9 @@ from ...files import save_text
 from .conditions import Condition, Experiment, Row, Sweep
 from .experiments import ADAPTER_FILE, NO_ADAPTER
 from .pairs import Split
+from .readings import RESULTS, RUN, settings_in, unpack
 
-RUN = "run.json"
-RESULTS = "chunks"
+STORED = re.compile(r"(?P<file>(?P<family>.+)_seed(?P<seed>\d+))-[0-9a-f]{12}")  # identity of a trained file
 
 
 class AblationError(RuntimeError):
@@ -48,14 +48,14 @@ class AdapterFile:
     """An adapter that was found.
 
     Attributes:
-        path: of its file.
+        path: of its file; None where there are only results of it.
         family: kind and number of tokens, such as eq3_c16.
         tokens: image tokens.
         seed: of its training.
         identity: name of its results: family, seed and a hash of the file.
     """
 
-    path: Path
+    path: Path | None
     family: str
     tokens: int
     seed: int
@@ -97,6 +97,31 @@ def find_adapters(folder: Path, seeds: Sequence[int]) -> list[AdapterFile]:
     return found
 
 
+def stored_adapters(out: Path, seeds: Sequence[int], found: Sequence[AdapterFile]) -> list[AdapterFile]:
+    """The adapters of those seeds that a folder has results of, beyond those whose files were found.
+
+    Raises:
+        AblationError: it has results of two trainings of one family and seed.
+    """
+    known = {(one.family, one.seed): one.identity for one in found}
+    files = {(one.family, one.seed) for one in found}
+    stored = []
+    for identity in sorted({place.name for place in (out / RESULTS).glob("*/*-*") if place.is_dir()}):
+        parts = STORED.fullmatch(identity)
+        match = ADAPTER_FILE.fullmatch(f"{parts['file']}.safetensors") if parts else None
+        if parts is None or match is None or int(match["seed"]) not in seeds:
+            continue
+        key = match["family"], int(match["seed"])
+        if key in files:
+            continue  # of another training with that name; what is measured now is the file's
+        if known.setdefault(key, identity) != identity:
+            raise AblationError(
+                f"{out} has results of two trainings called {parts['file']}, {known[key]} and {identity}: remove those of one"
+            )
+        stored.append(AdapterFile(None, match["family"], int(match["tokens"]), int(match["seed"]), identity))
+    return stored
+
+
 def _check_mode(path: Path, expected: HideMode) -> None:
     with safe_open(path, framework="pt") as content:
         config = (content.metadata() or {}).get("config", "")  # TOML, as the trainer wrote it
@@ -115,24 +140,30 @@ def settings_of(weights: Path, judge: Path, steps: int, batch: int, precision: s
     return Settings(steps, batch, precision, {**hashes, "judge": short_hash(judge)})
 
 
-def claim_folder(out: Path, settings: Settings) -> None:
-    """Make `out` the folder of these settings.
+def claim_folder(out: Path, settings: Settings, begin: Path | None = None) -> None:
+    """Make `out` the folder of these settings, with the readings that an earlier run packed.
 
     Raises:
-        AblationError: it is that of others already.
+        AblationError: it is that of others already, or the readings are of others.
     """
-    file, own = out / RUN, asdict(settings)
+    file = out / RUN
     if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))
-        different = [
-            f"{name} is {found.get(name)} there and {own[name]} here" for name in own if found.get(name) != own[name]
-        ]
-        if different:
-            raise AblationError(
-                f"{out} holds results of other settings: {'; '.join(different)}. Give another --out, or the same settings"
-            )
-        return
-    save_text(file, json.dumps(own, indent=1))
+        _check_settings(out, file.read_text(encoding="utf-8"), settings)
+    if begin is not None:
+        _check_settings(begin, settings_in(begin), settings)
+        unpack(begin, out)
+    save_text(file, json.dumps(asdict(settings), indent=1))
+
+
+def _check_settings(where: Path, stored: str, settings: Settings) -> None:
+    found, own = json.loads(stored), asdict(settings)
+    different = [
+        f"{name} is {found.get(name)} there and {own[name]} here" for name in own if found.get(name) != own[name]
+    ]
+    if different:
+        raise AblationError(
+            f"{where} holds results of other settings: {'; '.join(different)}. Give another --out, or the same settings"
+        )
 
 
 def adapters_of(row: Row, adapters: Sequence[AdapterFile], seeds: int | None = None) -> list[AdapterFile | None]:
@@ -162,14 +193,14 @@ def units_of(
     development: int,
     chosen: Callable[[Sweep], Row | None],
 ) -> Iterator[list[Unit]]:
-    """What a table needs: first what its sweeps are chosen by, then its rows.
+    """What a table needs: first what its sweeps are chosen by, of the first training alone, then its rows.
 
     Args:
         development: pairs that sweeps are chosen on.
         chosen: the row of a sweep, asked for once the first part is made; None = it cannot be chosen.
     """
     tried = [row for sweep in table.sweeps for row in sweep.rows]
-    yield units(tried, adapters, Split.DEVELOPMENT, development, batch, table.seeds)
+    yield units(tried, adapters, Split.DEVELOPMENT, development, batch, seeds=1)
     rows = [row if isinstance(row, Row) else chosen(row) for row in table.rows]
     yield units([row for row in rows if row is not None], adapters, Split.TEST, table.pairs, batch, table.seeds)
 

@@ -1,14 +1,16 @@
 """Measures on held-out pairs of scenes what the demo models do with texts, references and regions.
 
-    python -m lab.demo.evaluation.ablations --out FOLDER --adapters FOLDER [--weights FOLDER] [--judge FILE] [--seeds 0,1,2]
-        [--pairs TABLE=N] [--development N] [--only TABLE] [--steps 12] [--batch 20] [--precision bfloat16]
+    python -m lab.demo.evaluation.ablations --out FOLDER [--adapters FOLDER] [--begin FILE] [--weights FOLDER] [--judge FILE]
+        [--seeds 0,1,2] [--pairs TABLE=N] [--development N] [--only TABLE] [--steps 12] [--batch 20] [--precision bfloat16]
         [--report-only | --count]
 
 Tables are made in their order, the main ones first; results are stored for each condition, adapter and chunk of pairs as
 they come: killed and started again it goes on. Each pair has one noise, the same under all conditions. What has a strength
-is tried at several on the development pairs, and measured on the test pairs at the one that did best there. FOLDER/ablations.md
-and FOLDER/results.json sum up whatever is stored; adapters that --adapters lacks are named there. `--count` says how many
-images all of it takes, and makes none.
+is tried at several on the development pairs with the first training of its adapter, and measured on the test pairs at the one
+that did best there. FOLDER/ablations.md and FOLDER/results.json sum up whatever is stored; adapters that neither --adapters nor
+the results have are named there. `--begin` takes the readings of an earlier run, such as docs/readings/ablations.zip, and adds
+to them: of a training whose readings are all there the file is not needed. `--count` says how many images all of it takes, and
+makes none.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from .ablation_units import (
     find_adapters,
     num_images,
     settings_of,
+    stored_adapters,
     units_of,
 )
 from .chunk import Chunk
@@ -66,7 +69,7 @@ class Run:
 
     def make(self, todo: Sequence[Unit], title: str) -> None:
         """Make what is not stored yet."""
-        left = [unit for unit in todo if not unit.done(self.out)]
+        left = [unit for unit in todo if not unit.done(self.out) and _can_be_made(unit)]
         if not left:
             return
         print(f"{title}: {len(left)} of {len(todo)} units to make", flush=True)
@@ -101,11 +104,16 @@ class Run:
         save_text(file, json.dumps(measure(self.models, chunk, image, condition.ad), allow_nan=True))
 
     def _loaded(self, file: AdapterFile | None) -> Adapter | None:
-        if file is None:
+        if file is None or file.path is None:
             return None
         if file.identity not in self._adapters:
             self._adapters[file.identity] = load_adapter(file.path).float()
         return self._adapters[file.identity]
+
+
+def _can_be_made(unit: Unit) -> bool:
+    """Whether its adapter, if it has one, is there as a file."""
+    return unit.adapter is None or unit.adapter.path is not None
 
 
 def autocast(precision: str) -> AbstractContextManager[object]:
@@ -154,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
     parser.add_argument("--adapters", type=Path, help="folder of {kind}_c{tokens}[_drop]_seed{n}.safetensors")
     parser.add_argument("--out", type=Path, help="folder of the results, to be continued")
+    parser.add_argument("--begin", type=Path, help="readings of an earlier run with the same settings, to add to")
     parser.add_argument(
         "--pairs", action="append", type=_pairs_of_table, default=[], metavar="TABLE=N", help="test pairs of a table"
     )
@@ -198,13 +207,14 @@ def main(arguments: list[str] | None = None) -> None:
     if options.count:
         print(counted(_tables(parser, options, []), options.seeds, options.batch, options.development))
         return
-    if options.adapters is None or options.out is None:
-        parser.error("--adapters and --out are needed: where the adapters are, and where the results go")
+    if options.out is None:
+        parser.error("--out is needed: where the results go")
     torch.set_flush_denormal(True)
-    adapters = find_adapters(options.adapters, options.seeds)
-    tables = _tables(parser, options, adapters)
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
-    claim_folder(options.out, settings)
+    claim_folder(options.out, settings, options.begin)
+    files = [] if options.adapters is None else find_adapters(options.adapters, options.seeds)
+    adapters = [*files, *stored_adapters(options.out, options.seeds, files)]
+    tables = _tables(parser, options, adapters)
     store = Store(options.out, adapters, options.batch)
     if not options.report_only:
         run = Run(load_models(options.weights, options.judge), settings, options.out)

@@ -1,8 +1,8 @@
 """What a neighbour's method is measured with: ways of making pictures, tables of them, and chunks stored as they come.
 
 `neighbour_refadgen`, `neighbour_strict_id` and `neighbours_together` are the commands. What has a strength is tried at several on
-the development scenes, and measured on the test scenes at the one that did best there. Killed and started again, a command goes
-on.
+the development scenes with the first training, and measured on the test scenes at the one that did best there. Killed and started
+again, a command goes on; `--begin` takes the readings of an earlier run, such as docs/readings/neighbours.zip, and adds to them.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from ...evaluation.statistics import (
 from ...files import save_atomically, save_text
 from .. import stack
 from ..splits import Split
-from .ablation_units import claim_folder, settings_of, short_hash
+from .ablation_units import STORED, AblationError, claim_folder, settings_of, short_hash
 from .ablations import PRECISIONS, autocast
 from .claims import MARGIN
 from .judge import FILE as JUDGE_FILE
 from .markdown import markdown_table, number
 from .models import Models, load_models
+from .readings import RESULTS
 from .summary import verdict
 
 Files = Mapping[str, Path]
 """Trained files of one seed by family."""
 
-RESULTS = "chunks"
 Values = NDArray[np.float64]
 
 
@@ -157,9 +157,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a way takes of one seed of the training: its files, and the name of the results made with them."""
+    """What a way takes of one seed of the training: its files, None where there are only results made with them, and the
+    name of those results."""
 
-    files: Files
+    files: Files | None
     seed: int
     identity: str
 
@@ -198,25 +199,45 @@ class Store:
         self.folder, self.trained, self.batch, self.chosen_by = out / RESULTS / plan, trained, batch, chosen_by
 
     def trained_of(self, way: Way) -> list[Trained]:
-        """What a way is measured with: of each seed that all of its families have."""
+        """What a way is measured with: of each seed that all of its families have; of those whose files are not there, what
+        has results of it.
+
+        Raises:
+            AblationError: there are results of two trainings of one seed, and the files of neither.
+        """
         if not way.families:
             return [NO_FILE]
         by_family = [self.trained.get(family, {}) for family in way.families]
-        found = []
-        for seed in sorted(set.intersection(*(set(files) for files in by_family))):
+        found = {}
+        for seed in set.intersection(*(set(files) for files in by_family)):
             paths = [files[seed] for files in by_family]
             names = "+".join(_identity(path) for path in paths)
-            found.append(Trained(dict(zip(way.families, paths, strict=True)), seed, names))
-        return found
+            found[seed] = Trained(dict(zip(way.families, paths, strict=True)), seed, names)
+        stored: dict[int, Trained] = {}
+        for place in sorted((self.folder / way.name).glob("*-*")):
+            parts = [part for part in map(STORED.fullmatch, place.name.split("+")) if part]
+            seed = int(parts[0]["seed"]) if parts else NO_FILE.seed
+            if seed in found or tuple(part["family"] for part in parts) != way.families:
+                continue
+            if stored.setdefault(seed, Trained(None, seed, place.name)).identity != place.name:
+                raise AblationError(
+                    f"{place.parent} has results of two trainings of seed {seed}, {stored[seed].identity} and {place.name}: "
+                    "remove those of one"
+                )
+        return [one for _, one in sorted((found | stored).items())]
+
+    def trainings(self, way: Way, split: Split) -> list[Trained]:
+        """What a way is measured with: all there are, and the first one where strengths are chosen."""
+        return self.trained_of(way)[: 1 if split is Split.DEVELOPMENT else None]
 
     def file(self, way: Way, trained: Trained, split: Split, start: int) -> Path:
         """Where the values of a chunk are; the first test chunk's pictures lie beside them as .npz."""
         return self.folder / way.name / trained.identity / f"{split.value}_{start:05d}.json"
 
     def values(self, way: Way, split: Split, scenes: int) -> dict[int, dict[str, Values]]:
-        """By seed of the training, where all chunks of a way are there."""
+        """By seed of the training, where all chunks of a way are there; on the development scenes of the first one."""
         found = {}
-        for trained in self.trained_of(way):
+        for trained in self.trainings(way, split):
             files = [self.file(way, trained, split, start) for start in range(0, scenes, self.batch)]
             if all(file.is_file() for file in files):
                 parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
@@ -256,8 +277,8 @@ class Run:
             (start, way, trained)
             for start in range(0, scenes, self.store.batch)
             for way in dict.fromkeys(ways)
-            for trained in self.store.trained_of(way)
-            if not self.store.file(way, trained, split, start).is_file()
+            for trained in self.store.trainings(way, split)
+            if trained.files is not None and not self.store.file(way, trained, split, start).is_file()
         ]
         begun, chunk = -1, None
         for start, way, trained in tqdm(units, f"{title}, {split.value}", mininterval=10, disable=not units):
@@ -266,6 +287,7 @@ class Run:
             self._make(chunk, way, trained, split, start)
 
     def _make(self, chunk: Any, way: Way, trained: Trained, split: Split, start: int) -> None:
+        assert trained.files is not None
         with autocast(self.precision):
             image = self.maker.make(chunk, way, trained.files).float()
         file = self.store.file(way, trained, split, start)
@@ -353,7 +375,11 @@ def page(plan: Plan, results: dict[str, Any]) -> str:
     parts = [
         f"# {plan.title}",
         f"Measured by `python -m lab.demo.evaluation.{plan.name}`: {results['scenes']} test scenes"
-        + (f", strengths chosen on {results['development']} development scenes" if plan.chooses else "")
+        + (
+            f", strengths chosen with the first training on {results['development']} development scenes"
+            if plan.chooses
+            else ""
+        )
         + f"; DDIM, {settings['steps']} steps, {settings['precision']}.",
         plan.about,
         "## What was claimed",
@@ -415,6 +441,7 @@ def _parser(plan: Plan, description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, help="folder of what was trained, {family}_seed{n}.safetensors")
     parser.add_argument("--out", type=Path, help="folder of the results, to be continued")
+    parser.add_argument("--begin", type=Path, help="readings of an earlier run with the same settings, to add to")
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="file of the judge")
     parser.add_argument("--pairs", type=int, default=100, help="test scenes")
@@ -441,13 +468,14 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
     if options.count:
         print(counted(plan, 1, options.pairs, options.development))
         return
-    if options.models is None or options.out is None:
-        parser.error("--models and --out are needed: where the trained files are, and where the results go")
+    if options.out is None:
+        parser.error("--out is needed: where the results go")
     torch.set_flush_denormal(True)
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
-    claim_folder(options.out, settings)
+    claim_folder(options.out, settings, options.begin)
     families = sorted({family for table in plan.tables for way in table.ways for family in way.families})
-    store = Store(options.out, plan.name, find_trained(options.models, families), options.batch, plan.chosen_by)
+    files = {} if options.models is None else find_trained(options.models, families)
+    store = Store(options.out, plan.name, files, options.batch, plan.chosen_by)
     if not options.report_only:
         run = Run(plan.maker(load_models(options.weights, options.judge), options.steps), store, options.precision)
         for table in plan.tables:

@@ -15,7 +15,7 @@ import torch
 
 from lab.demo import stack
 from lab.demo.evaluation import ablations
-from lab.demo.evaluation.ablation_units import AblationError, AdapterFile, find_adapters, units
+from lab.demo.evaluation.ablation_units import AblationError, AdapterFile, find_adapters, stored_adapters, units
 from lab.demo.evaluation.chunk import FILLS, PATCH_FILLS, Chunk, common_wall
 from lab.demo.evaluation.claims import COMPARISONS, GOALS
 from lab.demo.evaluation.conditions import Area, Condition, Depth, Given, Row, View, Words
@@ -37,6 +37,7 @@ from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.models import Models, load_models
 from lab.demo.evaluation.pairs import Split, any_scene, render
 from lab.demo.evaluation.pictures import make_images, measure
+from lab.demo.evaluation.readings import pack
 from lab.diffusers.new_adapter import adapter_config, new_adapter
 from lab.diffusers.vision import ClipVisionEncoder
 from pfv_core.adapter.checkpoint import load_adapter, save_adapter
@@ -240,6 +241,36 @@ def test_a_folder_of_other_settings_is_left_alone(files, whole, tmp_path):
     with pytest.raises(AblationError, match="precision is float32 there and bfloat16 here"):
         ablations.main([*arguments(files, tmp_path / "out"), "--precision", "bfloat16"])
     assert results_of(tmp_path / "out") == results_of(whole)
+
+
+def test_a_run_begins_with_the_readings_of_another_and_needs_its_adapters_no_more(files, whole, tmp_path):
+    pack(whole, tmp_path / "kept.zip")
+    begun = arguments(files, tmp_path / "out", "--begin", str(tmp_path / "kept.zip"))
+    without = [part for pair in zip(begun[::2], begun[1::2], strict=False) if pair[0] != "--adapters" for part in pair]
+    ablations.main([*without, "--seeds", "0"])
+    assert results_of(tmp_path / "out") == results_of(whole)
+
+    (tmp_path / "adapters").mkdir()
+    shutil.copy(files / "adapters" / "eq3_c16_seed1.safetensors", tmp_path / "adapters")
+    ablations.main([*without, "--adapters", str(tmp_path / "adapters"), "--only", "mepa"])
+    found = results_of(tmp_path / "out")["experiments"]["mepa"]
+    first = results_of(whole)["experiments"]["mepa"]
+    assert found["sweeps"] == first["sweeps"]  # the first training has chosen
+    assert {row["family"]: row["seeds"] for row in found["rows"]} == {MAIN: [0, 1], "ipadapter_c16": [0]}
+
+    with pytest.raises(AblationError, match=r"kept.zip holds results of other settings: steps is 1 there and 2 here"):
+        ablations.main([*arguments(files, tmp_path / "third", "--begin", str(tmp_path / "kept.zip")), "--steps", "2"])
+    assert not (tmp_path / "third").exists()
+
+
+def test_two_trainings_of_one_name_are_refused_where_neither_is_there(files, whole, tmp_path):
+    shutil.copytree(whole / "chunks" / "image_dropped", tmp_path / "chunks" / "image_dropped")
+    (stored,) = (tmp_path / "chunks" / "image_dropped").glob("eq3_c16_seed0-*")
+    shutil.copytree(stored, stored.with_name("eq3_c16_seed0-0123456789ab"))
+    found = find_adapters(files / "adapters", [0])
+    assert stored_adapters(tmp_path, [0], found) == []  # the files say which
+    with pytest.raises(AblationError, match="two trainings called eq3_c16_seed0"):
+        stored_adapters(tmp_path, [0], [])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lab.demo import stack
 from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id, neighbours_together
+from lab.demo.evaluation.ablation_units import AblationError
 from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.models import load_models
 from lab.demo.evaluation.neighbours import (
@@ -28,6 +29,7 @@ from lab.demo.evaluation.neighbours import (
     run_command,
     summarize,
 )
+from lab.demo.evaluation.readings import pack, unpack
 from lab.demo.splits import Split
 from lab.diffusers.new_adapter import adapter_config, new_adapter
 from lab.diffusers.refadgen import RefAdGen, load_refadgen
@@ -124,7 +126,7 @@ def test_the_best_strength_of_the_development_scenes_is_measured_on_the_test_sce
     assert store.tried(SWEPT, 2) == {0.5: 0.125, 1.0: 0.25, 2.0: 0.5}
     assert store.chosen(SWEPT, 2).name == "swept_at_2"
     assert {name for name, split, _ in calls if split == "test"} == {"plain", "swept_at_2"}
-    assert len(calls) == len(set(calls)) + 2 * 3 - 3 + 2  # two trainings of each strength: 3 chunks and 2 more
+    assert len(calls) == len(set(calls)) + 2  # of two trainings the first one chooses, both are measured on two chunks
     assert (tmp_path / "chunks" / "toy" / "plain" / "none" / "test_00000.npz").is_file()
 
 
@@ -133,6 +135,31 @@ def test_what_is_stored_is_not_made_again(nets, tmp_path):
     assert run_toy(nets, tmp_path)[2] == []
     store.file(PLAIN, store.trained_of(PLAIN)[0], Split.TEST, 2).unlink()
     assert run_toy(nets, tmp_path)[2] == [("plain", "test", 2)]
+
+
+def test_readings_of_trainings_whose_files_are_gone_count(nets, tmp_path):
+    toy, store, _ = run_toy(nets, tmp_path / "first")
+    (tmp_path / "first" / "run.json").write_text("{}")
+    pack(tmp_path / "first", tmp_path / "kept.zip")
+    unpack(tmp_path / "kept.zip", tmp_path / "second")
+    gone = Store(tmp_path / "second", "toy", {}, 2, "chosen")
+    assert summarize(toy, gone, 4, 2)["tables"] == summarize(toy, store, 4, 2)["tables"]
+    assert run_toy({}, tmp_path / "second")[2] == []  # nothing can be made, and nothing is lacking
+    (tmp_path / "net_seed3.safetensors").write_text("later")
+    later = find_trained(tmp_path, ["net"])
+    assert run_toy(later, tmp_path / "second")[2] == [("swept_at_2", "test", 0), ("swept_at_2", "test", 2)]
+    third = Store(tmp_path / "second", "toy", later, 2, "chosen")
+    rows = summarize(toy, third, 4, 2)["tables"]["one"]["rows"]
+    assert [row["seeds"] for row in rows] == [[0], [0, 2, 3]]
+
+
+def test_two_trainings_of_one_seed_are_refused_where_neither_is_there(nets, tmp_path):
+    _, store, _ = run_toy(nets, tmp_path)
+    (folder,) = (tmp_path / "chunks" / "toy" / "swept_at_2").glob("net_seed2-*")
+    folder.with_name("net_seed2-0123456789ab").mkdir()
+    assert len(store.trained_of(SWEPT.at(2.0))) == 2  # the files say which
+    with pytest.raises(AblationError, match="results of two trainings of seed 2"):
+        Store(tmp_path, "toy", {}, 2, "chosen").trained_of(SWEPT.at(2.0))
 
 
 def test_another_plan_s_ways_of_the_same_names_are_its_own(nets, tmp_path):

@@ -146,7 +146,7 @@ def test_of_equal_strengths_the_one_as_trained_is_chosen(tmp_path):
 
 def test_a_sweep_with_a_strength_missing_is_not_chosen(tmp_path):
     write_sweep(tmp_path, CONFLICT.mepa, best=1.5)
-    last = units([CONFLICT.mepa.at(2.0)], ADAPTERS, Split.DEVELOPMENT, PAIRS, BATCH)[-1]
+    last = units([CONFLICT.mepa.at(2.0)], ADAPTERS, Split.DEVELOPMENT, PAIRS, BATCH, seeds=1)[-1]
     last.file(tmp_path).unlink()
     store = Store(tmp_path, ADAPTERS, BATCH)
     assert store.best(CONFLICT.mepa, PAIRS) is None
