@@ -73,8 +73,8 @@ ABOUT = """\
 Everyone has a picture of its own and all are in one sampling: the text names product and table; MEPA's image prompt is another
 scene's picture with product and companion hidden, in the region of the wall; RefAdGen sees a packshot; Strictly-ID sees the
 product where it stands, the rows and the pose of a companion, and as its appearance that other picture, the product hidden;
-guidance strengthens its pictures too. The
-wall is plain and of another colour than the scene's own. No way has a depth ControlNet, and nothing is pasted."""
+guidance strengthens its pictures too. The wall is plain and of another colour than the scene's own. No way has a depth
+ControlNet, and nothing is pasted."""
 
 
 class TogetherChunk(CompanionChunk):

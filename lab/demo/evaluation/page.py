@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .advice import advice
+from .earlier import against_earlier
 from .markdown import markdown_table, number
 
 Results = dict[str, Any]
@@ -57,6 +58,8 @@ def page(results: Results) -> str:
         advice(results),
         "## What was wanted, and what came out",
         _goals(results["goals"], results["measures"]),
+        "## Against the demo before",
+        against_earlier(results),
     ]
     for name, experiment in results["experiments"].items():
         parts += _experiment(name, experiment, results)

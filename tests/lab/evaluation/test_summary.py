@@ -12,6 +12,7 @@ import pytest
 from lab.demo.evaluation.ablation_units import AdapterFile, Settings, units
 from lab.demo.evaluation.claims import GOALS
 from lab.demo.evaluation.conditions import Row, Sweep, View
+from lab.demo.evaluation.earlier import against_earlier
 from lab.demo.evaluation.experiments import (
     CEILING,
     CONFLICT,
@@ -275,3 +276,12 @@ def test_verdict_of_a_comparison(low, high, margin, expected):
     found = Interval((low + high) / 2, low, high, 1, 10)
     assert verdict(found, found, margin) == expected
     assert verdict(None, None, margin) == "not measured"
+
+
+def test_what_the_demo_before_had_stands_beside_the_same_row(results):
+    text = against_earlier(results)
+    assert "| the text sets all five | 0.998 | 0.500 (" in text
+    assert "| Eq. 3 copies a visible product's shape | 0.652 | 1.000 (" in text
+    assert "| MEPA under conflict: all right | 0.985 | 1.000 (" in text
+    assert "| the whole frame at its best scale | 0.049 | 0.000 (" in text  # at the strength that was chosen, 3
+    assert "an IP-Adapter" not in text  # was not measured
