@@ -144,6 +144,11 @@ def _rows(family: str, views: Collection[View]) -> tuple[Row, ...]:
     return tuple(Row(IMAGE_ONLY[view], family) for view in views)
 
 
+def _guided(view: View) -> Condition:
+    plain = IMAGE_ONLY[view]
+    return replace(plain, name=f"{plain.name}_guided", guided=True)
+
+
 def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
     """All tables, what matters most first; adapters of `families` beyond the expected ones join the table of compression."""
     others = sorted(set(families) - {*COMPRESSION, IP_ADAPTER, DROP_TRAINED})
@@ -185,6 +190,14 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             ),
             LEAKS,
             pairs=120,
+        ),
+        Experiment(
+            "guided",
+            "The same with guidance",
+            "Whole frame, no text, but guidance 3 against an empty text and a picture of the mean colour, as people sample.",
+            tuple(Row(_guided(view), MAIN) for view in (View.VISIBLE, View.ORACLE, View.DROPPED)),
+            ("wall_reference", "pattern_reference", "foreign_color", "foreign_shape", "foreign_object"),
+            pairs=80,
         ),
         Experiment(
             "ad",

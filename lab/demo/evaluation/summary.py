@@ -70,7 +70,7 @@ def summarize(
             **asdict(settings),
             "development": development,
             "seeds": sorted({adapter.seed for adapter in store.adapters}),
-            "guidance": f"{TEXT_GUIDANCE:g} where there is a text, else none",
+            "guidance": f"{TEXT_GUIDANCE:g} where there is a text or a table says so, else none",
             "sampler": f"DDIM, {settings.steps} steps, zero terminal SNR",
             "adapters": [adapter.identity for adapter in store.adapters],
             "margin": MARGIN,

@@ -205,7 +205,7 @@ def test_the_main_tables_are_whole_before_the_others_begin(files, tmp_path):
             ablations.main(given)
     ablations.main([*given, "--report-only"])
     tables = results_of(tmp_path)["experiments"]
-    assert list(tables)[:5] == ["text", "mepa", "no_conflict", "pfv", "ad"]
+    assert list(tables)[:5] == ["text", "mepa", "no_conflict", "pfv", "guided"]
     assert len(tables["text"]["rows"]) == 3
     assert not any(table["rows"] for name, table in tables.items() if name != "text")
     assert {sweep["best"] for sweep in tables["mepa"]["sweeps"]} == {None}
@@ -245,8 +245,9 @@ def test_a_folder_of_other_settings_is_left_alone(files, whole, tmp_path):
 
 def test_a_run_begins_with_the_readings_of_another_and_needs_its_adapters_no_more(files, whole, tmp_path):
     pack(whole, tmp_path / "kept.zip")
-    begun = arguments(files, tmp_path / "out", "--begin", str(tmp_path / "kept.zip"))
-    without = [part for pair in zip(begun[::2], begun[1::2], strict=False) if pair[0] != "--adapters" for part in pair]
+    without = arguments(files, tmp_path / "out", "--begin", str(tmp_path / "kept.zip"))
+    place = without.index("--adapters")
+    del without[place : place + 2]
     ablations.main([*without, "--seeds", "0"])
     assert results_of(tmp_path / "out") == results_of(whole)
 
@@ -336,6 +337,14 @@ def test_units_go_chunk_by_chunk_and_take_the_first_seeds():
         for start in (0, 2)
         for name, seed in (("image_dropped", 0), ("image_dropped", 1), ("ceiling", None))
     ]
+
+
+def test_guidance_without_a_text_makes_another_picture(models, files):
+    adapter = load_adapter(files / "adapters" / "eq3_c16_seed0.safetensors")
+    chunk, plain = Chunk(models, 0, 1), IMAGE_ONLY[View.VISIBLE]
+    made = [make_images(models, chunk, replace(plain, guided=guided), adapter, 1) for guided in (False, True)]
+    assert not torch.allclose(*made)
+    assert (plain.guidance_scale, replace(plain, guided=True).guidance_scale) == (1.0, 3.0)
 
 
 def test_noise_belongs_to_the_pair(models):
