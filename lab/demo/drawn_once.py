@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
 from hashlib import sha256
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,34 +22,45 @@ from ..files import save_text
 from .studio.scene import Scene
 
 Plane = NDArray[np.uint8]
-Draw = Callable[[Sequence[Scene], Sequence[int]], Plane]
-"""Scenes and their numbers -> (B, ...)."""
+Draw = Callable[[Sequence[Scene], int], Plane]
+"""Scenes and the side of a picture -> (B, ...)."""
 
 CHUNK = 64  # scenes
 DONE = "done.txt"  # how many scenes are drawn
+STUDIO = Path(__file__).parent / "studio"
 
 
-def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], numbers: Sequence[int], draw: Draw) -> Plane:
+def drawing_of(scenes: Sequence[Scene], size: int, draw: Draw) -> str:
+    """12 hexadecimal digits, equal for equal scenes that are drawn alike: by the studio's source and the function's own.
+
+    The pictures themselves do not say it: on another processor they differ in their last bits, and are the same data.
+    """
+    known = sha256(repr((list(scenes), size)).encode())
+    for file in sorted(STUDIO.glob("*.py")):
+        known.update(file.read_bytes())
+    known.update(inspect.getsource(draw).encode())
+    return known.hexdigest()[:12]
+
+
+def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], size: int, draw: Draw) -> Plane:
     """An array with a row for each scene, read from disk where it is indexed; what was drawn before is not drawn again.
 
     Args:
         folder: of whatever is drawn.
         name: of this.
         scenes: to draw.
-        numbers: of each; with the scene they say all that is drawn of it.
-        draw: a function that other processes can import.
+        size: side of the pictures.
+        draw: a function that other processes can import; what it draws of a scene is the scene's and the size's alone.
     """
-    ends = draw([scenes[0], scenes[-1]], [numbers[0], numbers[-1]])  # another drawing of the same scenes is other data
-    identity = sha256(ends.tobytes() + repr(list(numbers)).encode()).hexdigest()[:12]
-    place = folder / f"{name}_{len(scenes)}_{identity}"
+    place = folder / f"{name}_{len(scenes)}_{drawing_of(scenes, size, draw)}"
     file, done = place / f"{name}.npy", _done(place)
     if done < len(scenes):
         place.mkdir(parents=True, exist_ok=True)
-        shape = (len(scenes), *ends.shape[1:])
+        shape = (len(scenes), *draw(scenes[:1], size).shape[1:])
         plane: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(
             file, "r+" if done else "w+", np.uint8, shape
         )
-        _draw(place, plane, scenes, numbers, draw, done)
+        _draw(place, plane, scenes, size, draw, done)
     kept: Plane = np.load(file, mmap_mode="r")
     return kept
 
@@ -63,14 +76,14 @@ def _draw(
     place: Path,
     plane: np.memmap[Any, np.dtype[np.uint8]],
     scenes: Sequence[Scene],
-    numbers: Sequence[int],
+    size: int,
     draw: Draw,
     done: int,
 ) -> None:
     starts = range(done, len(scenes), CHUNK)
-    chunks = [(scenes[start : start + CHUNK], numbers[start : start + CHUNK]) for start in starts]
+    chunks = [scenes[start : start + CHUNK] for start in starts]
     with _pool(len(chunks)) as pool:
-        drawn = map(draw, *zip(*chunks, strict=True)) if pool is None else pool.map(draw, *zip(*chunks, strict=True))
+        drawn = (map if pool is None else pool.map)(draw, chunks, repeat(size))
         for start, values in zip(starts, tqdm(drawn, place.name, len(chunks), mininterval=10), strict=True):
             plane[start : start + len(values)] = values
             plane.flush()

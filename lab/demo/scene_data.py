@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .drawn_once import Plane, drawn_once
+from .drawn_once import Plane, drawing_of, drawn_once
 from .studio.render import render
 from .studio.scene import HELD_OUT_SEEDS, Scene, sample_scene
 
@@ -36,8 +35,9 @@ class SceneData:
 
     @property
     def identity(self) -> str:
-        """Equal for equal scenes that look the same."""
-        return f"{len(self.planes)}_{sha256(self.planes[[0, -1]].tobytes()).hexdigest()[:12]}"
+        """Equal for equal scenes that are drawn alike."""
+        rendered = self.scenes[: len(self.planes)]
+        return f"{len(rendered)}_{drawing_of(rendered, self.size, draw_scenes)}"
 
     @property
     def size(self) -> int:
@@ -72,13 +72,13 @@ class SceneData:
 def scene_data(folder: Path, count: int, size: int) -> SceneData:
     """The first `count` training scenes and their mirror images, rendered into `folder` unless they are there already."""
     scenes = [sample_scene(TRAIN_SEED + index) for index in range(count)]
-    planes = drawn_once(folder, "scenes", scenes, [size] * count, draw_scenes)
+    planes = drawn_once(folder, "scenes", scenes, size, draw_scenes)
     return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], planes)
 
 
-def draw_scenes(scenes: Sequence[Scene], sizes: Sequence[int]) -> Plane:
-    """(B, H, W, 6) uint8, as SceneData has them; the scenes of one size."""
-    drawn = render(scenes, sizes[0])
+def draw_scenes(scenes: Sequence[Scene], size: int) -> Plane:
+    """(B, H, W, 6) uint8, as SceneData has them."""
+    drawn = render(scenes, size)
     planes = torch.cat([drawn.image, torch.stack([drawn.product, drawn.wall, drawn.depth], -1)], -1)
     made: Plane = (planes * 255).round().to(torch.uint8).numpy()
     return made

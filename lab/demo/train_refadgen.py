@@ -107,14 +107,13 @@ def cut_out(image: Tensor, opacity: Tensor) -> Tensor:
 
 def packshots_of(work: Path, data: SceneData) -> Plane:
     """(N, H, W, 3): packshots of the products of the rendered scenes, drawn into a folder unless they are there already."""
-    rendered = data.scenes[: len(data.planes)]
-    return drawn_once(work, "packshots", rendered, range(len(rendered)), draw_packshots)
+    shown = [packshot_of(scene, seed) for seed, scene in enumerate(data.scenes[: len(data.planes)])]
+    return drawn_once(work, "packshots", shown, stack.IMAGE_SIZE, draw_packshots)
 
 
-def draw_packshots(scenes: Sequence[Scene], seeds: Sequence[int]) -> Plane:
-    """(B, H, W, 3) uint8; of each scene's packshot its own seed."""
-    shown = [packshot_of(scene, seed) for scene, seed in zip(scenes, seeds, strict=True)]
-    drawn: Plane = (render_alone(shown, stack.IMAGE_SIZE, GROUND) * 255).round().to(torch.uint8).numpy()
+def draw_packshots(scenes: Sequence[Scene], size: int) -> Plane:
+    """(B, H, W, 3) uint8 of the products alone."""
+    drawn: Plane = (render_alone(scenes, size, GROUND) * 255).round().to(torch.uint8).numpy()
     return drawn
 
 

@@ -129,24 +129,24 @@ def subject_scenes(work: Path, data: SceneData, cached: Tensor) -> SubjectScenes
     rendered = enumerate(data.scenes[: len(data.planes)])
     numbers = [number for number, scene in rendered if scene.companion is not None]
     scenes = [data.scenes[number] for number in numbers]
-    companions = drawn_once(work, "companions", scenes, numbers, draw_companions)
+    companions = drawn_once(work, "companions", scenes, stack.IMAGE_SIZE, draw_companions)
     inside = np.flatnonzero(companions.any((1, 2))).tolist()
     numbers, scenes = [numbers[one] for one in inside], [scenes[one] for one in inside]
-    poses = drawn_once(work, "poses", scenes, numbers, draw_poses)
+    poses = drawn_once(work, "poses", scenes, POSE_SIZE, draw_poses)
     return SubjectScenes(data, cached, numbers, companions[inside], poses)
 
 
-def draw_companions(scenes: Sequence[Scene], _numbers: Sequence[int]) -> Plane:
+def draw_companions(scenes: Sequence[Scene], size: int) -> Plane:
     """(B, S, S / 4) uint8, 255 where the companions are; 0 everywhere where none of it is in the picture."""
-    drawn = torch.stack([companion_columns(scene, stack.IMAGE_SIZE) for scene in scenes])
+    drawn = torch.stack([companion_columns(scene, size) for scene in scenes])
     covered: Plane = (drawn * 255).to(torch.uint8).numpy()
     return covered
 
 
-def draw_poses(scenes: Sequence[Scene], _numbers: Sequence[int]) -> Plane:
+def draw_poses(scenes: Sequence[Scene], size: int) -> Plane:
     """(B, S, S, 3) uint8."""
     companions = [scene.companion for scene in scenes if scene.companion is not None]
-    drawn = torch.stack([mannequin(one.lean, one.turn, POSE_SIZE) for one in companions])
+    drawn = torch.stack([mannequin(one.lean, one.turn, size) for one in companions])
     poses: Plane = (drawn * 255).round().to(torch.uint8).numpy()
     return poses
 

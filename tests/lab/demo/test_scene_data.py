@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from lab.demo import drawn_once
 from lab.demo.evaluation import pairs
-from lab.demo.scene_data import TRAIN_SEED, scene_data
+from lab.demo.scene_data import TRAIN_SEED, SceneData, scene_data
 from lab.demo.studio import scene
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
@@ -54,6 +56,20 @@ def test_other_scenes_are_other_data(data, tmp_path):
     """Of as many, of another look."""
     assert scene_data(tmp_path, COUNT, 2 * SIZE).identity != data.identity
     assert scene_data(tmp_path, COUNT - 1, SIZE).identity != data.identity
+
+
+def test_scenes_are_known_by_what_draws_them_not_by_their_last_bits(data, tmp_path, monkeypatch):
+    """Another processor rounds otherwise; another studio draws otherwise."""
+    other = data.planes.copy()
+    other[0, 0, 0, 0] ^= 1
+    assert SceneData(data.scenes, other).identity == data.identity
+    studio = tmp_path / "studio"
+    shutil.copytree(drawn_once.STUDIO, studio)
+    monkeypatch.setattr(drawn_once, "STUDIO", studio)
+    assert data.identity == SceneData(data.scenes, data.planes).identity
+    before = data.identity
+    (studio / "light.py").write_text((studio / "light.py").read_text() + "BRIGHTER = 2\n")
+    assert data.identity != before
 
 
 @pytest.mark.parametrize("seed", [0, TRAIN_SEED // 2, TRAIN_SEED - 1, 3 * TRAIN_SEED + 1])

@@ -62,7 +62,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def data(scenes):
-    return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], draw_scenes(scenes, [stack.IMAGE_SIZE]))
+    return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], draw_scenes(scenes, stack.IMAGE_SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def refadgen(models, data, latents, tmp_path):
     """Function: a run of a variant."""
 
     def start(variant="whole", name="run"):
-        packshots = None if variant == "no_augmentation" else draw_packshots(data.scenes[:SCENES], range(SCENES))
+        packshots = None if variant == "no_augmentation" else drawn_packshots(data)
         config = train_refadgen.settings(variant, 0, "no").replace(**SHORT)
         dataset = TripletScenes(data, latents, packshots)
         return RefAdGenTraining(models, dataset, config, Accelerator(cpu=True), tmp_path / name)
@@ -98,6 +98,11 @@ def strict_id(models, weights, subjects, tmp_path):
         return DemoStrictIDTraining(models, subjects, config, Accelerator(cpu=True), tmp_path / name, controlnet)
 
     return start
+
+
+def drawn_packshots(data):
+    shown = [packshot_of(scene, number) for number, scene in enumerate(data.scenes[:SCENES])]
+    return draw_packshots(shown, stack.IMAGE_SIZE)
 
 
 def test_a_packshot_shows_the_same_product_turned_another_way(data):
@@ -119,27 +124,27 @@ def test_alone_a_product_is_what_it_is_in_its_scene_and_nothing_else(data):
 
 
 def test_what_is_drawn_once_goes_on_where_it_stopped(data, tmp_path):
-    scenes, drawn = [data.scenes[0]] * 130, []
+    scenes, drawn = [dataclasses.replace(data.scenes[0], eye=float(number)) for number in range(130)], []
 
-    def draw(part, numbers):
-        drawn.append(numbers[0])
-        if numbers[0] == limit:
+    def draw(part, size):
+        drawn.append((part[0].eye, len(part)))
+        if part[0].eye == limit:
             raise KeyboardInterrupt
-        return np.array([[number] for number in numbers], np.uint8)
+        return np.array([[one.eye] * size for one in part], np.uint8)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.demo.drawn_once._pool", lambda _chunks: nullcontext())
         limit = 64
         with pytest.raises(KeyboardInterrupt):
-            drawn_once(tmp_path, "numbers", scenes, range(130), draw)
+            drawn_once(tmp_path, "numbers", scenes, 2, draw)
         limit, drawn[:] = None, []
-        plane = drawn_once(tmp_path, "numbers", scenes, range(130), draw)
-    assert drawn == [0, 64, 128]  # the ends, by which it is known, and what was left
-    assert plane[:, 0].tolist() == list(range(130))
+        plane = drawn_once(tmp_path, "numbers", scenes, 2, draw)
+    assert drawn == [(0, 1), (64, 64), (128, 2)]  # one for the shape, and what was left
+    assert plane.tolist() == [[number] * 2 for number in range(130)]
     drawn.clear()
-    assert np.array_equal(drawn_once(tmp_path, "numbers", scenes, range(130), draw), plane)
-    assert drawn == [0]
-    assert drawn_once(tmp_path, "numbers", scenes[:2], [7, 8], draw).tolist() == [[7], [8]]
+    assert np.array_equal(drawn_once(tmp_path, "numbers", scenes, 2, draw), plane)
+    assert drawn == []
+    assert drawn_once(tmp_path, "numbers", scenes[7:9], 1, draw).tolist() == [[7], [8]]
 
 
 def test_the_rows_of_a_companion_are_those_of_its_picture(scenes):
@@ -268,7 +273,7 @@ def test_a_caption_seldom_names_the_companion(subjects, data):
 
 
 def test_a_mirrored_scene_comes_with_its_packshot_and_pose_mirrored(data, latents, subjects):
-    packshots = draw_packshots(data.scenes[:SCENES], range(SCENES))
+    packshots = drawn_packshots(data)
     triplets = TripletScenes(data, latents, packshots)
     assert len(triplets) == len(subjects) == 2 * SCENES
     for dataset in (triplets, subjects):
