@@ -1,14 +1,16 @@
 """Trains the tiny stack from scratch; can be killed at any moment and started again.
 
     python -m lab.demo.train --work FOLDER [--stage NAME] [--out FOLDER] [--seed N] [--precision no|bf16] [--begin FOLDER]
+        [--steps N]
 
-Stages, each resting on those before it; without --stage all run in turn:
+Stages, each resting on those before it; without --stage all but the last run in turn:
 
 autoencoder  pictures to latents and back
 encoders     text and pictures, by CLIP's contrast
 hint         the ControlNet's eye: what reads a depth picture, alone
 unet_half    the U-Net on pictures of half the size, where a sample costs a quarter
 together     U-Net and ControlNet at once, at full size
+further      the same from the weights in --begin on, such as those that the repository ships; another --seed sees other samples
 
 Weights go to --out in half precision, with what made them in their metadata; those that only a later stage reads go to --work.
 """
@@ -20,7 +22,7 @@ import hashlib
 import platform
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from .studio.scene import ATTRIBUTES, Scene, labels
 
 NUM_SCENES = 6144  # rendered; each serves as its mirror image too
 STAGES = ("autoencoder", "encoders", "hint", "unet_half", "together")
+FURTHER = "further"
 CROP = 128  # pixels: the autoencoder learns from parts of pictures
 HALF = stack.IMAGE_SIZE // 2
 # What the pooled text says reaches the U-Net beside its cross-attentions, where no image prompt can follow: in this
@@ -54,6 +57,10 @@ RIM_WEIGHT = 4.0  # of latent cells that the product's outline runs through
 DEPTH_SHARE = 0.75  # of the samples of `together` that come with their depth; the others keep the U-Net whole without
 
 
+class BeginError(RuntimeError):
+    """What a stage goes on from is not there; the message says what to give."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How each stage is trained: schedule and batch size."""
@@ -63,6 +70,7 @@ class Recipe:
     hint: Schedule
     unet_half: Schedule
     together: Schedule
+    further: Schedule
     batch_sizes: dict[str, int]
 
 
@@ -76,7 +84,8 @@ def recipe(seed: int) -> Recipe:
         hint=Schedule(500, 2e-3, warmup=50, decay_from=0.4, final_rate=0.02, **common),
         unet_half=Schedule(900, 1.2e-3, warmup=100, decay_from=0.5, **denoising | {"final_rate": 0.3}),
         together=Schedule(1500, 8e-4, warmup=100, decay_from=0.4, **denoising),
-        batch_sizes={"autoencoder": 16, "encoders": 64, "hint": 16, "unet_half": 64, "together": 20},
+        further=Schedule(1500, 4e-4, warmup=100, decay_from=0.4, **denoising),
+        batch_sizes={"autoencoder": 16, "encoders": 64, "hint": 16, "unet_half": 64, "together": 20, FURTHER: 20},
     )
 
 
@@ -113,7 +122,7 @@ class Trainer:
         file = None if self.begin is None else self.begin / f"{name}.safetensors"
         if file is not None and file.is_file():
             stack.load_weights(model, file)
-            self.begun_from = f"{name} of sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+            self.begun_from = _content_of(file)
 
     def loop(self, stage: str, modules: dict[str, nn.Module]) -> TrainingLoop:
         """The loop of a stage, at the step it had reached."""
@@ -472,17 +481,41 @@ def train_together(run: Trainer) -> None:
     A ControlNet beside a frozen U-Net can only push against outlines that the U-Net has made up.
     """
     begun = run.passed_on("unet_half")
-    unet, text_encoder = (run.trained(name, begun).requires_grad_(True) for name in ("unet", "text_encoder"))
+    unet, text_encoder = (run.trained(name, begun) for name in ("unet", "text_encoder"))
     run.begun_from = _begun_from(begun / "unet.safetensors")
     controlnet: ControlNetModel = stack.new_controlnet(unet)
-    hint = controlnet.controlnet_cond_embedding
-    stack.load_weights(hint, run.passed_on("hint") / "hint.safetensors")
-    hint.requires_grad_(False)
-    models = {"unet": unet, "text": text_encoder, "controlnet": controlnet}
-    for model in (unet, controlnet):
-        model.to(memory_format=torch.channels_last)
-    loop = run.loop("together", models)
-    denoising = Denoising(run, "together")
+    stack.load_weights(controlnet.controlnet_cond_embedding, run.passed_on("hint") / "hint.safetensors")
+    _train_at_once(run, "together", {"unet": unet, "text": text_encoder, "controlnet": controlnet})
+
+
+def train_further(run: Trainer) -> None:
+    """U-Net, text encoder and ControlNet as `together`, from finished ones on; the other weights stay what they are.
+
+    Raises:
+        BeginError: no --begin, or a file is missing there.
+    """
+    names = {"unet": "unet", "text": "text_encoder", "controlnet": "controlnet"}
+    begin = run.begin
+    missing = [name for name in names.values() if begin is None or not (begin / f"{name}.safetensors").is_file()]
+    if begin is None or missing:
+        raise BeginError(
+            f"stage {FURTHER} goes on from finished weights: --begin FOLDER with {', '.join(missing)}.safetensors in it, such "
+            f"as {stack.WEIGHTS}"
+        )
+    files = [begin / f"{name}.safetensors" for name in names.values()]
+    run.begun_from = " and ".join(_content_of(file) for file in files)
+    _train_at_once(run, FURTHER, {own: run.trained(name, begin) for own, name in names.items()})
+
+
+def _train_at_once(run: Trainer, stage: str, models: dict[str, Any]) -> None:
+    """Train U-Net, text encoder and ControlNet, whose eye stays as it is, and write them."""
+    for name, model in models.items():
+        model.requires_grad_(True)
+        if name != "text":
+            model.to(memory_format=torch.channels_last)
+    models["controlnet"].controlnet_cond_embedding.requires_grad_(False)
+    loop = run.loop(stage, models)
+    denoising = Denoising(run, stage)
 
     def loss_of_step(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         noised = denoising.batch(step, generator, PLACED_SHARE)
@@ -504,10 +537,15 @@ def train_together(run: Trainer) -> None:
         squared = (predicted.float() - noised.velocity).square()
         return (squared * weights).mean() / weights.mean(), {}
 
-    run.train("together", loop, loss_of_step)
+    run.train(stage, loop, loss_of_step)
     with loop.averaged():
         finished = {"unet": "unet", "text_encoder": "text", "controlnet": "controlnet"}
-        run.export("together", loop, run.out, **{name: loop.unwrapped(of) for name, of in finished.items()})
+        run.export(stage, loop, run.out, **{name: loop.unwrapped(of) for name, of in finished.items()})
+
+
+def _content_of(file: Path) -> str:
+    """Name and content of a file of weights."""
+    return f"{file.stem} of sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def _begun_from(file: Path) -> str:
@@ -529,6 +567,7 @@ TRAIN: dict[str, Callable[[Trainer], None]] = {
     "hint": train_hint,
     "unet_half": train_unet_half,
     "together": train_together,
+    FURTHER: train_further,
 }
 
 
@@ -544,13 +583,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and training states")
     parser.add_argument("--out", type=Path, default=stack.WEIGHTS, help="folder for the weights")
-    parser.add_argument("--stage", choices=STAGES, help="only this one")
+    parser.add_argument("--stage", choices=(*STAGES, FURTHER), help="only this one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="bf16: where the processor has it")
-    parser.add_argument("--begin", type=Path, help="folder of an autoencoder and a U-Net to begin with")
+    parser.add_argument("--begin", type=Path, help="folder of weights to begin with")
+    parser.add_argument("--steps", type=int, help=f"of the stage {FURTHER} (default: {recipe(0).further.steps})")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     how = recipe(arguments.seed)
+    if arguments.steps is not None:
+        if arguments.stage != FURTHER or arguments.steps < 1:
+            parser.error(f"--steps is a number of 1 or more, and of --stage {FURTHER} alone")
+        how = replace(how, further=replace(how.further, steps=arguments.steps))
     run = Trainer(
         arguments.work, arguments.out, how, arguments.seed, precision=arguments.precision, begin=arguments.begin
     )

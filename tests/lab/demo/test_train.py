@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lab.demo import stack
-from lab.demo.train import STAGES, Denoising, Recipe, Trainer, _rims, train_stage
+from lab.demo.train import FURTHER, STAGES, BeginError, Denoising, Recipe, Trainer, _rims, train_stage
 from lab.train.loop import Schedule
 
 STEPS = 3
@@ -19,8 +19,8 @@ SCENES = 3  # rendered; each serves as its mirror image too
 
 def toy_recipe(**changes):
     schedule = Schedule(STEPS, 1e-3, weight_decay=0.0, ema_decay=0.5, save_every=1)
-    settings = dict.fromkeys(STAGES, schedule) | changes
-    return Recipe(**settings, batch_sizes=dict.fromkeys(STAGES, 4))
+    settings = dict.fromkeys((*STAGES, FURTHER), schedule) | changes
+    return Recipe(**settings, batch_sizes=dict.fromkeys((*STAGES, FURTHER), 4))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,32 @@ def test_together_the_controlnet_keeps_the_hint_it_was_given(trained):
     kept = controlnet.controlnet_cond_embedding.state_dict()
     assert all(torch.equal(kept[key], hint[key].float()) for key in kept)
     assert any(block.weight.any() for block in controlnet.controlnet_down_blocks)
+
+
+def test_finished_weights_go_on_in_an_empty_folder(trained, tmp_path):
+    """On another machine: no state, none of the stages before."""
+    (tmp_path / "out").mkdir()
+    shutil.copy(trained / "out" / "autoencoder.safetensors", tmp_path / "out")
+    run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=trained / "out")
+    train_stage(run, FURTHER)
+    for name in ("unet", "text_encoder", "controlnet"):
+        first, second = (stack.load_model(name, folder / "out").state_dict() for folder in (trained, tmp_path))
+        moved = {key for key in first if not torch.equal(first[key], second[key])}
+        assert moved
+        assert not any(key.startswith("controlnet_cond_embedding") for key in moved)
+        with safe_open(tmp_path / "out" / f"{name}.safetensors", "pt") as file:
+            metadata = file.metadata()
+        begun = metadata["begun_from"].split(" and ")
+        assert (metadata["stage"], [part.split()[0] for part in begun]) == (
+            "further",
+            ["unet", "text_encoder", "controlnet"],
+        )
+
+
+def test_to_go_further_it_takes_what_to_begin_with(trained, tmp_path):
+    run = Trainer(trained / "work", tmp_path, toy_recipe(), num_scenes=SCENES)
+    with pytest.raises(BeginError, match=r"--begin FOLDER with unet, text_encoder, controlnet.safetensors in it"):
+        train_stage(run, FURTHER)
 
 
 def test_the_pooled_text_is_silent_in_some_rows_and_the_words_are_not(trained):
