@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -20,8 +21,10 @@ from headless.ad.workflow import load_prompt, set_inputs, the_node
 from headless.host.find import PACK_ROOT
 from lab.demo import stack
 from lab.diffusers.fusion import fused
+from lab.diffusers.prompts import RegionalPrompt
 from lab.diffusers.refadgen import RefAdGen, load_refadgen
 from lab.diffusers.strict_id import controlled, load_into, save_strict_id_net, strict_id_from
+from lab.diffusers.unet import image_prompts
 from lab.diffusers.vision import ClipVisionEncoder
 from lab.train.models import TrainingModels
 from lab.train.noise import NoiseSchedule
@@ -30,6 +33,7 @@ from lab.train.strict_id_batches import whole
 from lab.train.strict_id_inputs import last_tokens
 from lab.train.visibility import on_latents, sight_of
 from pfv_core.ad.opacity import SEEN_ABOVE
+from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.attention.fusion import FusionControl
 from pfv_core.research.control_branches import BranchInput, BranchInputs
 from pfv_core.research.scale_map import scale_hint, scale_map, subject_height_by_size
@@ -157,39 +161,26 @@ def difference(one, other):
     return float((one - other).norm() / other.norm())
 
 
-@torch.no_grad()
-def test_refadgen_draws_what_diffusers_draws(files, theirs, ours):
-    """As `lab.demo.train_refadgen` has product, mask and the text of the product's pass."""
-    prompt = shipped("demo_refadgen")
-    node = ours(prompt)
-    (latents,), (decoded,) = node("Sampler"), node("VAE Decode")
+def seeing(prompt, theirs, files):
+    """Function: where the product shall stand, lambda -> diffusers' U-Net sees the packshot as `lab.demo.train_refadgen` has it."""
     scheduler = stack.new_scheduler()
     models = TrainingModels(
         "demo", theirs.unet, theirs.vision, theirs.encode_text, theirs.autoencoder.encode, scheduler
     )
-    (photo, _), (_, opacity) = picture(prompt, "Product photo"), picture(prompt, "Place of the product")
+    photo, _ = picture(prompt, "Product photo")
     reading = readings(models, NoiseSchedule.of(scheduler), theirs.autoencoder.encode(photo), photo)
     module = load_refadgen(theirs.unet, files.models / "model_patches" / sizes.REFADGEN_FILE)
 
-    def drawn(place, scale=1.0):
+    def seen(place, scale=1.0):
         keys_values, share = module(*reading, on_latents(place))
-        with fused(theirs.unet, keys_values, FusionControl(scale), share):
-            return drawn_by_diffusers(prompt, theirs, node("PFV Demo Models")[0])
+        return fused(theirs.unet, keys_values, FusionControl(scale), share)
 
-    found = latents["samples"]
-    expected = drawn(1 - opacity)  # what is transparent is painted
-    assert difference(found, expected) < TOLERANCE
-    assert difference(found, drawn(opacity)) > 10 * TOLERANCE
-    assert difference(found, drawn(1 - opacity, scale=0.0)) > 10 * TOLERANCE
-    assert difference(decoded, theirs.autoencoder.decode(expected).clamp(0, 1).movedim(1, -1)) < TOLERANCE
+    return seen
 
 
-@torch.no_grad()
-def test_strict_id_draws_what_diffusers_draws(files, theirs, ours):
-    """As `lab.demo.train_strict_id` has hint, pose and appearance."""
-    prompt = shipped("demo_strict_id")
-    node = ours(prompt)
-    (latents,) = node("Sampler")
+def accompanied(prompt, theirs, files):
+    """Hint, tokens of the pictures, and the function: hint, tokens -> diffusers' U-Net with the ControlNet, as
+    `lab.demo.train_strict_id` has it."""
     net = strict_id_from(theirs.controlnet, theirs.vision.spec, 0)
     config = load_into(net, files.models / "controlnet" / sizes.STRICT_ID_FILE)
     net.eval().requires_grad_(False)
@@ -205,12 +196,45 @@ def test_strict_id_draws_what_diffusers_draws(files, theirs, ours):
         "appearance": last_tokens(theirs.vision, *sight.seen(company, seen > 0.5)),
     }
 
-    def drawn(hint, negative=0.0, **tokens):
+    def with_hint(hint, negative=0.0, **tokens):
         """The negative, whose rows come first, has the hint without the pictures."""
         weight = torch.tensor([negative, 1.0])
         given = {name: BranchInput(torch.cat([part, part]), weight) for name, part in tokens.items()}
         inputs = BranchInputs(given.get("pose"), given.get("appearance"), config.std_norm, config.gamma)
-        with controlled(theirs.unet, net, torch.cat([hint, hint]), inputs):
+        return controlled(theirs.unet, net, torch.cat([hint, hint]), inputs)
+
+    return hint, tokens, with_hint
+
+
+@torch.no_grad()
+def test_refadgen_draws_what_diffusers_draws(files, theirs, ours):
+    prompt = shipped("demo_refadgen")
+    node = ours(prompt)
+    (latents,), (decoded,) = node("Sampler"), node("VAE Decode")
+    _, opacity = picture(prompt, "Place of the product")
+    seen = seeing(prompt, theirs, files)
+
+    def drawn(place, scale=1.0):
+        with seen(place, scale):
+            return drawn_by_diffusers(prompt, theirs, node("PFV Demo Models")[0])
+
+    found = latents["samples"]
+    expected = drawn(1 - opacity)  # what is transparent is painted
+    assert difference(found, expected) < TOLERANCE
+    assert difference(found, drawn(opacity)) > 10 * TOLERANCE
+    assert difference(found, drawn(1 - opacity, scale=0.0)) > 10 * TOLERANCE
+    assert difference(decoded, theirs.autoencoder.decode(expected).clamp(0, 1).movedim(1, -1)) < TOLERANCE
+
+
+@torch.no_grad()
+def test_strict_id_draws_what_diffusers_draws(files, theirs, ours):
+    prompt = shipped("demo_strict_id")
+    node = ours(prompt)
+    (latents,) = node("Sampler")
+    hint, tokens, with_hint = accompanied(prompt, theirs, files)
+
+    def drawn(hint, **given):
+        with with_hint(hint, **given):
             return drawn_by_diffusers(prompt, theirs, node("PFV Demo Models")[0])
 
     found = latents["samples"]
@@ -222,3 +246,61 @@ def test_strict_id_draws_what_diffusers_draws(files, theirs, ours):
     )
     assert difference(found, drawn(hint, **tokens)) < TOLERANCE
     assert all(difference(found, other) > 10 * TOLERANCE for other in others)
+
+
+def joined(*prompts):
+    """One graph of several: the first one's sampler, its model patched by one after the other; the others' titles begin with
+    their number."""
+    nodes, model = {}, None
+    for number, prompt in enumerate(prompts):
+        before = f"{number}-" if number else ""
+        for node_id, node in prompt.items():
+            inputs = {
+                name: [before + value[0], value[1]] if isinstance(value, list) else value
+                for name, value in node["inputs"].items()
+            }
+            title = before + node["_meta"]["title"]
+            nodes[before + node_id] = node | {"inputs": inputs, "_meta": {"title": title}}
+        if number:
+            patched = the_node(prompt, "KSampler")["inputs"]["model"][0]
+            model, begun = [before + patched, 0], model
+            while prompt[prompt[patched]["inputs"]["model"][0]]["class_type"] != "PFVDemoModels":
+                patched = prompt[patched]["inputs"]["model"][0]
+            if begun is not None:
+                nodes[before + patched]["inputs"]["model"] = begun
+    sampler = next(name for name, node in prompts[0].items() if node["class_type"] == "KSampler")
+    nodes[sampler]["inputs"]["model"] = model
+    return nodes
+
+
+@torch.no_grad()
+def test_all_three_in_one_graph_draw_what_diffusers_draws(files, theirs, ours):
+    """RefAdGen's model, then MEPA's image prompt in it, and Strictly-ID's ControlNet beside them."""
+    with_companion, with_product, with_scene = map(shipped, ("demo_strict_id", "demo_refadgen", "demo_minimal"))
+    node = ours(joined(with_companion, with_product, with_scene))
+    (latents,), (image_prompt,) = node("Sampler"), node("2-Image prompt")
+    _, opacity = picture(with_product, "Place of the product")
+    seen, (hint, tokens, with_hint) = (
+        seeing(with_product, theirs, files),
+        accompanied(with_companion, theirs, files),
+    )
+    adapter = load_adapter(files.weights / "adapter.safetensors").float()
+    prompt = RegionalPrompt(adapter.keys_values(torch.cat([image_prompt.negative, image_prompt.positive])))
+
+    def drawn(*systems):
+        with ExitStack() as together:
+            for system in systems:
+                together.enter_context(system)
+            return drawn_by_diffusers(with_companion, theirs, node("PFV Demo Models")[0])
+
+    def mepa():
+        return image_prompts(theirs.unet, [prompt], (sizes.LATENT_SIZE, sizes.LATENT_SIZE))
+
+    found = latents["samples"]
+    assert difference(found, drawn(seen(1 - opacity), with_hint(hint, **tokens), mepa())) < TOLERANCE
+    for two in (
+        (with_hint(hint, **tokens), mepa()),
+        (seen(1 - opacity), mepa()),
+        (seen(1 - opacity), with_hint(hint, **tokens)),
+    ):
+        assert difference(found, drawn(*two)) > 10 * TOLERANCE
