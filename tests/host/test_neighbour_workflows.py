@@ -162,7 +162,7 @@ def difference(one, other):
 
 
 def seeing(prompt, theirs, files):
-    """Function: where the product shall stand, lambda -> diffusers' U-Net sees the packshot as `lab.demo.train_refadgen` has it."""
+    """Function: place, lambda -> diffusers' U-Net sees the packshot, as `lab.demo.train_refadgen` has it."""
     scheduler = stack.new_scheduler()
     models = TrainingModels(
         "demo", theirs.unet, theirs.vision, theirs.encode_text, theirs.autoencoder.encode, scheduler

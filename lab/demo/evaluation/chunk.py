@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 
 import torch
@@ -23,6 +24,7 @@ from .models import Models
 from .pairs import Rendered, Scene, Split, any_scene, caption, render, sample_pair
 
 NOISE_SEED = 3_000_000_000  # beyond the scenes' seeds, below the 32 bits that torch reads of one
+RELIT_SEED = 960_000_000  # of scenes whose light is taken
 BLUR = 5 / 64  # of the image's side: sigma of what hides a product by blurring it
 YARDSTICK_BLUR = 1 / 32  # sigma of a true picture that is mush
 COMMON_WALL_SCENES, COMMON_WALL_GRID, COMMON_WALL_SHARE = 64, 64, 0.98
@@ -120,11 +122,19 @@ class Chunk:
         """What is wanted."""
         return self.ad_drawn if ad else self.wanted_drawn
 
+    def relit(self, ad: bool) -> list[Scene]:
+        """What is wanted, each in the light of another scene, and on another part of its table's material."""
+        others = [any_scene(RELIT_SEED + self.start + index) for index in range(len(self.pairs))]
+        scenes = [second.with_product_of(first) if ad else first for first, second in self.pairs]
+        return [replace(one, light=other.light, grain=other.grain) for one, other in zip(scenes, others, strict=True)]
+
     def given(self, condition: Condition) -> Tensor:
         """(B, 3, H, W): the true picture as the condition gives it."""
         image = channels_first(self.truth(condition.ad).image)
         if condition.given is Given.BLURRED:
             return blurred(image, YARDSTICK_BLUR)
+        if condition.given is Given.RELIT:
+            return channels_first(render(self.relit(condition.ad), stack.IMAGE_SIZE).image)
         return self.models.autoencoder.decode(self.models.autoencoder.encode(image)).clamp(0, 1)
 
     def pasted(self, image: Tensor) -> Tensor:

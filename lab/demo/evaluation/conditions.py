@@ -60,10 +60,12 @@ class Depth(str, Enum):
 
 
 class Given(str, Enum):
-    """Nothing is sampled, the true picture is shown: DECODED from its latents, or BLURRED."""
+    """Nothing is sampled, the true picture is shown: DECODED from its latents, BLURRED, or RELIT: in another light, the
+    table's grain elsewhere."""
 
     DECODED = "decoded"
     BLURRED = "blurred"
+    RELIT = "relit"
 
 
 @dataclass(frozen=True)

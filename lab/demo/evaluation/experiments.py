@@ -103,6 +103,9 @@ BOUNDED = _balanced(CONFLICT.mepa.at(1.0).condition, "in its region, text share 
 
 AD_DECODED = Condition("ad_decoded", "the true ad, encoded and decoded", ad=True, given=Given.DECODED)
 AD_BLURRED = Condition("ad_blurred", "the true ad, blurred", ad=True, given=Given.BLURRED)
+AD_RELIT = Condition(
+    "ad_relit", "the true ad in another light, the table's grain elsewhere", ad=True, given=Given.RELIT
+)
 
 
 def _ad(view: View, depth: Depth) -> Condition:
@@ -204,8 +207,12 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             "PFV and the depth mask, apart",
             "A's product in B's surroundings: the text names the product, the reference rules all around it, the ControlNet "
             "has the product's depth before the reference's, the product's own pixels are put back. What the judge reads of "
-            "the product is read before that; sharpness is that of what is not the product.",
-            (Row(AD_DECODED, NO_ADAPTER), Row(AD_BLURRED, NO_ADAPTER), *(Row(one, MAIN) for one in ADS.values())),
+            "the product is read before that; sharpness is that of what is not the product. Light and grain are not told to "
+            "the models: what the true ad in another light has is as near as one comes without them.",
+            (
+                *(Row(one, NO_ADAPTER) for one in (AD_DECODED, AD_RELIT, AD_BLURRED)),
+                *(Row(one, MAIN) for one in ADS.values()),
+            ),
             (
                 "halo_plain",
                 "halo_strength_plain",

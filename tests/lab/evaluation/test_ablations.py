@@ -22,6 +22,7 @@ from lab.demo.evaluation.conditions import Area, Condition, Depth, Given, Row, V
 from lab.demo.evaluation.experiments import (
     AD_BLURRED,
     AD_DECODED,
+    AD_RELIT,
     ADS,
     BLUR,
     BOUNDED,
@@ -40,6 +41,7 @@ from lab.demo.evaluation.pictures import make_images, measure
 from lab.demo.evaluation.readings import pack
 from lab.diffusers.new_adapter import adapter_config, new_adapter
 from lab.diffusers.vision import ClipVisionEncoder
+from lab.evaluation.rim import ring_psnr
 from pfv_core.adapter.checkpoint import load_adapter, save_adapter
 from pfv_core.adapter.model import AdapterKind
 from pfv_core.reference.vit import HideMode
@@ -303,7 +305,7 @@ def test_a_count_is_what_a_run_makes(files, whole):
     adapters = find_adapters(files / "adapters", [0])
     tables = [replace(table, pairs=2 * BATCH if table.name == "text" else BATCH) for table in experiments()]
     counted = sum(images for images, _ in ablations.num_images(tables, adapters, BATCH, BATCH).values())
-    given = {one.name for one in (CEILING, BLUR, AD_DECODED, AD_BLURRED)}
+    given = {one.name for one in (CEILING, BLUR, AD_DECODED, AD_RELIT, AD_BLURRED)}
     sampled = [file for file in (whole / "chunks").rglob("*.json") if file.parts[-3] not in given]
     twice = counted - BATCH * len(sampled)  # a strength that was chosen may be a row of another table
     assert twice in (0, BATCH, 2 * BATCH, 3 * BATCH)
@@ -352,6 +354,21 @@ def test_noise_belongs_to_the_pair(models):
     assert torch.equal(both.noise[1:], second.noise)
     assert not torch.equal(both.noise[0], both.noise[1])
     assert both.pairs[1] == second.pairs[0]
+
+
+def test_another_light_and_grain_change_nothing_that_a_text_names(models):
+    chunk = Chunk(models, 0, 2)
+    for ad, wanted in ((False, chunk.wanted), (True, [b.with_product_of(a) for a, b in chunk.pairs])):
+        relit = chunk.relit(ad)
+        assert [
+            replace(one, light=two.light, grain=two.grain) for one, two in zip(relit, wanted, strict=True)
+        ] == wanted
+        assert all(one.light != two.light and one.grain != two.grain for one, two in zip(relit, wanted, strict=True))
+    assert Chunk(models, 1, 1).relit(True) == chunk.relit(True)[1:]
+    shown = chunk.given(AD_RELIT)
+    product = chunk.ad_drawn.product
+    truth = chunk.ad_drawn.image.movedim(3, 1)
+    assert ring_psnr(chunk.pasted(shown), truth, product).max() < ring_psnr(truth + 0.01, truth, product).min()
 
 
 def test_views_hide_and_change_the_product_alone(models):
