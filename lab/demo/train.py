@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import platform
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPVisionModelWithProjection
 
 from ..files import save_atomically
+from ..machine import machine
 from ..train.cache import fingerprint
 from ..train.loop import LossOfStep, Schedule, TrainingLoop
 from . import stack
@@ -166,7 +166,7 @@ class Trainer:
             "scenes": str(len(self.data.scenes)),  # with their mirror images
             "seconds": str(round(loop.seconds)),
             "precision": str(self.accelerator.mixed_precision),
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {self.device.type}",
+            "machine": machine(self.device),
             "license": "Apache-2.0",
         }
         if self.begun_from:

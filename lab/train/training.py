@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..files import save_atomically
+from ..machine import machine
 from .batches import Batch, Batches, read_ahead
 from .cache import TensorCache, cached
 from .config import ConfigError, RunConfig, write_config
@@ -245,6 +246,7 @@ class Training(ABC, Generic[Config, AnyBatch]):
             "step": str(self.loop.step),
             "samples_per_step": str(self.config.batch_size * self.accelerator.num_processes * self.config.accumulate),
             "seed": str(self.config.seed),
+            "machine": machine(self.accelerator.device),
             "config": write_config(self.config.published()),
         }
         if self.config.licence:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ from tqdm.auto import tqdm
 
 from ...evaluation.statistics import rate
 from ...files import save_atomically
+from ...machine import machine
 from ...train.loop import Schedule, TrainingLoop
 from .. import stack
 from .judge import CLASSES, FILE, INPUT_SIZE, NONE, OF_PRODUCT, Judge, save_judge, shrink
@@ -258,7 +258,7 @@ def main(arguments: list[str] | None = None, sizes: Sizes | None = None) -> None
                 "steps": str(sizes.schedule.steps),
                 "batch_size": str(sizes.batch_size),
                 "seconds": str(round(loop.seconds)),
-                "threads": os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads())),
+                "machine": machine(accelerator.device),
                 "accuracy": json.dumps(accuracy),
             },
         )

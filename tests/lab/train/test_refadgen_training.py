@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lab.diffusers.fusion import fused
+from lab.machine import machine
 from lab.train.config import ConfigError, preset
 from lab.train.data import DataError
 from lab.train.loop import TrainingStateError
@@ -234,6 +235,7 @@ def test_files_of_a_run(start, tmp_path):
         "reference_noise": "clean",
         "reference_prompt": "",
     }
+    assert found.metadata["machine"] == machine(torch.device("cpu"))
     names = {name for name, _ in tiny_models().unet.named_parameters()}
     assert found.weights(REFERENCE).keys() == names
     assert found.weights(FUSION).keys() == {name for name in names if ".attn1.to_k" in name or ".attn1.to_v" in name}
