@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from pfv_core.reference.vit import HideMode
+
 from ..train.adapter_training import train_adapter
 from ..train.config import DATASET, VISIBLE, TrainConfig
 from ..train.data import Sample
@@ -43,7 +45,7 @@ DEMO = TrainConfig(
     final_rate=0.02,
     ema_decay=0.99,
     save_every=100,
-    hide_mode="zero",
+    hide_mode=HideMode.ZERO,
     precision="no",
     gradient_checkpointing=False,
     workers=0,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ def new_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     settings = {
-        name: value if isinstance(value, (int, float, str)) else str(value) for name, value in asdict(config).items()
+        name: str(value) if isinstance(value, dict) else value for name, value in config.model_dump(mode="json").items()
     }
     accelerator.init_trackers(TRAININGS[type(config)].name, settings)
     return accelerator

@@ -110,7 +110,7 @@ class AdapterTraining(Training[TrainConfig, PromptBatch]):
     def _token_cache(self) -> TensorCache | None:
         config = self.config
         hiding = {"hide_mode": config.hide_mode, "hide_threshold": config.hide_threshold}
-        pooled = AdapterKind(config.kind) is AdapterKind.LINEAR
+        pooled = config.kind is AdapterKind.LINEAR
         return self.cache(config.cache_tokens, "tokens", half=True, **hiding, pooled=pooled)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import math
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import tomli_w
+from pydantic import Field, field_validator, model_validator
 
 from pfv_core.adapter.model import AdapterKind
 from pfv_core.attention.control import Gate
@@ -19,8 +18,8 @@ from pfv_core.reference.vit import HideMode
 from .masks import MaskKind
 from .settings import AUGMENT as AUGMENT
 from .settings import ConfigError as ConfigError
+from .settings import Count, Integer, Number, Share, Weights, check_weights
 from .settings import RunConfig as RunConfig
-from .settings import check_weights, kind_of
 from .strict_id_config import PRESETS as STRICT_ID
 
 if sys.version_info >= (3, 11):
@@ -34,7 +33,6 @@ HIDE_KINDS = (DATASET, *(kind.value for kind in MaskKind if kind is not MaskKind
 REGION_KINDS = (DATASET, VISIBLE, *(kind.value for kind in MaskKind if kind is not MaskKind.NONE))
 
 
-@dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """The settings of an adapter's run.
 
@@ -60,69 +58,63 @@ class TrainConfig(RunConfig):
         cache_tokens: a folder for the tokens of references that are the same in every epoch, half precision; empty = none.
     """
 
-    kind: str = AdapterKind.EQ3.value
-    num_tokens: int = 16
-    latent_width: int = 1280
-    inner_width: int = 0
-    depth: int = 0
-    feedforward: int = 0
+    kind: AdapterKind = AdapterKind.EQ3
+    num_tokens: Count = 16
+    latent_width: Integer = 1280
+    inner_width: Integer = 0
+    depth: Integer = 0
+    feedforward: Integer = 0
     start_from: str = ""
-    drop_image_share: float = 0.05
-    drop_both_share: float = 0.05
-    mask_share: float = 0.5
-    hide_kinds: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "rectangle": 1.0,
-            "ellipse": 1.0,
-            "strokes": 1.0,
-            "half_plane": 1.0,
-            "patches": 1.0,
-            "blob": 1.0,
-        }
-    )
-    hide_mode: str = HideMode.DROP.value
-    hide_threshold: float = 0.0
-    region_share_masked: float = 1.0
-    region_share_unmasked: float = 0.0
-    region_kinds: Mapping[str, float] = field(default_factory=lambda: {VISIBLE: 1.0})
-    gates: Mapping[str, float] = field(default_factory=lambda: {Gate.QUERY.value: 1.0})
-    text_share: float = 0.0
-    image_scale: float = 1.0
+    drop_image_share: Share = 0.05
+    drop_both_share: Share = 0.05
+    mask_share: Share = 0.5
+    hide_kinds: Weights = {  # noqa: RUF012, frozen
+        "rectangle": 1.0,
+        "ellipse": 1.0,
+        "strokes": 1.0,
+        "half_plane": 1.0,
+        "patches": 1.0,
+        "blob": 1.0,
+    }
+    hide_mode: HideMode = HideMode.DROP
+    hide_threshold: Share = 0.0
+    region_share_masked: Share = 1.0
+    region_share_unmasked: Share = 0.0
+    region_kinds: Weights = {VISIBLE: 1.0}  # noqa: RUF012, frozen
+    gates: Weights = {Gate.QUERY.value: 1.0}  # noqa: RUF012, frozen
+    text_share: Share = 0.0
+    image_scale: Number = 1.0
     cache_tokens: str = ""
 
-    def check(self) -> None:
-        """ConfigError, naming the setting, where one cannot be."""
-        super().check()
-        check_weights("hide_kinds", self.hide_kinds, HIDE_KINDS)
-        check_weights("region_kinds", self.region_kinds, REGION_KINDS)
-        check_weights("gates", self.gates, [gate.value for gate in Gate])
+    @field_validator("hide_kinds")
+    @classmethod
+    def _hides(cls, value: Weights) -> Weights:
+        return check_weights(value, HIDE_KINDS)
+
+    @field_validator("region_kinds")
+    @classmethod
+    def _rules(cls, value: Weights) -> Weights:
+        return check_weights(value, REGION_KINDS)
+
+    @field_validator("gates")
+    @classmethod
+    def _gated(cls, value: Weights) -> Weights:
+        return check_weights(value, [gate.value for gate in Gate])
+
+    @model_validator(mode="after")
+    def _dropped(self) -> TrainConfig:
         dropped = self.drop_image_share + self.drop_text_share + self.drop_both_share
         if dropped > 1.0:
-            raise ConfigError(
+            raise ValueError(
                 f"drop_image_share, drop_text_share and drop_both_share sum to {dropped:g}, expected 1 or less"
             )
-
-    def choices(self) -> dict[str, Iterable[str]]:
-        """Settings that are one of a few words."""
-        own = {"kind": [kind.value for kind in AdapterKind], "hide_mode": [mode.value for mode in HideMode]}
-        return {**super().choices(), **own}
-
-    def shares(self) -> tuple[str, ...]:
-        """Settings from 0 to 1."""
-        dropped = ("drop_image_share", "drop_both_share")
-        regions = ("region_share_masked", "region_share_unmasked", "text_share")
-        return (*super().shares(), *dropped, "mask_share", "hide_threshold", *regions)
-
-    def counts(self) -> tuple[str, ...]:
-        """Settings of 1 or more."""
-        return (*super().counts(), "num_tokens")
+        return self
 
     def without_trace(self) -> set[str]:
         """The settings, beside the schedule's, that may differ between two starts of a run."""
         return super().without_trace() | {"cache_tokens"}
 
 
-@dataclass(frozen=True)
 class RefAdGenConfig(RunConfig):
     """The settings of a run of RefAdGen.
 
@@ -133,18 +125,16 @@ class RefAdGenConfig(RunConfig):
     """
 
     mask_channel: bool = True
-    product_weight: float = 1.0
+    product_weight: Annotated[Number, Field(gt=0)] = 1.0
 
-    def check(self) -> None:
-        """ConfigError, naming the setting, where one cannot be."""
-        super().check()
+    @model_validator(mode="after")
+    def _uncompiled(self) -> RefAdGenConfig:
         if self.compile:
-            raise ConfigError(
+            raise ValueError(
                 "compile is True, which a preset of RefAdGen cannot have: the fusion enters every self-attention anew in "
                 "every step, and each would be compiled again. Leave it out"
             )
-        if not 0.0 < self.product_weight < math.inf:
-            raise ConfigError(f"product_weight is {self.product_weight}, expected a number above 0")
+        return self
 
 
 # RefAdGen's table 2: AdamW, rate 1e-5 falling linearly to 0 after 500 steps of warmup, weight decay 0.01, batch 3, noise
@@ -206,7 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings; its key preset is needed")
     group = parser.add_argument_group("settings, each in place of the preset's; see lab/train/config.py")
     for name, kind in _settings().items():
-        group.add_argument(f"--{name.replace('_', '-')}", default=None, metavar=kind_of(kind), dest=name)
+        group.add_argument(f"--{name.replace('_', '-')}", default=None, metavar=_given_as(kind), dest=name)
 
 
 def config_of_arguments(arguments: argparse.Namespace) -> RunConfig:
@@ -224,18 +214,20 @@ def config_of_arguments(arguments: argparse.Namespace) -> RunConfig:
 
 def write_config(config: RunConfig) -> str:
     """The settings as TOML that `read_config` reads back."""
-    lines = []
-    for name, value in dataclasses.asdict(config).items():
-        if isinstance(value, dict):
-            pairs = ", ".join(f"{key} = {float(weight)!r}" for key, weight in value.items())
-            lines.append(f"{name} = {{ {pairs} }}")
-        else:
-            lines.append(f"{name} = {json.dumps(value)}")
-    return "\n".join(lines) + "\n"
+    return tomli_w.dumps(config.model_dump(mode="json"))
 
 
 def _settings() -> dict[str, Any]:
     """Every setting of any preset, but for the preset's name, and its type."""
     kinds = dict.fromkeys(type(config) for config in PRESETS.values())
-    every = {name: kind for config in kinds for name, kind in get_type_hints(config).items()}
+    every = {name: field.annotation for config in kinds for name, field in config.model_fields.items()}
     return {name: kind for name, kind in every.items() if name != "preset"}
+
+
+def _given_as(kind: Any) -> str:
+    """What a setting of a type is on the command line, in words."""
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if issubclass(get_origin(kind) or kind, dict):
+        return "NAME=WEIGHT,..."
+    return "|".join(one.value for one in kind) if issubclass(kind, Enum) else str(kind.__name__).upper()

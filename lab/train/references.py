@@ -54,7 +54,7 @@ class References:
         self.vision = vision_of(models)
         self.config = config
         self.cache = cache
-        self.pooled = AdapterKind(config.kind) is AdapterKind.LINEAR
+        self.pooled = config.kind is AdapterKind.LINEAR
         with torch.no_grad():
             self.uncond = encode_uncond(self.vision)
 
@@ -78,7 +78,7 @@ class References:
         return self.uncond.new_zeros(self.vision.spec.projection_size) if self.pooled else self.uncond[0]
 
     def _encode(self, pixels: Tensor, patches: Tensor) -> list[Tensor]:
-        zeroed = HideMode(self.config.hide_mode) is HideMode.ZERO
+        zeroed = self.config.hide_mode is HideMode.ZERO
         in_sequence = torch.ones_like(patches) if zeroed else patches
         pixels = pixels.to(self.uncond.device, non_blocking=True)
         _, penultimate, embeds = encode_pixels(self.vision, pixels, patches, in_sequence)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .augment import Degradation
 from .schedule import Schedule
 
-PRECISIONS = ("no", "bf16", "fp16")
-SAVE_PRECISIONS = ("fp16", "fp32")
-PREDICTIONS = ("model", "epsilon", "v_prediction")
-BROKEN = ("error", "skip")
+Precision = Literal["no", "bf16", "fp16"]
+SavePrecision = Literal["fp16", "fp32"]
+Prediction = Literal["model", "epsilon", "v_prediction"]
+Broken = Literal["error", "skip"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 PLACES = ("start_from", "cache_latents", "cache_tokens")  # settings that are files or folders
 AUGMENT = {"augment_share", "augment_noise", "augment_shadow", "augment_warp", "augment_view"}
 
@@ -25,8 +27,29 @@ class ConfigError(ValueError):
     """A setting that does not exist or makes no sense; the message names it."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+def _weights(value: Any) -> Any:
+    """Text of a command line, NAME=WEIGHT,..., as the mapping that a file has."""
+    if not isinstance(value, str):
+        return value
+    pairs = (part.partition("=") for part in value.split(","))
+    return {name.strip(): weight or 1 for name, _, weight in pairs}
+
+
+Integer = Annotated[int, BeforeValidator(_no_truth)]
+Number = Annotated[float, BeforeValidator(_no_truth)]
+Count = Annotated[Integer, Field(ge=1)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Weights = Annotated[dict[str, Annotated[Number, Field(ge=0)]], BeforeValidator(_weights)]
+"""Choices and how often each is taken, relative to the others."""
+
+
+class RunConfig(BaseModel):
     """The settings of any run. Mappings name choices and their relative weights.
 
     Attributes:
@@ -58,91 +81,62 @@ class RunConfig:
         validation_steps, validation_guidance: sampling of the validation pictures.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
     preset: str
     base: str
-    image_size: int = 512
-    broken_images: str = "error"
-    batch_size: int = 8
-    steps: int = 1_000_000
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warmup: int = 0
-    decay_from: float = 1.0
-    final_rate: float = 0.0
-    accumulate: int = 1
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.9999
-    seed: int = 0
-    save_every: int = 1000
-    log_every: int = 20
-    drop_text_share: float = 0.05
-    augment_share: float = 0.0
-    augment_noise: float = 0.08
-    augment_shadow: float = 0.5
-    augment_warp: float = 2.0
-    augment_view: float = 10.0
-    prediction: str = "model"
-    min_snr_gamma: float = 0.0
-    noise_offset: float = 0.0
-    precision: str = "bf16"
+    image_size: Annotated[Integer, Field(ge=8, multiple_of=8)] = 512
+    broken_images: Broken = "error"
+    batch_size: Count = 8
+    steps: Count = 1_000_000
+    learning_rate: Number = 1e-4
+    weight_decay: Number = 0.01
+    warmup: Integer = 0
+    decay_from: Number = 1.0
+    final_rate: Number = 0.0
+    accumulate: Count = 1
+    max_grad_norm: Number = 1.0
+    ema_decay: Number = 0.9999
+    seed: Integer = 0
+    save_every: Count = 1000
+    log_every: Count = 20
+    drop_text_share: Share = 0.05
+    augment_share: Share = 0.0
+    augment_noise: Number = 0.08
+    augment_shadow: Number = 0.5
+    augment_warp: Number = 2.0
+    augment_view: Number = 10.0
+    prediction: Prediction = "model"
+    min_snr_gamma: Number = 0.0
+    noise_offset: Share = 0.0
+    precision: Precision = "bf16"
     gradient_checkpointing: bool = True
     channels_last: bool = False
     compile: bool = False
     tracker: str = ""
     cache_latents: str = ""
-    workers: int = 4
-    save_precision: str = "fp16"
+    workers: Annotated[Integer, Field(ge=0)] = 4
+    save_precision: SavePrecision = "fp16"
     licence: str = ""
-    checkpoint_every: int = 5000
-    keep_checkpoints: int = 3
-    validate_every: int = 5000
-    validation_images: int = 4
-    validation_steps: int = 30
-    validation_guidance: float = 7.5
+    checkpoint_every: Count = 5000
+    keep_checkpoints: Count = 3
+    validate_every: Annotated[Integer, Field(ge=0)] = 5000
+    validation_images: Annotated[Integer, Field(ge=0)] = 4
+    validation_steps: Count = 30
+    validation_guidance: Number = 7.5
 
-    def __post_init__(self) -> None:
-        self.check()
-
-    def check(self) -> None:
-        """ConfigError, naming the setting, where one cannot be."""
-        for name, allowed in self.choices().items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {list(allowed)}")
-        for name in self.shares():
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        for name in self.counts():
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+    @model_validator(mode="after")
+    def _checked(self: Run) -> Run:
         if self.validation_images < (1 if self.validate_every else 0):
-            raise ConfigError(
+            raise ValueError(
                 f"validation_images is {self.validation_images} and validate_every {self.validate_every}: hold out 1 or more, "
                 "or set both to 0"
             )
         try:
             self.degradation  # noqa: B018  (it checks its limits)
         except ValueError as error:
-            raise ConfigError(f"augment_{error}") from error
-        if self.image_size < 8 or self.image_size % 8:
-            raise ConfigError(f"image_size is {self.image_size}, expected a multiple of 8 pixels")
-
-    def choices(self) -> dict[str, Iterable[str]]:
-        """Settings that are one of a few words."""
-        return {
-            "broken_images": BROKEN,
-            "prediction": PREDICTIONS,
-            "precision": PRECISIONS,
-            "save_precision": SAVE_PRECISIONS,
-        }
-
-    def shares(self) -> tuple[str, ...]:
-        """Settings from 0 to 1."""
-        return ("drop_text_share", "augment_share", "noise_offset")
-
-    def counts(self) -> tuple[str, ...]:
-        """Settings of 1 or more."""
-        every = ("save_every", "log_every", "checkpoint_every", "keep_checkpoints")
-        return ("batch_size", "steps", "accumulate", *every)
+            raise ValueError(f"augment_{error}") from error
+        return self
 
     def without_trace(self) -> set[str]:
         """The settings, beside the schedule's, that may differ between two starts of a run."""
@@ -169,16 +163,14 @@ class RunConfig:
     @property
     def schedule(self) -> Schedule:
         """What the training loop needs of it."""
-        names = {field.name for field in dataclasses.fields(Schedule)} & {
-            field.name for field in dataclasses.fields(self)
-        }
+        names = {field.name for field in dataclasses.fields(Schedule)} & type(self).model_fields.keys()
         return Schedule(**{name: getattr(self, name) for name in names})
 
     @property
     def identity(self) -> dict[str, Any]:
         """The settings beside the schedule's that decide which weights come out: a run resumes only where all are equal."""
         free = self.without_trace() | dataclasses.asdict(self.schedule).keys()
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in free}
 
     @property
     def degradation(self) -> Degradation:
@@ -195,55 +187,31 @@ class RunConfig:
         Raises:
             ConfigError: no such setting, or a value it cannot have.
         """
-        types = get_type_hints(type(self))
-        unknown = sorted(changes.keys() - types.keys())
+        names = type(self).model_fields
+        unknown = sorted(changes.keys() - names.keys())
         if unknown:
             raise ConfigError(
-                f"no such setting: {', '.join(unknown)}. Of preset {self.preset} there are {', '.join(types)}"
+                f"no such setting: {', '.join(unknown)}. Of preset {self.preset} there are {', '.join(names)}"
             )
-        return dataclasses.replace(
-            self, **{name: converted(name, value, types[name]) for name, value in changes.items()}
-        )
+        try:
+            return self.model_validate(self.model_dump() | changes)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_told(one) for one in error.errors())) from error
 
 
-def check_weights(name: str, weights: Mapping[str, float], allowed: Iterable[str]) -> None:
-    """ConfigError unless choices with their relative weights are some of those allowed."""
+def _told(error: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, in one line."""
+    said = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    if not error["loc"]:
+        return said  # of several settings, which it names
+    return f"{'.'.join(map(str, error['loc']))} is {error['input']!r}: {said[0].lower()}{said[1:]}"
+
+
+def check_weights(weights: Weights, allowed: Iterable[str]) -> Weights:
+    """ValueError unless choices with their relative weights are some of those allowed."""
     unknown = sorted(weights.keys() - set(allowed))
     if unknown:
-        raise ConfigError(f"{name} has {', '.join(unknown)}, expected some of {list(allowed)}")
-    if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
-        raise ConfigError(f"{name} is {dict(weights)}, expected at least one weight above 0")
-
-
-def kind_of(kind: Any) -> str:
-    """What a setting of a type is given as, in words."""
-    return "NAME=WEIGHT,..." if get_origin(kind) is not None else str(kind.__name__).upper()
-
-
-def converted(name: str, value: Any, kind: Any) -> Any:
-    """A value of TOML or of the command line as the setting's type; ConfigError where it is none."""
-    try:
-        if get_origin(kind) is not None:
-            return _weights(value, get_args(kind)[1])
-        if kind is bool:
-            return _boolean(value)
-        if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
-            raise ValueError
-        if kind is int and isinstance(value, float):
-            raise ValueError
-        return kind(value)
-    except (ValueError, TypeError, AttributeError, KeyError):
-        raise ConfigError(f"{name} is {value!r}, expected {kind_of(kind)}") from None
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
-
-
-def _weights(value: Any, kind: Any) -> dict[str, float]:
-    if isinstance(value, Mapping):
-        return {str(name): kind(weight) for name, weight in value.items()}
-    pairs = (part.partition("=") for part in value.split(","))
-    return {name.strip(): kind(weight or 1) for name, _, weight in pairs}
+        raise ValueError(f"it has {', '.join(unknown)}, expected some of {list(allowed)}")
+    if not any(weights.values()):
+        raise ValueError("expected at least one weight above 0")
+    return weights

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pfv_core.adapter.checkpoint import load_adapter
-from pfv_core.adapter.model import Adapter, AdapterConfig, AdapterKind
+from pfv_core.adapter.model import Adapter, AdapterConfig
 
 from ..diffusers.new_adapter import adapter_config, new_adapter
 from .config import ConfigError, TrainConfig
@@ -22,7 +22,7 @@ def starting_adapter(models: TrainingModels, config: TrainConfig) -> Adapter:
     """
     own = adapter_config(
         models.unet,
-        kind=AdapterKind(config.kind),
+        kind=config.kind,
         base=config.base,
         encoder=vision_of(models).spec,
         num_tokens=config.num_tokens,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from pfv_core.attention.balance import PAPER_GAMMA
 
 from .augment import Displacement
-from .settings import ConfigError, RunConfig
+from .settings import Integer, Number, RunConfig
+
+Drop = Annotated[Number, Field(ge=0, lt=1)]
+"""A branch that sees no picture learns nothing."""
 
 
-@dataclass(frozen=True)
 class ControlConfig(RunConfig):
     """The settings of a Strictly-ID ControlNet's run.
 
@@ -32,42 +35,29 @@ class ControlConfig(RunConfig):
     """
 
     start_from: str = ""
-    drop_pose_share: float = 0.0
-    drop_appearance_share: float = 0.2
+    drop_pose_share: Drop = 0.0
+    drop_appearance_share: Drop = 0.2
     std_norm: bool = True
-    gamma: float = float(PAPER_GAMMA)
-    balance_from: int = 0
-    appearance_turn: float = 30.0
-    appearance_flip: float = 0.5
-    appearance_area: float = 0.25
-    subject_weight: float = 1.0
+    gamma: Annotated[Number, Field(ge=0)] = float(PAPER_GAMMA)
+    balance_from: Annotated[Integer, Field(ge=0)] = 0
+    appearance_turn: Number = 30.0
+    appearance_flip: Number = 0.5
+    appearance_area: Number = 0.25
+    subject_weight: Annotated[Number, Field(gt=0)] = 1.0
     cache_tokens: str = ""
 
-    def check(self) -> None:
-        """ConfigError, naming the setting, where one cannot be."""
-        super().check()
-        for name in ("drop_pose_share", "drop_appearance_share"):
-            if getattr(self, name) == 1.0:
-                raise ConfigError(f"{name} is 1.0, expected less: a branch that sees no picture learns nothing")
-        if self.balance_from < 0:
-            raise ConfigError(f"balance_from is {self.balance_from}, expected a step, 0 or more")
-        if not 0.0 < self.subject_weight < math.inf:
-            raise ConfigError(f"subject_weight is {self.subject_weight}, expected a number above 0")
-        if self.gamma < 0:
-            raise ConfigError(f"gamma is {self.gamma:g}, expected timesteps above 0, or 0 for no time weighting")
+    @model_validator(mode="after")
+    def _displaced(self) -> ControlConfig:
         if self.augment_share:
-            raise ConfigError(
+            raise ValueError(
                 f"augment_share is {self.augment_share:g}: an appearance is turned, mirrored and cut out (appearance_*), never "
                 "degraded; leave it 0"
             )
         try:
             self.displacement  # noqa: B018  (it checks its limits)
         except ValueError as error:
-            raise ConfigError(f"appearance_{error}") from error
-
-    def shares(self) -> tuple[str, ...]:
-        """Settings from 0 to 1."""
-        return (*super().shares(), "drop_pose_share", "drop_appearance_share")
+            raise ValueError(f"appearance_{error}") from error
+        return self
 
     def without_trace(self) -> set[str]:
         """The settings, beside the schedule's, that may differ between two starts of a run."""

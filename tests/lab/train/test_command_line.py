@@ -98,7 +98,7 @@ def test_an_adapter_asks_for_its_image_encoder(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ([*SMALL, "--batch-size", "6"], "error: there are 4 samples to train on, a batch takes 6"),
-        ([*SMALL, "--mask-share", "2"], "error: mask_share is 2.0, expected 0 to 1"),
+        ([*SMALL, "--mask-share", "2"], "error: mask_share is '2': input should be less than or equal to 1"),
         ([*SMALL, "--start-from", "no.safetensors"], "error: no adapter file at no.safetensors"),
         (
             [*SMALL, "--precision", "fp16"],

@@ -149,7 +149,7 @@ def test_the_product_s_part_of_the_picture_may_count_more(start):
     assert ours[1] == pytest.approx(theirs[1], rel=1e-6)
     assert ours[2] == pytest.approx(theirs[2], rel=1e-6)
     assert ours[0] != pytest.approx(theirs[0], rel=1e-3)
-    with pytest.raises(ConfigError, match=r"product_weight is 0\.0, expected a number above 0"):
+    with pytest.raises(ConfigError, match=r"product_weight is 0: input should be greater than 0"):
         start(product_weight=0)
 
 

@@ -367,10 +367,10 @@ def test_a_subject_that_counts_more_needs_its_mask(start):
 def test_settings_that_make_no_sense_are_refused():
     small = preset("strict_id_sd15")
     for changes, message in (
-        ({"drop_pose_share": 1.0}, "drop_pose_share is 1.0, expected less"),
-        ({"gamma": -1.0}, "gamma is -1, expected timesteps above 0, or 0"),
-        ({"subject_weight": 0.0}, "subject_weight is 0.0, expected a number above 0"),
-        ({"balance_from": -1}, "balance_from is -1, expected a step, 0 or more"),
+        ({"drop_pose_share": 1.0}, "drop_pose_share is 1.0: input should be less than 1"),
+        ({"gamma": -1.0}, "gamma is -1.0: input should be greater than or equal to 0"),
+        ({"subject_weight": 0.0}, "subject_weight is 0.0: input should be greater than 0"),
+        ({"balance_from": -1}, "balance_from is -1: input should be greater than or equal to 0"),
         ({"appearance_area": 0.0}, "appearance_area is 0.0, expected 0 to 1"),
         ({"appearance_turn": 200.0}, "appearance_turn is 200.0, expected 0 to 180"),
         ({"augment_share": 0.5}, "augment_share is 0.5: an appearance is turned"),
