@@ -7,8 +7,9 @@ ads with and without PFV, with and without the depth mask.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,47 +25,57 @@ MARGIN, LINE, FONT = 8, 16, 13
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 RESAMPLER, MAIN = "resampler_c16", "eq3_c16"
 ALONE = {
-    "resampler alone, no PFV": f"image_visible/{RESAMPLER}_seed*",
-    "resampler alone, PFV": f"image_dropped/{RESAMPLER}_seed*",
-    "Eq. 3 alone, no PFV": f"image_visible/{MAIN}_seed*",
-    "Eq. 3 alone, PFV": f"image_dropped/{MAIN}_seed*",
+    "resampler alone, no PFV": ("image_visible", RESAMPLER),
+    "resampler alone, PFV": ("image_dropped", RESAMPLER),
+    "Eq. 3 alone, no PFV": ("image_visible", MAIN),
+    "Eq. 3 alone, PFV": ("image_dropped", MAIN),
 }
+FIRST = f"{Split.TEST.value}_00000.npz"
 
 Images = NDArray[np.uint8]
 """(N, H, W, 3)."""
 
 
 def draw(run: Path, results: Mapping[str, Any], docs: Path) -> list[str]:
-    """Write the pictures of the tables all of whose rows the run has pictures of, and return their names; what was made by a
-    run whose readings alone are here was drawn by that one."""
+    """Write the pictures of the tables that the run has whole, of one training, and return their names; what another run made,
+    whose readings alone are here, was drawn by that one."""
     pairs = [sample_pair(seed, Split.TEST) for seed in range(max(PAIRS, ADS))]
     reference = drawn([second for _, second in pairs])
     written = []
-    if joined := _made(run, results, "mepa"):
-        columns = {
-            "what the text names": drawn([first for first, _ in pairs]),
-            "reference": reference,
-            **stored(run, ALONE),
-            **joined,
-        }
+    if joined := _made(run, results, "mepa", ALONE):
+        columns = {"what the text names": drawn([first for first, _ in pairs]), "reference": reference, **joined}
         sheet(columns, PAIRS, TILE["ablations.jpg"]).save(docs / "ablations.jpg", quality=92)
         written.append("ablations.jpg")
     if ads := _made(run, results, "ad"):
-        columns = {
-            "the true ad": drawn([second.with_product_of(first) for first, second in pairs]),
-            "reference": reference,
-            **ads,
-        }
+        true = drawn([second.with_product_of(first) for first, second in pairs])
+        columns = {"the true ad": true, "reference": reference, **ads}
         sheet(columns, ADS, TILE["ablations_ad.jpg"]).save(docs / "ablations_ad.jpg", quality=92)
         written.append("ablations_ad.jpg")
     return written
 
 
-def _made(run: Path, results: Mapping[str, Any], name: str) -> dict[str, Images]:
-    """By label what was made for a table's rows; nothing where the run lacks pictures of one of them."""
-    rows = [row for row in results["experiments"].get(name, {"rows": []})["rows"] if row["family"]]
-    found = stored(run, {row["label"]: _place(row) for row in rows})
-    return found if len(found) == len(rows) else {}
+def _made(
+    run: Path, results: Mapping[str, Any], name: str, more: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> dict[str, Images]:
+    """By title what the first training with all of them made for a table's rows and for other conditions; else nothing."""
+    table = results["experiments"].get(name, {"rows": [], "missing": []})
+    rows = [row for row in table["rows"] if row["family"]]
+    wanted = {**more, **{row["label"]: (row["condition"], row["family"]) for row in rows}}
+    if not rows or table["missing"]:
+        return {}
+    for seed in results["settings"]["seeds"]:
+        places = {title: f"{condition}/{family}_seed{seed}-*/{FIRST}" for title, (condition, family) in wanted.items()}
+        found = {title: _of(run, place, results["settings"]["adapters"]) for title, place in places.items()}
+        images = {title: np.load(file)["image"] for title, file in found.items() if file is not None}
+        if len(images) == len(wanted):
+            return images
+    return {}
+
+
+def _of(run: Path, pattern: str, adapters: Collection[str]) -> Path | None:
+    """The file that fits a pattern below `chunks`, of a training whose readings count."""
+    files = [file for file in (run / "chunks").glob(pattern) if file.parent.name in adapters]
+    return files[0] if files else None
 
 
 def drawn(scenes: Sequence[Scene]) -> Images:
@@ -76,14 +87,8 @@ def drawn(scenes: Sequence[Scene]) -> Images:
 def stored(run: Path, columns: Mapping[str, str]) -> dict[str, Images]:
     """By title, the first pictures of what was made: the first of the folders below `chunks` that a pattern names; those that
     the run has."""
-    file = f"{Split.TEST.value}_00000.npz"
-    files = {title: sorted((run / "chunks").glob(f"{pattern}/{file}")) for title, pattern in columns.items()}
+    files = {title: sorted((run / "chunks").glob(f"{pattern}/{FIRST}")) for title, pattern in columns.items()}
     return {title: np.load(found[0])["image"] for title, found in files.items() if found}
-
-
-def _place(row: Mapping[str, Any]) -> str:
-    """A row's pictures with its family's adapters."""
-    return f"{row['condition']}/{row['family']}_seed*"
 
 
 def sheet(columns: Mapping[str, Images], rows: int, tile: int) -> Image.Image:

@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     readme = options.root / "README.md"
     new = with_table(readme.read_text(encoding="utf-8"), results)  # refused before anything is written
     save_text(options.root / "docs" / "ablations.md", page(results))
-    pack(options.folder, options.root / READINGS)
+    pack(options.folder, options.root / READINGS, results["settings"]["adapters"])
     drawn = draw(options.folder, results, options.root / "docs")
     save_text(readme, new)
     pictures = ", ".join(drawn) or "no pictures (the run has not those of every row)"

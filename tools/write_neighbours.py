@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not found:
         parser.error(f"{options.folder} has none of {', '.join(f'{plan.name}.json' for plan in PLANS)}: measure first")
     save_text(options.root / "docs" / "neighbours.md", text_of(found))
-    pack(options.folder, options.root / READINGS)
+    pack(options.folder, options.root / READINGS, {one for results in found.values() for one in results["trained"]})
     draw(options.folder, found, options.root / "docs")
     print(f"wrote docs/neighbours.md, {READINGS} and its pictures in {options.root}")
 

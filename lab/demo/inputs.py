@@ -20,7 +20,7 @@ from torch import Tensor
 from pfv_demo.sizes import IMAGE_SIZE, VISION
 
 from .studio.beside import mannequin, packshot_of
-from .studio.render import Rendered, render, render_alone
+from .studio.render import GROUND, Rendered, render, render_alone
 from .studio.scene import COMPANION_LOOKS, PRODUCT_COLORS, WALL_COLORS, Scene, sample_scene, second_tone
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "demo_inputs"
@@ -74,7 +74,6 @@ TABLE_REFERENCE = replace(
 PLAIN_GROUND = 0.92  # grey of the product photo's
 # Both products are such as no training saw. Of demo_refadgen: the ad's view of the product, and how its packshot is turned.
 WANTED, PACKSHOT_SEED = new_scene(47, "green flask", "grey plain", "marble"), 47
-PACKSHOT_GROUND = 128 / 255  # as `lab.demo.train_refadgen` has it
 # Of demo_strict_id: the product leaves room at its right, for a plant as the other scene has it.
 LEFT = replace(new_scene(71, "red bottle", "teal plain", "slate"), place=(-0.2, 0.0))
 COMPANY = _beside(sample_scene(145), "plant", "green")
@@ -100,7 +99,7 @@ def demo_inputs() -> dict[str, Image.Image]:
         "region_table": _painted(product, free & on_table),
         "product_photo": _on_plain_ground(product),
         "reference_photo": _picture(background.image[0]),
-        "packshot": _picture(render_alone([packshot_of(WANTED, PACKSHOT_SEED)], IMAGE_SIZE, PACKSHOT_GROUND)[0]),
+        "packshot": _picture(render_alone([packshot_of(WANTED, PACKSHOT_SEED)], IMAGE_SIZE, GROUND)[0]),
         "place": _place(wanted.product[0]),
         "product_left": _with_alpha(left, left.product[0]),
         "pose": _picture(mannequin(POSE_LEAN, POSE_TURN, VISION["image_size"])),

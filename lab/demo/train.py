@@ -46,6 +46,7 @@ from .studio.scene import ATTRIBUTES, Scene, labels
 NUM_SCENES = 6144  # rendered; each serves as its mirror image too
 STAGES = ("autoencoder", "encoders", "hint", "unet_half", "together")
 FURTHER = "further"
+AT_ONCE = {"unet": "unet", "text": "text_encoder", "controlnet": "controlnet"}  # what is trained -> its file
 CROP = 128  # pixels: the autoencoder learns from parts of pictures
 HALF = stack.IMAGE_SIZE // 2
 # What the pooled text says reaches the U-Net beside its cross-attentions, where no image prompt can follow: in this
@@ -58,7 +59,7 @@ DEPTH_SHARE = 0.75  # of the samples of `together` that come with their depth; t
 
 
 class BeginError(RuntimeError):
-    """What a stage goes on from is not there; the message says what to give."""
+    """What a stage goes on from is not there, or is where it would write; the message says what to give."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Recipe:
 
 
 def recipe(seed: int) -> Recipe:
-    """The one the shipped weights were made with."""
+    """The one the shipped weights were made with; `further` is what would follow."""
     common: dict[str, Any] = {"seed": seed, "weight_decay": 0.0, "save_every": 100}
     denoising = common | {"betas": (0.9, 0.99), "ema_decay": 0.998, "final_rate": 0.02}
     return Recipe(
@@ -124,9 +125,10 @@ class Trainer:
             stack.load_weights(model, file)
             self.begun_from = _content_of(file)
 
-    def loop(self, stage: str, modules: dict[str, nn.Module]) -> TrainingLoop:
-        """The loop of a stage, at the step it had reached."""
+    def loop(self, stage: str, modules: dict[str, nn.Module], **more: str) -> TrainingLoop:
+        """The loop of a stage, at the step it had reached; `more` is what else decides the weights that come out."""
         identity = {
+            **more,
             "stage": stage,
             "scenes": self.data.identity,
             "batch_size": self.recipe.batch_sizes[stage],
@@ -392,14 +394,19 @@ class Noised:
 
 
 class Denoising:
-    """What the stages on latents share: cached latents of one size, noise, captions."""
+    """What the stages on latents share: cached latents of one size, noise, captions.
 
-    def __init__(self, run: Trainer, stage: str, size: int = stack.IMAGE_SIZE) -> None:
+    Args:
+        run, stage, size: whose.
+        autoencoder: folder of the one that encodes; None = that of the weights.
+    """
+
+    def __init__(self, run: Trainer, stage: str, size: int = stack.IMAGE_SIZE, autoencoder: Path | None = None) -> None:
         self.run = run
         self.stage = stage
         self.size = size
         with run.accelerator.autocast():
-            self.latents = cached_latents(run.work, run.trained("autoencoder"), run.data, size)
+            self.latents = cached_latents(run.work, run.trained("autoencoder", autoencoder), run.data, size)
         self.scheduler = stack.new_scheduler()
         self.tokenizer = stack.tokenizer()
         self.empty = stack.tokenize([""], self.tokenizer)
@@ -489,33 +496,42 @@ def train_together(run: Trainer) -> None:
 
 
 def train_further(run: Trainer) -> None:
-    """U-Net, text encoder and ControlNet as `together`, from finished ones on; the other weights stay what they are.
+    """U-Net, text encoder and ControlNet as `together`, from finished ones on; the other weights stay what they are."""
+    begin = checked_begin(run.begin, run.out)
+    run.begun_from = " and ".join(_content_of(begin / f"{name}.safetensors") for name in AT_ONCE.values())
+    _train_at_once(run, FURTHER, {own: run.trained(name, begin) for own, name in AT_ONCE.items()}, begin)
+
+
+def checked_begin(begin: Path | None, out: Path) -> Path:
+    """The folder that `further` goes on from.
 
     Raises:
-        BeginError: no --begin, or a file is missing there.
+        BeginError: none, a file is missing there, or the new weights would be written over them.
     """
-    names = {"unet": "unet", "text": "text_encoder", "controlnet": "controlnet"}
-    begin = run.begin
-    missing = [name for name in names.values() if begin is None or not (begin / f"{name}.safetensors").is_file()]
-    if begin is None or missing:
+    files = [f"{name}.safetensors" for name in ("autoencoder", *AT_ONCE.values())]
+    if begin is None or not all((begin / file).is_file() for file in files):
         raise BeginError(
-            f"stage {FURTHER} goes on from finished weights: --begin FOLDER with {', '.join(missing)}.safetensors in it, such "
-            f"as {stack.WEIGHTS}"
+            f"stage {FURTHER} goes on from finished weights: give --begin FOLDER with {', '.join(files)} in it, such as "
+            f"{stack.WEIGHTS}"
         )
-    files = [begin / f"{name}.safetensors" for name in names.values()]
-    run.begun_from = " and ".join(_content_of(file) for file in files)
-    _train_at_once(run, FURTHER, {own: run.trained(name, begin) for own, name in names.items()})
+    if begin.resolve() == out.resolve():
+        raise BeginError(f"--begin and --out are both {out}: what it begins with must stay; give another --out")
+    return begin
 
 
-def _train_at_once(run: Trainer, stage: str, models: dict[str, Any]) -> None:
-    """Train U-Net, text encoder and ControlNet, whose eye stays as it is, and write them."""
+def _train_at_once(run: Trainer, stage: str, models: dict[str, Any], begin: Path | None = None) -> None:
+    """Train U-Net, text encoder and ControlNet, whose eye stays as it is, and write them.
+
+    Args:
+        begin: folder of the autoencoder; None = that of the weights.
+    """
     for name, model in models.items():
         model.requires_grad_(True)
         if name != "text":
             model.to(memory_format=torch.channels_last)
     models["controlnet"].controlnet_cond_embedding.requires_grad_(False)
-    loop = run.loop(stage, models)
-    denoising = Denoising(run, stage)
+    loop = run.loop(stage, models, **({} if begin is None else {"begun_from": run.begun_from}))
+    denoising = Denoising(run, stage, autoencoder=begin)
 
     def loss_of_step(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         noised = denoising.batch(step, generator, PLACED_SHARE)
@@ -539,8 +555,7 @@ def _train_at_once(run: Trainer, stage: str, models: dict[str, Any]) -> None:
 
     run.train(stage, loop, loss_of_step)
     with loop.averaged():
-        finished = {"unet": "unet", "text_encoder": "text", "controlnet": "controlnet"}
-        run.export(stage, loop, run.out, **{name: loop.unwrapped(of) for name, of in finished.items()})
+        run.export(stage, loop, run.out, **{name: loop.unwrapped(own) for own, name in AT_ONCE.items()})
 
 
 def _content_of(file: Path) -> str:
@@ -591,6 +606,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     how = recipe(arguments.seed)
+    if arguments.stage == FURTHER:
+        try:
+            checked_begin(arguments.begin, arguments.out)
+        except BeginError as error:  # before anything is drawn
+            parser.error(str(error))
     if arguments.steps is not None:
         if arguments.stage != FURTHER or arguments.steps < 1:
             parser.error(f"--steps is a number of 1 or more, and of --stage {FURTHER} alone")

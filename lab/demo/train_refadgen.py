@@ -29,12 +29,11 @@ from .captions import varied_caption
 from .drawn_once import Plane, drawn_once, picture
 from .scene_data import SceneData
 from .studio.beside import packshot_of
-from .studio.render import render_alone
+from .studio.render import GROUND, render_alone
 from .studio.scene import Scene
 from .training_command import SETTINGS, WHOLE, deliver, name_of, parser, prepare
 
 METHOD = "refadgen"
-GROUND = 128 / 255  # grey of a product alone, as `lab.train.cut_out` has it
 
 PRODUCT_NAMED = 0.5  # two words say all of a product's colour and shape: half of the time the photo alone does
 

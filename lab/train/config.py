@@ -1,4 +1,4 @@
-"""What a training run is: every setting in one frozen dataclass, presets, TOML files and command line overrides."""
+"""What a training run is: every setting in one frozen model, presets, TOML files and command line overrides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pfv_core.reference.vit import HideMode
 from .masks import MaskKind
 from .settings import AUGMENT as AUGMENT
 from .settings import ConfigError as ConfigError
-from .settings import Count, Integer, Number, Share, Weights, check_weights
+from .settings import Count, Flag, Integer, Number, Share, Weights, check_weights
 from .settings import RunConfig as RunConfig
 from .strict_id_config import PRESETS as STRICT_ID
 
@@ -68,7 +68,7 @@ class TrainConfig(RunConfig):
     drop_image_share: Share = 0.05
     drop_both_share: Share = 0.05
     mask_share: Share = 0.5
-    hide_kinds: Weights = {  # noqa: RUF012, frozen
+    hide_kinds: Weights = {  # noqa: RUF012, pydantic copies it
         "rectangle": 1.0,
         "ellipse": 1.0,
         "strokes": 1.0,
@@ -80,8 +80,8 @@ class TrainConfig(RunConfig):
     hide_threshold: Share = 0.0
     region_share_masked: Share = 1.0
     region_share_unmasked: Share = 0.0
-    region_kinds: Weights = {VISIBLE: 1.0}  # noqa: RUF012, frozen
-    gates: Weights = {Gate.QUERY.value: 1.0}  # noqa: RUF012, frozen
+    region_kinds: Weights = {VISIBLE: 1.0}  # noqa: RUF012, pydantic copies it
+    gates: Weights = {Gate.QUERY.value: 1.0}  # noqa: RUF012, pydantic copies it
     text_share: Share = 0.0
     image_scale: Number = 1.0
     cache_tokens: str = ""
@@ -124,7 +124,7 @@ class RefAdGenConfig(RunConfig):
         compile: not here: the fusion enters every self-attention anew in every step, and each would be compiled again.
     """
 
-    mask_channel: bool = True
+    mask_channel: Flag = True
     product_weight: Annotated[Number, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")

@@ -27,9 +27,23 @@ class ConfigError(ValueError):
     """A setting that does not exist or makes no sense; the message names it."""
 
 
-def _no_truth(value: Any) -> Any:
+def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("expected a number")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) or (isinstance(value, str) and "." in value):
+        raise ValueError("expected a whole number")
+    return _number(value)
+
+
+def _flag(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in _FLAGS:
+        return _FLAGS[value.lower()]
+    if not isinstance(value, bool):
+        raise ValueError(f"expected one of {', '.join(_FLAGS)}")
     return value
 
 
@@ -41,8 +55,10 @@ def _weights(value: Any) -> Any:
     return {name.strip(): weight or 1 for name, _, weight in pairs}
 
 
-Integer = Annotated[int, BeforeValidator(_no_truth)]
-Number = Annotated[float, BeforeValidator(_no_truth)]
+_FLAGS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Integer = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Count = Annotated[Integer, Field(ge=1)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Weights = Annotated[dict[str, Annotated[Number, Field(ge=0)]], BeforeValidator(_weights)]
@@ -81,7 +97,7 @@ class RunConfig(BaseModel):
         validation_steps, validation_guidance: sampling of the validation pictures.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str
     base: str
@@ -95,7 +111,7 @@ class RunConfig(BaseModel):
     decay_from: Number = 1.0
     final_rate: Number = 0.0
     accumulate: Count = 1
-    max_grad_norm: Number = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0), BeforeValidator(_number)] = 1.0  # inf = gradients stay as they are
     ema_decay: Number = 0.9999
     seed: Integer = 0
     save_every: Count = 1000
@@ -110,9 +126,9 @@ class RunConfig(BaseModel):
     min_snr_gamma: Number = 0.0
     noise_offset: Share = 0.0
     precision: Precision = "bf16"
-    gradient_checkpointing: bool = True
-    channels_last: bool = False
-    compile: bool = False
+    gradient_checkpointing: Flag = True
+    channels_last: Flag = False
+    compile: Flag = False
     tracker: str = ""
     cache_latents: str = ""
     workers: Annotated[Integer, Field(ge=0)] = 4

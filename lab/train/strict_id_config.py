@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pfv_core.attention.balance import PAPER_GAMMA
 
 from .augment import Displacement
-from .settings import Integer, Number, RunConfig
+from .settings import Flag, Integer, Number, RunConfig
 
 Drop = Annotated[Number, Field(ge=0, lt=1)]
 """A branch that sees no picture learns nothing."""
@@ -37,7 +37,7 @@ class ControlConfig(RunConfig):
     start_from: str = ""
     drop_pose_share: Drop = 0.0
     drop_appearance_share: Drop = 0.2
-    std_norm: bool = True
+    std_norm: Flag = True
     gamma: Annotated[Number, Field(ge=0)] = float(PAPER_GAMMA)
     balance_from: Annotated[Integer, Field(ge=0)] = 0
     appearance_turn: Number = 30.0

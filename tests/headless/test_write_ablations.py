@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ def row(condition: str, family: str, label: str = "", **measures: float) -> dict
 RESULTS = {
     "settings": {
         "seeds": [0],
+        "adapters": ["eq3_c16_seed0-abc", "ipadapter_c16_seed0-abc", "resampler_c16_seed0-abc"],
         "sampler": "DDIM",
         "precision": "float32",
         "guidance": "3",
@@ -73,6 +75,7 @@ MADE = (
     ("conflict_output_0", "eq3_c16"),
     ("conflict_output_1_scale_6", "ipadapter_c16"),
     ("ad_dropped_masked", "eq3_c16"),
+    *((f"image_{view}", family) for view in ("visible", "dropped") for family in ("eq3_c16", "resampler_c16")),
 )
 
 
@@ -88,7 +91,7 @@ def run(tmp_path):
     for number, (condition, family) in enumerate(MADE):
         place = folder / "chunks" / condition / f"{family}_seed0-abc"
         place.mkdir(parents=True)
-        image = np.full((2, SIZE, SIZE, 3), 100 * number + 50, np.uint8)
+        image = np.full((2, SIZE, SIZE, 3), 20 * number + 50, np.uint8)
         np.savez(place / "test_00000.npz", image=image)
         (place / "test_00000.json").write_text("{}")
     return folder, root
@@ -131,16 +134,20 @@ def test_one_command_writes_page_pictures_and_table(run, monkeypatch):
     assert {file: file.read_bytes() for file in root.rglob("*") if file.is_file()} == before
 
 
-def test_the_readings_are_kept_and_another_machine_s_pictures_are_not_drawn_over(run, monkeypatch, capsys):
+@pytest.mark.parametrize("gone", [MADE[1], MADE[-1]], ids=["a row's", "beside the rows"])
+def test_the_readings_are_kept_and_another_machine_s_pictures_are_not_drawn_over(run, monkeypatch, capsys, gone):
     monkeypatch.setattr(draw_ablations, "IMAGE_SIZE", SIZE)
     folder, root = run
     (root / "docs" / "ablations.jpg").write_text("of the run before")
-    (folder / "chunks" / MADE[1][0] / f"{MADE[1][1]}_seed0-abc" / "test_00000.npz").unlink()
+    condition, family = gone
+    place = folder / "chunks" / condition / f"{family}_seed0-abc"
+    shutil.copytree(place, place.with_name(f"{family}_seed0-old"))  # of a training whose readings do not count
+    (place / "test_00000.npz").unlink()
     write_ablations.main([str(folder), "--root", str(root)])
     assert (root / "docs" / "ablations.jpg").read_text() == "of the run before"
     assert "ablations_ad.jpg and the table" in capsys.readouterr().out
     unpack(root / write_ablations.READINGS, root / "again")
-    stored = sorted(file.relative_to(folder) for file in (folder / "chunks").rglob("*.json"))
+    stored = sorted(file.relative_to(folder) for file in (folder / "chunks").rglob("*-abc/*.json"))
     assert sorted(file.relative_to(root / "again") for file in (root / "again").rglob("*.*")) == stored
 
 

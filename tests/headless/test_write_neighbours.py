@@ -37,6 +37,7 @@ def results(plan: Plan) -> dict:
             {"way": name, "made_as": name, "label": f"way {name}", "seeds": [0], "measures": {}}
             for name in MADE[plan.name]
         ]
+    empty |= {"trained": []}
     empty |= {"settings": {"steps": 3, "precision": "float32"}, "scenes": SCENES, "development": SCENES}
     return json.loads(json.dumps(empty))
 

@@ -12,13 +12,17 @@ from pathlib import Path
 from safetensors import safe_open
 
 from pfv_core.reference.vit import HideMode
+from pfv_demo.sizes import IMAGE_SIZE
 
 from ...files import save_text
+from ..drawn_once import drawing_of
+from ..scene_data import draw_scenes
 from .conditions import Condition, Experiment, Row, Sweep
 from .experiments import ADAPTER_FILE, NO_ADAPTER
-from .pairs import Split
+from .pairs import Split, caption, sample_pair
 from .readings import RESULTS, RUN, settings_in, unpack
 
+_KNOWN_BY = 20  # pairs of each split by which scenes are known
 STORED = re.compile(r"(?P<file>(?P<family>.+)_seed(?P<seed>\d+))-[0-9a-f]{12}")  # identity of a trained file
 
 
@@ -35,12 +39,14 @@ class Settings:
         batch: pairs in a chunk; it changes results in their last bits only, but chunks are stored by it.
         precision: float32, or bfloat16 = its autocast.
         weights: short hashes of the files that were used, by name.
+        scenes: of what they show and of how it is put into words; of other scenes nothing is taken over.
     """
 
     steps: int
     batch: int
     precision: str
     weights: dict[str, str]
+    scenes: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,8 @@ class Unit:
         return self.file(out).is_file()
 
 
-def find_adapters(folder: Path, seeds: Sequence[int]) -> list[AdapterFile]:
-    """The adapters of those seeds in a folder, by their file names.
+def find_adapters(folder: Path, seeds: Sequence[int] | None = None) -> list[AdapterFile]:
+    """The adapters of those seeds in a folder, by their file names; without seeds all.
 
     Raises:
         AblationError: a file says that it was trained with another mode than its name does.
@@ -90,36 +96,34 @@ def find_adapters(folder: Path, seeds: Sequence[int]) -> list[AdapterFile]:
     found = []
     for path in sorted(folder.glob("*.safetensors")):
         match = ADAPTER_FILE.fullmatch(path.name)
-        if match and int(match["seed"]) in seeds:
+        if match and (seeds is None or int(match["seed"]) in seeds):
             _check_mode(path, HideMode.DROP if match["drop"] else HideMode.ZERO)
             identity = f"{path.stem}-{short_hash(path)}"
             found.append(AdapterFile(path, match["family"], int(match["tokens"]), int(match["seed"]), identity))
     return found
 
 
-def stored_adapters(out: Path, seeds: Sequence[int], found: Sequence[AdapterFile]) -> list[AdapterFile]:
-    """The adapters of those seeds that a folder has results of, beyond those whose files were found.
+def stored_adapters(out: Path, found: Sequence[AdapterFile]) -> list[AdapterFile]:
+    """The adapters that a folder has results of, beyond those whose files were found.
 
     Raises:
         AblationError: it has results of two trainings of one family and seed.
     """
-    known = {(one.family, one.seed): one.identity for one in found}
     files = {(one.family, one.seed) for one in found}
-    stored = []
+    stored: dict[tuple[str, int], AdapterFile] = {}
     for identity in sorted({place.name for place in (out / RESULTS).glob("*/*-*") if place.is_dir()}):
         parts = STORED.fullmatch(identity)
         match = ADAPTER_FILE.fullmatch(f"{parts['file']}.safetensors") if parts else None
-        if parts is None or match is None or int(match["seed"]) not in seeds:
+        if parts is None or match is None:
             continue
-        key = match["family"], int(match["seed"])
-        if key in files:
-            continue  # of another training with that name; what is measured now is the file's
-        if known.setdefault(key, identity) != identity:
+        adapter = AdapterFile(None, match["family"], int(match["tokens"]), int(match["seed"]), identity)
+        key = adapter.family, adapter.seed
+        if key not in files and stored.setdefault(key, adapter) != adapter:  # a file says which of several is meant
             raise AblationError(
-                f"{out} has results of two trainings called {parts['file']}, {known[key]} and {identity}: remove those of one"
+                f"{out} has results of two trainings called {parts['file']}, {stored[key].identity} and {identity}: remove "
+                "those of one"
             )
-        stored.append(AdapterFile(None, match["family"], int(match["tokens"]), int(match["seed"]), identity))
-    return stored
+    return list(stored.values())
 
 
 def _check_mode(path: Path, expected: HideMode) -> None:
@@ -137,7 +141,7 @@ def settings_of(weights: Path, judge: Path, steps: int, batch: int, precision: s
     """The settings of a run with these files."""
     names = ("autoencoder", "text_encoder", "vision_encoder", "unet", "controlnet")
     hashes = {name: short_hash(weights / f"{name}.safetensors") for name in names}
-    return Settings(steps, batch, precision, {**hashes, "judge": short_hash(judge)})
+    return Settings(steps, batch, precision, {**hashes, "judge": short_hash(judge)}, _short_hash_of_scenes())
 
 
 def claim_folder(out: Path, settings: Settings, begin: Path | None = None) -> None:
@@ -151,8 +155,9 @@ def claim_folder(out: Path, settings: Settings, begin: Path | None = None) -> No
         _check_settings(out, file.read_text(encoding="utf-8"), settings)
     if begin is not None:
         _check_settings(begin, settings_in(begin), settings)
-        unpack(begin, out)
     save_text(file, json.dumps(asdict(settings), indent=1))
+    if begin is not None:
+        unpack(begin, out)
 
 
 def _check_settings(where: Path, stored: str, settings: Settings) -> None:
@@ -225,6 +230,13 @@ def expected_adapters(tables: Sequence[Experiment], seeds: Sequence[int]) -> lis
     rows = [row for table in tables for row in table.rows]
     families = sorted({row.family for row in rows} - {NO_ADAPTER})
     return [AdapterFile(Path(), family, 0, seed, f"{family}_seed{seed}") for family in families for seed in seeds]
+
+
+def _short_hash_of_scenes() -> str:
+    """12 digits, equal where the pairs are drawn alike and named alike."""
+    shown = [scene for split in Split for seed in range(_KNOWN_BY) for scene in sample_pair(seed, split)]
+    named = [caption(scene, light=True) for scene in shown]
+    return sha256(f"{drawing_of(shown, IMAGE_SIZE, draw_scenes)} {named}".encode()).hexdigest()[:12]
 
 
 def short_hash(file: Path) -> str:

@@ -167,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         "--pairs", action="append", type=_pairs_of_table, default=[], metavar="TABLE=N", help="test pairs of a table"
     )
     parser.add_argument("--development", type=int, default=40, help="pairs that strengths are chosen on")
-    parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), help="of the adapters' training, such as 0,1,2")
+    parser.add_argument(
+        "--seeds", type=_numbers, help="of the adapters to measure with, such as 0,1,2 (default: all found)"
+    )
     parser.add_argument("--only", action="append", choices=EXPERIMENTS, help="this table; may be repeated")
     parser.add_argument("--steps", type=int, default=12, help="of DDIM")
     parser.add_argument(
@@ -205,7 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
         if getattr(options, name) < 1:
             parser.error(f"--{name} is {getattr(options, name)}, expected 1 or more")
     if options.count:
-        print(counted(_tables(parser, options, []), options.seeds, options.batch, options.development))
+        seeds = options.seeds or (0, 1, 2)
+        print(counted(_tables(parser, options, []), seeds, options.batch, options.development))
         return
     if options.out is None:
         parser.error("--out is needed: where the results go")
@@ -213,7 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
     claim_folder(options.out, settings, options.begin)
     files = [] if options.adapters is None else find_adapters(options.adapters, options.seeds)
-    adapters = [*files, *stored_adapters(options.out, options.seeds, files)]
+    adapters = [*files, *stored_adapters(options.out, files)]
     tables = _tables(parser, options, adapters)
     store = Store(options.out, adapters, options.batch)
     if not options.report_only:

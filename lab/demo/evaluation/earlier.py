@@ -13,7 +13,8 @@ from .markdown import markdown_table, number
 ABOUT = """\
 0.2.0's demo drew its scenes flat, at 128 px; this one's are rendered at 256 px, with light, shadows and labels. Its adapters were
 trained on whatever combination of attributes came; now a part of them is held out, and the tables show those alone. There the
-rivals stood at the scales that were named; now each is tried at several. It had 500 pairs and three trainings."""
+rivals stood at the scales that were named; now each is tried at several. It had 500 pairs and three
+trainings, one for the balance."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ def against_earlier(results: dict[str, Any]) -> str:
 
 def _rows(results: dict[str, Any]) -> Iterator[list[str]]:
     for one in EARLIER:
-        measure = results["measures"][one.measure]
         found = _found(results["experiments"].get(one.table, {"rows": []})["rows"], one)
         if found:
+            measure = results["measures"][one.measure]
             yield [one.what, f"{one.value:.{measure['digits']}f}", number(found["measures"][one.measure], measure)]
 
 
 def _found(rows: list[dict[str, Any]], one: Earlier) -> dict[str, Any] | None:
     """The row that stands where it stood: of a way with a strength the one that was chosen."""
-    plain = one.row.plain if isinstance(one.row, Sweep) else one.row.condition
-    wanted = {plain.name} if isinstance(one.row, Row) else {row.condition.name for row in one.row.rows}
+    rows_of_it = (one.row,) if isinstance(one.row, Row) else one.row.rows
+    wanted = {row.condition.name for row in rows_of_it}
     return next((row for row in rows if row["condition"] in wanted and row["family"] == one.row.family), None)

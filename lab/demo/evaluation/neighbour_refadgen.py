@@ -29,9 +29,9 @@ from .. import stack
 from ..captions import caption
 from ..splits import Split
 from ..studio.beside import packshot_of
-from ..studio.render import Rendered, render, render_alone
+from ..studio.render import GROUND, Rendered, render, render_alone
 from ..studio.scene import MARKS, Scene, labels, sample_pair
-from ..train_refadgen import GROUND, cut_out
+from ..train_refadgen import cut_out
 from .chunk import channels_first, noise_of
 from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, RefAdGens

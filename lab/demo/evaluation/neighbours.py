@@ -193,38 +193,42 @@ class Store:
         trained: files by family and seed.
         batch: scenes in a chunk.
         chosen_by: see `Plan`.
+
+    Raises:
+        AblationError: there are results of two trainings of one family and seed, and the file of neither.
     """
 
     def __init__(self, out: Path, plan: str, trained: dict[str, dict[int, Path]], batch: int, chosen_by: str) -> None:
         self.folder, self.trained, self.batch, self.chosen_by = out / RESULTS / plan, trained, batch, chosen_by
+        self.identities = self._stored() | {
+            (family, seed): _identity(path) for family, files in trained.items() for seed, path in files.items()
+        }
+
+    def _stored(self) -> dict[tuple[str, int], str]:
+        """By family and seed, of whose files there are none, the trainings that the plan has results of."""
+        found: dict[tuple[str, int], str] = {}
+        for place in sorted(self.folder.glob("*/*-*")):
+            for part in filter(None, map(STORED.fullmatch, place.name.split("+"))):
+                key = part["family"], int(part["seed"])
+                if key[1] not in self.trained.get(key[0], {}) and found.setdefault(key, part[0]) != part[0]:
+                    raise AblationError(
+                        f"{self.folder} has results of two trainings called {part['file']}, {found[key]} and {part[0]}: remove "
+                        "those of one"
+                    )
+        return found
 
     def trained_of(self, way: Way) -> list[Trained]:
-        """What a way is measured with: of each seed that all of its families have; of those whose files are not there, what
-        has results of it.
-
-        Raises:
-            AblationError: there are results of two trainings of one seed, and the files of neither.
-        """
+        """What a way is measured with: of each seed that all of its families have, as files or as results."""
         if not way.families:
             return [NO_FILE]
-        by_family = [self.trained.get(family, {}) for family in way.families]
-        found = {}
-        for seed in set.intersection(*(set(files) for files in by_family)):
-            paths = [files[seed] for files in by_family]
-            names = "+".join(_identity(path) for path in paths)
-            found[seed] = Trained(dict(zip(way.families, paths, strict=True)), seed, names)
-        stored: dict[int, Trained] = {}
-        for place in sorted((self.folder / way.name).glob("*-*")):
-            parts = [part for part in map(STORED.fullmatch, place.name.split("+")) if part]
-            seed = int(parts[0]["seed"]) if parts else NO_FILE.seed
-            if seed in found or tuple(part["family"] for part in parts) != way.families:
-                continue
-            if stored.setdefault(seed, Trained(None, seed, place.name)).identity != place.name:
-                raise AblationError(
-                    f"{place.parent} has results of two trainings of seed {seed}, {stored[seed].identity} and {place.name}: "
-                    "remove those of one"
-                )
-        return [one for _, one in sorted((found | stored).items())]
+        of_families = [{seed for name, seed in self.identities if name == family} for family in way.families]
+        return [self._training(way, seed) for seed in sorted(set.intersection(*of_families))]
+
+    def _training(self, way: Way, seed: int) -> Trained:
+        paths = {family: self.trained.get(family, {}).get(seed) for family in way.families}
+        files = {family: path for family, path in paths.items() if path is not None}
+        names = "+".join(self.identities[family, seed] for family in way.families)
+        return Trained(files if len(files) == len(paths) else None, seed, names)
 
     def trainings(self, way: Way, split: Split) -> list[Trained]:
         """What a way is measured with: all there are, and the first one where strengths are chosen."""
@@ -431,7 +435,8 @@ def counted(plan: Plan, seeds: int, scenes: int, development: int) -> str:
         parts = tried + [(way, way, Split.TEST, scenes) for way in table.ways]
         new = [part for part in parts if (part[1].name, part[2]) not in known]
         known |= {(one.name, split) for _, one, split, _ in parts}
-        pictures = sum(plan.images_of(way) * count * (seeds if way.families else 1) for way, _, _, count in new)
+        trainings = [seeds if way.families and split is Split.TEST else 1 for way, _, split, _ in new]
+        pictures = sum(plan.images_of(part[0]) * part[3] * number for part, number in zip(new, trainings, strict=True))
         lines.append(f"| {table.name} | {pictures:,} |")
         total += pictures
     return "\n".join([*lines, f"| all | {total:,} |"])
@@ -486,6 +491,7 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
                 run.make([way for way in chosen if way is not None], Split.TEST, options.pairs, table.name)
     results = summarize(plan, store, options.pairs, options.development)
     results |= {"settings": asdict(settings), "scenes": options.pairs, "development": options.development}
+    results["trained"] = sorted(store.identities.values())
     plain = json.loads(json.dumps(results), parse_constant=lambda _nan: None)
     save_text(options.out / f"{plan.name}.json", json.dumps(plain, indent=1))
     save_text(options.out / f"{plan.name}.md", page(plan, plain))

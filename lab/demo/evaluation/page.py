@@ -29,8 +29,8 @@ A pair is two scenes that share no product colour, shape, wall colour, pattern o
 training saw: a part of the pairs of product colour and shape, and of wall colour and pattern, is held out
 (`lab/demo/splits.py`). What has a strength, each rival and MEPA, was tried at several with the first training of its adapter on
 {development} development pairs, whose combinations are held out too and are not those of the test pairs; the strength that did
-best there is in the tables, measured on the test pairs with every training. All readings are kept, in
-[readings/ablations.zip](readings/ablations.zip).
+best there is in the tables, measured on the test pairs with every training (the balance with the first). All
+readings are kept, in [readings/ablations.zip](readings/ablations.zip).
 
 One noise for each pair, the same under all conditions. What a picture shows is read by a small classifier (`judge`). It reads
 blurred pictures too, so sharpness, halo and the decibels around a product are measured against the true picture, and what the

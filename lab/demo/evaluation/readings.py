@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import zipfile
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
 
 from ...files import save_atomically, save_text
 
 RUN = "run.json"
 RESULTS = "chunks"
+NO_TRAINING = "none"  # identity of what takes no trained file
 _ANY_TIME = (1980, 1, 1, 0, 0, 0)  # the same readings are the same file whenever they are packed
 
 
-def pack(out: Path, file: Path) -> None:
-    """Write the settings and all values that a folder of results holds into a zip archive."""
-    members = [out / RUN, *sorted((out / RESULTS).rglob("*.json"))]
+def pack(out: Path, file: Path, trained: Collection[str]) -> None:
+    """Write the settings and the values that a folder of results holds into a zip archive.
+
+    Args:
+        out: the folder.
+        file: the archive.
+        trained: identities of the trained files whose values count; those of others, replaced by newer ones, are left out.
+    """
+    known = {*trained, NO_TRAINING}
+    values = sorted((out / RESULTS).rglob("*.json"))
+    members = [out / RUN, *(value for value in values if known.issuperset(value.parent.name.split("+")))]
 
     def write(unfinished: Path) -> None:
         with zipfile.ZipFile(unfinished, "w") as archive:
@@ -36,6 +46,6 @@ def unpack(file: Path, out: Path) -> None:
     """Put the values that were packed into a folder of results; those that it has stay."""
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():
-            place = out / name
-            if name.startswith(f"{RESULTS}/") and ".." not in place.parts and not place.is_file():
+            parts, place = PurePosixPath(name).parts, out / name
+            if parts[0] == RESULTS and ".." not in parts and not place.is_file():
                 save_text(place, archive.read(name).decode())

@@ -18,6 +18,7 @@ VIGNETTE = 0.16
 EXPOSURE = 0.80
 EDGE_SAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))  # of a pixel, where kinds meet
 FARTHEST, FAR_DEPTH = 5.6, 0.10  # distance along the camera's axis, a little behind the wall, and its nearness
+GROUND = 128 / 255  # grey of a product alone, as `lab.train.cut_out` has it
 LABEL = 4  # where `_look` has it
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 
@@ -58,18 +56,21 @@ def test_other_scenes_are_other_data(data, tmp_path):
     assert scene_data(tmp_path, COUNT - 1, SIZE).identity != data.identity
 
 
-def test_scenes_are_known_by_what_draws_them_not_by_their_last_bits(data, tmp_path, monkeypatch):
+def test_scenes_are_known_by_what_draws_them_not_by_their_last_bits(data, monkeypatch):
     """Another processor rounds otherwise; another studio draws otherwise."""
+    before = data.identity
     other = data.planes.copy()
     other[0, 0, 0, 0] ^= 1
-    assert SceneData(data.scenes, other).identity == data.identity
-    studio = tmp_path / "studio"
-    shutil.copytree(drawn_once.STUDIO, studio)
-    monkeypatch.setattr(drawn_once, "STUDIO", studio)
-    assert data.identity == SceneData(data.scenes, data.planes).identity
-    before = data.identity
-    (studio / "light.py").write_text((studio / "light.py").read_text() + "BRIGHTER = 2\n")
+    assert SceneData(data.scenes, other).identity == before
+    assert SceneData([scene.mirrored() for scene in data.scenes], data.planes).identity != before
+    monkeypatch.setattr(drawn_once, "STUDIO", drawn_once.STUDIO + "BRIGHTER = 2\n")
     assert data.identity != before
+
+
+def test_the_studio_s_source_is_all_of_it_however_its_lines_end(tmp_path):
+    assert all(f"class {name}" in drawn_once.STUDIO for name in ("Scene:", "Rendered:", "Surface:"))
+    (tmp_path / "one.py").write_bytes(b"A = 1\r\nB = 2\r\n")
+    assert drawn_once.source_of(tmp_path) == "A = 1\nB = 2\n"
 
 
 @pytest.mark.parametrize("seed", [0, TRAIN_SEED // 2, TRAIN_SEED - 1, 3 * TRAIN_SEED + 1])

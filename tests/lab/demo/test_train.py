@@ -98,10 +98,9 @@ def test_together_the_controlnet_keeps_the_hint_it_was_given(trained):
 
 def test_finished_weights_go_on_in_an_empty_folder(trained, tmp_path):
     """On another machine: no state, none of the stages before."""
-    (tmp_path / "out").mkdir()
-    shutil.copy(trained / "out" / "autoencoder.safetensors", tmp_path / "out")
     run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=trained / "out")
     train_stage(run, FURTHER)
+    assert not (tmp_path / "out" / "autoencoder.safetensors").exists()
     for name in ("unet", "text_encoder", "controlnet"):
         first, second = (stack.load_model(name, folder / "out").state_dict() for folder in (trained, tmp_path))
         moved = {key for key in first if not torch.equal(first[key], second[key])}
@@ -117,9 +116,29 @@ def test_finished_weights_go_on_in_an_empty_folder(trained, tmp_path):
 
 
 def test_to_go_further_it_takes_what_to_begin_with(trained, tmp_path):
-    run = Trainer(trained / "work", tmp_path, toy_recipe(), num_scenes=SCENES)
-    with pytest.raises(BeginError, match=r"--begin FOLDER with unet, text_encoder, controlnet.safetensors in it"):
-        train_stage(run, FURTHER)
+    for begin, message in (
+        (None, "give --begin FOLDER with autoencoder.safetensors, unet.safetensors, text_encoder.safetensors, cont"),
+        (tmp_path, "give --begin FOLDER"),
+        (trained / "out", "--begin and --out are both"),
+    ):
+        run = Trainer(trained / "work", trained / "out", toy_recipe(), num_scenes=SCENES, begin=begin)
+        with pytest.raises(BeginError, match=message):
+            train_stage(run, FURTHER)
+
+
+def test_to_go_further_from_other_weights_is_another_run(trained, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained / "out", other)
+    stack.save_weights(stack.load_model("unet", other), other / "unet.safetensors", {"note": "other"})
+    for begin in (trained / "out", other):
+        run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=begin)
+        if begin == other:
+            with pytest.raises(
+                RuntimeError, match=r"belongs to another run, 3 steps .*: begun_from is 'unet of sha256"
+            ):
+                train_stage(run, FURTHER)
+        else:
+            train_stage(run, FURTHER)
 
 
 def test_the_pooled_text_is_silent_in_some_rows_and_the_words_are_not(trained):

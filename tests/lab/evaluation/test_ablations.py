@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.demo import stack
+from lab.demo import drawn_once, stack
 from lab.demo.evaluation import ablations
 from lab.demo.evaluation.ablation_units import AblationError, AdapterFile, find_adapters, stored_adapters, units
 from lab.demo.evaluation.chunk import FILLS, PATCH_FILLS, Chunk, common_wall
@@ -236,17 +236,21 @@ def killed_at(call: int):
     return save_text
 
 
-def test_a_folder_of_other_settings_is_left_alone(files, whole, tmp_path):
+def test_a_folder_of_other_settings_is_left_alone(files, whole, tmp_path, monkeypatch):
     shutil.copytree(whole, tmp_path / "out")
     with pytest.raises(AblationError, match=r"steps is 1 there and 2 here.*another --out"):
         ablations.main([*arguments(files, tmp_path / "out"), "--steps", "2"])
+    with monkeypatch.context() as patch:
+        patch.setattr(drawn_once, "STUDIO", "another studio")
+        with pytest.raises(AblationError, match=r"scenes is .* there and .* here"):
+            ablations.main(arguments(files, tmp_path / "out"))
     with pytest.raises(AblationError, match="precision is float32 there and bfloat16 here"):
         ablations.main([*arguments(files, tmp_path / "out"), "--precision", "bfloat16"])
     assert results_of(tmp_path / "out") == results_of(whole)
 
 
 def test_a_run_begins_with_the_readings_of_another_and_needs_its_adapters_no_more(files, whole, tmp_path):
-    pack(whole, tmp_path / "kept.zip")
+    pack(whole, tmp_path / "kept.zip", results_of(whole)["settings"]["adapters"])
     without = arguments(files, tmp_path / "out", "--begin", str(tmp_path / "kept.zip"))
     place = without.index("--adapters")
     del without[place : place + 2]
@@ -271,9 +275,9 @@ def test_two_trainings_of_one_name_are_refused_where_neither_is_there(files, who
     (stored,) = (tmp_path / "chunks" / "image_dropped").glob("eq3_c16_seed0-*")
     shutil.copytree(stored, stored.with_name("eq3_c16_seed0-0123456789ab"))
     found = find_adapters(files / "adapters", [0])
-    assert stored_adapters(tmp_path, [0], found) == []  # the files say which
+    assert stored_adapters(tmp_path, found) == []  # the files say which
     with pytest.raises(AblationError, match="two trainings called eq3_c16_seed0"):
-        stored_adapters(tmp_path, [0], [])
+        stored_adapters(tmp_path, [])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from lab.diffusers.new_adapter import adapter_config, new_adapter
 from lab.diffusers.refadgen import RefAdGen, load_refadgen
 from lab.diffusers.strict_id import save_strict_id_net, strict_id_from
 from lab.diffusers.vision import ClipVisionEncoder
+from lab.files import save_text
 from pfv_core.adapter.checkpoint import save_adapter
 from pfv_core.adapter.model import AdapterKind
 from pfv_core.research.strict_id_file import StrictIDConfig
@@ -140,7 +143,7 @@ def test_what_is_stored_is_not_made_again(nets, tmp_path):
 def test_readings_of_trainings_whose_files_are_gone_count(nets, tmp_path):
     toy, store, _ = run_toy(nets, tmp_path / "first")
     (tmp_path / "first" / "run.json").write_text("{}")
-    pack(tmp_path / "first", tmp_path / "kept.zip")
+    pack(tmp_path / "first", tmp_path / "kept.zip", store.identities.values())
     unpack(tmp_path / "kept.zip", tmp_path / "second")
     gone = Store(tmp_path / "second", "toy", {}, 2, "chosen")
     assert summarize(toy, gone, 4, 2)["tables"] == summarize(toy, store, 4, 2)["tables"]
@@ -155,11 +158,36 @@ def test_readings_of_trainings_whose_files_are_gone_count(nets, tmp_path):
 
 def test_two_trainings_of_one_seed_are_refused_where_neither_is_there(nets, tmp_path):
     _, store, _ = run_toy(nets, tmp_path)
-    (folder,) = (tmp_path / "chunks" / "toy" / "swept_at_2").glob("net_seed2-*")
-    folder.with_name("net_seed2-0123456789ab").mkdir()
-    assert len(store.trained_of(SWEPT.at(2.0))) == 2  # the files say which
-    with pytest.raises(AblationError, match="results of two trainings of seed 2"):
-        Store(tmp_path, "toy", {}, 2, "chosen").trained_of(SWEPT.at(2.0))
+    (tmp_path / "chunks" / "toy" / "other_way" / "net_seed2-0123456789ab").mkdir(parents=True)
+    assert Store(tmp_path, "toy", nets, 2, "chosen").trained_of(SWEPT) == store.trained_of(SWEPT)  # the files say which
+    with pytest.raises(AblationError, match="results of two trainings called net_seed2"):
+        Store(tmp_path, "toy", {}, 2, "chosen")
+
+
+def test_all_strengths_are_tried_with_one_training(nets, tmp_path):
+    """Of seed 0 there are results at one strength and no file: what a later training does at the others is no answer to it."""
+    _, store, _ = run_toy(nets, tmp_path)
+    for scale in (1.0, 2.0):
+        shutil.rmtree(tmp_path / "chunks" / "toy" / SWEPT.at(scale).name)
+    later = {"net": {2: nets["net"][2]}}
+    assert Store(tmp_path, "toy", later, 2, "chosen").tried(SWEPT, 2) == {0.5: store.tried(SWEPT, 2)[0.5]}
+    assert Store(tmp_path, "toy", later, 2, "chosen").chosen(SWEPT, 2) is None
+
+
+def test_a_replaced_training_s_readings_are_not_packed_and_nothing_leaves_the_folder(nets, tmp_path):
+    _, store, _ = run_toy(nets, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    old = tmp_path / "run" / "chunks" / "toy" / "swept_at_2" / "net_seed0-0123456789ab" / "test_00000.json"
+    save_text(old, "{}")
+    pack(tmp_path / "run", tmp_path / "kept.zip", store.identities.values())
+    with zipfile.ZipFile(tmp_path / "kept.zip", "a") as archive:
+        archive.writestr("chunks/../../outside.json", "{}")
+    (tmp_path / "here").mkdir()
+    unpack(tmp_path / "kept.zip", tmp_path / "here" / ".." / "again")
+    packed = {file.relative_to(tmp_path / "again") for file in (tmp_path / "again").rglob("*.json")}
+    expected = {file.relative_to(tmp_path / "run") for file in (tmp_path / "run" / "chunks").rglob("*.json")}
+    assert packed == expected - {old.relative_to(tmp_path / "run")}
+    assert not (tmp_path / "outside.json").exists()
 
 
 def test_another_plan_s_ways_of_the_same_names_are_its_own(nets, tmp_path):

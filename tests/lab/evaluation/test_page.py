@@ -60,8 +60,15 @@ def results(verdicts: dict[str, str] | None = None) -> dict:
                 "pairs": 120,
                 "columns": ["tint", "psnr"],
                 "rows": [
-                    {"label": "shown", "family": "", "seeds": [0], "measures": {"tint": INTERVAL, "psnr": INTERVAL}},
                     {
+                        "condition": "one",
+                        "label": "shown",
+                        "family": "",
+                        "seeds": [0],
+                        "measures": {"tint": INTERVAL, "psnr": INTERVAL},
+                    },
+                    {
+                        "condition": "two",
                         "label": "hidden | dropped",
                         "family": "b",
                         "seeds": [0, 2],
