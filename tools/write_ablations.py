@@ -27,6 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 READINGS = "docs/readings/ablations.zip"
 MARKED = re.compile(r"(<!-- measured -->\n).*?(\n<!-- /measured -->)", re.DOTALL)
 JOINED = "product, table and wall right in one picture, where the text names another wall / leaves it to the reference"
+ADS = ("ad_dropped_masked", "ad_visible_masked", "ad_dropped_whole", "ad_visible_whole")
+TRUE_ADS = ("ad_decoded", "ad_relit")
+AD_ROWS = (
+    "with PFV and depth mask / without PFV / without the depth mask / with neither; the true ad's through the autoencoder / in "
+    "another light"
+)
+SURROUNDINGS = ("wall_reference", "pattern_reference", "table_reference")
 VIEWS = ("image_visible", "image_dropped", "image_oracle")
 
 Results = dict[str, Any]
@@ -63,9 +70,13 @@ def readme_table(results: Results) -> str:
         ],
         [
             "its pictures' sharpness; the true ones' through the autoencoder",
-            _both(results, "text", "text", "sharpness"),
+            "; ".join(_cell(results, "text", condition, "", "sharpness") for condition in ("text", "ceiling")),
         ],
         ["an image prompt alone sets the wall's colour; its pattern", "; ".join(walls)],
+        [
+            "the same with guidance",
+            "; ".join(_cell(results, "guided", "image_dropped_guided", "eq3_c16", name) for name in SURROUNDINGS[:2]),
+        ],
         [
             "a resampler copies the reference's foreign product, shape and colour: visible / hidden by PFV / never there",
             _views(results, "resampler_c16", "foreign_object"),
@@ -76,11 +87,12 @@ def readme_table(results: Results) -> str:
         ],
         ["the same, trained with dropped tokens", _views(results, "eq3_c16_drop", "foreign_shape")],
         *_fusion_rows(results),
+        [f"an ad's halo before plain walls, {AD_ROWS}", _ads(results, "halo_plain")],
+        ["decibels in the ring around its product, likewise", _ads(results, "ring_plain")],
         [
-            "an ad's halo before plain walls; the true ad's through the autoencoder",
-            _both(results, "ad", "ad_dropped_masked", "halo_plain"),
+            "wall's colour, pattern and table of an ad as the reference's",
+            "; ".join(_cell(results, "ad", ADS[0], "eq3_c16", name) for name in SURROUNDINGS),
         ],
-        ["decibels in the ring around its product; the same", _both(results, "ad", "ad_dropped_masked", "ring_plain")],
     ]
     return markdown_table(["combinations that no training saw", "measured"], rows)
 
@@ -104,10 +116,13 @@ def _views(results: Results, family: str, measure: str) -> str:
     return " / ".join(_cell(results, "pfv", view, family, measure) for view in VIEWS)
 
 
-def _both(results: Results, name: str, condition: str, measure: str) -> str:
-    """What a row has, and what the true picture has through the autoencoder."""
-    family, yardstick = ("", "ceiling") if name == "text" else ("eq3_c16", "ad_decoded")
-    return "; ".join(_cell(results, name, *side, measure) for side in ((condition, family), (yardstick, "")))
+def _ads(results: Results, measure: str) -> str:
+    """What the four ads have, and the true ones."""
+    made, true = (
+        " / ".join(_cell(results, "ad", condition, family, measure) for condition in conditions)
+        for conditions, family in ((ADS, "eq3_c16"), (TRUE_ADS, ""))
+    )
+    return f"{made}; {true}"
 
 
 def _cell(results: Results, name: str, condition: str, family: str, measure: str) -> str:

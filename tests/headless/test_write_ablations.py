@@ -22,6 +22,8 @@ def row(condition: str, family: str, label: str = "", **measures: float) -> dict
     return {"condition": condition, "family": family, "label": label or condition, "seeds": [0], "measures": values}
 
 
+SURROUNDINGS = {"wall_reference": 0.7, "pattern_reference": 0.6, "table_reference": 0.5}
+
 RESULTS = {
     "settings": {
         "seeds": [0],
@@ -62,12 +64,12 @@ RESULTS = {
             "no_conflict": [row("agreeing_output_1_scale_2", "ipadapter_c16", "masked, scale 2", all_three=0.98)],
             "ad": [
                 row("ad_decoded", "", "true", halo_plain=0.013, ring_plain=24.4),
-                row("ad_dropped_masked", "eq3_c16", "both", halo_plain=0.088, ring_plain=18.3),
+                row("ad_dropped_masked", "eq3_c16", "both", halo_plain=0.088, ring_plain=18.3, **SURROUNDINGS),
             ],
         }.items()
     },
 }
-for measure in ("wall_reference", "pattern_reference"):
+for measure in SURROUNDINGS:
     RESULTS["measures"][measure] = {"label": measure, "better": "higher", "digits": 3}
 
 
@@ -114,7 +116,9 @@ def test_the_table_takes_the_place_between_its_markers_and_nothing_else():
     )
     assert cells[f"masked (ipadapter_c16): {joined}"] == "0.590 / 0.980"
     assert cells[f"MEPA (eq3_c16): {joined}"] == "0.990 / n/a"
-    assert cells["decibels in the ring around its product; the same"] == "18.3; 24.4"
+    assert cells["decibels in the ring around its product, likewise"] == "18.3 / n/a / n/a / n/a; 24.4 / n/a"
+    assert cells["wall's colour, pattern and table of an ad as the reference's"] == "0.700; 0.600; 0.500"
+    assert cells["the same with guidance"] == "n/a; n/a"
     assert with_table(with_table(README, RESULTS), RESULTS) == with_table(README, RESULTS)
 
 
