@@ -120,8 +120,10 @@ def _rivals(experiment: str, fusion: Fusion) -> tuple[Comparison, ...]:
         "its own adapter with the same mask at its best scale": fusion.same,
         "Eq. 6 as printed": fusion.printed,
     }
+    claims = {"does better": "all_three", "brings the wall's pattern more often": "pattern_reference"}
     return tuple(
-        Comparison(experiment, f"MEPA does better than {name}", "all_three", fusion.mepa, rival)
+        Comparison(experiment, f"MEPA {claim} than {name}", measure, fusion.mepa, rival)
+        for claim, measure in claims.items()
         for name, rival in against.items()
     )
 
