@@ -57,6 +57,7 @@ from .store import Store
 from .summary import summarize
 
 PAGE_FILE = "ablations.md"
+ADAPTERS = Path(__file__).parent.parent / "adapters"  # those that docs/ablations.md is measured with
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -160,7 +161,9 @@ def _pairs_of_table(text: str) -> tuple[str, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
-    parser.add_argument("--adapters", type=Path, help="folder of {kind}_c{tokens}[_drop]_seed{n}.safetensors")
+    parser.add_argument(
+        "--adapters", type=Path, default=ADAPTERS, help="folder of {kind}_c{tokens}[_drop]_seed{n}.safetensors"
+    )
     parser.add_argument("--out", type=Path, help="folder of the results, to be continued")
     parser.add_argument("--begin", type=Path, help="readings of an earlier run with the same settings, to add to")
     parser.add_argument(
@@ -215,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_flush_denormal(True)
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
     claim_folder(options.out, settings, options.begin)
-    files = [] if options.adapters is None else find_adapters(options.adapters, options.seeds)
+    files = find_adapters(options.adapters, options.seeds)
     adapters = [*files, *stored_adapters(options.out, files)]
     tables = _tables(parser, options, adapters)
     store = Store(options.out, adapters, options.batch)

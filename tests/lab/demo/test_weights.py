@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from safetensors import safe_open
 
+from lab.demo.evaluation.ablation_units import find_adapters
+from lab.demo.evaluation.ablations import ADAPTERS
 from lab.demo.evaluation.chunk import Chunk
 from lab.demo.evaluation.conditions import View
 from lab.demo.evaluation.experiments import CONFLICT, IMAGE_ONLY, TEXT
@@ -56,9 +58,8 @@ def test_small_enough_and_licensed():
     assert len(files) == NUM_FILES
     assert sum(file.stat().st_size for file in files) < MOST_BYTES
     for file in files:
-        if file.name != ADAPTER_FILE:
-            with safe_open(file, "pt") as weights:
-                assert weights.metadata()["license"] == "Apache-2.0"
+        with safe_open(file, "pt") as weights:
+            assert weights.metadata()["licence" if file.name == ADAPTER_FILE else "license"] == "Apache-2.0"
 
 
 def test_the_neighbours_files_are_for_the_demo_and_small():
@@ -70,6 +71,17 @@ def test_the_neighbours_files_are_for_the_demo_and_small():
     for file in (refadgen, strict_id):
         with safe_open(file, "pt") as weights:
             assert weights.metadata()["licence"] == "Apache-2.0"
+
+
+def test_the_measured_adapters_are_what_their_names_say():
+    found = find_adapters(ADAPTERS)
+    assert {one.family for one in found} >= {"eq3_c16", "eq3_c16_drop", "resampler_c16", "ipadapter_c16"}
+    assert len(found) == len(list(ADAPTERS.iterdir()))
+    for one in found:
+        with safe_open(one.path, "pt") as weights:
+            metadata = weights.metadata()
+        assert (metadata["seed"], metadata["step"], metadata["licence"]) == (str(one.seed), "1600", "Apache-2.0")
+        assert load_adapter(one.path).config.num_tokens == one.tokens
 
 
 @pytest.mark.parametrize("name", ["product_color", "shape", "wall_color", "pattern", "table"])

@@ -252,14 +252,13 @@ def test_a_folder_of_other_settings_is_left_alone(files, whole, tmp_path, monkey
 def test_a_run_begins_with_the_readings_of_another_and_needs_its_adapters_no_more(files, whole, tmp_path):
     pack(whole, tmp_path / "kept.zip", results_of(whole)["settings"]["adapters"])
     without = arguments(files, tmp_path / "out", "--begin", str(tmp_path / "kept.zip"))
-    place = without.index("--adapters")
-    del without[place : place + 2]
+    (tmp_path / "adapters").mkdir()
+    without[without.index("--adapters") + 1] = str(tmp_path / "adapters")
     ablations.main([*without, "--seeds", "0"])
     assert results_of(tmp_path / "out") == results_of(whole)
 
-    (tmp_path / "adapters").mkdir()
     shutil.copy(files / "adapters" / "eq3_c16_seed1.safetensors", tmp_path / "adapters")
-    ablations.main([*without, "--adapters", str(tmp_path / "adapters"), "--only", "mepa"])
+    ablations.main([*without, "--only", "mepa"])
     found = results_of(tmp_path / "out")["experiments"]["mepa"]
     first = results_of(whole)["experiments"]["mepa"]
     assert found["sweeps"] == first["sweeps"]  # the first training has chosen
