@@ -36,7 +36,7 @@ WAYS = {  # row -> the view that its chunk shows
     "found": View.DROPPED,
     "never there": View.ORACLE,
 }
-COLUMNS = ("tint", "tint_upper", "foreign_color", "foreign_shape", "leak_ratio", "wall_reference")
+COLUMNS = ("tint", "tint_upper", "foreign_color", "foreign_shape", "foreign_share", "wall_reference")
 
 
 class HiddenBy(Chunk):

@@ -94,19 +94,6 @@ def color_share(image: Tensor, mask: Tensor, color: Tensor, tolerance: float = 0
     return (close & mask).flatten(1).sum(1).double() / mask.flatten(1).sum(1)
 
 
-def leak_ratio(share: Tensor, reference_share: Tensor) -> Tensor:
-    """Foreign-coloured pixels in an image, against those in the reference that shows the foreign object.
-
-    Args:
-        share, reference_share: (B,) `color_share` of the foreign colour in both.
-
-    Formula: share / reference_share. Range: 0 (nothing of the colour) upwards; 1 = as much of it as the reference has.
-    Lower = less leak; what chance gives is the ratio of an image made without the foreign object. NaN where the
-    reference has none of the colour.
-    """
-    return torch.where(reference_share > 0, share / reference_share, math.nan)
-
-
 def two_tones(image: Tensor, mask: Tensor) -> Tensor:
     """(B, 2, 3) float64: mean colour of an area's darker and of its lighter pixels, split at its mean brightness."""
     brightness = image.float().mean(1)

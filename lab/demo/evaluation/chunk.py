@@ -17,7 +17,7 @@ from pfv_core.reference.open_clip_vit import OPENAI_MEAN
 from pfv_core.reference.patch_mask import PatchMask, rebinarize
 from pfv_core.reference.vit import HideMode, ImageTokens, encode_image, encode_uncond
 
-from ...evaluation.metrics import color_share, two_tones
+from ...evaluation.metrics import two_tones
 from .. import stack
 from .conditions import Area, Condition, Depth, Given, View, Words
 from .models import Models
@@ -105,12 +105,6 @@ class Chunk:
         drawn = self.reference_drawn
         inside = (drawn.product == 1) & (drawn.label == 0)
         return torch.stack([image[mask].median(0).values for image, mask in zip(drawn.image, inside, strict=True)])
-
-    @cached_property
-    def reference_share(self) -> Tensor:
-        """(B,) share of B's pixels that have the colour of its product."""
-        image = channels_first(self.reference_drawn.image)
-        return color_share(image, torch.ones_like(image[:, 0], dtype=torch.bool), self.foreign)
 
     @cached_property
     def wall_tones(self) -> tuple[Tensor, Tensor]:

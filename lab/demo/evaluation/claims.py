@@ -83,6 +83,7 @@ GOALS = (
     Goal("the image prompt sets the wall's colour", "pfv", Row(_DROPPED, MAIN), "wall_reference", ">=", 0.95),
     Goal("the image prompt sets the wall's pattern", "pfv", Row(_DROPPED, MAIN), "pattern_reference", ">=", 0.95),
     _no_more_copied("PFV, Eq. 3: a hidden product's shape comes", View.DROPPED, MAIN, "foreign_shape"),
+    _no_more_copied("PFV, Eq. 3: a hidden product's colour comes", View.DROPPED, MAIN, "foreign_color"),
     _no_more_copied(
         "PFV, Eq. 3 trained with drop: a hidden product's shape comes", View.DROPPED, DROP_TRAINED, "foreign_shape"
     ),
@@ -146,6 +147,17 @@ COMPARISONS = (
         "a visible product's shape is copied more often than one hidden by PFV",
         "foreign_shape",
     ),
+    *(
+        _views(
+            MAIN,
+            view,
+            View.DROPPED,
+            f"{label}: the product's colour is copied more often than with PFV",
+            "foreign_color",
+        )
+        for view, label in VIEW_LABELS.items()
+        if view in (View.VISIBLE, *FILLS)
+    ),
     _views(
         MAIN,
         View.ZEROED,
@@ -180,7 +192,7 @@ COMPARISONS = (
         for claim, measure in (
             ("the halo is larger", "halo_plain"),
             ("the ring is better", "ring_plain"),
-            ("more of the foreign colour shows", "leak_ratio"),
+            ("more of the foreign colour shows", "foreign_share"),
         )
     ),
     *_balanced("a branch three times as loud", LOUD, MAIN, "all_text"),

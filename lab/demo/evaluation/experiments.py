@@ -128,7 +128,7 @@ LEAKS = (
     "foreign_color",
     "foreign_shape",
     "foreign_object",
-    "leak_ratio",
+    "foreign_share",
     "palette",
 )
 JOINED = (
@@ -218,7 +218,7 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
                 "halo_strength_plain",
                 "ring_plain",
                 "sharpness",
-                "leak_ratio",
+                "foreign_share",
                 "product_text",
                 "shape_text",
                 "wall_reference",

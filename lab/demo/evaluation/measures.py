@@ -138,7 +138,6 @@ MEASURES = {
     "tint": Measure("wall tint towards the foreign colour", False, "nearer to 0", lambda r: r.tint("wall_rgb")),
     "tint_upper": Measure("tint of the upper 28 %", False, "nearer to 0", lambda r: r.tint("upper_rgb")),
     "foreign_share": _stored("foreign-coloured pixels", "lower", "foreign_share"),
-    "leak_ratio": _stored("leak ratio", "lower", "leak_ratio"),
     "palette": _stored("palette distance to the reference's wall", "lower", "palette"),
     "palette_other": _stored("palette distance to another reference's wall", "", "palette_other"),
     "region": _stored("wall pixels nearer to the reference than to A", "higher", "region"),
@@ -153,4 +152,4 @@ MEASURES = {
     "halo_strength_plain": _before_plain("how far the ring has gone to the product's colour", "lower", "halo_strength"),
     "ring_plain": _before_plain("dB in the ring", "higher", "ring_psnr", digits=1),
 }
-AGAINST_ORACLE = ("foreign_color", "foreign_shape", "foreign_object", "leak_ratio", "foreign_share")
+AGAINST_ORACLE = ("foreign_color", "foreign_shape", "foreign_object", "foreign_share")

@@ -15,7 +15,6 @@ from ...diffusers.sample import ImagePrompt, sample_latents
 from ...evaluation.metrics import (
     color_share,
     layout_likeness,
-    leak_ratio,
     mean_color,
     palette_distance,
     region_correctness,
@@ -82,14 +81,11 @@ def measure(models: Models, chunk: Chunk, image: Tensor, ad: bool = False) -> di
         ad: what is wanted is A's product in B's surroundings.
     """
     wall, upper = common_wall(len(image)), upper_part(len(image))
-    everywhere = torch.ones_like(wall)
-    share = color_share(image, everywhere, chunk.foreign)
     values = {
         "foreign_rgb": chunk.foreign,
         "wall_rgb": mean_color(image, wall),
         "upper_rgb": mean_color(image, upper),
-        "foreign_share": share,
-        "leak_ratio": leak_ratio(share, chunk.reference_share),
+        "foreign_share": color_share(image, torch.ones_like(wall), chunk.foreign),
         "palette": palette_distance(image, wall, chunk.oracle, wall),
         "palette_other": palette_distance(image, wall, chunk.oracle.roll(1, 0), wall),
         "region": region_correctness(image, wall, *chunk.wall_tones),

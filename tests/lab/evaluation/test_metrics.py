@@ -12,7 +12,6 @@ from lab.evaluation.metrics import (
     SHARPNESS_GRID,
     color_share,
     layout_likeness,
-    leak_ratio,
     mean_color,
     palette_distance,
     region_correctness,
@@ -88,12 +87,6 @@ def test_color_share_counts_shades_of_the_color():
     assert color_share(image, everywhere(image), color).item() == 0.5
     assert color_share(image, left_half(image), color).item() == 0.5
     assert color_share(image, everywhere(image), color, tolerance=0.4).item() == 0.75
-
-
-def test_leak_ratio_is_against_the_reference():
-    ratio = leak_ratio(torch.tensor([0.05, 0.0, 0.1]), torch.tensor([0.1, 0.1, 0.0]))
-    assert ratio[:2].tolist() == pytest.approx([0.5, 0.0])
-    assert math.isnan(ratio[2].item())
 
 
 def test_two_tones_are_dark_and_light():

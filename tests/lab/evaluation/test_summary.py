@@ -42,7 +42,7 @@ TRUTH = {
 }
 OF_A, OF_B = TRUTH[Split.TEST]
 WALL, FOREIGN = (0.5, 0.5, 0.5), (0.9, 0.1, 0.1)
-STORED = ("foreign_share", "leak_ratio", "palette", "palette_other", "region", "sharpness", "wall_sharpness")
+STORED = ("foreign_share", "palette", "palette_other", "region", "sharpness", "wall_sharpness")
 
 
 def write(
