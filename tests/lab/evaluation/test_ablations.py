@@ -47,6 +47,7 @@ from pfv_core.adapter.model import AdapterKind
 from pfv_core.reference.vit import HideMode
 
 BATCH = 2
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -525,3 +526,24 @@ def test_conditions_of_one_name_are_one_condition():
     for row in rows:
         known = by_name.setdefault(row.condition.name, row.condition)
         assert replace(row.condition, label="") == replace(known, label="")
+
+
+def test_the_published_page_is_what_the_kept_readings_give(tmp_path):
+    """Of the shipped weights, the kept adapters and this studio: where one of them changes it is measured anew."""
+    pairs = {"guided": 40, "balance": 40}
+    given = [f"--pairs={table.name}={pairs.get(table.name, 60)}" for table in experiments()]
+    readings = DOCS / "readings" / "ablations.zip"
+    ablations.main(
+        [
+            "--begin",
+            str(readings),
+            "--out",
+            str(tmp_path),
+            "--precision=bfloat16",
+            "--development=20",
+            "--report-only",
+            *given,
+        ]
+    )
+    written = (tmp_path / "ablations.md").read_text(encoding="utf-8")
+    assert written == (DOCS / "ablations.md").read_text(encoding="utf-8")
