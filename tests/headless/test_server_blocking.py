@@ -7,7 +7,6 @@ import gc
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import CancelledError
 
 import pytest
@@ -158,7 +157,7 @@ def test_a_closed_client_says_so(serve):
 
 
 def test_who_waits_for_a_client_that_is_closed_does_not_wait_for_ever(serve):
-    ended = []
+    ended, waits = [], threading.Event()
 
     def wait(client):
         try:
@@ -167,11 +166,12 @@ def test_who_waits_for_a_client_that_is_closed_does_not_wait_for_ever(serve):
             ended.append("cancelled")
 
     with serve(hang=1.0) as served:
-        client = Client(served.url)
+        client = Client(
+            served.url, report=lambda _line: waits.set()
+        )  # what waits says so; what is still asking is not yet
         thread = threading.Thread(target=wait, args=(client,), daemon=True)
         thread.start()
-        while not served.stub.running:
-            time.sleep(0.01)
+        assert waits.wait(60)
         client.close()
         thread.join(5)
         assert ended == ["cancelled"]
