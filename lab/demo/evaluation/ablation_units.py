@@ -20,7 +20,7 @@ from ..scene_data import draw_scenes
 from .conditions import Condition, Experiment, Row, Sweep
 from .experiments import ADAPTER_FILE, NO_ADAPTER
 from .pairs import Split, caption, sample_pair
-from .readings import RESULTS, RUN, settings_in, unpack
+from .readings import NO_TRAINING, RESULTS, RUN, settings_in, unpack
 
 _KNOWN_BY = 20  # pairs of each split by which scenes are known
 STORED = re.compile(r"(?P<file>(?P<family>.+)_seed(?P<seed>\d+))-[0-9a-f]{12}")  # identity of a trained file
@@ -79,7 +79,7 @@ class Unit:
 
     def file(self, out: Path) -> Path:
         """Where its results go; its images lie beside them as .npz."""
-        identity = self.adapter.identity if self.adapter else "none"
+        identity = self.adapter.identity if self.adapter else NO_TRAINING
         return out / RESULTS / self.condition.name / identity / f"{self.split.value}_{self.start:05d}.json"
 
     def done(self, out: Path) -> bool:

@@ -162,7 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
     parser.add_argument(
-        "--adapters", type=Path, default=ADAPTERS, help="folder of {kind}_c{tokens}[_drop]_seed{n}.safetensors"
+        "--adapters",
+        type=Path,
+        help="folder of {kind}_c{tokens}[_drop]_seed{n}.safetensors (default: those that were trained with the shipped weights)",
     )
     parser.add_argument("--out", type=Path, help="folder of the results, to be continued")
     parser.add_argument("--begin", type=Path, help="readings of an earlier run with the same settings, to add to")
@@ -215,10 +217,12 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.out is None:
         parser.error("--out is needed: where the results go")
+    if options.adapters is None and options.weights != stack.WEIGHTS:
+        parser.error("--adapters is needed: the kept ones were trained with other weights than those in --weights")
     torch.set_flush_denormal(True)
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
     claim_folder(options.out, settings, options.begin)
-    files = find_adapters(options.adapters, options.seeds)
+    files = find_adapters(options.adapters or ADAPTERS, options.seeds)
     adapters = [*files, *stored_adapters(options.out, files)]
     tables = _tables(parser, options, adapters)
     store = Store(options.out, adapters, options.batch)

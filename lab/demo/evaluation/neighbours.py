@@ -40,7 +40,7 @@ from .claims import MARGIN
 from .judge import FILE as JUDGE_FILE
 from .markdown import markdown_table, number
 from .models import Models, load_models
-from .readings import RESULTS
+from .readings import NO_TRAINING, RESULTS
 from .summary import verdict
 
 Files = Mapping[str, Path]
@@ -165,7 +165,7 @@ class Trained:
     identity: str
 
 
-NO_FILE = Trained({}, 0, "none")
+NO_FILE = Trained({}, 0, NO_TRAINING)
 
 
 def find_trained(folder: Path, families: Sequence[str]) -> dict[str, dict[int, Path]]:

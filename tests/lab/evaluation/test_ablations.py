@@ -270,6 +270,15 @@ def test_a_run_begins_with_the_readings_of_another_and_needs_its_adapters_no_mor
     assert not (tmp_path / "third").exists()
 
 
+def test_the_kept_adapters_are_for_the_shipped_weights_alone(files, tmp_path, capsys):
+    given = arguments(files, tmp_path / "out", "--report-only")
+    place = given.index("--adapters")
+    with pytest.raises(SystemExit):
+        ablations.main([*given[:place], *given[place + 2 :]])
+    assert "trained with other weights than those in --weights" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_trainings_of_one_name_are_refused_where_neither_is_there(files, whole, tmp_path):
     shutil.copytree(whole / "chunks" / "image_dropped", tmp_path / "chunks" / "image_dropped")
     (stored,) = (tmp_path / "chunks" / "image_dropped").glob("eq3_c16_seed0-*")
