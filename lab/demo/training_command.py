@@ -16,8 +16,9 @@ from torch import Tensor
 from ..train.models import TrainingModels
 from ..train.settings import PRECISIONS
 from . import stack
+from .denoising import cached_latents
 from .scene_data import SceneData, scene_data
-from .train import NUM_SCENES, cached_latents
+from .trainer import NUM_SCENES
 from .training_models import training_models
 
 WHOLE = "whole"  # the variant that leaves nothing out

@@ -10,7 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lab.demo import stack
-from lab.demo.train import FURTHER, STAGES, BeginError, Denoising, Recipe, Trainer, _rims, train_stage
+from lab.demo.denoising import Denoising, rims
+from lab.demo.evaluation.ablations import ADAPTERS
+from lab.demo.train import train_stage
+from lab.demo.train_controlnet import AROUND_SHARE, WALL_SHARE, Prompts
+from lab.demo.trainer import BEGINS_WITH, CONTROLNET, FURTHER, STAGES, BeginError, Recipe, Trainer
 from lab.train.loop import Schedule
 
 STEPS = 3
@@ -19,8 +23,8 @@ SCENES = 3  # rendered; each serves as its mirror image too
 
 def toy_recipe(**changes):
     schedule = Schedule(STEPS, 1e-3, weight_decay=0.0, ema_decay=0.5, save_every=1)
-    settings = dict.fromkeys((*STAGES, FURTHER), schedule) | changes
-    return Recipe(**settings, batch_sizes=dict.fromkeys((*STAGES, FURTHER), 4))
+    settings = dict.fromkeys((*STAGES, *BEGINS_WITH), schedule) | changes
+    return Recipe(**settings, batch_sizes=dict.fromkeys((*STAGES, *BEGINS_WITH), 4))
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +119,62 @@ def test_finished_weights_go_on_in_an_empty_folder(trained, tmp_path):
         )
 
 
+@pytest.fixture
+def finished(trained, tmp_path):
+    """The weights of all stages, and an adapter."""
+    shutil.copytree(trained / "out", tmp_path / "finished")
+    shutil.copyfile(stack.WEIGHTS / "adapter.safetensors", tmp_path / "finished" / "adapter.safetensors")
+    return tmp_path / "finished"
+
+
+def test_the_controlnet_alone_goes_on_beside_finished_weights(finished, tmp_path):
+    run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=finished)
+    train_stage(run, CONTROLNET)
+    (file,) = (tmp_path / "out").iterdir()
+    first, second = (stack.load_model("controlnet", folder).state_dict() for folder in (finished, tmp_path / "out"))
+    moved = {key for key in first if not torch.equal(first[key], second[key])}
+    assert moved
+    assert not any(key.startswith("controlnet_cond_embedding") for key in moved)
+    with safe_open(file, "pt") as weights:
+        metadata = weights.metadata()
+    assert (metadata["stage"], metadata["begun_from"].split()[0]) == ("controlnet", "controlnet")
+
+
+def test_beside_another_adapter_the_controlnet_s_run_is_another(finished, tmp_path):
+    """It learns beside its image prompts."""
+
+    def train():
+        run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=finished)
+        train_stage(run, CONTROLNET)
+
+    train()
+    shutil.copyfile(ADAPTERS / "eq3_c16_seed1.safetensors", finished / "adapter.safetensors")
+    with pytest.raises(RuntimeError, match=r"belongs to another run, 3 steps .*: beside is "):
+        train()
+
+
+def test_a_scene_s_own_image_prompt_hides_its_product_and_rules_beside_it():
+    count, side = 400, stack.IMAGE_SIZE
+    prompts = Prompts(stack.WEIGHTS, torch.device("cpu"))
+    product, wall = torch.zeros(count, side, side), torch.zeros(count, side, side)
+    product[:, 64:128, 64:128] = 1
+    wall[:, :64] = 1
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).repeat(count, 1, 1, 1)
+    hidden = image.clone()
+    hidden[:, :, 64:128, 64:128] = 0.5
+    prompt, same = (prompts.of(one, product, wall, torch.Generator().manual_seed(1)) for one in (image, hidden))
+    assert prompt.control.text_share == 0.0
+    around, on_wall = ((prompt.region == one).all((1, 2)).float().mean() for one in (1 - product, wall))
+    nowhere = (prompt.region == 0).all((1, 2)).float().mean()
+    torch.testing.assert_close(around, torch.tensor(AROUND_SHARE), atol=0.06, rtol=0)
+    torch.testing.assert_close(on_wall, torch.tensor(WALL_SHARE), atol=0.06, rtol=0)
+    torch.testing.assert_close(nowhere, 1 - around - on_wall)
+    keys = prompt.keys_values[0][0]
+    torch.testing.assert_close(keys, same.keys_values[0][0])  # whatever the product looks like
+    kinds = (keys - keys[:1]).abs().amax((1, 2)) < 1e-4
+    assert 0 < min(int(kinds.sum()), int((~kinds).sum())) < 0.2 * count  # guidance's other half
+
+
 def test_to_go_further_it_takes_what_to_begin_with(trained, tmp_path):
     for begin, message in (
         (None, "give --begin FOLDER with autoencoder.safetensors, unet.safetensors, text_encoder.safetensors, cont"),
@@ -160,7 +220,7 @@ def test_a_rim_is_a_cell_with_both_in_it():
     product = torch.zeros(1, 32, 32)
     product[:, 8:20, 8:16] = 1
     expected = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
-    assert torch.equal(_rims(product)[0, 0].int(), expected.int())
+    assert torch.equal(rims(product)[0, 0].int(), expected.int())
 
 
 def test_placed_samples_are_of_the_noisiest_timesteps(trained):
