@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from .experiments import ADAPTER_FILE, NO_ADAPTER
 from .pairs import Split, caption, sample_pair
 from .readings import NO_TRAINING, RESULTS, RUN, settings_in, unpack
 
+CONTROLNET = "controlnet"  # the only one of the weights that some readings are made without
 _KNOWN_BY = 20  # pairs of each split by which scenes are known
 STORED = re.compile(r"(?P<file>(?P<family>.+)_seed(?P<seed>\d+))-[0-9a-f]{12}")  # identity of a trained file
 
@@ -139,13 +140,21 @@ def _check_mode(path: Path, expected: HideMode) -> None:
 
 def settings_of(weights: Path, judge: Path, steps: int, batch: int, precision: str) -> Settings:
     """The settings of a run with these files."""
-    names = ("autoencoder", "text_encoder", "vision_encoder", "unet", "controlnet")
+    names = ("autoencoder", "text_encoder", "vision_encoder", "unet", CONTROLNET)
     hashes = {name: short_hash(weights / f"{name}.safetensors") for name in names}
     return Settings(steps, batch, precision, {**hashes, "judge": short_hash(judge)}, _short_hash_of_scenes())
 
 
-def claim_folder(out: Path, settings: Settings, begin: Path | None = None) -> None:
+def claim_folder(
+    out: Path, settings: Settings, begin: Path | None = None, with_controlnet: Collection[str] = ()
+) -> None:
     """Make `out` the folder of these settings, with the readings that an earlier run packed.
+
+    Args:
+        out, settings: see there.
+        begin: the packed readings.
+        with_controlnet: names of those that are made with the ControlNet: of another one they are not taken over, and all others
+            are.
 
     Raises:
         AblationError: it is that of others already, or the readings are of others.
@@ -153,11 +162,17 @@ def claim_folder(out: Path, settings: Settings, begin: Path | None = None) -> No
     file = out / RUN
     if file.is_file():
         _check_settings(out, file.read_text(encoding="utf-8"), settings)
+    left_out: Collection[str] = ()
     if begin is not None:
-        _check_settings(begin, settings_in(begin), settings)
+        packed = json.loads(settings_in(begin))
+        if packed["weights"][CONTROLNET] != settings.weights[CONTROLNET]:
+            packed["weights"][CONTROLNET], left_out = settings.weights[CONTROLNET], with_controlnet
+        _check_settings(begin, json.dumps(packed), settings)
     save_text(file, json.dumps(asdict(settings), indent=1))
     if begin is not None:
-        unpack(begin, out)
+        count = unpack(begin, out, left_out)
+        if left_out:
+            print(f"{begin} is of another ControlNet: {count} readings that were made with it are left out", flush=True)
 
 
 def _check_settings(where: Path, stored: str, settings: Settings) -> None:

@@ -47,7 +47,7 @@ from .ablation_units import (
 )
 from .chunk import Chunk
 from .conditions import Experiment
-from .experiments import EXPERIMENTS, experiments
+from .experiments import EXPERIMENTS, experiments, with_controlnet
 from .judge import FILE as JUDGE_FILE
 from .models import Models, load_models
 from .page import page
@@ -221,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--adapters is needed: the kept ones were trained with other weights than those in --weights")
     torch.set_flush_denormal(True)
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
-    claim_folder(options.out, settings, options.begin)
+    claim_folder(options.out, settings, options.begin, with_controlnet())
     files = find_adapters(options.adapters or ADAPTERS, options.seeds)
     adapters = [*files, *stored_adapters(options.out, files)]
     tables = _tables(parser, options, adapters)

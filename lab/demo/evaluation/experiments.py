@@ -270,3 +270,10 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
 
 
 EXPERIMENTS = tuple(experiment.name for experiment in experiments())
+
+
+def with_controlnet() -> set[str]:
+    """Names of the conditions that are made with the depth ControlNet, at each of their strengths."""
+    rows = [row for table in experiments() for row in table.rows]
+    every = [one.condition for row in rows for one in (row.rows if isinstance(row, Sweep) else (row,))]
+    return {condition.name for condition in every if condition.depth is not None}

@@ -77,6 +77,11 @@ class How:
     depth: bool = False
     names_product: bool = True
 
+    @property
+    def takes_controlnet(self) -> bool:
+        """Whether the depth ControlNet is in it, alone or beside something else."""
+        return self.depth or self.engine is Engine.CONTROLNET
+
 
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.5)
 BLENDS = (0.1, 0.2, 0.35, 0.5, 0.75)  # more than 1 cannot be blended
@@ -287,7 +292,6 @@ class RefAdGenMaker:
         if how.engine is Engine.DECODED:
             true = channels_first(chunk.drawn.image)
             return self.models.autoencoder.decode(self.models.autoencoder.encode(true)).clamp(0, 1)
-        controlnet = how.depth or how.engine is Engine.CONTROLNET
         with self._seeing(chunk, way, files):
             latents = sample_latents(
                 self.models.unet,
@@ -299,8 +303,10 @@ class RefAdGenMaker:
                 steps=self.steps,
                 image_size=(stack.IMAGE_SIZE, stack.IMAGE_SIZE),
                 image_prompts=self._prompts(chunk, way, files),
-                controlnet=self.models.controlnet if controlnet else None,
-                depth=chunk.drawn.depth.unsqueeze(1).expand(-1, 3, -1, -1).contiguous() if controlnet else None,
+                controlnet=self.models.controlnet if how.takes_controlnet else None,
+                depth=chunk.drawn.depth.unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
+                if how.takes_controlnet
+                else None,
                 control_strength=way.scale if how.engine is Engine.CONTROLNET else 1.0,
             )
         return self.models.autoencoder.decode(latents).float().clamp(0, 1)
@@ -373,6 +379,7 @@ PLAN = Plan(
     chosen_by="kept",
     maker=RefAdGenMaker,
     images_of=lambda way: 0 if way.how.engine is Engine.DECODED else 1,
+    takes_controlnet=lambda way: way.how.takes_controlnet,
 )
 
 

@@ -517,6 +517,7 @@ PLAN = Plan(
     chosen_by="both",
     maker=StrictIDMaker,
     images_of=lambda way: 0 if way.how.engine is Engine.DECODED else len(way.how.heights) or len(way.how.leans) or 1,
+    takes_controlnet=lambda way: way.how.engine is Engine.DEPTH,
 )
 
 

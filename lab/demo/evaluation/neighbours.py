@@ -137,6 +137,7 @@ class Plan:
         chosen_by: the measure by which a strength is chosen, more = better.
         maker: of the models and the steps of the sampling.
         images_of: how many pictures a way makes of a scene; 0 = none is sampled.
+        takes_controlnet: whether a way is made with the depth ControlNet.
     """
 
     name: str
@@ -148,11 +149,18 @@ class Plan:
     chosen_by: str
     maker: Callable[[Models, int], Maker]
     images_of: Callable[[Way], int]
+    takes_controlnet: Callable[[Way], bool] = lambda _way: False
 
     @property
     def chooses(self) -> bool:
         """Whether any way has strengths to choose from."""
         return any(way.scales for table in self.tables for way in table.ways)
+
+    @property
+    def with_controlnet(self) -> set[str]:
+        """Names of the ways that are made with the depth ControlNet, at each of their strengths."""
+        ways = [way for table in self.tables for way in table.ways if self.takes_controlnet(way)]
+        return {one.name for way in ways for one in (way, *way.tried)}
 
 
 @dataclass(frozen=True)
@@ -477,7 +485,7 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
         parser.error("--out is needed: where the results go")
     torch.set_flush_denormal(True)
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
-    claim_folder(options.out, settings, options.begin)
+    claim_folder(options.out, settings, options.begin, plan.with_controlnet)
     families = sorted({family for table in plan.tables for way in table.ways for family in way.families})
     files = {} if options.models is None else find_trained(options.models, families)
     store = Store(options.out, plan.name, files, options.batch, plan.chosen_by)

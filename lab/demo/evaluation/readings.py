@@ -42,10 +42,24 @@ def settings_in(file: Path) -> str:
         return archive.read(RUN).decode()
 
 
-def unpack(file: Path, out: Path) -> None:
-    """Put the values that were packed into a folder of results; those that it has stay."""
+def unpack(file: Path, out: Path, left_out: Collection[str] = ()) -> int:
+    """Put the values that were packed into a folder of results; those that it has stay.
+
+    Args:
+        file, out: from and to.
+        left_out: names of conditions or ways whose values are not taken.
+
+    Returns:
+        How many were left out.
+    """
+    count = 0
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():
             parts, place = PurePosixPath(name).parts, out / name
-            if parts[0] == RESULTS and ".." not in parts and not place.is_file():
+            if parts[0] != RESULTS or ".." in parts:
+                continue
+            if parts[-3] in left_out:
+                count += 1
+            elif not place.is_file():
                 save_text(place, archive.read(name).decode())
+    return count

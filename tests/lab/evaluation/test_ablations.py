@@ -33,6 +33,7 @@ from lab.demo.evaluation.experiments import (
     MAIN,
     SEEING,
     experiments,
+    with_controlnet,
 )
 from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.models import Models, load_models
@@ -268,6 +269,38 @@ def test_a_run_begins_with_the_readings_of_another_and_needs_its_adapters_no_mor
     with pytest.raises(AblationError, match=r"kept.zip holds results of other settings: steps is 1 there and 2 here"):
         ablations.main([*arguments(files, tmp_path / "third", "--begin", str(tmp_path / "kept.zip")), "--steps", "2"])
     assert not (tmp_path / "third").exists()
+
+
+def test_of_another_controlnet_all_is_taken_over_that_was_made_without_it(files, whole, tmp_path, capsys):
+    pack(whole, tmp_path / "kept.zip", results_of(whole)["settings"]["adapters"])
+    shutil.copytree(files / "weights", tmp_path / "weights")
+    controlnet = stack.load_model("controlnet", files / "weights")
+    for block in controlnet.controlnet_down_blocks:
+        block.weight.data.neg_()
+    stack.save_weights(controlnet, tmp_path / "weights" / "controlnet.safetensors", {})
+    given = arguments(files, tmp_path / "out", "--begin", str(tmp_path / "kept.zip"), "--seeds", "0")
+    given[given.index("--weights") + 1] = str(tmp_path / "weights")
+    capsys.readouterr()
+    ablations.main([*given, "--report-only"])
+    assert "another ControlNet: 4 readings that were made with it are left out" in capsys.readouterr().out
+
+    ablations.main([*given, "--only", "ad"])
+    first, second = (results_of(out)["experiments"] for out in (whole, tmp_path / "out"))
+    rows, anew = (
+        {(row["condition"], row["family"]): row for row in found.pop("ad")["rows"]} for found in (first, second)
+    )
+    changed = {condition for condition, family in rows if rows[condition, family] != anew[condition, family]}
+    assert changed == with_controlnet() == {condition.name for condition in ADS.values()}
+    assert second == {}  # of this table alone a page was asked for
+    ablations.main([*given, "--report-only"])
+    everything = results_of(tmp_path / "out")["experiments"]
+    assert {name: found for name, found in everything.items() if name != "ad"} == first
+
+    given[given.index("--weights") + 1] = str(files / "weights")
+    with pytest.raises(
+        AblationError, match=r"weights is .* there and .* here"
+    ):  # what a folder has stays of one ControlNet
+        ablations.main(given)
 
 
 def test_the_kept_adapters_are_for_the_shipped_weights_alone(files, tmp_path, capsys):

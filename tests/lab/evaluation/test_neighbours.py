@@ -33,6 +33,7 @@ from lab.demo.evaluation.neighbours import (
 )
 from lab.demo.evaluation.readings import pack, unpack
 from lab.demo.splits import Split
+from lab.diffusers import sample
 from lab.diffusers.new_adapter import adapter_config, new_adapter
 from lab.diffusers.refadgen import RefAdGen, load_refadgen
 from lab.diffusers.strict_id import save_strict_id_net, strict_id_from
@@ -327,6 +328,23 @@ def test_each_way_of_refadgen_makes_its_own_pictures(files):
         assert all(value.shape == (2,) for value in values.values()), name
     shown = [image for image, _ in made.values()]
     assert not any(torch.equal(one, other) for n, one in enumerate(shown) for other in shown[:n])
+
+
+@pytest.mark.parametrize("module", [neighbour_refadgen, neighbour_strict_id, neighbours_together])
+def test_a_plan_knows_which_ways_are_made_with_the_controlnet(module, files, monkeypatch):
+    maker = module.PLAN.maker(load_models(files / "weights", files / "weights" / "judge.safetensors"), 1)
+    chunk, run = maker.chunk(Split.TEST, 0, 1), []
+    control = sample._control
+    monkeypatch.setattr(sample, "_control", lambda net, *more: run.append(net is not None) or control(net, *more))
+    ways = [way for table in module.PLAN.tables for way in table.ways if not way.name.startswith(("gamma", "scale"))]
+    for way in dict.fromkeys(ways):
+        given = {family: files / "models" / f"{family}_seed0.safetensors" for family in way.families}
+        run.clear()
+        maker.make(chunk, way.tried[0] if way.scales else way, given)
+        assert any(run) == (way.name in module.PLAN.with_controlnet), way.name
+    assert bool(module.PLAN.with_controlnet) == (module is not neighbours_together)
+    swept = {one.name for way in ways if way.name in module.PLAN.with_controlnet for one in way.tried}
+    assert swept <= module.PLAN.with_controlnet
 
 
 def test_each_way_of_strict_id_makes_its_own_pictures(files):
