@@ -1,7 +1,7 @@
 """Trains the tiny stack from scratch; can be killed at any moment and started again.
 
     python -m lab.demo.train --work FOLDER [--stage NAME] [--out FOLDER] [--seed N] [--precision no|bf16] [--begin FOLDER]
-        [--steps N]
+        [--steps N] [--batch-size N] [--minutes N]
 
 Stages, each resting on those before it; without --stage all but the last two run in turn:
 
@@ -14,11 +14,15 @@ further      the same from the weights in --begin on, such as those that the rep
 controlnet   the ControlNet alone from the weights in --begin on, beside the adapter's image prompts
 
 Weights go to --out in half precision, with what made them in their metadata; those that only a later stage reads go to --work.
+With --minutes a stage of the last two ends in time, at whatever step it is, and writes what it has: on a machine that is lent for
+minutes. What it wrote is what the next run begins with.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +53,7 @@ def train_stage(run: Trainer, stage: str) -> None:
     TRAIN[stage](run)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the stages asked for."""
     later = " or ".join(BEGINS_WITH)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,27 +64,46 @@ def main() -> None:
     parser.add_argument("--precision", choices=("no", "bf16"), default="no", help="bf16: where the processor has it")
     parser.add_argument("--begin", type=Path, help="folder of weights to begin with")
     parser.add_argument("--steps", type=int, help=f"of the stage {later} (default: {_steps()})")
-    arguments = parser.parse_args()
+    parser.add_argument("--batch-size", type=int, help=f"of the stage {later} (default: {_batch_sizes()})")
+    parser.add_argument(
+        "--minutes", type=float, help=f"of the stage {later}, from the start of the command, drawing and all"
+    )
+    given = parser.parse_args(arguments)
+    until = math.inf if given.minutes is None else time.monotonic() + 60 * given.minutes
     torch.set_flush_denormal(True)
-    how = recipe(arguments.seed)
-    if arguments.stage in BEGINS_WITH:
+    how = recipe(given.seed)
+    if given.stage in BEGINS_WITH:
         try:
-            checked_begin(arguments.stage, arguments.begin, arguments.out)
+            checked_begin(given.stage, given.begin, given.out)
         except BeginError as error:  # before anything is drawn
             parser.error(str(error))
-    if arguments.steps is not None:
-        if arguments.stage not in BEGINS_WITH or arguments.steps < 1:
-            parser.error(f"--steps is a number of 1 or more, and of --stage {later} alone")
-        how = replace(how, **{arguments.stage: replace(getattr(how, arguments.stage), steps=arguments.steps)})
+    for name, least in (("steps", 1), ("batch_size", 1), ("minutes", 0)):
+        value = getattr(given, name)
+        if value is not None and (given.stage not in BEGINS_WITH or value < least):
+            parser.error(f"--{name.replace('_', '-')} is a number of {least} or more, and of --stage {later} alone")
+    if given.steps is not None:
+        how = replace(how, **{given.stage: replace(getattr(how, given.stage), steps=given.steps)})
+    if given.batch_size is not None:
+        how = replace(how, batch_sizes=how.batch_sizes | {given.stage: given.batch_size})
     run = Trainer(
-        arguments.work, arguments.out, how, arguments.seed, precision=arguments.precision, begin=arguments.begin
+        given.work,
+        given.out,
+        how,
+        given.seed,
+        precision=given.precision,
+        begin=given.begin,
+        until=until,
     )
-    for stage in [arguments.stage] if arguments.stage else STAGES:
+    for stage in [given.stage] if given.stage else STAGES:
         train_stage(run, stage)
 
 
 def _steps() -> str:
     return " or ".join(str(getattr(recipe(0), stage).steps) for stage in BEGINS_WITH)
+
+
+def _batch_sizes() -> str:
+    return " or ".join(str(recipe(0).batch_sizes[stage]) for stage in BEGINS_WITH)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,14 @@ class Trainer:
         num_scenes: int = NUM_SCENES,
         precision: str = "no",
         begin: Path | None = None,
+        until: float = math.inf,
     ) -> None:
         self.work = work
         self.out = out
         self.seed = seed
         self.recipe = how
         self.begin = begin
+        self.until = until  # when the steps end, done or not; see `TrainingLoop.run`
         self.begun_from = ""  # of the stage in training
         self.accelerator = Accelerator(mixed_precision=precision)
         self.data: SceneData = scene_data(work, num_scenes, stack.IMAGE_SIZE)
@@ -123,7 +126,7 @@ class Trainer:
             with self.accelerator.autocast():
                 return loss_of_step(step, generator)
 
-        loop.run(in_precision, title=stage)
+        loop.run(in_precision, title=stage, until=self.until)
 
     def rows(self, stage: str, generator: torch.Generator) -> Tensor:
         """(B,) scenes of a step."""
@@ -143,7 +146,7 @@ class Trainer:
             "made_by": "python -m lab.demo.train",
             "stage": stage,
             "seed": str(self.seed),
-            "steps": str(getattr(self.recipe, stage).steps),
+            "steps": str(loop.step),
             "batch_size": str(self.recipe.batch_sizes[stage]),
             "scenes": str(len(self.data.scenes)),  # with their mirror images
             "seconds": str(round(loop.seconds)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -96,13 +98,22 @@ class TrainingLoop:
         after_step: Callable[[int], None] | None = None,
         stop_at: int | None = None,
         title: str = "training",
+        until: float = math.inf,
     ) -> None:
-        """Go on to the last step (or `stop_at`), saving on the way; returns at once when there is nothing left to do."""
+        """Go on to the last step, saving on the way; returns at once when there is nothing left to do.
+
+        Args:
+            loss_of_step: of a micro-batch.
+            after_step: told of each step that is done.
+            stop_at: the last step of this call.
+            title: of the bar.
+            until: moment of `time.monotonic` after which no step is begun. Of several processes the first one's clock counts.
+        """
         schedule = self.schedule
         end = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
         hidden = not self.accelerator.is_local_main_process
         bar = tqdm(total=schedule.steps, initial=self.step, desc=title, mininterval=10, disable=hidden)
-        while self.step < end:
+        while self.step < end and not self._is_over(until):
             started = time.monotonic()
             values = self.one_step(loss_of_step)
             self.step += 1
@@ -115,7 +126,15 @@ class TrainingLoop:
                 self.save()
             if after_step is not None:
                 after_step(self.step)
+        if self.step < end:
+            self.save()
         bar.close()
+
+    def _is_over(self, until: float) -> bool:
+        """Whether the time is up, for all processes alike."""
+        if until == math.inf:
+            return False
+        return bool(broadcast_object_list([time.monotonic() >= until])[0])
 
     def one_step(self, loss_of_step: LossOfStep) -> dict[str, Tensor | float]:
         """One optimizer step, which `run` counts, logs and saves; returns the means of what its micro-batches logged.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 
 import pytest
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 from lab.demo import stack
 from lab.demo.denoising import Denoising, rims
 from lab.demo.evaluation.ablations import ADAPTERS
-from lab.demo.train import train_stage
+from lab.demo.train import main, train_stage
 from lab.demo.train_controlnet import AROUND_SHARE, WALL_SHARE, Prompts
 from lab.demo.trainer import BEGINS_WITH, CONTROLNET, FURTHER, STAGES, BeginError, Recipe, Trainer
 from lab.train.loop import Schedule
@@ -184,6 +186,34 @@ def test_to_go_further_it_takes_what_to_begin_with(trained, tmp_path):
         run = Trainer(trained / "work", trained / "out", toy_recipe(), num_scenes=SCENES, begin=begin)
         with pytest.raises(BeginError, match=message):
             train_stage(run, FURTHER)
+
+
+def test_what_has_no_more_time_ends_and_writes_what_it_has(trained, tmp_path):
+    """The file says how many steps it is of, and the same folder goes on from there."""
+    for until, steps in ((0.0, 0), (math.inf, STEPS)):
+        where = {"num_scenes": SCENES, "begin": trained / "out", "until": until}
+        train_stage(Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), **where), FURTHER)
+        with safe_open(tmp_path / "out" / "unet.safetensors", "pt") as file:
+            assert file.metadata()["steps"] == str(steps)
+    losses = (tmp_path / "work" / FURTHER / "losses.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in losses] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--minutes", "-1"], "--minutes is a number of 0 or more, and of --stage further or controlnet alone"),
+        (["--batch-size", "0"], "--batch-size is a number of 1 or more"),
+        (["--stage", "together", "--steps", "3"], "--steps is a number of 1 or more, and of --stage further or"),
+    ],
+)
+def test_what_only_finished_weights_have_is_refused_before_anything_is_drawn(option, message, tmp_path, capsys):
+    stage = [] if "--stage" in option else ["--stage", FURTHER]
+    given = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--begin", str(stack.WEIGHTS)]
+    with pytest.raises(SystemExit):
+        main([*given, *stage, *option])
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_to_go_further_from_other_weights_is_another_run(trained, tmp_path):
