@@ -1,6 +1,6 @@
 """What a training step of the SDXL preset costs, and how much of it is this repository's own code.
 
-    python -m benchmarks.train_step [--size sdxl|narrow|tiny] [--batch-size N] [--steps N] [--SETTING VALUE ...]
+    python -m benchmarks.train_step [--size sdxl|narrow|tiny] [--batch-size N] [--rounds N] [--SETTING VALUE ...]
 
 From the repository's root. Without options: on a CUDA device SDXL's sizes at 512 px and batch 8, as the preset trains; on a
 CPU the narrow stand-in at batch 1, see `random_models`. Weights, pictures and captions are random; nothing is downloaded.
@@ -110,6 +110,10 @@ def main() -> None:
     config = config_of_arguments(arguments)
     if not isinstance(config, TrainConfig):
         parser.error(f"preset {config.preset} trains no adapter: benchmarks.refadgen has a step of RefAdGen")
+    if config.steps < num_steps(arguments.rounds):
+        parser.error(
+            f"--steps is {config.steps}, expected {num_steps(arguments.rounds)} or more: so many are taken; see --rounds"
+        )
     accelerator = Accelerator(mixed_precision=config.precision)
     started = time.monotonic()
     models = random_models(BY_NAME[arguments.size], DTYPES[config.precision], accelerator.device)
@@ -124,10 +128,15 @@ def main() -> None:
         measure(training, config, arguments.rounds)
 
 
+def num_steps(rounds: int) -> int:
+    """One that warms up, the whole ones, those whose parts are timed, and one whose waits are counted."""
+    return 2 + 2 * rounds
+
+
 def measure(training: AdapterTraining, config: TrainConfig, rounds: int) -> None:
     """Take the steps and print what they cost."""
     device = training.accelerator.device
-    steps = Steps(training, 2 + 2 * rounds)
+    steps = Steps(training, num_steps(rounds))
     for name, module in (("U-Net", training.models.unet), ("adapter", training.adapter)):
         print(f"{name}: {sum(parameter.numel() for parameter in module.parameters()) / 1e6:.1f} million parameters")
     steps.take()  # warms up
