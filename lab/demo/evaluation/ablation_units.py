@@ -110,21 +110,32 @@ def stored_adapters(out: Path, found: Sequence[AdapterFile]) -> list[AdapterFile
     Raises:
         AblationError: it has results of two trainings of one family and seed.
     """
-    files = {(one.family, one.seed) for one in found}
-    stored: dict[tuple[str, int], AdapterFile] = {}
-    for identity in sorted({place.name for place in (out / RESULTS).glob("*/*-*") if place.is_dir()}):
-        parts = STORED.fullmatch(identity)
-        match = ADAPTER_FILE.fullmatch(f"{parts['file']}.safetensors") if parts else None
-        if parts is None or match is None:
-            continue
-        adapter = AdapterFile(None, match["family"], int(match["tokens"]), int(match["seed"]), identity)
-        key = adapter.family, adapter.seed
-        if key not in files and stored.setdefault(key, adapter) != adapter:  # a file says which of several is meant
-            raise AblationError(
-                f"{out} has results of two trainings called {parts['file']}, {stored[key].identity} and {identity}: remove "
-                "those of one"
-            )
-    return list(stored.values())
+    known = {(one.family, one.seed) for one in found}
+    stored = []
+    for identity in stored_trainings(out / RESULTS, known).values():
+        match = ADAPTER_FILE.fullmatch(f"{identity.rpartition('-')[0]}.safetensors")
+        if match is not None:
+            stored.append(AdapterFile(None, match["family"], int(match["tokens"]), int(match["seed"]), identity))
+    return stored
+
+
+def stored_trainings(folder: Path, known: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """By family and seed the identities of the trainings that a folder has results of, but for those that are known: there a
+    file says which is meant.
+
+    Raises:
+        AblationError: there are results of two trainings of one family and seed.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for place in sorted(folder.glob("*/*-*")):
+        for part in filter(None, map(STORED.fullmatch, place.name.split("+"))):
+            key = part["family"], int(part["seed"])
+            if key not in known and found.setdefault(key, part[0]) != part[0]:
+                raise AblationError(
+                    f"{folder} has results of two trainings called {part['file']}, {found[key]} and {part[0]}: remove those of "
+                    "one"
+                )
+    return found
 
 
 def _check_mode(path: Path, expected: HideMode) -> None:

@@ -34,7 +34,7 @@ from ...evaluation.statistics import (
 from ...files import save_atomically, save_text
 from .. import stack
 from ..splits import Split
-from .ablation_units import STORED, AblationError, claim_folder, settings_of, short_hash
+from .ablation_units import claim_folder, settings_of, short_hash, stored_trainings
 from .ablations import PRECISIONS, autocast
 from .claims import MARGIN
 from .judge import FILE as JUDGE_FILE
@@ -208,22 +208,8 @@ class Store:
 
     def __init__(self, out: Path, plan: str, trained: dict[str, dict[int, Path]], batch: int, chosen_by: str) -> None:
         self.folder, self.trained, self.batch, self.chosen_by = out / RESULTS / plan, trained, batch, chosen_by
-        self.identities = self._stored() | {
-            (family, seed): _identity(path) for family, files in trained.items() for seed, path in files.items()
-        }
-
-    def _stored(self) -> dict[tuple[str, int], str]:
-        """By family and seed, of whose files there are none, the trainings that the plan has results of."""
-        found: dict[tuple[str, int], str] = {}
-        for place in sorted(self.folder.glob("*/*-*")):
-            for part in filter(None, map(STORED.fullmatch, place.name.split("+"))):
-                key = part["family"], int(part["seed"])
-                if key[1] not in self.trained.get(key[0], {}) and found.setdefault(key, part[0]) != part[0]:
-                    raise AblationError(
-                        f"{self.folder} has results of two trainings called {part['file']}, {found[key]} and {part[0]}: remove "
-                        "those of one"
-                    )
-        return found
+        files = {(family, seed): _identity(path) for family, of in trained.items() for seed, path in of.items()}
+        self.identities = stored_trainings(self.folder, files) | files
 
     def trained_of(self, way: Way) -> list[Trained]:
         """What a way is measured with: of each seed that all of its families have, as files or as results."""
