@@ -58,7 +58,7 @@ def recipe(seed: int) -> Recipe:
         unet_half=Schedule(900, 1.2e-3, warmup=100, decay_from=0.5, **denoising | {"final_rate": 0.3}),
         together=Schedule(1500, 8e-4, warmup=100, decay_from=0.4, **denoising),
         further=Schedule(1500, 4e-4, warmup=100, decay_from=0.4, **denoising),
-        controlnet=Schedule(3000, 4e-4, warmup=100, decay_from=0.4, **denoising),
+        controlnet=Schedule(2600, 4e-4, warmup=100, decay_from=0.4, **denoising),
         batch_sizes={
             "autoencoder": 16,
             "encoders": 64,
