@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from safetensors import safe_open
 
 from lab.demo.evaluation.ablation_units import find_adapters
 from lab.demo.evaluation.ablations import ADAPTERS
 from lab.demo.evaluation.chunk import Chunk
-from lab.demo.evaluation.conditions import View
-from lab.demo.evaluation.experiments import CONFLICT, IMAGE_ONLY, TEXT
+from lab.demo.evaluation.conditions import Depth, View
+from lab.demo.evaluation.experiments import ADS, CONFLICT, IMAGE_ONLY, TEXT
 from lab.demo.evaluation.judge import FILE as JUDGE_FILE
 from lab.demo.evaluation.models import load_models
 from lab.demo.evaluation.pairs import labels
 from lab.demo.evaluation.pictures import make_images
+from lab.demo.evaluation.rulers import product_overlap
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.research.mask_input import load_mask_input
 from pfv_core.research.refadgen import open_refadgen
@@ -105,3 +108,16 @@ def test_regions_decide_where_text_and_image_disagree(models, chunk, adapter):
     assert right(models, everywhere, chunk.references, "wall_color") <= FEW
     for name in ("product_color", "table"):
         assert right(models, gated, chunk.wanted, name) >= MOST
+
+
+def test_depth_puts_the_product_where_the_ad_has_it(models, adapter):
+    """Before its own pixels are put back."""
+    chunk, ad = Chunk(models, 0, 6), ADS[View.DROPPED, Depth.MASKED]
+    overlap = {
+        depth: product_overlap(
+            make_images(models, chunk, replace(ad, depth=depth), adapter, STEPS), chunk.ad_drawn, chunk.oracle
+        )[0].mean()
+        for depth in (Depth.MASKED, None)
+    }
+    assert overlap[Depth.MASKED] > 0.7
+    assert overlap[Depth.MASKED] > overlap[None] + 0.1
