@@ -25,6 +25,7 @@ from .ground import (
     shrunk,
     to_lab,
 )
+from .shadow import Logs, cast_shadow, log_light
 from .sides import borders_touched, is_without_ground, sides_touched, strange_stretches
 from .unsure import NothingFoundError, UnsureError
 
@@ -93,22 +94,22 @@ def find_product(image: Tensor) -> Found:
             f"product from its ground: paint the product, or give {LEAST_SIDE} pixels or more, no side longer than "
             f"{WORKING_SIDE // LEAST_SIDE} times the other"
         )
-    lab = to_lab(small)
-    mask, sure, touches = _agreed(lab)
+    lab, logs = to_lab(small), log_light(small)
+    mask, shadow, sure, touches = _agreed(lab, logs)
     if sure < SURE_FROM:
         raise UnsureError(
             f"what the product is cannot be told from the ground: sure to {sure:.2f}, expected {SURE_FROM:g} or more. Paint "
             "the product, or connect what a model finds"
         )
-    _check_alone(lab, mask, touches)
+    _check_alone(lab, mask, shadow, touches)
     opacity = soft_edge(image, mask)
     _, parts = without_dust(opacity.numpy() > SEEN_ABOVE, DUST)
     return Found(opacity, sure, parts, touches)
 
 
-def _check_alone(lab: Floats, mask: Bools, touches: tuple[str, ...]) -> None:
+def _check_alone(lab: Floats, mask: Bools, shadow: Bools, touches: tuple[str, ...]) -> None:
     """Raises UnsureError where what was found may be a part of the product only, or the product a part of it."""
-    beside = _fainter_beside(lab, mask, _without(*touches))
+    beside = _fainter_beside(lab, mask, shadow, _without(*touches))
     if beside > MOST_BESIDE:
         raise UnsureError(
             f"beside what stands out there are fainter things, {beside:.0%} as large, which may belong to it or be other "
@@ -123,36 +124,39 @@ def _check_alone(lab: Floats, mask: Bools, touches: tuple[str, ...]) -> None:
         )
 
 
-def _fainter_beside(lab: Floats, mask: Bools, sides: tuple[str, ...]) -> float:
-    """What is fainter and not near the product, by the product's pixels: lightness counts here unless it fades."""
+def _fainter_beside(lab: Floats, mask: Bools, shadow: Bools, sides: tuple[str, ...]) -> float:
+    """What is fainter and not near the product or its shadow, by the product's pixels: lightness counts here unless it fades."""
     known = border((lab.shape[0], lab.shape[1]), sides)
     own_noise = STEPS_OF_NOISE * float(np.median(largest_steps(lab)[known]))
     far = distance_to_ground(lab, known, smooth_below=float(np.clip(own_noise, FAINT_STEP, SMOOTH_BELOW)))
-    faint = ndimage.binary_opening(far > FAINT_FROM) & ~ndimage.binary_dilation(mask, iterations=NEAR)
+    faint = ndimage.binary_opening(far > FAINT_FROM) & ~ndimage.binary_dilation(mask | shadow, iterations=NEAR)
     return float(faint.sum() / mask.sum())
 
 
-def _agreed(lab: Floats) -> tuple[Bools, float, tuple[str, ...]]:
-    """The product, how sure that is, and which borders it touches.
+def _agreed(lab: Floats, logs: Logs) -> tuple[Bools, Bools, float, tuple[str, ...]]:
+    """The product, its shadow, how sure that is, and which borders the product touches.
 
-    All of the border is ground, but for the sides at which something is cut off. If the product reaches one of these, it is
-    taken with it, and doubted twice: a band of the wall that the other sides do not show looks the same.
+    All of the border is ground, but for the sides at which something is cut off. If the product or its shadow reaches one of
+    these, it is taken with it. The product is doubted twice then: a band of the wall that the other sides do not show looks the
+    same.
     """
     costs, stretches = edge_costs(lab), strange_stretches(lab)
-    mask, sure = _reading(lab, costs, SIDES)
+    mask, shadow, sure = _reading(lab, logs, costs, SIDES)
     touches = sides_touched(stretches)
     if is_without_ground(stretches) or len(touches) == len(SIDES):
-        return mask, 0.0, touches
+        return mask, shadow, 0.0, touches
     if touches:
-        cut_off, sure_of_that = _reading(lab, costs, _without(*touches))
+        cut_off, its_shadow, sure_of_that = _reading(lab, logs, costs, _without(*touches))
         reached = borders_touched(_parts_that_meet(cut_off, mask))
         if any(side in reached for side in touches):
-            return cut_off, sure_of_that**2, reached
+            return cut_off, its_shadow, sure_of_that**2, reached
+        if any(side in borders_touched(its_shadow) for side in touches):
+            return cut_off, its_shadow, sure_of_that, ()
     if mask.mean() < LEAST_SHARE:
         raise NothingFoundError(
             "nothing stands out from the ground that the picture's border shows: paint the product, or connect what a model finds"
         )
-    return mask, sure, ()
+    return mask, shadow, sure, ()
 
 
 def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
@@ -164,12 +168,22 @@ def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
     return meets[places] if meets.any() else mask
 
 
-def _reading(lab: Floats, costs: tuple[Floats, Floats], sides: tuple[str, ...]) -> tuple[Bools, float]:
-    """What stands out if some sides are ground, and how sure that is."""
-    mask = _outlined(lab, costs, sides)
+def _reading(
+    lab: Floats, logs: Logs, costs: tuple[Floats, Floats], sides: tuple[str, ...]
+) -> tuple[Bools, Bools, float]:
+    """What stands out if some sides are ground, its shadow, and how sure that is."""
+    mask, shadow = _apart(logs, _outlined(lab, costs, sides))
     if mask.mean() < LEAST_SHARE:
-        return mask, 0.0
-    return mask, min(_agreement(mask, _outlined(lab, costs, sides, *way)) for way in OTHER_WAYS)
+        return mask, shadow, 0.0
+    others = (_apart(logs, _outlined(lab, costs, sides, *way))[0] for way in OTHER_WAYS)
+    return mask, shadow, min(_agreement(mask, other) for other in others)
+
+
+def _apart(logs: Logs, mask: Bools) -> tuple[Bools, Bools]:
+    """What stands out, and its shadow."""
+    shadow = cast_shadow(logs, mask)
+    standing, _ = without_dust(mask & ~shadow, DUST)
+    return standing, shadow
 
 
 def _without(*sides: str) -> tuple[str, ...]:
