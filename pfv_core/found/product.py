@@ -82,8 +82,9 @@ def find_product(image: Tensor) -> Found:
             stand out beside what was found, or a picture on a page.
 
     Notes: what the border shows is ground; it goes on along rows or columns, and smoothly in gradients and soft shadows. What
-    is far from it is the product; then both have colours, the outline of least cost between them is taken, and again. All
-    this at 192 pixels; the edge is refined at every doubling of the size. The cost is linear in the pixels.
+    is far from it is the product; then both have colours, the outline of least cost between them is taken, and again. The
+    shadow that it casts is left out, see `shadow`. All this at 192 pixels; the edge is refined at every doubling of the size.
+    The cost is linear in the pixels.
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image is {tuple(image.shape)}, expected (3, height, width)")
