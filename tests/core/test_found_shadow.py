@@ -34,7 +34,7 @@ def shaded(ground, covered, left=SKY):
 
 
 BOTTLE = box(0.2, 0.85, 0.4, 0.55)
-CAST = ellipse(SIZE, (0.8, 0.6), (0.05, 0.17)) * (1 - BOTTLE)
+CAST = ellipse(SIZE, (0.78, 0.6), (0.05, 0.17)) * (1 - BOTTLE)
 
 
 @pytest.mark.parametrize("ground", GROUNDS)
@@ -47,7 +47,7 @@ def test_a_hard_shadow_is_left_out(ground, colour):
 
 
 def test_a_shadow_that_is_cut_off_touches_no_border_for_the_product():
-    long = ellipse(SIZE, (0.8, 0.8), (0.05, 0.4)) * (1 - BOTTLE)
+    long = ellipse(SIZE, (0.78, 0.8), (0.05, 0.4)) * (1 - BOTTLE)
     found = find_product(over(shaded(plain(*SIZE, GROUNDS["linen"]), long), BOTTLE, RED))
     assert agreement(found.opacity, BOTTLE) > 0.96
     assert found.touches == ()
@@ -74,20 +74,36 @@ def test_a_grey_part_of_the_product_is_no_shadow(top, bottom):
     assert agreement(find_product(picture).opacity, BOTTLE) > 0.96
 
 
-def masked(*, beside):
-    """A red bottle and, in shade, something beside it: what is taken as a shadow of the two."""
-    picture = over(shaded(plain(*SIZE), beside), BOTTLE, RED)
-    mask = torch.maximum(BOTTLE, beside).numpy() > 0.5
+def beside(cover):
+    """A red bottle and something in shade: what of the two is taken for a shadow."""
+    picture = over(shaded(plain(*SIZE), cover), BOTTLE, RED)
+    mask = torch.maximum(BOTTLE, cover).numpy() > 0.5
     return torch.from_numpy(cast_shadow(log_light(picture), mask)).float()
 
 
-def test_what_is_dark_beside_but_high_is_no_shadow():
-    assert not masked(beside=box(0.25, 0.4, 0.55, 0.8)).any()
-    assert agreement(masked(beside=box(0.7, 0.85, 0.55, 0.8)), box(0.7, 0.85, 0.55, 0.8)) > 0.9
+def test_what_is_in_shade_beside_the_product_is_its_shadow():
+    assert agreement(beside(CAST), CAST) > 0.9
 
 
-def test_what_is_not_joined_to_the_product_is_no_shadow_of_it():
-    assert not masked(beside=box(0.7, 0.85, 0.6, 0.8)).any()
+@pytest.mark.parametrize(
+    "cover",
+    [
+        pytest.param(box(0.25, 0.4, 0.55, 0.8), id="high"),
+        pytest.param(box(0.7, 0.8, 0.6, 0.8), id="not joined to it"),
+        pytest.param(box(0.7, 0.85, 0.55, 0.8), id="a box on the same ground"),
+        pytest.param(box(0.8, 0.86, 0.3, 0.65) * (1 - BOTTLE), id="a saucer"),
+        pytest.param(box(0.8, 0.9, 0.55, 0.8), id="nearer to the viewer"),
+    ],
+)
+def test_what_only_has_the_shade_s_colour_is_no_shadow(cover):
+    assert not beside(cover).any()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_a_grey_base_wider_than_the_product_stays_whole(share):
+    base = box(0.8, 0.86, 0.3, 0.65)
+    picture = over(over(plain(*SIZE), base, (share,) * 3), box(0.2, 0.8, 0.4, 0.55), RED)
+    assert agreement(find_product(picture).opacity, torch.maximum(base, box(0.2, 0.8, 0.4, 0.55))) > 0.96
 
 
 def test_what_is_brighter_than_the_ground_is_no_shadow():
