@@ -25,7 +25,7 @@ from .ground import (
     shrunk,
     to_lab,
 )
-from .shadow import Logs, cast_shadow, log_light
+from .shadow import Logs, cast_shadow, log_light, may_be_shadow
 from .sides import borders_touched, is_without_ground, sides_touched, strange_stretches
 from .unsure import NothingFoundError, UnsureError
 
@@ -79,7 +79,7 @@ def find_product(image: Tensor) -> Found:
     Raises:
         NothingFoundError: nothing stands out.
         UnsureError: a picture too small or too narrow, one in which the result depends on the way, one in which fainter things
-            stand out beside what was found, or a picture on a page.
+            stand out beside what was found, one of which a shadow is all that is seen, or a picture on a page.
 
     Notes: what the border shows is ground; it goes on along rows or columns, and smoothly in gradients and soft shadows. What
     is far from it is the product; then both have colours, the outline of least cost between them is taken, and again. The
@@ -103,6 +103,11 @@ def find_product(image: Tensor) -> Found:
             "the product, or connect what a model finds"
         )
     _check_alone(lab, mask, shadow, touches)
+    if may_be_shadow(logs, mask):
+        raise UnsureError(
+            "what stands out lies flat and has the ground's own colour with less light: it may be the shadow of a product as "
+            "bright as its ground. Paint the product, or connect what a model finds"
+        )
     opacity = soft_edge(image, mask)
     _, parts = without_dust(opacity.numpy() > SEEN_ABOVE, DUST)
     return Found(opacity, sure, parts, touches)

@@ -22,11 +22,11 @@ what is left in a shadow is the sky's light, or a wall's. The last two are more 
 SHADE, DEEP = 0.35, 0.85  # share of a shadow's pixels that must be in shade; in shade or in deep shade
 FLUSH = 0.5
 """Share of a shadow's columns that may reach down to the product's foot: a shadow's lower edge rises, where a grey base, a tray
-or a box beside the product stays level. In 30 scenes of the demo 0.43 at most; of 25 grey things that are none, all but one have
-0.75 or more."""
-OWN_SHADE = 0.3
-"""Of what stands, the share that looks like shade itself: with more, a grey shoe's toe would be its shadow. In 36 scenes of the
-demo shadows had 0.43 or more, what stood 0.27 or less."""
+or a box beside the product stays level."""
+OWN_SHADE = (
+    0.3  # of what stands, the share that may look like shade itself: with more, a grey shoe's toe would be its shadow
+)
+ALL_SHADE, FLAT = 0.9, 0.6  # share in shade, and height for width, of what may be nothing but a shadow
 
 Logs = NDArray[np.float64]
 
@@ -81,6 +81,15 @@ def cast_shadow(logs: Logs, mask: Bools) -> Bools:
         ):
             shadow = shadow | part
     return shadow | _joined_below(mask, shade, shadow) if shadow.any() else nothing
+
+
+def may_be_shadow(logs: Logs, mask: Bools) -> bool:
+    """Whether all that stands out, (H, W), is the ground's own colours in shade and lies flat: the shadow of a thing that has the
+    ground's colour, or a flat grey thing."""
+    shade, _ = _in_shade(logs - _carried_under(logs, mask))
+    rows, columns = (mask.any(axis).nonzero()[0] for axis in (1, 0))
+    is_flat = rows[-1] - rows[0] < FLAT * (columns[-1] - columns[0])
+    return bool(is_flat and shade[mask].mean() > ALL_SHADE)
 
 
 def _what_stands(mask: Bools) -> tuple[int, int, int]:

@@ -113,6 +113,18 @@ def test_what_is_brighter_than_the_ground_is_no_shadow():
     assert not cast_shadow(log_light(picture), mask).any()
 
 
+def test_the_shadow_of_a_product_as_white_as_its_ground_is_not_taken_for_it():
+    picture = shaded(plain(*SIZE), CAST)
+    with pytest.raises(UnsureError, match=r"may be the shadow of a product as bright as its ground. Paint the product"):
+        find_product(picture)
+
+
+@pytest.mark.parametrize(("height", "share"), [(0.3, 0.02), (0.6, 0.5)])
+def test_what_is_darker_than_a_shadow_or_stands_up_is_no_shadow_alone(height, share):
+    lying = ellipse(SIZE, (0.5, 0.5), (height / 2, 0.25))
+    assert agreement(find_product(over(plain(*SIZE), lying, (share,) * 3)).opacity, lying) > 0.96
+
+
 def test_nothing_has_no_shadow():
     picture = plain(*SIZE)
     assert not cast_shadow(log_light(picture), torch.zeros(SIZE).numpy() > 0).any()
