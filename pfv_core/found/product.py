@@ -32,9 +32,10 @@ from .unsure import NothingFoundError, UnsureError
 WORKING_SIDE = 192  # pixels of the longest side at which the product is looked for
 LEAST_SIDE = 16  # pixels of the shorter side there
 SURE_FROM = 0.9
-"""Measured on 150 scenes of 0.2.0's demo, without hard shadows, and 50 packshots, at 192 pixels, nothing tuned on either: 7 of the 200 fall below it, of which 5 do
-agree with the truth to less than 0.8; of the other 193 none does, and the worst agrees to 0.82 before its edge is refined. From
-0.8 on, two of those that are wrong would pass; from 0.95 on, ten more of those that are right would not."""
+"""Measured on 150 scenes of 0.2.0's demo, without hard shadows, and 50 packshots, at 192 pixels, nothing tuned on either: 7 of
+the 200 fall below it, of which 5 do agree with the truth to less than 0.8; of the other 193 none does, and the worst agrees to
+0.82 before its edge is refined. From 0.8 on, two of those that are wrong would pass; from 0.95 on, ten more of those that are
+right would not."""
 LEAST_SHARE = 0.002  # of the picture: less is no product
 DUST = 0.03  # of the largest part: less is none
 OUTLINE = 1.2  # weight of the outline, in pixels

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pfv_mepa.lab.demo import stack
 from pfv_mepa.lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
-from pfv_mepa.lab.demo.evaluation.neighbours import Plan, Store, summarize
+from pfv_mepa.lab.demo.evaluation.neighbours import Plan, Store, run_command, summarize
 from pfv_mepa.tools import draw_ablations, write_neighbours
 
 SIZE, SCENES = 32, 20
@@ -109,3 +109,13 @@ def test_a_folder_of_nothing_is_refused_before_anything_is_written(tmp_path, cap
         write_neighbours.main([str(tmp_path), "--root", str(tmp_path)])
     assert "has none of neighbour_refadgen.json, neighbour_strict_id.json" in capsys.readouterr().err
     assert not list((tmp_path / "docs").iterdir())
+
+
+def test_the_published_page_is_what_the_kept_readings_give(tmp_path):
+    """Of the shipped weights and this studio: where one of them changes it is measured anew."""
+    given = ["--begin", str(write_neighbours.ROOT / write_neighbours.READINGS), "--out", str(tmp_path)]
+    given += ["--precision=bfloat16", "--pairs=40", "--report-only"]
+    for plan in write_neighbours.PLANS:
+        run_command(plan, None, [*given, *(["--development=20"] if plan.chooses else [])])
+    published = (write_neighbours.ROOT / "docs" / "neighbours.md").read_text(encoding="utf-8")
+    assert write_neighbours.text_of(write_neighbours.found_in(tmp_path)) == published
