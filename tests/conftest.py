@@ -86,3 +86,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"the tests in tests/browser were left out, {HOW_TO_GET_CHROMIUM}")
     if terminalreporter.config.args != [BROWSER_TESTS]:
         terminalreporter.write_line(f"host tests run: {len(_host_tests_run)}")
+
+
+@pytest.fixture(autouse=True)
+def _numbers_below_normal_stay():
+    """The commands in `lab` round them to zero for the process that they are; scipy's trees crash in one that does."""
+    yield
+    torch.set_flush_denormal(False)

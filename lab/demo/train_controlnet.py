@@ -13,13 +13,12 @@ from torch import Tensor
 
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.attention.control import PromptControl
-from pfv_core.reference.fit import Fit, fit_geometry
-from pfv_core.reference.patch_mask import rebinarize
 from pfv_core.reference.vit import HideMode, encode_image, encode_uncond
 
 from ..diffusers.prompts import RegionalPrompt
 from ..diffusers.unet import image_prompts
 from ..diffusers.vision import ClipVisionEncoder
+from ..train.visibility import sight_of
 from . import stack
 from .denoising import PLACED_SHARE, Denoising, rim_loss
 from .trainer import BEGINS_WITH, CONTROLNET, Trainer, checked_begin, content_of
@@ -40,13 +39,12 @@ class Prompts:
         self.vision = ClipVisionEncoder(stack.load_model("vision_encoder", folder).to(device))
         self.adapter = load_adapter(folder / "adapter.safetensors").float().to(device)
         self.uncond = encode_uncond(self.vision)
-        spec = self.vision.spec
-        self.geometry = fit_geometry(stack.IMAGE_SIZE, stack.IMAGE_SIZE, spec.image_size, spec.patch_size, Fit.CROP)
+        self.sight = sight_of(self.vision)
 
     @torch.no_grad()
     def of(self, image: Tensor, product: Tensor, wall: Tensor, generator: torch.Generator) -> RegionalPrompt:
         """(B, 3, H, W) pictures, (B, H, W) products and walls -> image prompts, each where it happens to rule."""
-        visible = rebinarize(product == 0, self.geometry)
+        visible = self.sight.patch_mask(product == 0)
         tokens = encode_image(self.vision, image, visible, HideMode.ZERO, self.uncond)
         positive, negative = self.adapter.image_prompt(tokens)
         is_negative = torch.rand(len(image), generator=generator) < NEGATIVE_SHARE

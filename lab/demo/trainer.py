@@ -48,7 +48,7 @@ class Recipe:
 
 
 def recipe(seed: int) -> Recipe:
-    """The one the shipped weights were made with; `further` is what would make another base."""
+    """The one the shipped weights were made with, and two more: `further` would make another base, `controlnet` was tried."""
     common: dict[str, Any] = {"seed": seed, "weight_decay": 0.0, "save_every": 100}
     denoising = common | {"betas": (0.9, 0.99), "ema_decay": 0.998, "final_rate": 0.02}
     return Recipe(
@@ -190,5 +190,5 @@ def content_of(file: Path) -> str:
 def begun_from(file: Path) -> str:
     """What the weights of an earlier stage began with; empty = with none."""
     with safe_open(file, "pt") as weights:
-        begun_from: str = (weights.metadata() or {}).get("begun_from", "")
-    return begun_from
+        said: str = (weights.metadata() or {}).get("begun_from", "")
+    return said

@@ -36,11 +36,16 @@ def shrunk(image: Tensor, longest: int) -> Tensor:
     return F.interpolate(image[None], size=size, mode="area")[0]
 
 
+def linear_light(image: Tensor) -> NDArray[np.float64]:
+    """(3, H, W) sRGB, 0..1 -> (H, W, 3) linear light, 0..1."""
+    values = image.movedim(0, -1).double().numpy()
+    linear: NDArray[np.float64] = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return linear
+
+
 def to_lab(image: Tensor) -> Floats:
     """(3, H, W) sRGB, 0..1 -> (H, W, 3) CIE Lab in hundredths: a difference of 0.02 is just seen, white is 1 from black."""
-    values = image.movedim(0, -1).double().numpy()
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ _TO_XYZ.T / _WHITE
+    xyz = linear_light(image) @ _TO_XYZ.T / _WHITE
     f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
     lab = np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
     return (lab / 100).astype(np.float32)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from .ground import Bools
+from .ground import Bools, linear_light
 
 BLACK = 0.005  # linear light added before logarithms
 ALONG = (2.0, 25.0)  # pixels, down and across, from which the ground beside a thing is carried under it
@@ -23,9 +23,8 @@ SHADE, DEEP = 0.35, 0.85  # share of a shadow's pixels that must be in shade; in
 FLUSH = 0.5
 """Share of a shadow's columns that may reach down to the product's foot: a shadow's lower edge rises, where a grey base, a tray
 or a box beside the product stays level."""
-OWN_SHADE = (
-    0.3  # of what stands, the share that may look like shade itself: with more, a grey shoe's toe would be its shadow
-)
+OWN_SHADE = 0.3
+"""Of what stands, the share that may look like shade itself: with more, a low part of it is not told from its shadow."""
 ALL_SHADE, FLAT = 0.9, 0.6  # share in shade, and height for width, of what may be nothing but a shadow
 
 Logs = NDArray[np.float64]
@@ -33,9 +32,7 @@ Logs = NDArray[np.float64]
 
 def log_light(image: Tensor) -> Logs:
     """(3, H, W) sRGB, 0..1 -> (H, W, 3) logarithm of linear light."""
-    values = image.movedim(0, -1).double().numpy()
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    logs: Logs = np.log(linear + BLACK)
+    logs: Logs = np.log(linear_light(image) + BLACK)
     return logs
 
 

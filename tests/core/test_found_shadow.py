@@ -81,6 +81,12 @@ def beside(cover):
     return torch.from_numpy(cast_shadow(log_light(picture), mask)).float()
 
 
+def test_beside_a_product_that_looks_like_shade_itself_nothing_is_left_out():
+    picture = over(over(shaded(plain(*SIZE), CAST), BOTTLE, RED), box(0.3, 0.6, 0.4, 0.55), GREY)
+    mask = torch.maximum(BOTTLE, CAST).numpy() > 0.5
+    assert not cast_shadow(log_light(picture), mask).any()
+
+
 def test_what_is_in_shade_beside_the_product_is_its_shadow():
     assert agreement(beside(CAST), CAST) > 0.9
 
