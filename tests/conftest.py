@@ -90,6 +90,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _numbers_below_normal_stay():
-    """The commands in `lab` round them to zero for the process that they are; scipy's trees crash in one that does."""
+    """The commands in `lab` round them to zero for the process that they are; no test after one of theirs shall see that."""
     yield
     torch.set_flush_denormal(False)

@@ -83,7 +83,10 @@ def distance_to(lab: Floats, mask: Bools, weights: tuple[float, float]) -> Float
     down, across = (np.indices(mask.shape, np.float32) / max(height, width)) * np.array(weights, np.float32)[
         :, None, None
     ]
-    features = np.concatenate([lab, down[..., None], across[..., None]], -1)
+    features = np.concatenate([lab, down[..., None], across[..., None]], -1).astype(np.float64)
+    # A tree may split just above a value. Just above 0 lie denormal numbers alone, and in a process that takes those for 0 it
+    # would split for ever: all values are moved away from there.
+    features += 1 - features.min((0, 1))
     known = features[mask]
     tree = cKDTree(known[:: -(-len(known) // NUM_SAMPLES)])
     found: Floats = tree.query(features.reshape(-1, features.shape[-1]), eps=0.1)[0].reshape(height, width)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +19,8 @@ from pfv_mepa.pfv_core.found.ground import border, distance_to, distance_to_grou
 from pfv_mepa.pfv_core.found.preview import LINE, cut_out_preview, ground_preview
 
 from .found_pictures import RED, ellipse, over, plain
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_lab_of_colours_that_everybody_knows():
@@ -43,6 +50,27 @@ def test_the_distance_to_colours_counts_their_place_as_told():
     known[0, 0] = True
     assert distance_to(lab, known, (0.0, 0.0))[0, [0, 5, 10]].tolist() == pytest.approx([0, 0, 0.3])
     assert distance_to(lab, known, (0.0, 1.1))[0, [0, 5, 10]].tolist() == pytest.approx([0, 0.5, (0.09 + 1) ** 0.5])
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_the_distance_holds_where_a_process_takes_denormals_for_zero(flushed):
+    # scipy's tree of these colours, many of them 0, ends such a process: it is asked from another one.
+    code = f"""
+import sys
+sys.path.append({str(ROOT)!r})
+import numpy as np
+import torch
+from pfv_core.found.ground import distance_to
+torch.set_flush_denormal({flushed})
+lab = (np.random.default_rng(0).integers(0, 4, (60, 50, 3)) / 4).astype(np.float32)
+lab[20:40, 20:30, 0] = 1.25
+known = np.ones((60, 50), bool)
+known[20:40, 20:30] = False
+print(distance_to(lab, known, (0, 0))[[10, 50, 25]][:, 25].tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-400:]
+    assert json.loads(done.stdout) == pytest.approx([0, 0, 0.5])
 
 
 def test_ground_that_darkens_smoothly_is_ground_and_what_darkens_at_an_edge_is_not():
