@@ -97,3 +97,13 @@ def test_files_begin_in_the_order_that_conftest_gives_them(tmp_path):
     passed = [line for line in result.stdout.splitlines() if "PASSED" in line]
     assert len(passed) == 10, result.stdout + result.stderr
     assert "test_z_long.py" in passed[0]
+
+
+def test_a_test_that_crashes_ends_the_run(tmp_path):
+    (tmp_path / "test_crash.py").write_text("import os\ndef test_it(): os.abort()\ndef test_next(): pass")
+    for number in range(4):
+        (tmp_path / f"test_{number}.py").write_text("def test_it(): pass")
+    command = run_tests.pytest_command(Path(sys.executable), ["-p", "no:cacheprovider", "-n", "2", str(tmp_path)])
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)  # it would wait for ever
+    assert done.returncode != 0
+    assert "crashed while running 'test_crash.py::test_it'" in done.stdout
