@@ -48,7 +48,7 @@ class Recipe:
 
 
 def recipe(seed: int) -> Recipe:
-    """The one the shipped weights were made with, and two more: `further` would make another base, `controlnet` was tried."""
+    """The one the shipped weights were made with, and `further`, which would make another base."""
     common: dict[str, Any] = {"seed": seed, "weight_decay": 0.0, "save_every": 100}
     denoising = common | {"betas": (0.9, 0.99), "ema_decay": 0.998, "final_rate": 0.02}
     return Recipe(
