@@ -53,7 +53,9 @@ def pytest_command(python: Path, arguments: Sequence[str]) -> list[str]:
     """pytest on a few cores; the arguments come last, so that they can say otherwise."""
     workers = ["-n", str(min(os.cpu_count() or 1, MOST_WORKERS)), "--dist", "loadfile"]  # files share costly fixtures
     in_order = "--no-loadscope-reorder"  # that of tests/conftest.py: else the files of many tests come first, not the long ones
-    at_a_crash = "--max-worker-restart=0"  # the run ends, and has failed: with another worker in its place xdist waits for ever
+    at_a_crash = (
+        "--max-worker-restart=0"  # the run ends, and has failed: with another worker in its place xdist waits for ever
+    )
     return [str(python), "-m", "pytest", *workers, in_order, at_a_crash, *arguments]
 
 

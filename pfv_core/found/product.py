@@ -25,6 +25,7 @@ from .ground import (
     shrunk,
     to_lab,
 )
+from .mirror import mirror_image
 from .shadow import Logs, cast_shadow, log_light, may_be_shadow
 from .sides import borders_touched, is_without_ground, sides_touched, strange_stretches
 from .unsure import NothingFoundError, UnsureError
@@ -84,7 +85,7 @@ def find_product(image: Tensor) -> Found:
 
     Notes: what the border shows is ground; it goes on along rows or columns, and smoothly in gradients and soft shadows. What
     is far from it is the product; then both have colours, the outline of least cost between them is taken, and again. The
-    shadow that it casts is left out, see `shadow`. All this at 192 pixels; the edge is refined at every doubling of the size.
+    shadow that it casts is left out, and its mirror image, see `shadow` and `mirror`. All this at 192 pixels; the edge is refined at every doubling of the size.
     The cost is linear in the pixels.
     """
     if image.ndim != 3 or image.shape[0] != 3:
@@ -97,13 +98,13 @@ def find_product(image: Tensor) -> Found:
             f"{WORKING_SIDE // LEAST_SIDE} times the other"
         )
     lab, logs = to_lab(small), log_light(small)
-    mask, shadow, sure, touches = _agreed(lab, logs)
+    mask, cast, sure, touches = _agreed(lab, logs)
     if sure < SURE_FROM:
         raise UnsureError(
             f"what the product is cannot be told from the ground: sure to {sure:.2f}, expected {SURE_FROM:g} or more. Paint "
             "the product, or connect what a model finds"
         )
-    _check_alone(lab, mask, shadow, touches)
+    _check_alone(lab, mask, cast, touches)
     if may_be_shadow(logs, mask):
         raise UnsureError(
             "what stands out lies flat and has the ground's own colour with less light: it may be the shadow of a product as "
@@ -114,9 +115,9 @@ def find_product(image: Tensor) -> Found:
     return Found(opacity, sure, parts, touches)
 
 
-def _check_alone(lab: Floats, mask: Bools, shadow: Bools, touches: tuple[str, ...]) -> None:
+def _check_alone(lab: Floats, mask: Bools, cast: Bools, touches: tuple[str, ...]) -> None:
     """Raises UnsureError where what was found may be a part of the product only, or the product a part of it."""
-    beside = _fainter_beside(lab, mask, shadow, _without(*touches))
+    beside = _fainter_beside(lab, mask, cast, _without(*touches))
     if beside > MOST_BESIDE:
         raise UnsureError(
             f"beside what stands out there are fainter things, {beside:.0%} as large, which may belong to it or be other "
@@ -131,39 +132,39 @@ def _check_alone(lab: Floats, mask: Bools, shadow: Bools, touches: tuple[str, ..
         )
 
 
-def _fainter_beside(lab: Floats, mask: Bools, shadow: Bools, sides: tuple[str, ...]) -> float:
-    """What is fainter and not near the product or its shadow, by the product's pixels: lightness counts here unless it fades."""
+def _fainter_beside(lab: Floats, mask: Bools, cast: Bools, sides: tuple[str, ...]) -> float:
+    """What is fainter and not near the product or what it casts, by the product's pixels: lightness counts here unless it fades."""
     known = border((lab.shape[0], lab.shape[1]), sides)
     own_noise = STEPS_OF_NOISE * float(np.median(largest_steps(lab)[known]))
     far = distance_to_ground(lab, known, smooth_below=float(np.clip(own_noise, FAINT_STEP, SMOOTH_BELOW)))
-    faint = ndimage.binary_opening(far > FAINT_FROM) & ~ndimage.binary_dilation(mask | shadow, iterations=NEAR)
+    faint = ndimage.binary_opening(far > FAINT_FROM) & ~ndimage.binary_dilation(mask | cast, iterations=NEAR)
     return float(faint.sum() / mask.sum())
 
 
 def _agreed(lab: Floats, logs: Logs) -> tuple[Bools, Bools, float, tuple[str, ...]]:
-    """The product, its shadow, how sure that is, and which borders the product touches.
+    """The product, what it casts, how sure that is, and which borders the product touches.
 
-    All of the border is ground, but for the sides at which something is cut off. If the product or its shadow reaches one of
+    All of the border is ground, but for the sides at which something is cut off. If the product or what it casts reaches one of
     these, it is taken with it. The product is doubted twice then: a band of the wall that the other sides do not show looks the
     same.
     """
     costs, stretches = edge_costs(lab), strange_stretches(lab)
-    mask, shadow, sure = _reading(lab, logs, costs, SIDES)
+    mask, cast, sure = _reading(lab, logs, costs, SIDES)
     touches = sides_touched(stretches)
     if is_without_ground(stretches) or len(touches) == len(SIDES):
-        return mask, shadow, 0.0, touches
+        return mask, cast, 0.0, touches
     if touches:
-        cut_off, its_shadow, sure_of_that = _reading(lab, logs, costs, _without(*touches))
+        cut_off, its_cast, sure_of_that = _reading(lab, logs, costs, _without(*touches))
         reached = borders_touched(_parts_that_meet(cut_off, mask))
         if any(side in reached for side in touches):
-            return cut_off, its_shadow, sure_of_that**2, reached
-        if any(side in borders_touched(its_shadow) for side in touches):
-            return cut_off, its_shadow, sure_of_that, ()
+            return cut_off, its_cast, sure_of_that**2, reached
+        if any(side in borders_touched(its_cast) for side in touches):
+            return cut_off, its_cast, sure_of_that, ()
     if mask.mean() < LEAST_SHARE:
         raise NothingFoundError(
             "nothing stands out from the ground that the picture's border shows: paint the product, or connect what a model finds"
         )
-    return mask, shadow, sure, ()
+    return mask, cast, sure, ()
 
 
 def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
@@ -178,19 +179,20 @@ def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
 def _reading(
     lab: Floats, logs: Logs, costs: tuple[Floats, Floats], sides: tuple[str, ...]
 ) -> tuple[Bools, Bools, float]:
-    """What stands out if some sides are ground, its shadow, and how sure that is."""
-    mask, shadow = _apart(logs, _outlined(lab, costs, sides))
+    """What stands out if some sides are ground, what it casts, and how sure that is."""
+    mask, cast = _apart(logs, _outlined(lab, costs, sides))
     if mask.mean() < LEAST_SHARE:
-        return mask, shadow, 0.0
+        return mask, cast, 0.0
     others = (_apart(logs, _outlined(lab, costs, sides, *way))[0] for way in OTHER_WAYS)
-    return mask, shadow, min(_agreement(mask, other) for other in others)
+    return mask, cast, min(_agreement(mask, other) for other in others)
 
 
 def _apart(logs: Logs, mask: Bools) -> tuple[Bools, Bools]:
-    """What stands out, and its shadow."""
-    shadow = cast_shadow(logs, mask)
-    standing, _ = without_dust(mask & ~shadow, DUST)
-    return standing, shadow
+    """What stands, and what it casts on the ground: its shadow and its mirror image."""
+    cast = cast_shadow(logs, mask)
+    cast |= mirror_image(logs, mask & ~cast)
+    standing, _ = without_dust(mask & ~cast, DUST)
+    return standing, cast
 
 
 def _without(*sides: str) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def cast_shadow(logs: Logs, mask: Bools) -> Bools:
     """
     nothing = np.zeros_like(mask)
     first, last, upper = _what_stands(mask)
-    shade, deep = (mask & part for part in _in_shade(logs - _carried_under(logs, mask)))
+    shade, deep = (mask & part for part in _in_shade(logs - carried_under(logs, mask)))
     if first >= last or shade[:, first:last].sum() > OWN_SHADE * mask[:, first:last].sum():
         return nothing
     beside = mask.copy()
@@ -83,7 +83,7 @@ def cast_shadow(logs: Logs, mask: Bools) -> Bools:
 def may_be_shadow(logs: Logs, mask: Bools) -> bool:
     """Whether all that stands out, (H, W), is the ground's own colours in shade and lies flat: the shadow of a thing that has the
     ground's colour, or a flat grey thing."""
-    shade, _ = _in_shade(logs - _carried_under(logs, mask))
+    shade, _ = _in_shade(logs - carried_under(logs, mask))
     rows, columns = (mask.any(axis).nonzero()[0] for axis in (1, 0))
     is_flat = rows[-1] - rows[0] < FLAT * (columns[-1] - columns[0])
     return bool(is_flat and shade[mask].mean() > ALL_SHADE)
@@ -114,7 +114,7 @@ def _joined_below(mask: Bools, shade: Bools, shadow: Bools) -> Bools:
     return joined
 
 
-def _carried_under(logs: Logs, mask: Bools) -> Logs:
+def carried_under(logs: Logs, mask: Bools) -> Logs:
     """(H, W, 3): what is beside a mask, blurred along the rows, also under it."""
     seen = (~ndimage.binary_dilation(mask, iterations=APART)).astype(float)
     weight = np.maximum(ndimage.gaussian_filter(seen, ALONG, mode="nearest"), 1e-6)
