@@ -13,15 +13,9 @@ from .ground import Bools
 from .shadow import BLACK, Logs, carried_under
 
 GAMMA = 1 / 2.2  # from light to what a screen is told
-CURVES = (
-    0.0,
-    0.04,
-    0.08,
-)  # how far the foot's line rises to its ends, as a share of its width: a round foot seen from above
-NEAR, BENDS = (
-    4,
-    np.arange(-0.04, 0.06, 0.02),
-)  # how far from a line in pixels, and in its curve, a sharper one is looked for
+CURVES = (0.0, 0.04, 0.08)
+"""How far the foot's line rises to its ends, as a share of its width: a round foot seen from above."""
+NEAR, BENDS = 4, np.arange(-0.04, 0.06, 0.02)  # pixels, and curves, within which a sharper line is looked for
 STRETCHES = (1.0, 1.15)  # height of a mirror image, of that of what it shows
 BESIDE = 2  # pixels above a line where the foot is asked for its colours
 ACROSS = np.arange(4)  # pixels from a line that are compared across it
@@ -31,8 +25,8 @@ WITHIN, SEEN = 0.93, 0.7
 """Share of what lies below the line that lies within the outline turned over, and of the outline in these rows that is seen."""
 STRENGTH = (0.08, 0.62)  # of a mirror image just below the line: polished stone has 0.1 to 0.4, black acrylic 0.5
 EXPLAINED, BETTER = 0.5, 0.04
-"""Share of what lies below, as its difference from the ground, that the mirror image explains; and how much more of it that is than
-what the foot alone, drawn down, explains: a foot of the product's own goes on as it is."""
+"""Share of what lies below, as its difference from the ground, that the mirror image explains; and how much more that is than what
+the foot alone, drawn down, explains: a foot of the product's own goes on as it is."""
 LOSS, LOSS_OF_FADING, FADED = 0.65, 0.4, 0.3
 """Of its strength, what it may lose from one window of rows to the next: a foot of the product's own ends with all it has. If it does
 so little by little, and what is left at the end is less than the last, it fades."""
@@ -62,9 +56,9 @@ def mirror_image(logs: Logs, mask: Bools) -> Bools:
         mask: (H, W), True = stands out.
 
     Returns:
-        (H, W), True = mirror image, all of it in the mask: below a line across which the colour changes, within the outline turned
-        over at that line, its colours those above it turned over and mixed with the ground, growing fainter if at all or going on to
-        the end of the picture. What goes on as it is at the foot is none: a foot of another colour, a plinth.
+        (H, W), True = mirror image, all of it in the mask: below a line across which it comes nearer to the ground, within the
+        outline turned over at that line, its colours those above it turned over and mixed with the ground, and it does not end at
+        once. What goes on as it is at the foot is none: a foot of another colour, a plinth.
 
     Notes: how strong it is may change from row to row. A mirror image of a plain product with straight sides looks like a foot of
     its own in another colour, and stays.

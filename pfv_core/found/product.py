@@ -85,8 +85,8 @@ def find_product(image: Tensor) -> Found:
 
     Notes: what the border shows is ground; it goes on along rows or columns, and smoothly in gradients and soft shadows. What
     is far from it is the product; then both have colours, the outline of least cost between them is taken, and again. The
-    shadow that it casts is left out, and its mirror image, see `shadow` and `mirror`. All this at 192 pixels; the edge is refined at every doubling of the size.
-    The cost is linear in the pixels.
+    shadow that it casts is left out, and its mirror image, see `shadow` and `mirror`. All this at 192 pixels; the edge is
+    refined at every doubling of the size. The cost is linear in the pixels.
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image is {tuple(image.shape)}, expected (3, height, width)")
@@ -133,7 +133,7 @@ def _check_alone(lab: Floats, mask: Bools, cast: Bools, touches: tuple[str, ...]
 
 
 def _fainter_beside(lab: Floats, mask: Bools, cast: Bools, sides: tuple[str, ...]) -> float:
-    """What is fainter and not near the product or what it casts, by the product's pixels: lightness counts here unless it fades."""
+    """What is fainter and not near the product or what it casts, by its pixels: lightness counts here unless it fades."""
     known = border((lab.shape[0], lab.shape[1]), sides)
     own_noise = STEPS_OF_NOISE * float(np.median(largest_steps(lab)[known]))
     far = distance_to_ground(lab, known, smooth_below=float(np.clip(own_noise, FAINT_STEP, SMOOTH_BELOW)))
