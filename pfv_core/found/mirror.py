@@ -22,14 +22,14 @@ ACROSS = np.arange(4)  # pixels from a line that are compared across it
 LEAST_HEIGHT, LEAST = 6, 0.02  # of a mirror image, in pixels, and as a share of what stands out
 WINDOW = 5  # rows over which its strength is as good as the same
 WITHIN, SEEN = 0.93, 0.7
-"""Share of what lies below the line that lies within the outline turned over, and of the outline in these rows that is seen."""
+"""Share of what lies below the line that is within the outline turned over; of the outline in these rows, what is seen."""
 STRENGTH = (0.08, 0.62)  # of a mirror image just below the line: polished stone has 0.1 to 0.4, black acrylic 0.5
 EXPLAINED, BETTER = 0.5, 0.04
-"""Share of what lies below, as its difference from the ground, that the mirror image explains; and how much more that is than what
-the foot alone, drawn down, explains: a foot of the product's own goes on as it is."""
+"""Share of what lies below, as its difference from the ground, that the mirror image explains; and how much more that is than
+what the foot alone, drawn down, explains: a foot of the product's own goes on as it is."""
 LOSS, LOSS_OF_FADING, FADED = 0.65, 0.4, 0.3
-"""Of its strength, what it may lose from one window of rows to the next: a foot of the product's own ends with all it has. If it does
-so little by little, and what is left at the end is less than the last, it fades."""
+"""Of its strength, what it may lose from one window of rows to the next: a foot of the product's own ends with all it has. If it
+does so little by little, and what is left at the end is less than the last, it fades."""
 FAINTER = 0.15  # how much nearer to the ground it is than what stands above the line, as a share
 
 Light = NDArray[np.float64]
@@ -149,15 +149,12 @@ def _likeness(
         strength, explained = _explained(changed, one.mirrored[above, columns] * asked)
         _, by_foot = _explained(changed, one.mirrored[foot - BESIDE, columns][None] * asked)
         begins = float(np.median(strength[: max(WINDOW, height // 3)]))
+        if explained < EXPLAINED or not STRENGTH[0] <= begins <= STRENGTH[1]:
+            continue
         before, after = strength[: -WINDOW - 1], strength[WINDOW + 1 :]
         loss = ((before - after) / np.maximum(before, begins)).max(initial=0)
         fades = loss <= LOSS_OF_FADING and strength[-WINDOW:].mean() < FADED * begins
-        if (
-            explained >= EXPLAINED
-            and (fades or explained - by_foot >= BETTER)
-            and STRENGTH[0] <= begins <= STRENGTH[1]
-            and loss <= LOSS
-        ):
+        if loss <= LOSS and (fades or explained - by_foot >= BETTER):
             found = max(found, explained)
     return found
 
