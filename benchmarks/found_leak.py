@@ -20,7 +20,6 @@ from lab.demo.evaluation.pairs import Scene
 from lab.demo.evaluation.pictures import make_images, measure
 from lab.demo.inputs import BRUSH
 from lab.evaluation.statistics import Interval, mean_interval, paired_difference, rate
-from pfv_core.ad.opacity import SEEN_ABOVE
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.found.product import find_product
 from pfv_core.found.unsure import NothingFoundError, UnsureError
@@ -92,7 +91,7 @@ def leak(pairs: int, steps: int) -> dict[str, Any]:
 def _found(image: Tensor) -> Tensor | None:
     """(H, W) bool as PFV Reference hides it; None where it refuses."""
     try:
-        return find_product(image.contiguous()).opacity > SEEN_ABOVE
+        return find_product(image.contiguous()).seen
     except NothingFoundError:
         return torch.zeros(image.shape[1:], dtype=torch.bool)
     except UnsureError:

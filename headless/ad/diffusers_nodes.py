@@ -246,7 +246,7 @@ def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tens
             f"the reference: what stands out touches the {' and the '.join(found.touches)} and may be a part of its ground: "
             "paint over what is to be hidden, or hide nothing"
         )
-    return (found.opacity[None] > SEEN_ABOVE).float(), f"what stands out, sure to {found.sure:.2f}"
+    return found.seen[None].float(), f"what stands out, sure to {found.sure:.2f}"
 
 
 def _found(image: Tensor, name: str) -> Found:

@@ -9,7 +9,6 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.found.product import find_product
 from ...pfv_core.found.unsure import NothingFoundError, UnsureError
@@ -111,7 +110,7 @@ def _of_one(image: Tensor, painted: Tensor, found: Tensor | None, index: int) ->
 
 
 def _stands_out(image: Tensor, index: int) -> tuple[Tensor, Source, float | None]:
-    """Its soft edge and its glass are hidden with it: they are the product's colours too."""
+    """Its soft edge, its glass and its mirror image are hidden with it: they are the product's colours too."""
     try:
         product = find_product(within_range(image, f"reference {index}"))
     except NothingFoundError:
@@ -124,7 +123,7 @@ def _stands_out(image: Tensor, index: int) -> tuple[Tensor, Source, float | None
             "part of its ground: paint over what is to be hidden, or connect what a model finds. If nothing is to be hidden, set "
             "hide to nothing"
         )
-    return product.opacity > SEEN_ABOVE, Source.STANDS_OUT, product.sure
+    return product.seen, Source.STANDS_OUT, product.sure
 
 
 def _found(found: Tensor, image: Tensor) -> Tensor:

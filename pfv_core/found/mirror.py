@@ -56,8 +56,8 @@ def mirror_image(logs: Logs, mask: Bools) -> Bools:
         mask: (H, W), True = stands out.
 
     Returns:
-        (H, W), True = mirror image, all of it in the mask: below a line across which it comes nearer to the ground, within the
-        outline turned over at that line, its colours those above it turned over and mixed with the ground, and it does not end at
+        (H, W), True = mirror image: what stands out below a line, and the outline turned over there. It comes nearer to the
+        ground across the line, is within the outline turned over, has its colours, mixed with the ground, and does not end at
         once. What goes on as it is at the foot is none: a foot of another colour, a plinth.
 
     Notes: how strong it is may change from row to row. A mirror image of a plain product with straight sides looks like a foot of
@@ -71,7 +71,7 @@ def mirror_image(logs: Logs, mask: Bools) -> Bools:
     shown, plain = np.maximum(light, 0) ** GAMMA, ground**GAMMA
     mixtures = (_Mixture(light, ground, light), _Mixture(shown, plain, shown - plain))
     apart = np.abs(shown - plain).sum(-1)
-    best, line = 0.0, (0, 0.0)
+    best, line, height = 0.0, (0, 0.0), 1.0
     for row, curve in product(range(rows[0] + LEAST_HEIGHT, rows[-1] - LEAST_HEIGHT + 2), CURVES):
         foot = _line(mask, columns, row, curve)
         if foot is None or (fainter := _fainter(apart, mask, columns, foot)) < FAINTER:
@@ -79,12 +79,16 @@ def mirror_image(logs: Logs, mask: Bools) -> Bools:
         for stretch in STRETCHES:
             likeness = _likeness(mixtures, mask, columns, foot, stretch, rows[0]) + fainter
             if likeness > best:
-                best, line = likeness, (row, curve)
+                best, line, height = likeness, (row, curve), stretch
     if best == 0:
         return nothing
-    below = nothing.copy()
-    below[:, columns] = np.arange(len(mask))[:, None] > _sharpest(shown, mask, columns, *line)
-    return mask & below
+    foot = _sharpest(shown, mask, columns, *line)
+    away = np.arange(len(mask))[:, None] - foot
+    above = _turned_over(foot, away, height)
+    turned_over = mask[np.clip(above, 0, len(mask) - 1), columns] & (above >= 0)
+    mirrored = nothing.copy()
+    mirrored[:, columns] = (away > 0) & (mask[:, columns] | turned_over)
+    return mirrored
 
 
 def _sharpest(shown: Light, mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> NDArray[np.int_]:
@@ -105,6 +109,11 @@ def _line(mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> NDA
     middle, half = (standing[0] + standing[-1]) / 2, (standing[-1] - standing[0]) / 2
     rise = curve * 2 * half * np.clip(((columns - middle) / half) ** 2, 0, 1)
     return np.rint(row - rise).astype(int)
+
+
+def _turned_over(foot: NDArray[np.int_], away: NDArray[np.int_], stretch: float) -> NDArray[np.int_]:
+    """The rows that are seen so many rows below a foot's last one."""
+    return np.rint(foot + 0.5 - (away - 0.5) / stretch).astype(int)
 
 
 def _fainter(apart: Light, mask: Bools, columns: NDArray[np.intp], foot: NDArray[np.int_]) -> float:
@@ -132,7 +141,7 @@ def _likeness(
     if height < LEAST_HEIGHT:
         return none
     away = np.arange(1, height + 1)[:, None]
-    below, above = foot + away, np.maximum(np.rint(foot - away / stretch).astype(int), 0)
+    below, above = foot + away, np.maximum(_turned_over(foot, away, stretch), 0)
     is_below, is_above = mask[below, columns], mask[above, columns]
     here = is_below.any(1)
     both = (is_below & is_above).sum()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -64,12 +66,32 @@ class Found:
             squared for a product that touches a border.
         parts: separate things that it consists of.
         touches: names of the borders that it touches, of "top", "bottom", "left", "right".
+        mirrored: (H, W) bool, where polished ground mirrors it: no part of it, but its colours.
     """
 
     opacity: Tensor
     sure: float
     parts: int
     touches: tuple[str, ...]
+    mirrored: Tensor
+
+    @property
+    def seen(self) -> Tensor:
+        """(H, W) bool: wherever its colours are seen, in the ground too. What hides it hides all of this."""
+        return (self.opacity > SEEN_ABOVE) | self.mirrored
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What stands on the ground, and what it casts there, (H, W) each."""
+
+    mask: Bools
+    shadow: Bools
+    mirrored: Bools
+
+    @property
+    def cast(self) -> Bools:
+        return self.shadow | self.mirrored
 
 
 def find_product(image: Tensor) -> Found:
@@ -98,26 +120,32 @@ def find_product(image: Tensor) -> Found:
             f"{WORKING_SIDE // LEAST_SIDE} times the other"
         )
     lab, logs = to_lab(small), log_light(small)
-    mask, cast, sure, touches = _agreed(lab, logs)
+    standing, sure, touches = _agreed(lab, logs)
     if sure < SURE_FROM:
         raise UnsureError(
             f"what the product is cannot be told from the ground: sure to {sure:.2f}, expected {SURE_FROM:g} or more. Paint "
             "the product, or connect what a model finds"
         )
-    _check_alone(lab, mask, cast, touches)
-    if may_be_shadow(logs, mask):
+    _check_alone(lab, standing, touches)
+    if may_be_shadow(logs, standing.mask):
         raise UnsureError(
             "what stands out lies flat and has the ground's own colour with less light: it may be the shadow of a product as "
             "bright as its ground. Paint the product, or connect what a model finds"
         )
-    opacity = soft_edge(image, mask)
+    opacity = soft_edge(image, standing.mask)
     _, parts = without_dust(opacity.numpy() > SEEN_ABOVE, DUST)
-    return Found(opacity, sure, parts, touches)
+    return Found(opacity, sure, parts, touches, _as_large(standing.mirrored, image))
 
 
-def _check_alone(lab: Floats, mask: Bools, cast: Bools, touches: tuple[str, ...]) -> None:
+def _as_large(mask: Bools, image: Tensor) -> Tensor:
+    """(h, w) -> (H, W) bool, every pixel that it reaches."""
+    grown = torch.from_numpy(ndimage.binary_dilation(mask)).float()
+    return F.interpolate(grown[None, None], size=image.shape[1:], mode="nearest")[0, 0] > 0
+
+
+def _check_alone(lab: Floats, standing: _Standing, touches: tuple[str, ...]) -> None:
     """Raises UnsureError where what was found may be a part of the product only, or the product a part of it."""
-    beside = _fainter_beside(lab, mask, cast, _without(*touches))
+    mask, beside = standing.mask, _fainter_beside(lab, standing, _without(*touches))
     if beside > MOST_BESIDE:
         raise UnsureError(
             f"beside what stands out there are fainter things, {beside:.0%} as large, which may belong to it or be other "
@@ -132,39 +160,39 @@ def _check_alone(lab: Floats, mask: Bools, cast: Bools, touches: tuple[str, ...]
         )
 
 
-def _fainter_beside(lab: Floats, mask: Bools, cast: Bools, sides: tuple[str, ...]) -> float:
+def _fainter_beside(lab: Floats, standing: _Standing, sides: tuple[str, ...]) -> float:
     """What is fainter and not near the product or what it casts, by its pixels: lightness counts here unless it fades."""
     known = border((lab.shape[0], lab.shape[1]), sides)
     own_noise = STEPS_OF_NOISE * float(np.median(largest_steps(lab)[known]))
     far = distance_to_ground(lab, known, smooth_below=float(np.clip(own_noise, FAINT_STEP, SMOOTH_BELOW)))
-    faint = ndimage.binary_opening(far > FAINT_FROM) & ~ndimage.binary_dilation(mask | cast, iterations=NEAR)
-    return float(faint.sum() / mask.sum())
+    near = ndimage.binary_dilation(standing.mask | standing.cast, iterations=NEAR)
+    return float((ndimage.binary_opening(far > FAINT_FROM) & ~near).sum() / standing.mask.sum())
 
 
-def _agreed(lab: Floats, logs: Logs) -> tuple[Bools, Bools, float, tuple[str, ...]]:
-    """The product, what it casts, how sure that is, and which borders the product touches.
+def _agreed(lab: Floats, logs: Logs) -> tuple[_Standing, float, tuple[str, ...]]:
+    """The product and what it casts, how sure that is, and which borders the product touches.
 
     All of the border is ground, but for the sides at which something is cut off. If the product or what it casts reaches one of
     these, it is taken with it. The product is doubted twice then: a band of the wall that the other sides do not show looks the
     same.
     """
     costs, stretches = edge_costs(lab), strange_stretches(lab)
-    mask, cast, sure = _reading(lab, logs, costs, SIDES)
+    standing, sure = _reading(lab, logs, costs, SIDES)
     touches = sides_touched(stretches)
     if is_without_ground(stretches) or len(touches) == len(SIDES):
-        return mask, cast, 0.0, touches
+        return standing, 0.0, touches
     if touches:
-        cut_off, its_cast, sure_of_that = _reading(lab, logs, costs, _without(*touches))
-        reached = borders_touched(_parts_that_meet(cut_off, mask))
+        cut_off, sure_of_that = _reading(lab, logs, costs, _without(*touches))
+        reached = borders_touched(_parts_that_meet(cut_off.mask, standing.mask))
         if any(side in reached for side in touches):
-            return cut_off, its_cast, sure_of_that**2, reached
-        if any(side in borders_touched(its_cast) for side in touches):
-            return cut_off, its_cast, sure_of_that, ()
-    if mask.mean() < LEAST_SHARE:
+            return cut_off, sure_of_that**2, reached
+        if any(side in borders_touched(cut_off.cast) for side in touches):
+            return cut_off, sure_of_that, ()
+    if standing.mask.mean() < LEAST_SHARE:
         raise NothingFoundError(
             "nothing stands out from the ground that the picture's border shows: paint the product, or connect what a model finds"
         )
-    return mask, cast, sure, ()
+    return standing, sure, ()
 
 
 def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
@@ -176,23 +204,21 @@ def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
     return meets[places] if meets.any() else mask
 
 
-def _reading(
-    lab: Floats, logs: Logs, costs: tuple[Floats, Floats], sides: tuple[str, ...]
-) -> tuple[Bools, Bools, float]:
-    """What stands out if some sides are ground, what it casts, and how sure that is."""
-    mask, cast = _apart(logs, _outlined(lab, costs, sides))
-    if mask.mean() < LEAST_SHARE:
-        return mask, cast, 0.0
-    others = (_apart(logs, _outlined(lab, costs, sides, *way))[0] for way in OTHER_WAYS)
-    return mask, cast, min(_agreement(mask, other) for other in others)
+def _reading(lab: Floats, logs: Logs, costs: tuple[Floats, Floats], sides: tuple[str, ...]) -> tuple[_Standing, float]:
+    """What stands if some sides are ground, and how sure that is."""
+    standing = _apart(logs, _outlined(lab, costs, sides))
+    if standing.mask.mean() < LEAST_SHARE:
+        return standing, 0.0
+    others = (_apart(logs, _outlined(lab, costs, sides, *way)).mask for way in OTHER_WAYS)
+    return standing, min(_agreement(standing.mask, other) for other in others)
 
 
-def _apart(logs: Logs, mask: Bools) -> tuple[Bools, Bools]:
-    """What stands, and what it casts on the ground: its shadow and its mirror image."""
-    cast = cast_shadow(logs, mask)
-    cast |= mirror_image(logs, mask & ~cast)
-    standing, _ = without_dust(mask & ~cast, DUST)
-    return standing, cast
+def _apart(logs: Logs, mask: Bools) -> _Standing:
+    """What stands out, with what it casts told from it."""
+    shadow = cast_shadow(logs, mask)
+    mirrored = mirror_image(logs, mask & ~shadow)
+    standing, _ = without_dust(mask & ~shadow & ~mirrored, DUST)
+    return _Standing(standing, shadow, mirrored)
 
 
 def _without(*sides: str) -> tuple[str, ...]:

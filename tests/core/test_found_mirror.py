@@ -154,3 +154,18 @@ def test_what_stands_is_what_is_found_and_touches_nothing():
     found = find_product(polished(picture, opacity, 0.3))
     assert agreement(found.opacity, opacity) > 0.97
     assert found.touches == ()
+    assert not found.mirrored[: FOOT - 2].any()
+    everywhere = torch.maximum(opacity, turned_over(picture, opacity)[1]) > 0.5
+    assert found.seen[everywhere].float().mean() > 0.999  # what is hidden: no colour of it shows in the ground
+    assert found.seen.sum() < 1.15 * everywhere.sum()
+
+
+def test_the_whole_outline_turned_over_is_mirrored_where_a_part_of_it_does_not_stand_out():
+    """A label that is nearly as bright as the ground it is mixed with."""
+    picture, opacity = bottle(plain(*SIZE, SLATE))
+    shown, (_, its) = laid_over(picture, opacity, fading(0.4, 1000)), turned_over(picture, opacity)
+    label = turned_over(picture, box(74, 92, 90, 110))[1]
+    mask = (torch.maximum(opacity, its) - label).numpy() > 0.5
+    assert not mask[FOOT:][label[FOOT:].numpy() > 0].any()
+    mirrored = mirror_image(log_light(shown), mask)
+    assert mirrored[FOOT:][its[FOOT:].numpy() > 0].all()
