@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import nodes as host_nodes
 import pytest
@@ -15,6 +14,7 @@ from pfv_mepa.nodes.reference import hidden
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.reference.file_nodes import PFVLoadReference, PFVSaveReference
 from pfv_mepa.nodes.reference.reference_nodes import PFVReference
+from pfv_mepa.pfv_core.found.product import Found
 from pfv_mepa.tests.host.host_queue import full_prompt, queue_for
 from pfv_mepa.tests.host.sampling import outputs, painted, reference
 from pfv_mepa.tests.support.tiny_stack import models
@@ -44,15 +44,15 @@ def node(tiny_clip_vision, adapter):
 
 @pytest.fixture
 def stands_out(monkeypatch):
-    """Function: what find_product shall answer for each picture that it is asked for, by its brightness in the corner."""
+    """Function: what find_product shall answer for each picture that it is asked for: an opacity, or an error."""
     asked = []
 
-    def give(answer):
+    def give(answer, mirrored=None):
         def find(image):
             asked.append(image)
             if isinstance(answer, Exception):
                 raise answer
-            return SimpleNamespace(opacity=answer, sure=0.93, touches=())
+            return Found(answer, 0.93, 1, (), torch.zeros_like(answer).bool() if mirrored is None else mirrored)
 
         monkeypatch.setattr(hidden, "find_product", find)
         return asked
@@ -139,6 +139,14 @@ def test_the_soft_edge_of_what_stands_out_is_hidden_with_it(node, stands_out):
     hidden_mask = node(threshold=1.0).args[1][0]
     assert torch.equal(hidden_mask, (opacity > 0.1).float())
     assert bool(hidden_mask[99, 30:90].all())
+
+
+def test_its_mirror_image_in_the_ground_is_hidden_with_it(node, stands_out):
+    mirrored = torch.zeros(240, 320).bool()
+    mirrored[150:180, 30:90] = True
+    stands_out(box(), mirrored)
+    hidden_mask = node(threshold=1.0).args[1][0]
+    assert torch.equal(hidden_mask > 0, (box() > 0) | mirrored)
 
 
 def test_a_product_in_a_plain_scene_is_found(node):
@@ -330,7 +338,7 @@ def test_faint_paint_is_refused_and_never_passed_over(node, highest):
 
 
 def test_what_stands_out_at_the_border_may_be_ground(node, monkeypatch):
-    found = SimpleNamespace(opacity=box() > 0, sure=0.99, touches=("left",))
+    found = Found(box(), 0.99, 1, ("left",), box() > 1)
     monkeypatch.setattr(hidden, "find_product", lambda image: found)
     with pytest.raises(ValueError, match="reference 0: what stands out touches the left of the picture"):
         node(scene())
