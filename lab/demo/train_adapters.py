@@ -28,7 +28,7 @@ from .captions import varied_caption
 from .scene_data import SceneData
 from .training_command import deliver, prepare
 
-NUM_TOKENS = (4, 8, 16, 32)
+NUM_TOKENS = (4, 16, 32)
 
 DEMO = TrainConfig(
     preset="demo",

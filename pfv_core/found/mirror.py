@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,22 +18,42 @@ CURVES = (0.0, 0.04, 0.08)
 """How far the foot's line rises to its ends, as a share of its width: a round foot seen from above."""
 NEAR, BENDS = 4, np.arange(-0.04, 0.06, 0.02)  # pixels, and curves, within which a sharper line is looked for
 STRETCHES = (1.0, 1.15)  # height of a mirror image, of that of what it shows
-BESIDE = 2  # pixels above a line where the foot is asked for its colours
-ACROSS = np.arange(4)  # pixels from a line that are compared across it
 LEAST_HEIGHT, LEAST = 6, 0.02  # of a mirror image, in pixels, and as a share of what stands out
+AROUND = np.arange(
+    -12, 13
+)  # rows around a line over which it is asked how far apart from the ground is what stands out
+FAINTER, STEP = 0.15, 0.15
+"""How much nearer to the ground a mirror image is than what stands on it, as a share of how far that is; and how much of that
+comes within two rows: what shades off, or lies in light from above, has no such line."""
+BEYOND = 0.03
+"""Share of what lies below the line that may lie lower than the outline turned over reaches: what is above a label does not stand
+on it."""
 WINDOW = 5  # rows over which its strength is as good as the same
-WITHIN, SEEN = 0.93, 0.7
-"""Share of what lies below the line that is within the outline turned over; of the outline in these rows, what is seen."""
-STRENGTH = (0.08, 0.62)  # of a mirror image just below the line: polished stone has 0.1 to 0.4, black acrylic 0.5
-EXPLAINED, BETTER = 0.5, 0.04
-"""Share of what lies below, as its difference from the ground, that the mirror image explains; and how much more that is than
-what the foot alone, drawn down, explains: a foot of the product's own goes on as it is."""
-LOSS, LOSS_OF_FADING, FADED = 0.65, 0.4, 0.3
+LOSS, LOSS_OF_FADING, FADED = 0.6, 0.5, 0.3
 """Of its strength, what it may lose from one window of rows to the next: a foot of the product's own ends with all it has. If it
-does so little by little, and what is left at the end is less than the last, it fades."""
-FAINTER = 0.15  # how much nearer to the ground it is than what stands above the line, as a share
+loses little by little, and what is left at the end is less than the last, it fades."""
+EXPLAINED, BETTER = 0.5, 0.1
+"""Share of what lies below, as its difference from the ground, that the mirror image explains; and how much more that is than
+what the foot alone, drawn down, explains, and what stands above, moved down."""
+IN_DOUBT, BETTER_IN_DOUBT = 0.85, 0.04  # the same where it may be one
+MOVED = range(-2, 3)  # rows by which what is moved down may be off
+BESIDE = 2  # pixels above a line where the foot is asked for its colours
 
 Light = NDArray[np.float64]
+Rows = NDArray[np.int_]
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What may be a mirror image.
+
+    Attributes:
+        where: (H, W) bool, below a line what stands out, and the outline turned over there; nowhere True = there is none.
+        certain: whether it can be told from a part of the product.
+    """
+
+    where: Bools
+    certain: bool
 
 
 @dataclass(frozen=True)
@@ -40,68 +61,85 @@ class _Mixture:
     """How a mirror image may be mixed with its ground, and what is seen in these terms, (H, W, 3) each.
 
     Light from a polished ground adds to the ground's own; a drawn one is the picture turned over, laid over the ground as screen
-    values. In both the difference from the ground is a share of what is `mirrored`.
+    values. In both the difference from the ground is a share of what is `shown`.
     """
 
     seen: Light
     ground: Light
-    mirrored: Light
+    shown: Light
 
 
-def mirror_image(logs: Logs, mask: Bools) -> Bools:
+@dataclass(frozen=True)
+class _Turned:
+    """What stands above a line, turned over at it.
+
+    Attributes:
+        foot: (columns,), the last row above the line.
+        stretch: one of STRETCHES.
+    """
+
+    foot: Rows
+    stretch: float
+
+    def above(self, away: Rows) -> Rows:
+        """The rows that are mirrored so many rows below the foot."""
+        return np.rint(self.foot + 0.5 - (away - 0.5) / self.stretch).astype(int)
+
+
+def mirror_image(logs: Logs, mask: Bools) -> Mirrored:
     """The part of what stands out from its ground that is the mirror image of the rest in it.
 
     Args:
         logs: (H, W, 3), see `shadow.log_light`.
         mask: (H, W), True = stands out.
 
-    Returns:
-        (H, W), True = mirror image: what stands out below a line, and the outline turned over there. It comes nearer to the
-        ground across the line, is within the outline turned over, has its colours, mixed with the ground, and does not end at
-        once. What goes on as it is at the foot is none: a foot of another colour, a plinth.
-
-    Notes: how strong it is may change from row to row. A mirror image of a plain product with straight sides looks like a foot of
-    its own in another colour, and stays.
+    Notes: a mirror image comes nearer to the ground across a line, and has the colours above it turned over, mixed with the ground
+    about as strongly in each row as in those before. What is explained as well by the foot drawn down, or
+    by what stands above moved down, is a part of the product: a foot of another colour, a plinth, the next of a stack. It is
+    certain if the end of the picture cuts it off: what ends before, or fades, may be the lower half of a thing whose halves are
+    alike, or clear glass, and is in doubt. A plain product with straight sides whose image is cut off looks like a product
+    that is cut off, and there is none.
     """
     nothing = np.zeros_like(mask)
     rows, columns = (mask.any(axis).nonzero()[0] for axis in (1, 0))
     if len(rows) < 2 * LEAST_HEIGHT:
-        return nothing
+        return Mirrored(nothing, False)
     light, ground = np.exp(logs) - BLACK, np.maximum(np.exp(carried_under(logs, mask)) - BLACK, 0)
-    shown, plain = np.maximum(light, 0) ** GAMMA, ground**GAMMA
-    mixtures = (_Mixture(light, ground, light), _Mixture(shown, plain, shown - plain))
-    apart = np.abs(shown - plain).sum(-1)
-    best, line, height = 0.0, (0, 0.0), 1.0
+    screen, plain = np.maximum(light, 0) ** GAMMA, ground**GAMMA
+    mixtures = (_Mixture(light, ground, light), _Mixture(screen, plain, screen - plain))
+    apart = np.abs(screen - plain).sum(-1)
+    best = max(_found(mixtures, apart, mask, rows, columns), default=None)
+    if best is None:
+        return Mirrored(nothing, False)
+    certain, _, row, curve, stretch = best
+    turned = _Turned(_sharpest(screen, mask, columns, row, curve), stretch)
+    away = np.arange(len(mask))[:, None] - turned.foot
+    above = turned.above(away)
+    outline = mask[np.clip(above, 0, len(mask) - 1), columns] & (above >= 0)
+    where = nothing.copy()
+    where[:, columns] = (away > 0) & (mask[:, columns] | outline)
+    return Mirrored(where, certain)
+
+
+def _found(
+    mixtures: tuple[_Mixture, ...], apart: Light, mask: Bools, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> Iterator[tuple[bool, float, int, float, float]]:
+    """Whether it is certain, how like a mirror image it is, and row, curve and stretch of each."""
     for row, curve in product(range(rows[0] + LEAST_HEIGHT, rows[-1] - LEAST_HEIGHT + 2), CURVES):
         foot = _line(mask, columns, row, curve)
-        if foot is None or (fainter := _fainter(apart, mask, columns, foot)) < FAINTER:
+        if foot is None:
+            continue
+        fainter, step = _falls(apart, mask, columns, foot)
+        if fainter < FAINTER or step < STEP:
             continue
         for stretch in STRETCHES:
-            likeness = _likeness(mixtures, mask, columns, foot, stretch, rows[0]) + fainter
-            if likeness > best:
-                best, line, height = likeness, (row, curve), stretch
-    if best == 0:
-        return nothing
-    foot = _sharpest(shown, mask, columns, *line)
-    away = np.arange(len(mask))[:, None] - foot
-    above = _turned_over(foot, away, height)
-    turned_over = mask[np.clip(above, 0, len(mask) - 1), columns] & (above >= 0)
-    mirrored = nothing.copy()
-    mirrored[:, columns] = (away > 0) & (mask[:, columns] | turned_over)
-    return mirrored
+            found = _likeness(mixtures, mask, columns, _Turned(foot, stretch), rows[0])
+            if found is not None:
+                likeness, certain = found
+                yield certain, likeness + fainter, row, curve, stretch
 
 
-def _sharpest(shown: Light, mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> NDArray[np.int_]:
-    """Of the lines near one, that across which the picture changes most."""
-    step = np.zeros(mask.shape)
-    step[:-1] = np.abs(np.diff(shown, axis=0)).sum(-1) * (mask[:-1] & mask[1:])
-    near = [row + by for by in range(-NEAR, NEAR + 1) if 0 <= row + by < len(mask)]
-    bent = np.unique(np.clip(curve + BENDS, 0, None))
-    lines = [line for one in product(near, bent) if (line := _line(mask, columns, *one)) is not None]
-    return max(lines, key=lambda line: float(step[line, columns].sum()))
-
-
-def _line(mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> NDArray[np.int_] | None:
+def _line(mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> Rows | None:
     """The row in each column of a line that ends a foot, lowest in its middle."""
     standing = mask[row - BESIDE].nonzero()[0]
     if len(standing) < 2 * BESIDE:
@@ -111,60 +149,65 @@ def _line(mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> NDA
     return np.rint(row - rise).astype(int)
 
 
-def _turned_over(foot: NDArray[np.int_], away: NDArray[np.int_], stretch: float) -> NDArray[np.int_]:
-    """The rows that are seen so many rows below a foot's last one."""
-    return np.rint(foot + 0.5 - (away - 0.5) / stretch).astype(int)
+def _sharpest(screen: Light, mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> Rows:
+    """Of the lines near one, that across which the picture changes most."""
+    step = np.zeros(mask.shape)
+    step[:-1] = np.abs(np.diff(screen, axis=0)).sum(-1) * (mask[:-1] & mask[1:])
+    near = [row + by for by in range(-NEAR, NEAR + 1) if 0 <= row + by < len(mask)]
+    bent = np.unique(np.clip(curve + BENDS, 0, None))
+    lines = [line for one in product(near, bent) if (line := _line(mask, columns, *one)) is not None]
+    return max(lines, key=lambda line: float(step[line, columns].sum()))
 
 
-def _fainter(apart: Light, mask: Bools, columns: NDArray[np.intp], foot: NDArray[np.int_]) -> float:
-    """How much less apart from the ground what stands out is just below a line than just above it, as a share."""
-
-    def mean_of(rows: NDArray[np.int_]) -> float:
-        rows = np.clip(foot + rows[:, None], 0, len(mask) - 1)
-        inside = mask[rows, columns]
-        return float(apart[rows, columns][inside].mean()) if inside.any() else 0.0
-
-    return 1 - mean_of(ACROSS + 1) / max(mean_of(-ACROSS - 2), 1e-6)
+def _falls(apart: Light, mask: Bools, columns: NDArray[np.intp], foot: Rows) -> tuple[float, float]:
+    """How much nearer to the ground what stands out comes across a line, and how much of that within two rows beside it."""
+    rows = foot + AROUND[:, None]
+    inside = mask[np.clip(rows, 0, len(mask) - 1), columns] & (rows >= 0) & (rows < len(mask))
+    values = np.where(inside, apart[np.clip(rows, 0, len(mask) - 1), columns], 0).sum(1) / np.maximum(inside.sum(1), 1)
+    middle = len(AROUND) // 2
+    fainter = 1 - values[middle + 1 : middle + 5].mean() / max(values[middle - 5 : middle - 1].mean(), 1e-6)
+    steps = (values[:-2] - values[2:])[middle - 5 : middle + 4]
+    return float(fainter), float(steps.max() / max(values[:middle].mean(), 1e-6))
 
 
 def _likeness(
-    mixtures: tuple[_Mixture, ...],
-    mask: Bools,
-    columns: NDArray[np.intp],
-    foot: NDArray[np.int_],
-    stretch: float,
-    top: int,
-) -> float:
-    """How much of what lies below a line is the mirror image of what stands above it; less than -1 where it is none."""
-    none = -2.0
-    height = int(min(len(mask) - 1 - foot.max(), stretch * (foot.max() - top)))
+    mixtures: tuple[_Mixture, ...], mask: Bools, columns: NDArray[np.intp], turned: _Turned, top: int
+) -> tuple[float, bool] | None:
+    """How much of what lies below a line is the mirror image of what stands above it, and whether that is certain."""
+    foot, reach = turned.foot, turned.stretch * (turned.foot.max() - top)
+    height = int(min(len(mask) - 1 - foot.max(), reach))
     if height < LEAST_HEIGHT:
-        return none
+        return None
     away = np.arange(1, height + 1)[:, None]
-    below, above = foot + away, np.maximum(_turned_over(foot, away, stretch), 0)
+    below, above = foot + away, np.maximum(turned.above(away), 0)
     is_below, is_above = mask[below, columns], mask[above, columns]
-    here = is_below.any(1)
-    both = (is_below & is_above).sum()
-    if (
-        is_below.sum() < LEAST * mask.sum()
-        or both < WITHIN * is_below.sum()
-        or both < SEEN * max(is_above[here].sum(), 1)
-    ):
-        return none
-    asked = (is_below | is_above)[..., None]
-    found = none
+    seen = is_below.any(1)
+    everything = (mask[:, columns] & (np.arange(len(mask))[:, None] > foot)).sum()
+    if is_below.sum() < max(LEAST * mask.sum(), (1 - BEYOND) * everything):
+        return None
+    asked, last = (is_below | is_above)[..., None], int(seen.nonzero()[0][-1]) + 1
+    found = None
     for one in mixtures:
-        changed = (one.seen - one.ground)[below, columns] * asked
-        strength, explained = _explained(changed, one.mirrored[above, columns] * asked)
-        _, by_foot = _explained(changed, one.mirrored[foot - BESIDE, columns][None] * asked)
-        begins = float(np.median(strength[: max(WINDOW, height // 3)]))
-        if explained < EXPLAINED or not STRENGTH[0] <= begins <= STRENGTH[1]:
+        changed, shown = (one.seen - one.ground)[below, columns] * asked, one.shown[:, columns]
+        strength, explained = _explained(changed, one.shown[above, columns] * asked)
+        begins = float(np.median(strength[: max(WINDOW, last // 3)]))
+        if explained < EXPLAINED or begins <= 0:
             continue
         before, after = strength[: -WINDOW - 1], strength[WINDOW + 1 :]
-        loss = ((before - after) / np.maximum(before, begins)).max(initial=0)
-        fades = loss <= LOSS_OF_FADING and strength[-WINDOW:].mean() < FADED * begins
-        if loss <= LOSS and (fades or explained - by_foot >= BETTER):
-            found = max(found, explained)
+        loss = float(((before - after) / np.maximum(before, begins)).max(initial=0))
+        if loss > LOSS:
+            continue
+        is_left = strength[-WINDOW:].mean() >= FADED * begins
+        fades, is_cut_off = not is_left and loss <= LOSS_OF_FADING, is_left and height < int(reach)
+        others = [one.shown[foot - BESIDE, columns][None]]
+        others += [shown[np.clip(top + by + away[:, 0] - 1, 0, len(mask) - 1)] for by in MOVED]
+        better = explained - max(_explained(changed, other * asked)[1] for other in others)
+        certain = is_cut_off and better >= BETTER
+        in_doubt = (
+            better >= BETTER_IN_DOUBT if is_cut_off else explained >= IN_DOUBT and (fades or better >= BETTER_IN_DOUBT)
+        )
+        if (certain or in_doubt) and (found is None or explained > found[0]):
+            found = explained, certain
     return found
 
 

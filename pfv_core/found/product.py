@@ -83,11 +83,17 @@ class Found:
 
 @dataclass(frozen=True)
 class _Standing:
-    """What stands on the ground, and what it casts there, (H, W) each."""
+    """What stands on the ground, and what it casts there.
+
+    Attributes:
+        mask, shadow, mirrored: (H, W).
+        is_doubtful: whether a part of what stands may be a mirror image.
+    """
 
     mask: Bools
     shadow: Bools
     mirrored: Bools
+    is_doubtful: bool
 
     @property
     def cast(self) -> Bools:
@@ -103,7 +109,8 @@ def find_product(image: Tensor) -> Found:
     Raises:
         NothingFoundError: nothing stands out.
         UnsureError: a picture too small or too narrow, one in which the result depends on the way, one in which fainter things
-            stand out beside what was found, one of which a shadow is all that is seen, or a picture on a page.
+            stand out beside what was found, one of which a shadow is all that is seen or a mirror image a part, or a picture on a
+            page.
 
     Notes: what the border shows is ground; it goes on along rows or columns, and smoothly in gradients and soft shadows. What
     is far from it is the product; then both have colours, the outline of least cost between them is taken, and again. The
@@ -131,6 +138,11 @@ def find_product(image: Tensor) -> Found:
         raise UnsureError(
             "what stands out lies flat and has the ground's own colour with less light: it may be the shadow of a product as "
             "bright as its ground. Paint the product, or connect what a model finds"
+        )
+    if standing.is_doubtful:
+        raise UnsureError(
+            "the lower part of what stands out looks like the upper one turned over: it may be its mirror image in polished "
+            "ground, or a part of it. Paint the product, or connect what a model finds"
         )
     opacity = soft_edge(image, standing.mask)
     _, parts = without_dust(opacity.numpy() > SEEN_ABOVE, DUST)
@@ -216,9 +228,10 @@ def _reading(lab: Floats, logs: Logs, costs: tuple[Floats, Floats], sides: tuple
 def _apart(logs: Logs, mask: Bools) -> _Standing:
     """What stands out, with what it casts told from it."""
     shadow = cast_shadow(logs, mask)
-    mirrored = mirror_image(logs, mask & ~shadow)
+    image = mirror_image(logs, mask & ~shadow)
+    mirrored = image.where & image.certain
     standing, _ = without_dust(mask & ~shadow & ~mirrored, DUST)
-    return _Standing(standing, shadow, mirrored)
+    return _Standing(standing, shadow, mirrored, bool(image.where.any()) and not image.certain)
 
 
 def _without(*sides: str) -> tuple[str, ...]:

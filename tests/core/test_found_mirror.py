@@ -9,6 +9,7 @@ import torch
 from pfv_mepa.pfv_core.found.mirror import mirror_image
 from pfv_mepa.pfv_core.found.product import find_product
 from pfv_mepa.pfv_core.found.shadow import log_light
+from pfv_mepa.pfv_core.found.unsure import UnsureError
 
 from .found_pictures import BLUE, RED, WHITE, agreement, ellipse, over, plain
 
@@ -62,19 +63,38 @@ def polished(picture, opacity, strength):
     return (picture**2.2 + strength * its * below**2.2).clamp(max=1) ** (1 / 2.2)
 
 
-def taken(picture, ground):
-    """What stands out from a ground, and what of it is taken for a mirror image, each (H, W) bool."""
-    mask = ((picture - ground).abs().amax(0) > 0.02).numpy()
-    return mask, mirror_image(log_light(picture), mask)
+def standing_out(picture, ground):
+    return ((picture - ground).abs().amax(0) > 0.02).numpy()
 
 
-@pytest.mark.parametrize("ground", GROUNDS)
-@pytest.mark.parametrize("reach", [30, 60, 1000])
-def test_a_picture_turned_over_below_itself_is_found(ground, reach):
+def found_in(picture, ground):
+    return mirror_image(log_light(picture), standing_out(picture, ground))
+
+
+def is_none(picture, ground):
+    return not found_in(picture, ground).where.any()
+
+
+def is_in_doubt(picture, ground):
+    found = found_in(picture, ground)
+    return bool(found.where.any()) and not found.certain
+
+
+def is_left(picture, ground, opacity):
+    """Whether what is left without the mirror image is the product, to the pixel."""
+    found = found_in(picture, ground)
+    left = standing_out(picture, ground) & ~found.where
+    return found.certain and np.array_equal(left, opacity.numpy() > 0.5)
+
+
+@pytest.mark.parametrize("ground", ["slate", "black"])
+@pytest.mark.parametrize("strength", [0.25, 0.4])
+def test_a_picture_turned_over_below_itself_to_its_end_is_found(ground, strength):
     ground = plain(*SIZE, GROUNDS[ground])
     picture, opacity = bottle(ground)
-    mask, mirrored = taken(laid_over(picture, opacity, fading(0.4, reach)), ground)
-    assert np.array_equal(mask & ~mirrored, opacity.numpy() > 0.5)
+    shown = laid_over(picture, opacity, strength * torch.ones(SIZE))
+    assert standing_out(shown, ground)[FOOT:].sum() > 1000
+    assert is_left(shown, ground, opacity)
 
 
 @pytest.mark.parametrize("strength", [0.1, 0.3])
@@ -82,9 +102,28 @@ def test_a_picture_turned_over_below_itself_is_found(ground, reach):
 def test_what_polished_ground_adds_is_found(ground, strength):
     ground = plain(*SIZE, GROUNDS[ground])
     picture, opacity = bottle(ground)
-    mask, mirrored = taken(polished(picture, opacity, strength), ground)
-    assert mask[FOOT:].sum() > 1000
-    assert np.array_equal(mask & ~mirrored, opacity.numpy() > 0.5)
+    shown = polished(picture, opacity, strength)
+    assert standing_out(shown, ground)[FOOT:].sum() > 1000
+    assert is_left(shown, ground, opacity)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("reach", [36, 44])
+def test_one_that_fades_may_be_clear_glass(ground, reach):
+    ground = plain(*SIZE, GROUNDS[ground])
+    picture, opacity = bottle(ground)
+    assert is_in_doubt(laid_over(picture, opacity, fading(0.4, reach)), ground)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_one_that_ends_as_what_stands_does_may_be_its_other_half(ground):
+    """An hourglass, a brooch: nothing tells the lower half from a mirror image."""
+    ground = plain(*SIZE, GROUNDS[ground])
+    low = box(50, 60, 92, 108), box(60, 80, 80, 120)
+    opacity = torch.maximum(*low)
+    picture = over(over(ground, low[1], RED), low[0], BLUE)
+    below, its = turned_over(picture, opacity, 80)
+    assert is_in_doubt(over(picture, its * 0.4, below), ground)
 
 
 def test_a_round_foot_is_followed():
@@ -96,14 +135,16 @@ def test_a_round_foot_is_followed():
         rows = (2 * end - 1 - torch.arange(end, SIZE[0])).clamp(min=0)
         seen = opacity[rows, column] * 0.4
         picture[:, end:, column] += (picture[:, rows, column] - picture[:, end:, column]) * seen
-    mask, mirrored = taken(picture, ground)
-    assert agreement(torch.from_numpy(mask & ~mirrored).float(), opacity) > 0.97
+    found = found_in(picture, ground)
+    left = torch.from_numpy(standing_out(picture, ground) & ~found.where)
+    assert found.certain
+    assert agreement(left.float(), opacity) > 0.97
 
 
 def test_without_a_mirror_image_nothing_is():
     for ground in GROUNDS.values():
         picture, _ = bottle(plain(*SIZE, ground))
-        assert not taken(picture, plain(*SIZE, ground))[1].any()
+        assert is_none(picture, plain(*SIZE, ground))
 
 
 @pytest.mark.parametrize("height", [10, 25, 38])
@@ -113,7 +154,7 @@ def test_a_foot_of_another_colour_stays(height, colour):
     ground = plain(*SIZE, SLATE)
     for inset in (0, 8):
         picture = over(over(ground, JAR, RED), box(FOOT, FOOT + height, 70 + inset, 130 - inset), colour)
-        assert not taken(picture, ground)[1].any()
+        assert is_none(picture, ground)
 
 
 @pytest.mark.parametrize("height", [15, 30])
@@ -121,7 +162,7 @@ def test_a_foot_with_a_label_turned_over_that_ends_before_it_does_stays(height):
     ground = plain(*SIZE, SLATE)
     picture, opacity = bottle(ground)
     strength = 0.4 * box(FOOT, FOOT + height, 0, SIZE[1])
-    assert not taken(laid_over(picture, opacity, strength), ground)[1].any()
+    assert is_none(laid_over(picture, opacity, strength), ground)
 
 
 def test_a_product_whose_halves_are_alike_stays():
@@ -129,23 +170,60 @@ def test_a_product_whose_halves_are_alike_stays():
     ground = plain(*SIZE, SLATE)
     picture, opacity = bottle(ground)
     for strength in (1.0, 0.9):
-        assert not taken(laid_over(picture, opacity, strength * torch.ones(SIZE)), ground)[1].any()
+        assert is_none(laid_over(picture, opacity, strength * torch.ones(SIZE)), ground)
 
 
 @pytest.mark.parametrize("ground", GROUNDS)
 def test_a_ball_in_light_from_above_stays(ground):
+    """As matt things are lit: by the cosine of the angle to the light."""
     ground = plain(*SIZE, GROUNDS[ground])
     ball = ellipse(SIZE, (0.5, 0.5), (0.3, 0.225))
-    falling = torch.linspace(1.6, 0.0, SIZE[0]).clamp(0.02, 1)[None, :, None]
-    picture = over(ground, ball, torch.tensor(RED).view(3, 1, 1) * falling)
-    assert not taken(picture, ground)[1].any()
+    lit = (torch.linspace(-1, 1, SIZE[0]) / 0.6).clamp(-1, 1).acos().div(torch.pi).clamp(0.02, 1)[None, :, None]
+    assert is_none(over(ground, ball, torch.tensor(RED).view(3, 1, 1) * lit), ground)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_what_shades_off_towards_its_foot_stays(ground):
+    """A glass that is clear below, a shirt that is dipped."""
+    ground = plain(*SIZE, GROUNDS[ground])
+    strength = (1.5 - torch.arange(SIZE[0]) / 80).clamp(0.3, 1)[:, None].expand(SIZE)
+    assert is_none(over(ground, box(20, 110, 75, 125) * strength, RED), ground)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+@pytest.mark.parametrize("rows", [(38, 52), (45, 60)])
+def test_a_pale_band_high_on_a_product_is_not_its_foot(ground, rows):
+    """A book's title, a shirt's stripe: less stands above it than lies below."""
+    ground = plain(*SIZE, GROUNDS[ground])
+    picture = over(over(ground, box(20, 120, 70, 130), (0.2, 0.1, 0.3)), box(*rows, 70, 130), (0.65, 0.6, 0.7))
+    assert is_none(picture, ground)
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_a_paler_one_of_the_same_below_it_is_another_product(ground):
+    """Two macarons, a stack of tins: each alike above and below, so that moved down it is the next."""
+    ground = plain(*SIZE, GROUNDS[ground])
+    picture = ground
+    for top, colour in ((25, RED), (65, (0.6, 0.35, 0.35))):
+        picture = over(picture, box(top, top + 40, 70, 130), colour)
+        picture = over(picture, box(top + 15, top + 25, 75, 125), WHITE if top == 25 else (0.7, 0.7, 0.7))
+    assert is_none(picture, ground)
+
+
+def test_what_grows_stronger_away_from_the_line_stays():
+    """Sand that has run to the foot of a glass."""
+    ground = plain(*SIZE, BLACK)
+    picture = over(ground, box(20, 75, 80, 120), (0.5, 0.45, 0.3))
+    strength = ((torch.arange(SIZE[0]) - 75) / 45).clamp(0.08, 1)[:, None].expand(SIZE)
+    below, its = turned_over(picture, box(20, 75, 80, 120), 75)
+    assert is_none(over(picture, its * strength, below), ground)
 
 
 def test_a_can_on_another_is_none():
     ground = plain(*SIZE, SLATE)
     can, label = box(20, 70, 75, 125), box(30, 48, 82, 118)
     below = over(over(ground, box(70, 120, 75, 125), PINK), box(80, 98, 82, 118), (0.6, 0.55, 0.5))
-    assert not taken(over(over(below, can, RED), label, (0.9, 0.85, 0.6)), ground)[1].any()
+    assert is_none(over(over(below, can, RED), label, (0.9, 0.85, 0.6)), ground)
 
 
 def test_what_stands_is_what_is_found_and_touches_nothing():
@@ -160,6 +238,13 @@ def test_what_stands_is_what_is_found_and_touches_nothing():
     assert found.seen.sum() < 1.15 * everywhere.sum()
 
 
+def test_what_may_be_one_is_refused():
+    ground = plain(*SIZE, WHITE)
+    picture, opacity = bottle(ground)
+    with pytest.raises(UnsureError, match="looks like the upper one turned over"):
+        find_product(laid_over(picture, opacity, fading(0.4, 40)))
+
+
 def test_the_whole_outline_turned_over_is_mirrored_where_a_part_of_it_does_not_stand_out():
     """A label that is nearly as bright as the ground it is mixed with."""
     picture, opacity = bottle(plain(*SIZE, SLATE))
@@ -167,5 +252,5 @@ def test_the_whole_outline_turned_over_is_mirrored_where_a_part_of_it_does_not_s
     label = turned_over(picture, box(74, 92, 90, 110))[1]
     mask = (torch.maximum(opacity, its) - label).numpy() > 0.5
     assert not mask[FOOT:][label[FOOT:].numpy() > 0].any()
-    mirrored = mirror_image(log_light(shown), mask)
+    mirrored = mirror_image(log_light(shown), mask).where
     assert mirrored[FOOT:][its[FOOT:].numpy() > 0].all()
