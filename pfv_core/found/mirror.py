@@ -94,11 +94,10 @@ def mirror_image(logs: Logs, mask: Bools) -> Mirrored:
         mask: (H, W), True = stands out.
 
     Notes: a mirror image comes nearer to the ground across a line, and has the colours above it turned over, mixed with the ground
-    about as strongly in each row as in those before. What is explained as well by the foot drawn down, or
-    by what stands above moved down, is a part of the product: a foot of another colour, a plinth, the next of a stack. It is
-    certain if the end of the picture cuts it off: what ends before, or fades, may be the lower half of a thing whose halves are
-    alike, or clear glass, and is in doubt. A plain product with straight sides whose image is cut off looks like a product
-    that is cut off, and there is none.
+    about as strongly in each row as in those before. What is explained as well by the foot drawn down, or by what stands above
+    moved down, is a part of the product: a foot of another colour, a plinth, the next of a stack. It is certain if the end of the
+    picture cuts it off: what ends before, or fades, may be the lower half of a thing whose halves are alike, or clear glass, and is
+    in doubt. A plain product with straight sides whose image is cut off looks like a product that is cut off: there is none.
     """
     nothing = np.zeros_like(mask)
     rows, columns = (mask.any(axis).nonzero()[0] for axis in (1, 0))
@@ -146,7 +145,7 @@ def _line(mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> Row
         return None
     middle, half = (standing[0] + standing[-1]) / 2, (standing[-1] - standing[0]) / 2
     rise = curve * 2 * half * np.clip(((columns - middle) / half) ** 2, 0, 1)
-    return np.rint(row - rise).astype(int)
+    return np.rint(np.maximum(row - rise, BESIDE)).astype(int)
 
 
 def _sharpest(screen: Light, mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> Rows:
