@@ -93,11 +93,12 @@ def mirror_image(logs: Logs, mask: Bools) -> Mirrored:
         logs: (H, W, 3), see `shadow.log_light`.
         mask: (H, W), True = stands out.
 
-    Notes: a mirror image comes nearer to the ground across a line, and has the colours above it turned over, mixed with the ground
-    about as strongly in each row as in those before. What is explained as well by the foot drawn down, or by what stands above
-    moved down, is a part of the product: a foot of another colour, a plinth, the next of a stack. It is certain if the end of the
-    picture cuts it off: what ends before, or fades, may be the lower half of a thing whose halves are alike, or clear glass, and is
-    in doubt. A plain product with straight sides whose image is cut off looks like a product that is cut off: there is none.
+    Notes: a mirror image comes nearer to the ground across a line, and has the colours above it turned over, mixed with the
+    ground about as strongly in each row as in those before. What is explained as well by the foot drawn down, or by what stands
+    above moved down, is a part of the product: a foot of another colour, a plinth, the next of a stack. It is certain if the end
+    of the picture cuts it off: what ends before, or fades, may be the lower half of a thing whose halves are alike, or clear
+    glass, and is in doubt. A plain product with straight sides whose image is cut off looks like a product that is cut off:
+    there is none.
     """
     nothing = np.zeros_like(mask)
     rows, columns = (mask.any(axis).nonzero()[0] for axis in (1, 0))
