@@ -16,8 +16,6 @@ from .shadow import BLACK, Logs, carried_under
 GAMMA = 1 / 2.2  # from light to what a screen is told
 CURVES = (0.0, 0.04, 0.08)
 """How far the foot's line rises to its ends, as a share of its width: a round foot seen from above."""
-NEAR, BENDS = 4, np.arange(-0.04, 0.06, 0.02)  # pixels, and curves, within which a sharper line is looked for
-STRETCHES = (1.0, 1.15)  # height of a mirror image, of that of what it shows
 LEAST_HEIGHT, LEAST = 6, 0.02  # of a mirror image, in pixels, and as a share of what stands out
 AROUND = np.arange(
     -12, 13
@@ -69,23 +67,6 @@ class _Mixture:
     shown: Light
 
 
-@dataclass(frozen=True)
-class _Turned:
-    """What stands above a line, turned over at it.
-
-    Attributes:
-        foot: (columns,), the last row above the line.
-        stretch: one of STRETCHES.
-    """
-
-    foot: Rows
-    stretch: float
-
-    def above(self, away: Rows) -> Rows:
-        """The rows that are mirrored so many rows below the foot."""
-        return np.rint(self.foot + 0.5 - (away - 0.5) / self.stretch).astype(int)
-
-
 def mirror_image(logs: Logs, mask: Bools) -> Mirrored:
     """The part of what stands out from its ground that is the mirror image of the rest in it.
 
@@ -111,10 +92,10 @@ def mirror_image(logs: Logs, mask: Bools) -> Mirrored:
     best = max(_found(mixtures, apart, mask, rows, columns), default=None)
     if best is None:
         return Mirrored(nothing, False)
-    certain, _, row, curve, stretch = best
-    turned = _Turned(_sharpest(screen, mask, columns, row, curve), stretch)
-    away = np.arange(len(mask))[:, None] - turned.foot
-    above = turned.above(away)
+    certain, _, row, curve = best
+    foot = _line(mask, columns, row, curve)
+    away = np.arange(len(mask))[:, None] - foot
+    above = foot + 1 - away
     outline = mask[np.clip(above, 0, len(mask) - 1), columns] & (above >= 0)
     where = nothing.copy()
     where[:, columns] = (away > 0) & (mask[:, columns] | outline)
@@ -123,40 +104,25 @@ def mirror_image(logs: Logs, mask: Bools) -> Mirrored:
 
 def _found(
     mixtures: tuple[_Mixture, ...], apart: Light, mask: Bools, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> Iterator[tuple[bool, float, int, float, float]]:
-    """Whether it is certain, how like a mirror image it is, and row, curve and stretch of each."""
+) -> Iterator[tuple[bool, float, int, float]]:
+    """Whether it is certain, how like a mirror image it is, and row and curve of the line above each."""
     for row, curve in product(range(rows[0] + LEAST_HEIGHT, rows[-1] - LEAST_HEIGHT + 2), CURVES):
         foot = _line(mask, columns, row, curve)
-        if foot is None:
-            continue
         fainter, step = _falls(apart, mask, columns, foot)
         if fainter < FAINTER or step < STEP:
             continue
-        for stretch in STRETCHES:
-            found = _likeness(mixtures, mask, columns, _Turned(foot, stretch), rows[0])
-            if found is not None:
-                likeness, certain = found
-                yield certain, likeness + fainter, row, curve, stretch
+        found = _likeness(mixtures, mask, columns, foot, rows[0])
+        if found is not None:
+            likeness, certain = found
+            yield certain, likeness + fainter, row, curve
 
 
-def _line(mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> Rows | None:
-    """The row in each column of a line that ends a foot, lowest in its middle."""
-    standing = mask[row - BESIDE].nonzero()[0]
-    if len(standing) < 2 * BESIDE:
-        return None
-    middle, half = (standing[0] + standing[-1]) / 2, (standing[-1] - standing[0]) / 2
+def _line(mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> Rows:
+    """The last row of a foot in each column, lowest in its middle."""
+    standing = mask[row - BESIDE].nonzero()[0] if mask[row - BESIDE].any() else columns
+    middle, half = (standing[0] + standing[-1]) / 2, max((standing[-1] - standing[0]) / 2, 1)
     rise = curve * 2 * half * np.clip(((columns - middle) / half) ** 2, 0, 1)
     return np.rint(np.maximum(row - rise, BESIDE)).astype(int)
-
-
-def _sharpest(screen: Light, mask: Bools, columns: NDArray[np.intp], row: int, curve: float) -> Rows:
-    """Of the lines near one, that across which the picture changes most."""
-    step = np.zeros(mask.shape)
-    step[:-1] = np.abs(np.diff(screen, axis=0)).sum(-1) * (mask[:-1] & mask[1:])
-    near = [row + by for by in range(-NEAR, NEAR + 1) if 0 <= row + by < len(mask)]
-    bent = np.unique(np.clip(curve + BENDS, 0, None))
-    lines = [line for one in product(near, bent) if (line := _line(mask, columns, *one)) is not None]
-    return max(lines, key=lambda line: float(step[line, columns].sum()))
 
 
 def _falls(apart: Light, mask: Bools, columns: NDArray[np.intp], foot: Rows) -> tuple[float, float]:
@@ -171,15 +137,15 @@ def _falls(apart: Light, mask: Bools, columns: NDArray[np.intp], foot: Rows) -> 
 
 
 def _likeness(
-    mixtures: tuple[_Mixture, ...], mask: Bools, columns: NDArray[np.intp], turned: _Turned, top: int
+    mixtures: tuple[_Mixture, ...], mask: Bools, columns: NDArray[np.intp], foot: Rows, top: int
 ) -> tuple[float, bool] | None:
     """How much of what lies below a line is the mirror image of what stands above it, and whether that is certain."""
-    foot, reach = turned.foot, turned.stretch * (turned.foot.max() - top)
-    height = int(min(len(mask) - 1 - foot.max(), reach))
+    reach = int(foot.max() - top)
+    height = min(len(mask) - 1 - int(foot.max()), reach)
     if height < LEAST_HEIGHT:
         return None
     away = np.arange(1, height + 1)[:, None]
-    below, above = foot + away, np.maximum(turned.above(away), 0)
+    below, above = foot + away, np.maximum(foot + 1 - away, 0)
     is_below, is_above = mask[below, columns], mask[above, columns]
     seen = is_below.any(1)
     everything = (mask[:, columns] & (np.arange(len(mask))[:, None] > foot)).sum()
@@ -198,7 +164,7 @@ def _likeness(
         if loss > LOSS:
             continue
         is_left = strength[-WINDOW:].mean() >= FADED * begins
-        fades, is_cut_off = not is_left and loss <= LOSS_OF_FADING, is_left and height < int(reach)
+        fades, is_cut_off = not is_left and loss <= LOSS_OF_FADING, is_left and height < reach
         others = [one.shown[foot - BESIDE, columns][None]]
         others += [shown[np.clip(top + by + away[:, 0] - 1, 0, len(mask) - 1)] for by in MOVED]
         better = explained - max(_explained(changed, other * asked)[1] for other in others)

@@ -174,11 +174,13 @@ def test_a_product_whose_halves_are_alike_stays():
 
 
 @pytest.mark.parametrize("ground", GROUNDS)
-def test_a_ball_in_light_from_above_stays(ground):
-    """As matt things are lit: by the cosine of the angle to the light."""
+def test_a_matt_ball_in_light_from_above_stays(ground):
+    """Lit by the cosine between its surface and the light."""
     ground = plain(*SIZE, GROUNDS[ground])
+    down, across = torch.linspace(-1, 1, SIZE[0])[:, None] / 0.6, torch.linspace(-1, 1, SIZE[1])[None] / 0.45
+    near = (1 - down**2 - across**2).clamp(min=0).sqrt()
+    lit = (0.6 * near - 0.8 * down).clamp(min=0.02)
     ball = ellipse(SIZE, (0.5, 0.5), (0.3, 0.225))
-    lit = (torch.linspace(-1, 1, SIZE[0]) / 0.6).clamp(-1, 1).acos().div(torch.pi).clamp(0.02, 1)[None, :, None]
     assert is_none(over(ground, ball, torch.tensor(RED).view(3, 1, 1) * lit), ground)
 
 
@@ -190,13 +192,35 @@ def test_what_shades_off_towards_its_foot_stays(ground):
     assert is_none(over(ground, box(20, 110, 75, 125) * strength, RED), ground)
 
 
-@pytest.mark.parametrize("ground", GROUNDS)
-@pytest.mark.parametrize("rows", [(38, 52), (45, 60)])
-def test_a_pale_band_high_on_a_product_is_not_its_foot(ground, rows):
-    """A book's title, a shirt's stripe: less stands above it than lies below."""
-    ground = plain(*SIZE, GROUNDS[ground])
-    picture = over(over(ground, box(20, 120, 70, 130), (0.2, 0.1, 0.3)), box(*rows, 70, 130), (0.65, 0.6, 0.7))
+@pytest.mark.parametrize("rows", [(30, 40), (34, 50)])
+def test_a_pale_title_high_on_a_book_is_not_its_foot(rows):
+    """Less stands above it than lies below."""
+    ground = plain(*SIZE, WHITE)
+    picture = over(over(ground, box(20, 120, 70, 130), (0.2, 0.1, 0.3)), box(*rows, 78, 122), (0.8, 0.75, 0.8))
     assert is_none(picture, ground)
+
+
+@pytest.mark.parametrize(("ground", "strength"), [("slate", 0.25), ("black", 0.15)])
+def test_what_is_mostly_something_else_stays(ground, strength):
+    """Striped trousers below a jacket: what of them is like the jacket turned over is the less."""
+    ground = plain(*SIZE, GROUNDS[ground])
+    picture, opacity = bottle(ground)
+    stripes = box(FOOT, SIZE[0], 80, 120) * ((torch.arange(SIZE[1]) // 8) % 2)
+    assert is_none(
+        over(laid_over(picture, opacity, strength * torch.ones(SIZE)), stripes * 0.5, (0.2, 0.6, 0.9)), ground
+    )
+
+
+@pytest.mark.parametrize("ground", ["slate", "black"])
+@pytest.mark.parametrize(
+    ("label", "said"), [((95, 99, 94, 106), "none"), ((85, 95, 90, 110), "in doubt"), ((80, 95, 88, 112), "certain")]
+)
+def test_the_less_there_is_to_be_turned_over_the_less_is_said(label, said, ground):
+    """Of a plain jar whose lower part the picture cuts off: with a small label little tells its image from another foot."""
+    ground = plain(*SIZE, GROUNDS[ground])
+    picture = over(over(ground, JAR, RED), box(*label), (0.9, 0.85, 0.6))
+    found = found_in(laid_over(picture, JAR, 0.4 * torch.ones(SIZE)), ground)
+    assert said == ("none" if not found.where.any() else "certain" if found.certain else "in doubt")
 
 
 @pytest.mark.parametrize("ground", GROUNDS)

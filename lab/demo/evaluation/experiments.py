@@ -12,7 +12,8 @@ from pfv_core.attention.control import Gate, PromptControl
 
 from .conditions import Area, Condition, Depth, Experiment, Given, Row, Sweep, View, Words
 
-MAIN = "eq3_c16"  # trained with the zeroed embedding of Eq. 1, as all families are but the next
+MAIN_TOKENS = 16
+MAIN = f"eq3_c{MAIN_TOKENS}"  # trained with the zeroed embedding of Eq. 1, as all families are but the next
 DROP_TRAINED = "eq3_c16_drop"
 RESAMPLER = "resampler_c16"
 LINEAR = "linear_c4"

@@ -30,7 +30,7 @@ from .. import stack
 from .ablation_units import AdapterFile, claim_folder, settings_of, short_hash, units
 from .ablations import PRECISIONS, Run
 from .conditions import Area, Condition, Row, View, Words
-from .experiments import MAIN, NUM_TOKENS
+from .experiments import MAIN, MAIN_TOKENS
 from .judge import FILE as JUDGE_FILE
 from .measures import MEASURES
 from .models import load_models
@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--pairs is {options.pairs}, expected a multiple of --batch, {options.batch}")
     torch.set_flush_denormal(True)
     file = options.adapter or options.weights / "adapter.safetensors"
-    adapter = AdapterFile(file, MAIN, NUM_TOKENS[1], 0, f"{file.stem}-{short_hash(file)}")
+    adapter = AdapterFile(file, MAIN, MAIN_TOKENS, 0, f"{file.stem}-{short_hash(file)}")
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
     claim_folder(options.out, settings)
     situations = {name: one for name, one in SITUATIONS.items() if not options.only or name in options.only}
