@@ -138,7 +138,7 @@ def test_a_round_foot_is_followed():
     found = found_in(picture, ground)
     left = torch.from_numpy(standing_out(picture, ground) & ~found.where)
     assert found.certain
-    assert agreement(left.float(), opacity) > 0.97
+    assert agreement(left.float(), opacity) > 0.985  # along a level line it is 0.978
 
 
 def test_without_a_mirror_image_nothing_is():
