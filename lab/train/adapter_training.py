@@ -112,16 +112,3 @@ class AdapterTraining(Training[TrainConfig, PromptBatch]):
         hiding = {"hide_mode": config.hide_mode, "hide_threshold": config.hide_threshold}
         pooled = config.kind is AdapterKind.LINEAR
         return self.cache(config.cache_tokens, "tokens", half=True, **hiding, pooled=pooled)
-
-
-def train_adapter(
-    models: TrainingModels,
-    dataset: Dataset,
-    config: TrainConfig,
-    accelerator: Accelerator,
-    folder: Path,
-    stop_at: int | None = None,
-    shown: Dataset | None = None,
-) -> Path:
-    """Train an adapter; the arguments are those of `Training` and of `Training.train`. Returns the adapter's file."""
-    return AdapterTraining(models, dataset, config, accelerator, folder, shown).train(stop_at)

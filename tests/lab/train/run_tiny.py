@@ -35,7 +35,7 @@ from tiny_models import (  # noqa: E402
 )
 from torch import Tensor, nn  # noqa: E402
 
-from lab.train.adapter_training import AdapterTraining, train_adapter  # noqa: E402
+from lab.train.adapter_training import AdapterTraining  # noqa: E402
 from lab.train.loop import Schedule, TrainingLoop  # noqa: E402
 from lab.train.refadgen_training import RefAdGenTraining  # noqa: E402
 from lab.train.strict_id_training import StrictIDTraining  # noqa: E402
@@ -113,7 +113,7 @@ def train(folder: Path, what: str, settings: dict[str, str]) -> list[object]:
             found = {"processes": accelerator.num_processes, "gradients": gradients}
             found |= {"of_two": of_two, "of_refadgen": of_refadgen, "of_strict_id": of_strict_id}
             torch.save(found, folder / "gradients.pt")
-    train_adapter(tiny_models(), Squares(), config, accelerator, folder)
+    AdapterTraining(tiny_models(), Squares(), config, accelerator, folder).train()
     accelerator.end_training()
     return kept
 

@@ -8,50 +8,24 @@ import json
 
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from lab.files import NotWrittenError
 from lab.train import adapter_training
-from lab.train.adapter_training import AdapterTraining, train_adapter
 from lab.train.config import ConfigError
 from lab.train.data import DataError, held_out
 from lab.train.image_files import open_dataset
-from lab.train.loop import TrainingStateError
 from pfv_core.adapter.checkpoint import load_adapter, read_tensors
 
 from .made_images import write_images
-from .tiny_models import SIZE, Squares, tiny_config, tiny_models
+from .tiny_models import SIZE, Squares, tiny_models
+from .tiny_runs import ADAPTER, loss_of, state
 
 
 @pytest.fixture
-def accelerator():
-    return Accelerator(cpu=True)
-
-
-@pytest.fixture
-def start(tmp_path, accelerator):
+def start(tmp_path):
     """A run in a folder of its own."""
-
-    def start(models=None, dataset=None, name="run", **changes):
-        folder = tmp_path / name
-        return AdapterTraining(
-            models or tiny_models(), dataset or Squares(), tiny_config(**changes), accelerator, folder
-        )
-
-    return start
-
-
-def state(module):
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def loss_of(training, batch):
-    return float(training.loss(batch).detach())
-
-
-def losses(folder):
-    return [json.loads(line)["loss"] for line in (folder / "losses.jsonl").read_text().splitlines()]
+    return ADAPTER.starter(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["linear", "eq3", "resampler"])
@@ -92,37 +66,6 @@ def test_loss_falls(start):
     before = loss_of(training, batch)
     training.run()
     assert loss_of(training, batch) < before - 0.02
-
-
-def test_unet_is_left_untouched(start):
-    """After a run no image prompt is in the U-Net."""
-    models = tiny_models()
-    processors = dict(models.unet.attn_processors)
-    start(models, steps=2).run()
-    assert models.unet.attn_processors == processors
-
-
-def gradients(training):
-    training.loss(training.batches[0]).backward()
-    return [parameter.grad.clone() for parameter in training.adapter.parameters()]
-
-
-def test_gradient_checkpointing_changes_nothing(start):
-    """The recomputed forward pass still has the image prompts in it."""
-    plain, recomputed = (gradients(start(name=str(on), gradient_checkpointing=on)) for on in (False, True))
-    for one, other in zip(plain, recomputed, strict=True):
-        assert float(one.abs().max()) > 0
-        torch.testing.assert_close(one, other)
-
-
-def test_accumulation_is_a_larger_batch(start):
-    """With one gate and no step between them, two halves are the whole."""
-    together = {"gates": "output=1", "steps": 2, "ema_decay": 0}
-    whole, halves = start(name="whole", batch_size=8, **together), start(name="halves", accumulate=2, **together)
-    for training in (whole, halves):
-        training.run()
-    for one, other in zip(whole.adapter.parameters(), halves.adapter.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("mode", ["drop", "zero"])
@@ -220,34 +163,25 @@ def test_damaged_cache_file_is_made_again(start, tmp_path):
         assert torch.equal(left, right)
 
 
-def test_files_of_a_run(tmp_path, accelerator):
-    config = tiny_config(validate_every=3)
-    file = train_adapter(tiny_models(), Squares(), config, accelerator, tmp_path)
-    assert file == tmp_path / "adapter.safetensors"
-    assert [found.name for found in sorted((tmp_path / "checkpoints").iterdir())] == [
+def test_files_of_a_run(start):
+    training = start(validate_every=3)
+    folder = training.folder
+    assert training.train() == folder / "adapter.safetensors"
+    assert [found.name for found in sorted((folder / "checkpoints").iterdir())] == [
         "adapter_00000002.safetensors",
         "adapter_00000004.safetensors",
     ]
-    assert len(losses(tmp_path)) == 6
-    lines = [json.loads(line) for line in (tmp_path / "validation" / "validation.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "validation" / "validation.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6]
     assert lines[0]["loss_without_image"] == lines[1]["loss_without_image"]
     assert lines[0]["loss_with_image"] != lines[1]["loss_with_image"]
-    with Image.open(tmp_path / "validation" / "00000006.png") as sheet:
+    with Image.open(folder / "validation" / "00000006.png") as sheet:
         assert sheet.size == (5 * (SIZE + 8), 2 * (SIZE + 8))
 
 
-def test_validation_does_not_disturb(start):
-    with_pictures, without = start(name="with", validate_every=2), start(name="without")
-    with_pictures.run()
-    without.run()
-    for one, other in zip(with_pictures.adapter.parameters(), without.adapter.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_file_is_the_averaged_adapter(tmp_path, accelerator):
-    file = train_adapter(tiny_models(), Squares(), tiny_config(), accelerator, tmp_path)
-    training = AdapterTraining(tiny_models(), Squares(), tiny_config(), accelerator, tmp_path)
+def test_file_is_the_averaged_adapter(start):
+    training = start()
+    file = training.train()
     loaded = load_adapter(file)
     assert loaded.config.base == "sdxl"
     assert loaded.config.kind.value == "eq3"
@@ -259,27 +193,15 @@ def test_file_is_the_averaged_adapter(tmp_path, accelerator):
     assert (metadata["format"], metadata["preset"], metadata["step"]) == ("mepa", "sdxl", "6")
 
 
-def test_half_precision_file(tmp_path, accelerator):
-    file = train_adapter(tiny_models(), Squares(), tiny_config(save_precision="fp16"), accelerator, tmp_path)
+def test_half_precision_file(start):
+    file = start(save_precision="fp16").train()
     assert {tensor.dtype for tensor in read_tensors(file)[0].values()} == {torch.float16}
     load_adapter(file)
 
 
-def test_stop_and_go_on(tmp_path, accelerator):
-    whole = train_adapter(tiny_models(), Squares(), tiny_config(), accelerator, tmp_path / "whole")
-    for stop in (1, 4, None):
-        file = train_adapter(tiny_models(), Squares(), tiny_config(), accelerator, tmp_path / "parts", stop_at=stop)
-        if stop:
-            assert file.name == f"adapter_{stop:08d}.safetensors"
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
-    one, other = read_tensors(whole)[0], read_tensors(file)[0]
-    assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-def test_full_disk(tmp_path, accelerator, monkeypatch):
+def test_full_disk(start, tmp_path, monkeypatch):
     """The state and the adapter of the last good save survive; with space again the run ends as if nothing was."""
-    config = tiny_config()
-    expected = train_adapter(tiny_models(), Squares(), config, accelerator, tmp_path / "expected")
+    expected = start(name="expected").train()
     folder = tmp_path / "run"
     save, writes = torch.save, []
 
@@ -292,11 +214,11 @@ def test_full_disk(tmp_path, accelerator, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full_at_third)
     with pytest.raises(NotWrittenError, match=r"cannot write .*state.pt: .*No space left.*is as it was before"):
-        train_adapter(tiny_models(), Squares(), config, accelerator, folder)
+        start().train()
     monkeypatch.undo()
     assert torch.load(folder / "state.pt", weights_only=True)["step"] == 4
     assert not [file for file in folder.iterdir() if file.name.startswith(".")]
-    file = train_adapter(tiny_models(), Squares(), config, accelerator, folder)
+    file = start().train()
     one, other = read_tensors(expected)[0], read_tensors(file)[0]
     assert all(torch.equal(one[key], other[key]) for key in one)
 
@@ -315,32 +237,6 @@ def test_full_disk_at_an_adapter_file(start, monkeypatch):
     with pytest.raises(NotWrittenError, match="No space left"):
         training.save(file)
     assert file.read_bytes() == good
-
-
-def test_folder_of_another_preset(start):
-    start(steps=2).run()
-    with pytest.raises(
-        TrainingStateError, match=r"belongs to another run, 2 steps .*: preset is 'sdxl' there and 'sd15' here"
-    ):
-        start(steps=2, preset="sd15")
-
-
-def test_folder_of_other_data(start):
-    start(steps=2).run()
-    other = Squares(13)
-    other.identity = "other squares"
-    with pytest.raises(TrainingStateError, match="dataset is 'squares' there and 'other squares' here"):
-        start(dataset=other, steps=2)
-
-
-def test_models_of_another_base(start):
-    with pytest.raises(ConfigError, match="the models are of base sdxl, the settings are for demo"):
-        start(base="demo")
-
-
-def test_another_precision(start):
-    with pytest.raises(ConfigError, match="accelerator runs in precision no, the settings say bf16"):
-        start(precision="bf16")
 
 
 def test_start_from(start, tmp_path):
@@ -367,15 +263,14 @@ def test_start_from_another_adapter(start, tmp_path, models, changes, message):
         start(models, start_from=str(tmp_path / "other.safetensors"), **changes)
 
 
-def test_skipped_images_are_reported(tmp_path, accelerator, capsys):
+def test_skipped_images_are_reported(start, tmp_path, capsys):
     folder = write_images(tmp_path / "images", count=8)
     dataset = open_dataset(folder, SIZE)
     assert 6 not in held_out(8, 2, seed=0)
     (folder / "image6.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"image6.jpg"):
-        train_adapter(tiny_models(), dataset, tiny_config(), accelerator, tmp_path / "strict")
-    config = tiny_config(broken_images="skip")
-    train_adapter(tiny_models(), dataset, config, accelerator, tmp_path / "run")
+        start(dataset=dataset, name="strict").train()
+    start(dataset=dataset, broken_images="skip").train()
     assert "1 broken samples were skipped" in capsys.readouterr().out
     assert "image6.jpg" in (tmp_path / "run" / "skipped_0.txt").read_text()
 

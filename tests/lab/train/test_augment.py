@@ -7,17 +7,15 @@ import itertools
 
 import pytest
 import torch
-from accelerate import Accelerator
 
-from lab.train.adapter_training import AdapterTraining, train_adapter
 from lab.train.augment import Degradation, Displacement, degrade, displace
 from lab.train.batches import read_ahead
 from lab.train.config import ConfigError, preset
 from lab.train.data import seeded
 from lab.train.loop import TrainingStateError
 
-from .test_adapter_training import losses
-from .tiny_models import PATCH, Squares, tiny_batches, tiny_config, tiny_models
+from .tiny_models import PATCH, Squares, tiny_batches, tiny_config
+from .tiny_runs import ADAPTER, losses
 
 NO_DROPS = {"drop_image_share": 0, "drop_text_share": 0, "drop_both_share": 0}
 OFF = {"noise": 0.0, "shadow": 0.0, "warp": 0.0, "view": 0.0}
@@ -249,9 +247,8 @@ def test_a_sample_of_which_nothing_would_be_seen_stays_as_it_is():
 
 
 def test_the_adapter_sees_the_degraded_reference(tmp_path):
-    accelerator = Accelerator(cpu=True)
     settings = {"mask_share": 0, **NO_DROPS}
-    training = AdapterTraining(tiny_models(), Squares(), tiny_config(**settings, **STRONG), accelerator, tmp_path)
+    training = ADAPTER.starter(tmp_path)(**settings, **STRONG)
     degraded, clean = training.batches[1], tiny_batches(**settings)[1]
     seen = float(training.loss(degraded).detach())
     otherwise = float(training.loss(dataclasses.replace(degraded, pixels=clean.pixels)).detach())
@@ -261,20 +258,20 @@ def test_the_adapter_sees_the_degraded_reference(tmp_path):
 
 def test_stop_and_go_on(tmp_path):
     """Resumed in the middle, the losses are the same bits."""
-    accelerator = Accelerator(cpu=True)
+    start = ADAPTER.starter(tmp_path)
     for folder, stops in (("whole", (None,)), ("parts", (1, 4, None))):
         for stop in stops:
-            train_adapter(tiny_models(), Squares(), tiny_config(**STRONG), accelerator, tmp_path / folder, stop_at=stop)
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+            start(name=folder, **STRONG).run(stop)
+    assert losses(start(name="whole", **STRONG)) == losses(start(name="parts", **STRONG))
 
 
 def test_a_run_without_it_goes_on_and_one_with_it_is_another_run(tmp_path):
     assert not {name for name in tiny_config().identity if name.startswith("augment")}
     assert tiny_config(**STRONG).identity["augment_view"] == 30.0
-    accelerator = Accelerator(cpu=True)
-    train_adapter(tiny_models(), Squares(), tiny_config(), accelerator, tmp_path, stop_at=2)
+    start = ADAPTER.starter(tmp_path)
+    start().run(2)
     with pytest.raises(TrainingStateError, match=r"augment_share is None there and 1.0 here"):
-        train_adapter(tiny_models(), Squares(), tiny_config(**STRONG), accelerator, tmp_path)
+        start(**STRONG)
 
 
 def displaced(position=0, image=None, keep_mask=None, **limits):

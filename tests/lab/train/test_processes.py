@@ -12,12 +12,10 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
-from lab.train.adapter_training import train_adapter
 from pfv_core.adapter.checkpoint import read_tensors
 
-from .tiny_models import Squares, tiny_config, tiny_models
+from .tiny_runs import ADAPTER
 
 PROGRAM = str(Path(__file__).with_name("run_tiny.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -42,7 +40,7 @@ def test_killed_at_random_steps_gives_the_same_bits(tmp_path):
     """Weights, average, optimizer, losses and the finished file; as in this process, which nobody kills."""
     settings = {"steps": "12", "save_every": "3", "log_every": "1", "accumulate": "2", "batch_size": "3"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train_adapter(tiny_models(), Squares(), tiny_config(**settings), Accelerator(cpu=True), whole)
+    ADAPTER.starter(tmp_path)(name="whole", **settings).train()
     kills = [random.choice((1, 2)), random.randrange(3, 9)]  # before any checkpoint, and after one
     job = {"folder": str(parts), "what": "train", "settings": settings}
     assert statuses(*([job | {"kill_at": step}] for step in (*kills, None))) == [-signal.SIGKILL, -signal.SIGKILL, 0]

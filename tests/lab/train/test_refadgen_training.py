@@ -7,40 +7,25 @@ import json
 
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
-from safetensors.torch import load_file
 
 from lab.diffusers.fusion import fused
 from lab.machine import machine
 from lab.train.config import ConfigError, preset
 from lab.train.data import DataError
-from lab.train.loop import TrainingStateError
-from lab.train.refadgen_training import RefAdGenTraining, readings
+from lab.train.refadgen_training import readings
 from pfv_core.attention.fusion import Combine, FusionControl
 from pfv_core.research.mask_input import load_mask_input
 from pfv_core.research.refadgen import FUSION, REFERENCE, open_refadgen
 
-from .tiny_models import SIZE, Products, tiny_models, tiny_refadgen
+from .tiny_models import SIZE, Changed, Products, tiny_models
+from .tiny_runs import REFADGEN, loss_of, state
 
 
 @pytest.fixture
 def start(tmp_path):
     """A run in a folder of its own."""
-
-    def start(models=None, dataset=None, name="run", **changes):
-        config, accelerator = tiny_refadgen(**changes), Accelerator(cpu=True)
-        return RefAdGenTraining(models or tiny_models(), dataset or Products(), config, accelerator, tmp_path / name)
-
-    return start
-
-
-def state(module):
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def loss_of(training, batch):
-    return float(training.loss(batch).detach())
+    return REFADGEN.starter(tmp_path)
 
 
 def test_table_2_of_the_paper():
@@ -164,45 +149,6 @@ def test_loss_falls(start):
     assert loss_of(training, dataclasses.replace(batch, product=batch.product.roll(1, 0))) > after
 
 
-def gradients(training):
-    training.loss(training.batches[0]).backward()
-    return [parameter.grad.clone() for parameter in training.module.parameters() if parameter.requires_grad]
-
-
-def test_gradient_checkpointing_changes_nothing(start):
-    """The recomputed forward passes of both U-Nets still have the product and the mask in them."""
-    plain, recomputed = (gradients(start(name=str(on), gradient_checkpointing=on)) for on in (False, True))
-    for one, other in zip(plain, recomputed, strict=True):
-        assert float(one.abs().max()) > 0
-        torch.testing.assert_close(one, other)
-
-
-def test_accumulation_is_a_larger_batch(start):
-    together = {"steps": 2, "ema_decay": 0}
-    whole, halves = start(name="whole", batch_size=8, **together), start(name="halves", accumulate=2, **together)
-    for training in (whole, halves):
-        training.run()
-    for one, other in zip(whole.module.parameters(), halves.module.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=3e-5)
-
-
-def test_stop_and_go_on_gives_the_same_bits(start):
-    whole, parts = start(name="whole", checkpoint_every=100), []
-    file = whole.train()
-    for stop in (1, 4, None):
-        parts.append(start(name="parts", checkpoint_every=100).train(stop))
-    assert [part.name for part in parts] == [
-        "refadgen_00000001.safetensors",
-        "refadgen_00000004.safetensors",
-        "refadgen.safetensors",
-    ]
-    one, other = load_file(file), load_file(parts[-1])
-    assert one.keys() == other.keys()
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
-    with pytest.raises(TrainingStateError, match="mask_channel is True there and False here"):
-        start(name="parts", mask_channel=False)
-
-
 def test_cached_equals_uncached(start, tmp_path):
     plain = start(name="plain", augment_share=0)
     plain.run()
@@ -282,17 +228,6 @@ def test_products_are_augmented_and_targets_are_not(start):
     assert not any(changed.product_keys)
 
 
-class Lacking(Products):
-    """A part of each sample is changed."""
-
-    def __init__(self, **changes):
-        super().__init__()
-        self.changes = changes
-
-    def sample(self, index, generator):
-        return dataclasses.replace(super().sample(index, generator), **self.changes)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -308,7 +243,7 @@ class Lacking(Products):
 )
 def test_triplets_that_are_none_are_refused(start, changes, message):
     with pytest.raises(DataError, match=message):
-        start(dataset=Lacking(**changes)).run()
+        start(dataset=Changed(Products(), **changes)).run()
 
 
 def test_compile_is_refused():

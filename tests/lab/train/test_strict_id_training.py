@@ -7,48 +7,22 @@ import json
 
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from lab.train.config import ConfigError, preset
 from lab.train.data import Beside, DataError, seeded
-from lab.train.loop import TrainingStateError
 from lab.train.strict_id_batches import prepared
-from lab.train.strict_id_training import StrictIDTraining
 from lab.train.visibility import sight_of
 from pfv_core.research.strict_id_file import load_strict_id
 
-from .tiny_models import CONTEXT, SIZE, WIDTH, Subjects, tiny_models, tiny_strict_id
+from .tiny_models import CONTEXT, SIZE, WIDTH, Changed, Subjects, tiny_models
+from .tiny_runs import STRICT_ID, loss_of, opened, state
 
 
 @pytest.fixture
 def start(tmp_path):
     """A run in a folder of its own."""
-
-    def start(models=None, dataset=None, name="run", **changes):
-        config, accelerator = tiny_strict_id(**changes), Accelerator(cpu=True)
-        return StrictIDTraining(models or tiny_models(), dataset or Subjects(), config, accelerator, tmp_path / name)
-
-    return start
-
-
-def state(module):
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def loss_of(training, batch):
-    return float(training.loss(batch).detach())
-
-
-@torch.no_grad()
-def opened(training):
-    """Zero convolutions with values, as after some steps: whatever the ControlNet is given then counts."""
-    torch.manual_seed(3)
-    for name, parameter in training.module.controlnet.named_parameters():
-        if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond_embedding.conv_out")):
-            parameter.normal_(std=0.3)
-    training.module.controlnet.controlnet_cond_embedding.conv_in.weight[:, 3:].normal_(std=0.3)
-    return training
+    return STRICT_ID.starter(tmp_path)
 
 
 def test_the_papers_numbers():
@@ -131,7 +105,7 @@ def test_the_subject_s_part_of_the_picture_may_count_more(start):
     mask = torch.zeros(SIZE, SIZE)
     mask[:, : SIZE // 4] = 1
     plain, weighed = (
-        opened(start(name=f"of {weight}", dataset=Lacking(subject_mask=mask), subject_weight=weight))
+        opened(start(name=f"of {weight}", dataset=Changed(Subjects(), subject_mask=mask), subject_weight=weight))
         for weight in (1.0, 4.0)
     )
     assert plain.batches[0].subject is None
@@ -157,50 +131,6 @@ def test_loss_falls(start):
     before = loss_of(training, batch)
     training.run()
     assert loss_of(training, batch) < before - 0.02
-
-
-def gradients(training):
-    training.loss(training.batches[0]).backward()
-    return [parameter.grad.clone() for parameter in training.module.parameters()]
-
-
-def test_gradient_checkpointing_changes_nothing(start):
-    """The recomputed forward passes of both networks still have the pictures in them."""
-    plain, recomputed = (
-        gradients(opened(start(name=str(on), gradient_checkpointing=on, drop_appearance_share=0.0)))
-        for on in (False, True)
-    )
-    for one, other in zip(plain, recomputed, strict=True):
-        assert float(one.abs().max()) > 0
-        torch.testing.assert_close(one, other)
-
-
-def test_accumulation_is_a_larger_batch(start):
-    together = {"steps": 2, "ema_decay": 0}
-    whole, halves = start(name="whole", batch_size=8, **together), start(name="halves", accumulate=2, **together)
-    for training in (whole, halves):
-        training.run()
-    for one, other in zip(whole.module.parameters(), halves.module.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=3e-5)
-
-
-def test_stop_and_go_on_gives_the_same_bits(start):
-    whole, parts = start(name="whole", checkpoint_every=100), []
-    file = whole.train()
-    for stop in (1, 4, None):
-        parts.append(start(name="parts", checkpoint_every=100).train(stop))
-    assert [part.name for part in parts] == [
-        "strict_id_00000001.safetensors",
-        "strict_id_00000004.safetensors",
-        "strict_id.safetensors",
-    ]
-    one, other = (load_strict_id(path) for path in (file, parts[-1]))
-    assert one.config == other.config
-    for first, second in ((one.network, other.network), (one.branches.state_dict(), other.branches.state_dict())):
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[name], second[name]) for name in first)
-    with pytest.raises(TrainingStateError, match=r"gamma is 400.0 there and 300.0 here"):
-        start(name="parts", gamma=300)
 
 
 def test_cached_equals_uncached(start, tmp_path):
@@ -319,20 +249,9 @@ class Painted(Subjects):
         return dataclasses.replace(scene, image=torch.where(scene.product_mask > 0, 0.123, scene.image))
 
 
-class Lacking(Subjects):
-    """A part of each sample is changed."""
-
-    def __init__(self, **changes):
-        super().__init__()
-        self.changes = changes
-
-    def sample(self, index, generator):
-        return dataclasses.replace(super().sample(index, generator), **self.changes)
-
-
 def test_an_appearance_of_its_own_takes_the_pictures_place(start):
     own = Beside(torch.full((3, SIZE, SIZE), 0.25), "own")
-    (row,) = rows_of(start(dataset=Lacking(appearance=own)), 0)
+    (row,) = rows_of(start(dataset=Changed(Subjects(), appearance=own)), 0)
     torch.testing.assert_close(row.appearance, own.image)
     assert bool(row.appearance_keep_mask.all())
 
@@ -355,7 +274,7 @@ def test_an_appearance_of_its_own_takes_the_pictures_place(start):
 )
 def test_samples_that_lack_something_are_refused(start, changes, message):
     with pytest.raises(DataError, match=message):
-        start(dataset=Lacking(**changes)).run()
+        start(dataset=Changed(Subjects(), **changes)).run()
 
 
 def test_a_subject_that_counts_more_needs_its_mask(start):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from lab.train.adapter_training import AdapterTraining, train_adapter
+from lab.train.adapter_training import AdapterTraining
 from lab.train.config import ConfigError, preset
 from lab.train.data import DataError
 from lab.train.state import TrainingStateError
@@ -72,11 +72,10 @@ def test_too_few_images_are_said(start):
     assert len(start(Squares(4), validation_images=0).batches.rows.dataset) == 4
 
 
-def test_a_run_with_others_held_out_is_another_run(tmp_path):
-    accelerator = Accelerator(cpu=True)
-    train_adapter(tiny_models(), Squares(), tiny_config(), accelerator, tmp_path, stop_at=2)
+def test_a_run_with_others_held_out_is_another_run(start):
+    start().run(2)
     with pytest.raises(TrainingStateError, match="held_out is 2 there and 3 here"):
-        train_adapter(tiny_models(), Squares(), tiny_config(validation_images=3), accelerator, tmp_path)
+        start(validation_images=3)
 
 
 class Broken(Squares):

@@ -152,6 +152,21 @@ class Subjects(Squares):
         return replace(scene, pose=pose, subject=(4.0, 12.0 + index))
 
 
+class Changed:
+    """Another dataset with parts of each sample changed."""
+
+    def __init__(self, dataset: Squares, **changes: object) -> None:
+        self.dataset = dataset
+        self.changes: dict[str, Any] = changes
+        self.identity = f"{dataset.identity}, changed"
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def sample(self, index: int, generator: torch.Generator) -> Sample:
+        return replace(self.dataset.sample(index, generator), **self.changes)
+
+
 TINY_RUN = {
     "image_size": SIZE,
     "batch_size": 4,
