@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from pfv_core.reference.vit import HideMode
 
-from ..train.adapter_training import train_adapter
+from ..train.adapter_training import AdapterTraining
 from ..train.config import DATASET, VISIBLE, TrainConfig
 from ..train.data import Sample
 from ..train.settings import PRECISIONS
@@ -132,14 +132,14 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="no", help="of what is computed; no = float32")
     arguments = parser.parse_args()
     run, name = prepare(arguments), f"{arguments.adapter}_seed{arguments.seed}"
-    file = train_adapter(
+    training = AdapterTraining(
         run.models,
         SceneDataset(run.data, run.latents),
         settings(arguments.adapter, arguments.seed).replace(precision=arguments.precision),
         run.accelerator,
         run.work / name,
     )
-    deliver(file, arguments, name, run.accelerator)
+    deliver(training.train(), arguments, name, run.accelerator)
 
 
 if __name__ == "__main__":
