@@ -14,7 +14,7 @@ class NotWrittenError(RuntimeError):
 
 
 def save_atomically(file: Path, write: Callable[[Path], None]) -> None:
-    """Write beside `file` and put it in its place when it is whole.
+    """Write beside `file` and put it in its place when it is whole, readable for whoever new files are.
 
     Raises:
         NotWrittenError: writing failed, a full disk for example; `file` is what it was.
@@ -22,7 +22,10 @@ def save_atomically(file: Path, write: Callable[[Path], None]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".{file.name}.{uuid4().hex}")  # several machines may write to one disk
     try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         write(unfinished)
+        unfinished.chmod(mode)  # safetensors makes a file of its own, for its owner alone
         unfinished.replace(file)
     except (OSError, RuntimeError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)

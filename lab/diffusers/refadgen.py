@@ -24,8 +24,8 @@ class RefAdGen(nn.Module):
         unet: the generation U-Net, of which everything begins as a copy; it stays as it is.
         with_mask: whether the mask's input channel is trained. It begins as zeros.
 
-    The weights are float32. Those of the reference U-Net that come after its last self-attention's input change nothing that
-    is read of it: they take no gradients and stay the base's.
+    The weights are float32, and begin as the U-Net has them: rounded, where it is kept in half precision. Those of the reference
+    U-Net that come after its last self-attention's input change nothing that is read of it: they take no gradients and stay so.
     """
 
     def __init__(self, unet: UNet2DConditionModel, with_mask: bool = True) -> None:

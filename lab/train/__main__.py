@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import InitProcessGroupKwargs
 
 from pfv_core.adapter.checkpoint import AdapterFileError
 
@@ -40,6 +42,8 @@ TRAININGS: dict[type[RunConfig], type[Training[Any, Any]]] = {
     ControlConfig: StrictIDTraining,
 }
 """What a preset's kind of settings trains."""
+PATIENCE = timedelta(hours=12)
+"""For which processes wait for the first, which alone looks through the data, writes states and draws validations."""
 TOLD = (ConfigError, DataError, ModelsError, NotWrittenError, TrainingStateError, AdapterFileError, FileNotFoundError)
 """Errors whose message says everything: no traceback."""
 
@@ -102,7 +106,10 @@ def new_accelerator(config: RunConfig, folder: Path) -> Accelerator:
         )
     try:
         accelerator = Accelerator(
-            mixed_precision=config.precision, log_with=config.tracker or None, project_dir=str(folder)
+            mixed_precision=config.precision,
+            log_with=config.tracker or None,
+            project_dir=str(folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -1,5 +1,6 @@
-"""Reads a data set as the trainer will, and says what it found: `python -m lab.train.check DATA`, a folder of images, a
-folder of shards, or one shard. Writes the index that the trainer will use. Ends with 1 where a sample is refused.
+"""Reads every file of a data set as the trainer will, and says what it found: `python -m lab.train.check DATA`, a folder of
+images, a folder of shards, or one shard. Writes the index that the trainer will use. Ends with 1 where a sample is refused. What
+a preset asks of its square beside that (a subject that is in it, something of the product that is hidden) the trainer says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
+
+from pfv_core.ad.opacity import SEEN_ABOVE
 
 from .config import RunConfig, preset
 from .data import DataError, Dataset, seeded
@@ -60,7 +63,7 @@ class Findings(TorchDataset[Finding]):
         except DataError as error:
             return Finding(refused=str(error))
         mask, size = sample.product_mask, sample.original_size or sample.image.shape[1:]
-        selected = None if mask is None else float((mask > 0).float().mean())
+        selected = None if mask is None else float((mask > SEEN_ABOVE).float().mean())
         beside = (part is not None for part in (sample.product, sample.pose, sample.subject))
         return Finding(sample.name, "", min(size), bool(sample.caption), selected, *beside)
 

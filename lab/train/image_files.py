@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from pfv_core.ad.opacity import SEEN_ABOVE
 
 from .data import Beside, DataError, Sample
-from .index import FOLDER, Index, now, write_index
+from .index import FOLDER, Index, is_settled, now, write_index
 from .parts import APPEARANCE, MASK, POSE, PRODUCT, SUBJECT, Parts
 from .pictures import VERSION, mask, picture
 from .scale import rows_of_mask, subject_rows
@@ -153,8 +154,11 @@ def open_dataset(place: Path, image_size: int, index_folder: Path | None = None)
         DataError: a file that is no .tar, no image, images without a caption; an index that cannot be written.
         FileNotFoundError: nothing is there.
     """
-    store = store_at(place)
-    file = (index_folder or store.root / FOLDER) / f"{place.resolve().name}.safetensors"
+    store, whole = store_at(place), place.resolve()
+    if index_folder is None:
+        file = store.root / FOLDER / f"{whole.name}.safetensors"
+    else:  # which may be of many data sets
+        file = index_folder / f"{whole.name}-{hashlib.sha256(bytes(whole)).hexdigest()[:12]}.safetensors"
     return FileDataset(store, _index(store, file), image_size)
 
 
@@ -164,20 +168,26 @@ def _index(store: Store, file: Path) -> Index:
         found = Index(file)
         if store.is_indexed_by(found):
             return found
-    _make_room(file)
+    _make_room(file, store.root)
     begun = now()
     write_index(store.scan(), file, begun)
     return Index(file)
 
 
-def _make_room(file: Path) -> None:
-    """The index's folder, made before the times of the folder that it lies in are read."""
+def _make_room(file: Path, root: Path) -> None:
+    """The index's folder, made before the times of the folder that it lies in are read; once that is settled again, where it
+    was, or the index would hold for nobody."""
+    if file.parent.is_dir():
+        return
+    was_settled = is_settled(root)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
             f"the index of the data cannot be written at {file} ({error}): give another folder for it (--index)"
         ) from error
+    while was_settled and not is_settled(root):
+        time.sleep(0.1)
 
 
 def _check_size(what: str, name: str, found: tuple[int, int], size: tuple[int, int]) -> None:

@@ -147,7 +147,6 @@ def write_index(scan: Scan, file: Path, begun: int) -> None:
 
     def write(unfinished: Path) -> None:
         save_file(tensors, unfinished, about)
-        unfinished.chmod(0o644)  # others train on the same data
 
     try:
         save_atomically(file, write)
@@ -155,6 +154,11 @@ def write_index(scan: Scan, file: Path, begun: int) -> None:
         raise DataError(
             f"the index of the data cannot be written: {error}. Give another folder for it (--index)"
         ) from error
+
+
+def is_settled(folder: Path) -> bool:
+    """Whether a folder changed long enough ago for any later change to show in its time; or its clock is ahead of ours."""
+    return not 0 <= now() - folder.stat().st_mtime_ns <= SETTLED
 
 
 def now() -> int:

@@ -32,9 +32,17 @@ from .models import ModelsError, TrainingModels
 
 _HUB = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 _PIPELINES: dict[str, Any] = {"sdxl": StableDiffusionXLPipeline, "sd15": StableDiffusionPipeline}
+LATENT_CHANNELS = 4
+SD2_WIDTH = 1024
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What frozen weights are kept in, by the precision of a run."""
 
+_VISION: dict[str, tuple[Any, Any]] = {
+    "clip": (CLIPVisionModelWithProjection, ClipVisionEncoder),
+    "clip_vision_model": (CLIPVisionModelWithProjection, ClipVisionEncoder),
+    "dinov2": (Dinov2Model, Dinov2Encoder),
+}
+"""What a folder's `model_type` is read as."""
 VISION_SOURCE = (
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K on the Hugging Face hub has it: open_clip_pytorch_model.safetensors, or "
     "config.json and model.safetensors as a folder. For Strictly-ID also facebook/dinov2-large, or -giant, as a folder"
@@ -134,7 +142,17 @@ def _read(checkpoint: Path, load: Callable[..., Any], *args: Any, **options: Any
 
 
 def _check_base(base: str, unet: UNet2DConditionModel, checkpoint: Path) -> None:
-    width = unet.config["cross_attention_dim"]
+    width, channels = unet.config["cross_attention_dim"], unet.config["in_channels"]
+    lacking = [name for name, parameter in unet.named_parameters() if parameter.is_meta]
+    if lacking:
+        raise ModelsError(f"{checkpoint} lacks {len(lacking)} weights of its U-Net, {lacking[0]} for one")
+    if channels != LATENT_CHANNELS:
+        raise ModelsError(
+            f"{checkpoint} holds a U-Net of {channels} input channels, as an inpainting model has, expected {LATENT_CHANNELS}: "
+            f"give the plain {base}"
+        )
+    if width == SD2_WIDTH:
+        raise ModelsError(f"{checkpoint} holds a U-Net with contexts of {width} channels, SD2's, which is no {base}")
     takes_sizes = unet.config["addition_embed_type"] == "text_time"
     if takes_sizes != (base == "sdxl"):
         raise ModelsError(
@@ -146,11 +164,20 @@ def _check_base(base: str, unet: UNet2DConditionModel, checkpoint: Path) -> None
 def _load_vision(vision: Path, dtype: torch.dtype) -> tuple[VisionEncoder, nn.Module]:
     """The encoder, and the module that holds its weights."""
     if (vision / "config.json").is_file():
-        if json.loads((vision / "config.json").read_text(encoding="utf-8")).get("model_type") == "dinov2":
-            dinov2 = _read(vision, Dinov2Model.from_pretrained, vision, dtype=dtype, local_files_only=True)
-            return Dinov2Encoder(dinov2), dinov2
-        model = _read(vision, CLIPVisionModelWithProjection.from_pretrained, vision, dtype=dtype, local_files_only=True)
-        return ClipVisionEncoder(model), model
+        kind = json.loads((vision / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if kind not in _VISION:
+            raise ModelsError(
+                f"{vision} holds an image encoder of kind {kind!r}, expected one of {sorted(_VISION)}: {VISION_SOURCE}"
+            )
+        model_class, encoder_class = _VISION[kind]
+        options = {"dtype": dtype, "local_files_only": True, "output_loading_info": True}
+        model, found = _read(vision, model_class.from_pretrained, vision, **options)
+        if missing := sorted(found["missing_keys"]):
+            raise ModelsError(
+                f"{vision} lacks {len(missing)} weights of a {model_class.__name__}, {missing[0]} for one: it would be trained "
+                "with random numbers in their place. Give the folder of the whole encoder"
+            )
+        return encoder_class(model), model
     if not vision.is_file():
         raise ModelsError(f"no image encoder at {vision}: {VISION_SOURCE}")
     encoder = load_open_clip(vision, dtype=dtype)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from pfv_core.ad.opacity import SEEN_ABOVE
+
 from .colours import SPACES, to_srgb
 from .data import DataError
 
@@ -79,13 +81,18 @@ def mask(data: bytes, name: str) -> Image.Image:
     """Decode a mask: L, upright; its values are numbers, so that no colour profile is applied.
 
     Raises:
-        DataError: it is broken, or transparent somewhere, so that two things could be meant.
+        DataError: it is broken, or transparent somewhere, so that two things could be meant; not black, and yet nowhere light
+            enough to select anything, as a mask of 0 and 1 is.
     """
     with _decoding(name), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         values, alpha = _planes(opened, data)
         if alpha is not None and alpha.getextrema() != (255, 255):
             raise ValueError("it has transparency, expected grey without: white = product")
-        return values.convert("L")
+        grey = values.convert("L")
+        lightest = np.asarray(grey).max()
+        if 0 < lightest <= SEEN_ABOVE * 255:
+            raise ValueError(f"its lightest value is {lightest} of 255, expected white, 255, for what it selects")
+        return grey
 
 
 def opacity(data: bytes, name: str) -> Image.Image | None:

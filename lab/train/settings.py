@@ -105,14 +105,14 @@ class RunConfig(BaseModel):
     broken_images: Broken = "error"
     batch_size: Count = 8
     steps: Count = 1_000_000
-    learning_rate: Number = 1e-4
-    weight_decay: Number = 0.01
-    warmup: Integer = 0
-    decay_from: Number = 1.0
-    final_rate: Number = 0.0
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.01
+    warmup: Annotated[Integer, Field(ge=0)] = 0
+    decay_from: Share = 1.0
+    final_rate: Share = 0.0
     accumulate: Count = 1
     max_grad_norm: Annotated[float, Field(gt=0), BeforeValidator(_number)] = 1.0  # inf = gradients stay as they are
-    ema_decay: Number = 0.9999
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.9999
     seed: Integer = 0
     save_every: Count = 1000
     log_every: Count = 20
@@ -123,7 +123,7 @@ class RunConfig(BaseModel):
     augment_warp: Number = 2.0
     augment_view: Number = 10.0
     prediction: Prediction = "model"
-    min_snr_gamma: Number = 0.0
+    min_snr_gamma: Annotated[Number, Field(ge=0)] = 0.0
     noise_offset: Share = 0.0
     precision: Precision = "bf16"
     gradient_checkpointing: Flag = True

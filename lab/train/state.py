@@ -51,7 +51,8 @@ def load_state(folder: Path, accelerator: Accelerator) -> tuple[Path, dict[str, 
     file = broadcast_object_list(chosen)[0]
     if file is None:
         return None
-    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    shared = accelerator.num_processes > 1  # of a mapped file the processes of a machine share one copy in memory
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=shared)
     if state.get("format") != FORMAT:
         raise TrainingStateError(
             f"{file} has format {state.get('format')}, expected {FORMAT}: another version of the trainer wrote it. Finish it "
@@ -87,14 +88,17 @@ def _choose(folder: Path, accelerator: Accelerator) -> Path | None:
     for unfinished in folder.glob(f".{NEWEST}.*"):  # of a process that was killed while it wrote
         unfinished.unlink()
     newest, older = folder / NEWEST, folder / OLDER
-    damages = {file: damage for file in (newest, older) if (damage := _damage(file))}
-    if newest.is_file() and newest not in damages:
-        return newest
-    if older.is_file() and older not in damages:
-        if newest in damages:
-            newest.replace(folder / DAMAGED)
-        accelerator.print(f"{newest} {damages.get(newest, 'is missing')}: going on from {older}")
-        return older
+    damages: dict[Path, str] = {}
+    for file in (newest, older):  # both are large: the older is read only where the newest is not whole
+        damage = _damage(file) if file.is_file() else "is missing"
+        if damage is None and file is older:
+            accelerator.print(f"{newest} {damages[newest]}: going on from {older}")
+            if newest.is_file():
+                newest.replace(folder / DAMAGED)
+        if damage is None:
+            return file
+        damages[file] = damage
+    damages = {file: damage for file, damage in damages.items() if file.is_file()}
     if damages:
         told = "; ".join(f"{file} {damage}" for file, damage in damages.items())
         raise TrainingStateError(f"{told}. No other state is there: delete it to start again")
@@ -102,9 +106,7 @@ def _choose(folder: Path, accelerator: Accelerator) -> Path | None:
 
 
 def _damage(file: Path) -> str | None:
-    """What is wrong with a file that is there: torch's files are archives with a checksum of each tensor."""
-    if not file.is_file():
-        return None
+    """What is wrong with a file: torch's are archives with a checksum of each tensor."""
     try:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()

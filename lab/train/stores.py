@@ -53,11 +53,17 @@ class PictureFolder:
         return index.holds_for(self.root)
 
     def scan(self) -> Scan:
-        """DataError where there is no image, or images without a caption (the first are named)."""
+        """DataError where there is no image, images without a caption (the first are named), a folder that is a link."""
         inventory, sources, images = Inventory(self.place), [], []
         for folder, inner, files in os.walk(self.root, onerror=_unreadable):
             inner[:] = sorted(name for name in inner if name != FOLDER)
             inside = Path(folder).relative_to(self.root)
+            for name in inner:
+                if (self.root / inside / name).is_symlink():
+                    raise DataError(
+                        f"{self.root / inside / name} is a link to a folder, which is not followed: put the folder itself "
+                        "there, or take the link away"
+                    )
             sources.append(Source.of(self.root, str(inside)))
             for together in groups(sorted(files)).values():
                 image = inventory.image_of([(inside / file).as_posix() for file in together])

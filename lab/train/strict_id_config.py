@@ -24,9 +24,10 @@ class ControlConfig(RunConfig):
         drop_text_share: samples whose caption is emptied, 0..1.
         std_norm: bring the appearance to the text's standard deviation (Eq. 8).
         gamma: time weighting of the appearance (Eq. 10), timesteps; 0 = the same weight all the time.
-        balance_from: step from which on both are done; before, the appearance joins as the pose does. What is brought to the
-            text's deviation is as loud as the text before it has learnt anything: it is then led to be the same for all
-            pictures, so that nothing of them is left after the normalisation, and stays so.
+        balance_from: step from which on both are done, before the last one; till then the appearance joins as the pose does, and
+            so says a file that is written till then. What is brought to the text's deviation is as loud as the text before it
+            has learnt anything: it is then led to be the same for all pictures, so that nothing of them is left after the
+            normalisation, and stays so.
         appearance_turn, appearance_flip, appearance_area: how far an appearance is taken from where it was, see
             `augment.Displacement`.
         subject_weight: how much the subject's part of the picture counts in the loss, where the rest counts 1; 1 = as in the
@@ -53,6 +54,11 @@ class ControlConfig(RunConfig):
                 f"augment_share is {self.augment_share:g}: an appearance is turned, mirrored and cut out (appearance_*), never "
                 "degraded; leave it 0"
             )
+        if (self.std_norm or self.gamma) and self.balance_from >= self.steps:
+            raise ValueError(
+                f"balance_from is {self.balance_from} of {self.steps} steps: std_norm and gamma would never be trained. Give "
+                "both settings (the presets' balance begins after a tenth of the steps), or std_norm false and gamma 0"
+            )
         try:
             self.displacement  # noqa: B018  (it checks its limits)
         except ValueError as error:
@@ -62,6 +68,11 @@ class ControlConfig(RunConfig):
     def without_trace(self) -> set[str]:
         """The settings, beside the schedule's, that may differ between two starts of a run."""
         return super().without_trace() | {"cache_tokens"}
+
+    def balance(self, step: int) -> tuple[bool, float | None]:
+        """`std_norm` and `gamma` (None = none) in an optimizer step, the first of which is 0."""
+        begun = step >= self.balance_from
+        return begun and self.std_norm, (begun and self.gamma) or None
 
     @property
     def displacement(self) -> Displacement:
@@ -73,7 +84,8 @@ PRESETS = {
     # The paper's section 4: SD1.5, 224 px for the encoder, learning rate 1e-5, 8 GPUs, 20 epochs of 230,000 pictures, which are
     # 72,000 steps of 8 pictures for each GPU; gamma 400; an appearance turned by up to 30 degrees, mirrored in half of the
     # samples and cut out down to a quarter. It gives no batch and no share of dropped appearances, and drops no pose.
-    # **Deviation**: the first tenth is without the balance, see `balance_from`; the paper says nothing of it.
+    # **Deviation**: the first tenth is without the balance, see `balance_from`; the paper says nothing of it. Pictures are read
+    # at the size that the encoder's own files say: for facebook/dinov2-* 518 px, 1,370 tokens for the paper's 257.
     "strict_id_sd15": ControlConfig(
         preset="strict_id_sd15", base="sd15", learning_rate=1e-5, steps=72_000, balance_from=7_200
     ),

@@ -1,4 +1,4 @@
-"""What a Strictly-ID ControlNet's branches are given of pictures, in steps and validations alike."""
+"""What a Strictly-ID ControlNet's branches are given of a picture, in steps and validations alike."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 
 from pfv_core.reference.vit import VisionEncoder, encode_pixels
-from pfv_core.research.control_branches import BranchInput, BranchInputs
-
-from .strict_id_config import ControlConfig
 
 
 def last_tokens(vision: VisionEncoder, pixels: Tensor, patches: Tensor) -> Tensor:
@@ -18,10 +15,3 @@ def last_tokens(vision: VisionEncoder, pixels: Tensor, patches: Tensor) -> Tenso
     """
     tokens, _, _ = encode_pixels(vision, pixels, patches, torch.ones_like(patches))
     return torch.stack(tokens)
-
-
-def branch_inputs(
-    config: ControlConfig, pose: BranchInput | None, appearance: BranchInput | None, balanced: bool = True
-) -> BranchInputs:
-    """Both pictures as a run balances them, or before it does."""
-    return BranchInputs(pose, appearance, balanced and config.std_norm, (balanced and config.gamma) or None)

@@ -22,7 +22,7 @@ from .parts import MASK, POSE, SUBJECT
 from .settings import ConfigError
 from .strict_id_batches import ControlBatch, ControlBatches
 from .strict_id_config import ControlConfig
-from .strict_id_inputs import branch_inputs, last_tokens
+from .strict_id_inputs import last_tokens
 from .strict_id_validation import ControlValidation
 from .training import Training
 from .visibility import sight_of
@@ -90,23 +90,23 @@ class StrictIDTraining(Training[ControlConfig, ControlBatch]):
             lambda items: list(last_tokens(vision, batch.poses[items], everything[items])),
         )
         appearances = last_tokens(vision, batch.appearances, batch.appearance_patches)
-        return branch_inputs(
-            self.config,
+        return BranchInputs(
             BranchInput(torch.stack([tokens.to(device) for tokens in poses]), batch.pose_weight.to(device)),
             BranchInput(appearances, batch.appearance_weight.to(device)),
-            balanced=batch.step >= self.config.balance_from * self.config.accumulate,
+            *self.config.balance(batch.step // self.config.accumulate),
         )
 
     def write(self, file: Path, metadata: dict[str, str]) -> None:
-        """Write ControlNet and branches."""
+        """Write ControlNet and branches, balanced as in the last step that led to them."""
         net: StrictIDNet = self.module
         config = self.config
+        std_norm, gamma = config.balance(max(self.loop.step - 1, 0))
         about = StrictIDConfig(
             base=config.base,
             sizes=net.branches.sizes,
             encoder=vision_of(self.models).spec,
-            std_norm=config.std_norm,
-            gamma=config.gamma or None,
+            std_norm=std_norm,
+            gamma=gamma,
             metadata=metadata,
         )
         save_strict_id_net(file, net, about, self.saved_dtype)

@@ -17,7 +17,7 @@ from .data import Sample
 from .models import vision_of
 from .strict_id_batches import prepared, whole
 from .strict_id_config import ControlConfig
-from .strict_id_inputs import branch_inputs, last_tokens
+from .strict_id_inputs import last_tokens
 from .validation import Validation, View
 from .visibility import sight_of
 
@@ -85,7 +85,7 @@ class ControlValidation(Validation[ControlConfig, ControlView]):
 
     def _inputs(self, view: ControlView, appearance: bool = True) -> BranchInputs:
         shown = BranchInput(view.appearance_tokens) if appearance else None
-        return branch_inputs(self.config, BranchInput(view.pose_tokens), shown)
+        return BranchInputs(BranchInput(view.pose_tokens), shown, *self.config.balance(max(view.step - 1, 0)))
 
     def _control(self, trained: StrictIDNet, view: ControlView, inputs: BranchInputs) -> AbstractContextManager[None]:
         return controlled(self.models.unet, trained, view.hint, inputs)

@@ -67,7 +67,9 @@ class Training(ABC, Generic[Config, AnyBatch]):
         self.accelerator = accelerator
         self.folder = folder
         self.noise = NoiseSchedule.of(models.scheduler, config.prediction, config.min_snr_gamma)
-        self.check_data(dataset)
+        for given in (dataset, shown):
+            if given is not None:
+                self.check_data(given)
         trained, self.shown = _split(dataset, shown, config)
         self.batches = self.new_batches(trained)
         identity = {
@@ -78,7 +80,7 @@ class Training(ABC, Generic[Config, AnyBatch]):
             "samples_per_step": config.batch_size * accelerator.num_processes,
         }
         self.loop = TrainingLoop(folder, {self.name: self.new_module()}, config.schedule, identity, accelerator)
-        self._latent_cache = self.cache(config.cache_latents, "latents")
+        self._latent_cache = self.cache(config.cache_latents, "latents", precision="the weights'")
         self._during_backward = ExitStack()
         self._skipped: dict[str, None] = {}
         prepare_unet(
@@ -158,6 +160,8 @@ class Training(ABC, Generic[Config, AnyBatch]):
             return self.loss(batch), {}
 
         validation = self.new_validation()
+        if self.config.validate_every and self.accelerator.is_main_process:
+            validation.look(self.loop.step)  # what cannot be used is said now
 
         def after_step(step: int) -> None:
             self.close()
@@ -199,11 +203,15 @@ class Training(ABC, Generic[Config, AnyBatch]):
 
     @torch.no_grad()
     def encoded(self, image: Tensor, keys: list[str]) -> Tensor:
-        """(B, 3, H, W) images and their content hashes, empty where nothing may be cached -> (B, 4, h, w) float32 latents."""
+        """(B, 3, H, W) images and their content hashes, empty where nothing may be cached -> (B, 4, h, w) float32 latents.
+
+        In the precision of the autoencoder's weights, whatever a step computes in: SDXL's overflows in half precision.
+        """
         device = self.accelerator.device
 
         def make(items: list[int]) -> list[Tensor]:
-            return list(self.models.encode_latents(image[items].to(device, non_blocking=True)).float())
+            with torch.autocast(device.type, enabled=False):
+                return list(self.models.encode_latents(image[items].to(device, non_blocking=True)).float())
 
         found = cached(self._latent_cache, keys, make)
         return torch.stack([latent.to(device, non_blocking=True) for latent in found])

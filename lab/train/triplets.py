@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pfv_core.ad.opacity import SEEN_ABOVE
+
 from .augment import degrade
 from .batches import Batch, Batches, Rows
 from .config import RefAdGenConfig
@@ -101,7 +103,7 @@ def parts_of(sample: Sample) -> tuple[Tensor, Tensor]:
                 f"the {what} of {name} is {height}x{width}, the image is {image.shape[1]}x{image.shape[2]}: give both the "
                 "same size"
             )
-    if not bool((sample.product_mask > 0).any()):
+    if not bool((sample.product_mask > SEEN_ABOVE).any()):
         raise DataError(f"the mask of {name} selects nothing within the square that is cut out: white is the product")
     return sample.product, sample.product_mask
 

@@ -33,6 +33,7 @@ class View:
     """What a validation looks at; B images.
 
     Attributes:
+        step: how many steps are done.
         image: (B, 3, H, W), 0..1.
         time_ids: (B, 6) sizes, see `batches.Batch`.
         text, negative_text: context and pooled embedding of the captions, and of the empty one.
@@ -40,6 +41,7 @@ class View:
         noise: (B, 4, h, w) unit normal.
     """
 
+    step: int
     image: Tensor
     time_ids: Tensor
     text: tuple[Tensor, Tensor]
@@ -81,10 +83,15 @@ class Validation(ABC, Generic[Config, AnyView]):
         """The columns of the picture, each (B, 3, H, W), 0..1."""
 
     @torch.no_grad()
+    def look(self, step: int) -> AnyView:
+        """What is looked at after so many steps. DataError where an image cannot be."""
+        samples = self._samples()
+        return self.view(samples, self._common(samples, step))
+
+    @torch.no_grad()
     def run(self, trained: Any, step: int) -> dict[str, float]:
         """Write `<step>.png`, where the models can draw, and a line of `validation.jsonl`; returns that line."""
-        samples = self._samples()
-        view = self.view(samples, self._common(samples))
+        view = self.look(step)
         line = {"step": step, "images": len(view.image), **self.losses(trained, view)}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
@@ -124,13 +131,14 @@ class Validation(ABC, Generic[Config, AnyView]):
         )
         return self.models.decode_latents(latents)
 
-    def _common(self, samples: Sequence[Sample]) -> View:
+    def _common(self, samples: Sequence[Sample], step: int) -> View:
         image = torch.stack([sample.image for sample in samples])
         clean = self.models.encode_latents(image.to(self.models.unet.device)).float()
         noise = [
             torch.randn(clean.shape[1:], generator=seeded(self.config.seed, n, "pictures")) for n in range(len(samples))
         ]
         return View(
+            step=step,
             image=image,
             time_ids=torch.tensor([time_ids(sample) for sample in samples]),
             text=self.models.encode_text([sample.caption for sample in samples]),

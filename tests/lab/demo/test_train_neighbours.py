@@ -93,7 +93,7 @@ def strict_id(models, weights, subjects, tmp_path):
     """Function: a run of a variant."""
 
     def start(variant="whole", name="run", begin=""):
-        config = train_strict_id.settings(variant, 0, "no").replace(**SHORT, start_from=begin)
+        config = train_strict_id.settings(variant, 0, "no").replace(**SHORT, start_from=begin, balance_from=1)
         controlnet = stack.load_model("controlnet", weights)
         return DemoStrictIDTraining(models, subjects, config, Accelerator(cpu=True), tmp_path / name, controlnet)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from lab.train.config import ConfigError
+from lab.train.data import DataError
 from lab.train.loop import TrainingStateError
 
+from .test_loop import bfloat16 as bfloat16
 from .tiny_models import tiny_models
 from .tiny_runs import METHODS, STRICT_ID, losses, opened
 
@@ -113,3 +117,38 @@ def test_the_unet_is_left_as_it_was(start):
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in models.unet.modules())
     assert all(torch.equal(weights[name], value) for name, value in models.unet.state_dict().items())
     assert all(parameter.grad is None for parameter in models.unet.parameters())
+
+
+def test_latents_are_encoded_in_the_precision_of_the_autoencoder(method, start, bfloat16):
+    """SDXL's overflows in half precision: it is kept in float32, and no step computes it in less."""
+    models, seen = tiny_models(), []
+
+    def encode_latents(image):
+        seen.append((image @ image.mT).dtype)  # what autocast makes of a product
+        return models.encode_latents(image)
+
+    training = start(dataclasses.replace(models, encode_latents=encode_latents), precision="bf16", accelerator=bfloat16)
+    computed = []
+    training.models.unet.conv_out.register_forward_hook(lambda module, given, out: computed.append(out.dtype))
+    training.run(1)
+    assert set(computed) == {torch.bfloat16}
+    assert set(seen) == {torch.float32}
+    assert len(seen) == (2 if method.training.name == "refadgen" else 1)
+
+
+class Broken:
+    """No sample can be read."""
+
+    def __len__(self):
+        return 4
+
+    def sample(self, index, generator):
+        raise DataError(f"sample {index} is broken")
+
+
+def test_what_cannot_be_validated_with_is_said_before_the_first_step(start):
+    training = start(shown=Broken(), validate_every=4)
+    with pytest.raises(DataError, match="sample 0 is broken"):
+        training.run()
+    assert training.loop.step == 0
+    start(name="skips", shown=Broken(), validate_every=0, steps=1).run()

@@ -241,3 +241,12 @@ def test_products_of_another_size_and_missing_ones_are_named(folder):
     (folder / "image0.product.png").unlink()
     with pytest.raises(DataError, match=r"1 of the images \(image0.jpg\) in .* have no product picture beside them"):
         open_dataset(folder, SIZE).require("product", "product picture", "add them")
+
+
+def test_a_folder_that_is_a_link_is_refused(tmp_path):
+    images, elsewhere = write_images(tmp_path / "images"), write_images(tmp_path / "elsewhere")
+    (images / "more").symlink_to(elsewhere, target_is_directory=True)
+    with pytest.raises(
+        DataError, match=r"images/more is a link to a folder, which is not followed: put the folder itself"
+    ):
+        open_dataset(images, SIZE)

@@ -57,6 +57,22 @@ def test_it_is_written_once_and_used_again(place, scans):
     assert [file.name for file in (place / ".pfv_index").iterdir()] == [f"{place.name}.safetensors"]
 
 
+def test_a_folder_for_it_that_is_made_does_not_make_it_stale(place, scans):
+    """Those who start after the first one find it, though its own folder is new in the data's."""
+    (place / ".pfv_index").rmdir()
+    settle(place)
+    open_dataset(place, SIZE)
+    open_dataset(place, SIZE)
+    assert len(scans) == 1
+
+
+def test_one_folder_holds_the_indices_of_data_sets_of_one_name(tmp_path):
+    places = [write_images(tmp_path / one / "images", count=count) for one, count in (("a", 3), ("b", 5))]
+    opened = [open_dataset(place, SIZE, tmp_path / "indices") for place in places]
+    assert [len(pickle.loads(pickle.dumps(dataset))) for dataset in opened] == [3, 5]
+    assert opened[0].index.file != opened[1].index.file
+
+
 def test_what_was_touched_just_now_is_looked_at_again(place, scans):
     """A change within the same tick of the clock would not show in its time."""
     for file in [place, *place.glob("*.tar")]:
@@ -200,7 +216,8 @@ def test_processes_that_begin_at_once_all_have_a_whole_one(place):
 def test_another_folder_for_it(place, tmp_path):
     (place / ".pfv_index").rmdir()
     dataset = open_dataset(place, SIZE, tmp_path / "indices" / "deep")
-    assert dataset.index.file == tmp_path / "indices" / "deep" / f"{place.name}.safetensors"
+    assert dataset.index.file.parent == tmp_path / "indices" / "deep"
+    assert dataset.index.file.name.startswith(f"{place.name}-")
     assert not (place / ".pfv_index").exists()
 
 

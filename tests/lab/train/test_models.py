@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 from diffusers import (
@@ -12,7 +15,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from diffusers.models.attention import BasicTransformerBlock
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -218,3 +221,53 @@ def test_missing_files_say_where_they_come_from(files, tmp_path):
         load_models("sdxl", single, files / "vision", configs=files / "sdxl")
     with pytest.raises(ModelsError, match="base is 'sd3', expected one of"):
         load_models("sd3", single, files / "vision")
+
+
+def changed_config(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_an_image_encoder_that_is_none_of_these_is_refused(files, tmp_path):
+    """It would be read as a CLIP's, with random weights wherever a name differs."""
+    folder = shutil.copytree(files / "dinov2", tmp_path / "registers")
+    changed_config(folder, model_type="dinov2_with_registers")
+    with pytest.raises(
+        ModelsError, match=r"of kind 'dinov2_with_registers', expected one of \['clip', 'clip_vision_model', 'd"
+    ):
+        load_models("sd15", files / "sd15", folder, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("encoder", ["vision", "dinov2"])
+def test_an_image_encoder_that_lacks_weights_is_refused(files, tmp_path, encoder):
+    folder = shutil.copytree(files / encoder, tmp_path / encoder)
+    weights = load_file(folder / "model.safetensors")
+    lacking = next(name for name in weights if "layernorm" in name.lower() and name.endswith("weight"))
+    del weights[lacking]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelsError, match=r"lacks 1 weights of a \w+, [\w.]+ for one: .* random numbers"):
+        load_models("sd15", files / "sd15", folder, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("context", "channels", "message"),
+    [
+        (WIDTH, 9, "a U-Net of 9 input channels, as an inpainting model has, expected 4"),
+        (1024, 4, "contexts of 1024 channels, SD2's, which is no sd15"),
+    ],
+)
+def test_a_unet_of_another_kind_is_refused(files, tmp_path, context, channels, message):
+    folder = shutil.copytree(files / "sd15", tmp_path / "sd15")
+    plain_unet(context, in_channels=channels).save_pretrained(folder / "unet")
+    with pytest.raises(ModelsError, match=message):
+        load_models("sd15", folder, None, dtype=torch.float32)
+
+
+def test_a_unet_that_lacks_weights_is_refused(files, tmp_path):
+    folder = shutil.copytree(files / "sd15", tmp_path / "sd15")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_out.weight"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ModelsError, match=r"lacks 1 weights of its U-Net, conv_out\.weight for one"):
+        load_models("sd15", folder, None, dtype=torch.float32)

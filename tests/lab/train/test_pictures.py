@@ -245,3 +245,19 @@ def test_a_mask_with_transparency_is_refused_and_an_opaque_alpha_is_not():
         mask(made.png(values, 8, made.COLOUR_ALPHA), "x")
     values[...] = 255
     assert mask(made.png(values, 8, made.COLOUR_ALPHA), "x").getextrema() == (255, 255)
+
+
+@pytest.mark.parametrize("lightest", [0, 1, 25, 26, 255])
+def test_a_mask_of_zeros_and_ones_is_refused_and_black_is_not(lightest):
+    """Black selects nothing and says so; 1 of 255 would select nothing and be meant to."""
+    values = np.zeros((9, 7), np.uint8)
+    values[2:5, 1:4] = lightest
+    stored = io.BytesIO()
+    Image.fromarray(values).save(stored, "PNG")
+    if lightest in (1, 25):
+        with pytest.raises(
+            DataError, match=f"its lightest value is {lightest} of 255, expected white, 255, for what it selects"
+        ):
+            mask(stored.getvalue(), "x")
+    else:
+        assert mask(stored.getvalue(), "x").getextrema() == (0, lightest)

@@ -44,6 +44,14 @@ def test_the_newest_two_are_kept(folder, accelerator):
     assert (file, state["step"]) == (folder / NEWEST, 3)
 
 
+def test_the_older_one_is_read_only_where_the_newest_is_not_whole(folder, accelerator):
+    """They are large, and every process waits."""
+    (folder / OLDER).unlink()
+    (folder / OLDER).symlink_to(folder / "nowhere")
+    (folder / "nowhere").mkdir()  # whoever reads it fails
+    assert load_state(folder, accelerator)[1]["step"] == 3
+
+
 @pytest.mark.parametrize("damage", [cut_short, one_bit_of_a_weight_turned, not_there])
 def test_a_run_goes_on_from_the_older_one_and_says_so(folder, accelerator, capsys, damage):
     damage(folder / NEWEST)

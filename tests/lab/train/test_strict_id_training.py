@@ -100,6 +100,28 @@ def test_the_balance_begins_at_its_step(start):
     assert training.inputs(training.batches[0]).std_norm
 
 
+def test_a_file_says_the_balance_of_the_step_that_led_to_it(start):
+    """What is balanced while sampling and was not in training is another ControlNet."""
+    training = start(balance_from=4)
+    found = [load_strict_id(training.train(stop)).config for stop in (4, 5, None)]
+    assert [(one.std_norm, one.gamma) for one in found] == [(False, None), (True, 400.0), (True, 400.0)]
+
+
+def test_a_balance_that_never_begins_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"balance_from is 7200 of 5000 steps: std_norm and gamma would never be trained"
+    ):
+        preset("strict_id_sd15").replace(steps=5000)
+    preset("strict_id_sd15").replace(steps=5000, balance_from=500)
+    preset("strict_id_sd15").replace(steps=5000, std_norm=False, gamma=0)
+
+
+def test_a_validation_is_balanced_as_its_step_is(start):
+    validation = start(balance_from=2).new_validation()
+    given = [validation._inputs(validation.look(step)) for step in (0, 2, 3)]
+    assert [(one.std_norm, one.gamma) for one in given] == [(False, None), (False, None), (True, 400.0)]
+
+
 def test_the_subject_s_part_of_the_picture_may_count_more(start):
     """The weighted mean of the errors there and elsewhere; of a mask that is nowhere, or everywhere, the plain one."""
     mask = torch.zeros(SIZE, SIZE)

@@ -45,14 +45,20 @@ class Method:
         """Starts runs in folders of this place."""
 
         def start(
-            models: TrainingModels | None = None, dataset: Dataset | None = None, name: str = "run", **changes: object
+            models: TrainingModels | None = None,
+            dataset: Dataset | None = None,
+            name: str = "run",
+            shown: Dataset | None = None,
+            accelerator: Accelerator | None = None,
+            **changes: object,
         ) -> Training[Any, Any]:
             return self.training(
                 models or tiny_models(),
                 dataset or self.dataset(),
                 self.settings(**changes),
-                Accelerator(cpu=True),
+                accelerator or Accelerator(cpu=True),
                 place / name,
+                shown,
             )
 
         return start
