@@ -26,6 +26,7 @@ from ...pfv_core.reference.vit import ImageTokens
 from ..feedback import progress_over
 from .content_cache import ContentCache
 from .prompt_facts import PromptFacts, ReferenceFacts, Source
+from .whole_layers import whole_layers
 
 FOLDER = "ipadapter"
 CACHE_BYTES = 256 << 20  # keys and values of about 12 image prompts of 16 tokens for SDXL
@@ -67,7 +68,8 @@ class HostAdapter:
         identity = (path.resolve(), path.name, stat.st_size, stat.st_mtime_ns)
         adapter = _loaded.get(identity)
         if adapter is None:
-            adapter = cls(load_adapter(path, comfy.ops.manual_cast), path.name)
+            with whole_layers():
+                adapter = cls(load_adapter(path, comfy.ops.manual_cast), path.name)
             _loaded[identity] = adapter
         return adapter
 

@@ -30,6 +30,44 @@ OPTIONS = "transformer_options"
 Slots = dict[BlockKey, PromptSlot]
 
 
+class Unhooked:
+    """A ControlNet whose hook of ours the host does not count among those that change weights: where it moves weights as they are
+    needed (dynamic VRAM) it would load the model of the sampling once more for such.
+
+    Mixed into the ControlNet's own class, which keeps it in copies. The hook itself is found all the same: what it lets a run
+    carry the host looks for in `extra_hooks`.
+    """
+
+    extra_hooks: Any
+    hooks_of_others: Any
+
+    @classmethod
+    def of(cls, control_net: Any) -> Any:
+        """A copy of a ControlNet, which lets the runs that it is part of carry their facts."""
+        made = control_net.copy()
+        kind = type(control_net)
+        made.__class__ = kind if issubclass(kind, cls) else type(kind.__name__, (cls, kind), {})
+        made.hooks_of_others = getattr(control_net, "hooks_of_others", control_net.extra_hooks)
+        made.extra_hooks = facts_hook(made.hooks_of_others)
+        return made
+
+    def copy(self) -> Any:
+        """The host's way to make another one of the same network."""
+        made: Any = super().copy()  # type: ignore[misc]
+        made.__class__ = type(self)
+        made.hooks_of_others = self.hooks_of_others
+        return made
+
+    def get_extra_hooks(self) -> list[Any]:
+        """The host's question what changes weights, of this ControlNet and those before it."""
+        own, self.extra_hooks = self.extra_hooks, self.hooks_of_others
+        try:
+            found: list[Any] = super().get_extra_hooks()  # type: ignore[misc]
+        finally:
+            self.extra_hooks = own
+        return found
+
+
 class PromptedNetwork:
     """Stands where the host has a ControlNet's network, and is that network but for its cross-attentions."""
 
@@ -105,11 +143,8 @@ def apply_to_control_net(control_net: Any, model: Any) -> Any:
         block.key: PromptSlot(patch, block.key, None, tuple(of_prompt[block.key] for of_prompt in known))
         for block in blocks
     }
-    prompted = control_net.copy()
+    prompted = Unhooked.of(control_net)  # the model that is sampled may be another one, without prompts
     prompted.control_model = PromptedNetwork(network, patch, slots)
-    prompted.extra_hooks = facts_hook(
-        prompted.extra_hooks
-    )  # the model that is sampled may be another one, without prompts
     prompted.extra_conds = [*(name for name in prompted.extra_conds if name not in (OPTIONS, MAP)), OPTIONS, MAP]
     return prompted
 

@@ -50,6 +50,7 @@ from ...pfv_demo.sizes import (
 from .adapter import HostAdapter
 from .control_network import control_network
 from .files import fill
+from .whole_layers import whole_layers
 
 FULL_AUTOENCODER_LEVELS = 4  # what the host's conversion of diffusers' names counts from
 BEGIN, END, PAD = "<|startoftext|>", "<|endoftext|>", 0  # marks of the vocabulary; SDXL's second encoder pads with 0
@@ -70,6 +71,7 @@ def demo_files(weights: Path) -> list[Path]:
     return files
 
 
+@whole_layers()
 def demo_model(weights: Path) -> comfy.model_patcher.ModelPatcher:
     """MODEL: the U-Net, with v-prediction on SDXL's noise schedule rescaled to end in pure noise."""
     config = DemoSDXL(_unet_config())
@@ -83,6 +85,7 @@ def demo_model(weights: Path) -> comfy.model_patcher.ModelPatcher:
     )
 
 
+@whole_layers()
 def demo_clip(weights: Path) -> comfy.sd.CLIP:
     """CLIP: one text encoder, read as SDXL's second: penultimate hidden states, pooled projection."""
     clip = comfy.sd.CLIP(comfy.supported_models_base.ClipTarget(DemoTokenizer, DemoClip))
@@ -90,6 +93,7 @@ def demo_clip(weights: Path) -> comfy.sd.CLIP:
     return clip
 
 
+@whole_layers()
 def demo_vae(weights: Path) -> comfy.sd.VAE:
     """VAE: an autoencoder of the host's class behind a pixel unshuffle; its latents have mean 0 and deviation 1."""
     tensors = _read(weights, "autoencoder")
@@ -106,6 +110,7 @@ def demo_vae(weights: Path) -> comfy.sd.VAE:
     return vae
 
 
+@whole_layers()
 def demo_clip_vision(weights: Path) -> comfy.clip_vision.ClipVisionModel:
     """CLIP_VISION: the image encoder. The host's constructor takes the path of a JSON file only."""
     constants = {"num_channels": 3, "model_type": "clip_vision_model", "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
@@ -117,6 +122,7 @@ def demo_clip_vision(weights: Path) -> comfy.clip_vision.ClipVisionModel:
     return clip_vision
 
 
+@whole_layers()
 def demo_controlnet(weights: Path) -> comfy.controlnet.ControlNet:
     """CONTROL_NET: a depth ControlNet for the MODEL; near is bright."""
     net = control_network(

@@ -19,6 +19,7 @@ from .operators import FirstBlock, never_traced
 from .tracking import patches_of, track
 
 NAME = "RefAdGen Mask Input"
+MOST_KEPT = 64  # parts of the frame and of the batch at a time: windows over it make new ones at every step
 FIRST_CONVOLUTION = "diffusion_model.input_blocks.0.0"
 FIRST_BLOCK = ("input", 0)
 
@@ -61,6 +62,8 @@ class MaskInputRun:
         differing = list(dict.fromkeys(spots))
         key = *differing, call.sampled, hidden.device, hidden.dtype
         if key not in self._channels:
+            if len(self._channels) >= MOST_KEPT:
+                self._channels.clear()
             masks = [cells(self._mask[image : image + 1], call.sampled, call, corner) for image, corner in differing]
             latent_masks = torch.stack(masks).view(-1, 1, *call.sampled)
             self._channels[key] = mask_channel(latent_masks, self._kernel).to(hidden)
@@ -69,6 +72,8 @@ class MaskInputRun:
             return channels
         order = *spots, hidden.device
         if order not in self._orders:
+            if len(self._orders) >= MOST_KEPT:
+                self._orders.clear()
             self._orders[order] = torch.tensor([differing.index(spot) for spot in spots]).to(hidden.device)
         return channels.index_select(0, self._orders[order])
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...pfv_core.attention.fusion import Combine
 from ...pfv_core.research.refadgen import FUSION, REFERENCE, RefAdGenFile, RefAdGenFileError
 from .unet import BlockKey, SelfAttention, family_of_context, self_attention_names, self_attentions
+from .whole_layers import whole_layers
 
 NAME = "RefAdGen Load"
 FILE = "pfv_refadgen"  # of the file among a model's attachments
@@ -51,6 +52,7 @@ class FusionProjections(nn.Module):
         return self.to_k[place](hidden), self.to_v[place](hidden)
 
 
+@whole_layers()
 def load_reference(model: Any, file: RefAdGenFile) -> comfy.model_patcher.ModelPatcher:
     """Build the reference U-Net of a file.
 

@@ -13,11 +13,11 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from .refadgen import PROJECTIONS, FusionProjections
+from .text_prompt import OF_THE_WHOLE_PICTURE
 from .unet import BlockKey, self_attentions
 
 NAME = "RefAdGen Attention Fusion"
 NOISE_STREAM = 0x5EED  # the reference's noise is not the image's, though both come from the run's seed
-BOUND = ("control", "area", "mask", "hooks", "gligen", "timestep_start", "timestep_end")
 
 KeysValues = dict[BlockKey, tuple[Tensor, Tensor]]
 
@@ -68,10 +68,11 @@ def check_conditioning(conditioning: list[Any]) -> None:
     """ValueError unless it is one plain prompt."""
     if len(conditioning) != 1:
         raise ValueError(f"{NAME}: reference_prompt holds {len(conditioning)} prompts, expected 1")
-    bound = [name for name in BOUND if name in conditioning[0][1]]
-    if bound:
+    values = conditioning[0][1]
+    ignored = sorted(name for name, value in values.items() if value is not None and name not in OF_THE_WHOLE_PICTURE)
+    if ignored:
         raise ValueError(
-            f"{NAME}: reference_prompt carries {', '.join(bound)}, which the pass on the product image does not use: connect "
+            f"{NAME}: reference_prompt carries {', '.join(ignored)}, which the pass on the product image does not use: connect "
             "a plain CLIP Text Encode"
         )
 

@@ -92,7 +92,6 @@ class Part:
     Attributes:
         controls: by the prompts' index.
         rows: of the query.
-        tokens: stands for the image prompts that the rows have, by side and image.
         grid: rows and columns of queries.
         plans: for `text_image_attention`; None where a prompt is normalised.
         weights: for `general_attention`; None where none is.
@@ -102,7 +101,6 @@ class Part:
 
     controls: Controls
     rows: tuple[Row, ...]
-    tokens: int
     grid: Grid
     plans: list[RowPlan] | None = None
     weights: SampleWeights | None = None
@@ -135,8 +133,7 @@ class PromptRun:
         self._reads_noise = any(timed) or any(not prompt.window.whole for prompt in prompts)
         self._weights: dict[tuple[Place, ...], tuple[float, ...]] = {}
         self._moments: tuple[float | None, list[Moment], dict[tuple[float, ...], Controls]] = (None, [], {})
-        self._orders: dict[Any, Tensor | None] = {}
-        self._tokens: dict[tuple[tuple[bool | None, int], ...], int] = {}
+        self._orders: dict[Any, tuple[tuple[bool, ...], Tensor | None]] = {}
         self._masks: dict[Any, Tensor] = {}
         self._computed: dict[Any, list[RowPlan] | SampleWeights] = {}
         self._keys_values: dict[Any, KeysValues] = {}
@@ -161,33 +158,50 @@ class PromptRun:
     def keys_values(self, index: int, place: Place, part: Part, query: Tensor) -> KeysValues:
         """Keys and values of a prompt in one layer, a row for each of the query's.
 
-        What is kept has a row for each image prompt or text in use, however many images of the batch share it.
+        What is kept has a row for each image prompt or text there is, whichever images of the batch a call has: windows over
+        the batch make new calls at every step.
         """
         if not isinstance(place, int):
             return self._text_keys_values(index, place, part, query)
-        key = index, place, part.tokens, query.device, query.dtype
+        sides, order = self._image_order(index, part, query)
+        key = index, place, sides, query.device, query.dtype
         if key not in self._keys_values:
-            self._keys_values[key] = self._make_keys_values(index, place, part.rows, query)
-        return self._keys_values[key]
+            self._keys_values[key] = self._make_keys_values(index, place, sides, query)
+        return replace(self._keys_values[key], order=order)
+
+    def _image_order(self, index: int, part: Part, query: Tensor) -> tuple[tuple[bool, ...], Tensor | None]:
+        """The sides of a prompt that the rows have, and which of their images each row has, one side after the other; once for
+        all layers: bringing it to the device waits for that."""
+        key = index, part.rows, query.device
+        if key not in self._orders:
+            prompt = self._prompts[index].image_prompt
+            assert isinstance(prompt, ImagePrompt)
+            counts = len(prompt.positive), len(prompt.negative)
+            sides = tuple(dict.fromkeys(bool(row.negative) for row in part.rows))
+            first = {sides[0]: 0, sides[-1]: 0 if len(sides) == 1 else counts[sides[0]]}
+            places = tuple(first[bool(row.negative)] + row.image % counts[bool(row.negative)] for row in part.rows)
+            self._orders[key] = sides, order_of(places, sum(counts[side] for side in sides), query.device)
+        return self._orders[key]
 
     def _text_keys_values(self, index: int, block: BlockKey, part: Part, query: Tensor) -> KeysValues:
         """By the projections of the network that runs; kept unless they are this call's alone."""
-        key = index, block, part.tokens, query.device, query.dtype, id(part.network)
-        if key in self._keys_values and not part.hooked:
-            return self._keys_values[key]
         text = self._prompts[index].image_prompt
         assert isinstance(text, TextPrompt)
-        made = KeysValues(*text.project(part.network, block, query), order=self._text_order(text, part, query))
-        if not part.hooked:
-            self._keys_values[key] = made
-        return made
+        key = index, block, query.device, query.dtype, id(part.network)
+        made = None if part.hooked else self._keys_values.get(key)
+        if made is None:
+            made = KeysValues(*text.project(part.network, block, query))
+            if not part.hooked:
+                self._keys_values[key] = made
+        return replace(made, order=self._text_order(index, text, part, query))
 
-    def _text_order(self, text: TextPrompt, part: Part, query: Tensor) -> Tensor | None:
+    def _text_order(self, index: int, text: TextPrompt, part: Part, query: Tensor) -> Tensor | None:
         """Once for all layers: bringing it to the device waits for that."""
-        key = len(text), part.tokens, query.device
+        key = index, part.rows, query.device
         if key not in self._orders:
-            self._orders[key] = order_of(tuple(row.image % len(text) for row in part.rows), len(text), query.device)
-        return self._orders[key]
+            places = tuple(row.image % len(text) for row in part.rows)
+            self._orders[key] = (), order_of(places, len(text), query.device)
+        return self._orders[key][1]
 
     def _make_part(self, call: Call, query: Tensor, options: Options, of_layer: tuple[float, ...]) -> Part:
         """The noise level is read only if a prompt needs it, the grid only if one has a region."""
@@ -195,10 +209,9 @@ class PromptRun:
         sigma = call.sigma if self._reads_noise else 1.0
         controls = self._controls_at(sigma, of_layer)
         rows = call.rows_of(query.shape[0], options, NODE)
-        tokens = self._tokens.setdefault(tuple((row.negative, row.image) for row in rows), len(self._tokens))
         regional = any(self._regions[index] is not None for index in controls)
         grid = check_grid(options, query.shape[1], NODE) if regional else (query.shape[1], 1)
-        part = Part(controls, rows, tokens, grid, network=call.network, hooked=call.hooked)
+        part = Part(controls, rows, grid, network=call.network, hooked=call.hooked)
         if not controls:
             return part
         key = *controls.items(), rows, grid, call.sampled, query.device, query.dtype
@@ -275,18 +288,13 @@ class PromptRun:
             self._masks[key] = cells(region[spot[0] : spot[0] + 1], grid, call, row.corner)
         return self._masks[key]
 
-    def _make_keys_values(self, index: int, layer: int, rows: tuple[Row, ...], query: Tensor) -> KeysValues:
+    def _make_keys_values(self, index: int, layer: int, sides: tuple[bool, ...], query: Tensor) -> KeysValues:
         prompt = self._prompts[index]
         assert not isinstance(prompt.image_prompt, TextPrompt)  # a text's are of the network that runs
-        sides = [pairs[layer] for pairs in prompt.image_prompt.keys_values]
-        wanted = [(bool(row.negative), row.image % len(sides[bool(row.negative)][0])) for row in rows]
-        differing = list(dict.fromkeys(wanted))
-        key, value = (_stacked([sides[side][of][image] for side, image in differing]) for of in range(2))
+        pairs = [prompt.image_prompt.keys_values[side][layer] for side in sides]
+        key, value = (_stacked([tokens for pair in pairs for tokens in pair[of]]) for of in range(2))
         mean = value.mean(1, keepdim=True).to(query) if prompt.control.gate is Gate.QUERY else None
-        order = None
-        if wanted != differing:
-            order = torch.tensor([differing.index(one) for one in wanted]).to(query.device)
-        return KeysValues(key.to(query), value.to(query), mean, order)
+        return KeysValues(key.to(query), value.to(query), mean)
 
 
 def _weighted(control: PromptControl | None, weight: float) -> PromptControl | None:

@@ -112,7 +112,10 @@ def _reference_model(model: Any, reference_model: Any) -> tuple[Any, Any]:
 
 
 def _let_the_host_know(model: Any, latent: Tensor) -> None:
-    """Keys and values are no model, so the host would not count them where it makes room: an empty one of their size does."""
+    """Keys and values are no model, so the host would not count them where it makes room: an empty one of their size does. A host
+    that moves weights as they are needed makes room as it is needed, and would do less of that beside a model that it cannot."""
+    if hasattr(model, "is_dynamic") and model.is_dynamic():
+        return
     count, _, rows, columns = latent.shape
     tokens = {level: math.ceil(rows / 2**level) * math.ceil(columns / 2**level) for level in range(8)}
     values = sum(2 * count * tokens[found.level] * found.width for found in self_attentions(model, NAME).values())

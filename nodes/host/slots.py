@@ -74,6 +74,11 @@ class Slot(Attention):
         """Models that the host must load for this slot: another pack's, if it has any."""
         return self.base.models() if hasattr(self.base, "models") else []
 
+    def cleanup(self) -> None:
+        """Newer hosts tell patches that a run is over: another pack's, if it wants to know."""
+        if hasattr(self.base, "cleanup"):
+            self.base.cleanup()
+
 
 def slot_of(model: Any, kind: str, block: BlockKey) -> Any:
     """What is in a slot of a model; a callable for the whole transformer serves each of its blocks."""

@@ -24,6 +24,7 @@ from ...pfv_core.research.strict_id_file import HINT_CHANNELS, StrictIDConfig, l
 from .control_network import control_network
 from .schedule import NoiseSchedule
 from .unet import cross_attention_at, cross_attentions, family_of_context
+from .whole_layers import whole_layers
 
 NODE = "Strictly-ID Branches"
 INPUTS = "pfv_branches"  # of the pictures among a ControlNet's arguments
@@ -86,6 +87,7 @@ class StrictIDControl(comfy.controlnet.ControlNet):
         super().pre_run(model, percent_to_timestep_function)
 
 
+@whole_layers()
 def load_control(path: Path) -> StrictIDControl:
     """Load a file.
 

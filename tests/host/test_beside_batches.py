@@ -10,6 +10,7 @@ import comfy.cli_args
 import pytest
 import torch
 
+from pfv_mepa.nodes.host.regional_prompt import PromptRun
 from pfv_mepa.tests.host.beside import (
     EVERYTHING,
     HEIGHT,
@@ -30,7 +31,8 @@ from pfv_mepa.tests.host.beside import (
     run,
 )
 from pfv_mepa.tests.host.sampling import image_prompt, painted, reference
-from pfv_mepa.tests.support.tiny_stack.models import tiny_controlnet, tiny_model
+from pfv_mepa.tests.host.test_text_regions import apply_text
+from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # the windows of older hosts
 SCALE = 5.0
@@ -197,6 +199,29 @@ def test_windows_before_and_after_are_one(per_frame, model, texts, together, par
         per_frame(part, windows(model, context_overlap=0)),
     ):
         assert_near(made(windowed, texts), together(part))
+
+
+@pytest.mark.parametrize("kind", ["a reference each", "one reference", "a text"])
+def test_windows_keep_no_more_than_the_whole_batch_does(pack, per_frame, model, texts, kind, monkeypatch):
+    """Keys and values are kept for the prompts there are: windows are others at every step, and the host counts none of it."""
+    runs = []
+    begin = PromptRun.__init__
+
+    def begun(self, *args):
+        begin(self, *args)
+        runs.append(self)
+
+    monkeypatch.setattr(PromptRun, "__init__", begun)
+    if kind == "a text":
+        patched = apply_text(model, tiny_conditioning(model, seed=9), region=regions()[1:2])
+    else:
+        patched = pack.prompt(model) if kind == "one reference" else per_frame("prompt", model)
+    batch = made(patched, texts)
+    windowed = made(windows(patched, context_schedule="standard_uniform"), texts)
+    assert_near(windowed, batch)
+    kept = [sum(one.key.numel() for one in run._keys_values.values()) for run in runs]
+    assert len(kept) == 2
+    assert kept[0] == kept[1] > 0
 
 
 def test_windows_with_guiders_and_areas(per_frame, model, texts):

@@ -343,6 +343,7 @@ def test_a_fingerprint_is_the_files_and_changes_with_it(plus_adapter_file):
     stat = plus_adapter_file.stat()
     assert found == (plus_adapter_file.name, stat.st_size, stat.st_mtime_ns)
     assert fingerprint("ipadapter", "none.safetensors") == ("none.safetensors", 0, 0)
+    assert fingerprint("ipadapter", None) == ("", 0, 0), "of a name that another node will say"
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)

@@ -277,6 +277,14 @@ def test_another_checkpoint_reads_the_product_and_the_host_loads_it(model, other
     assert not torch.equal(other, sample(fuse(model)))
 
 
+def test_beside_a_model_whose_weights_move_as_they_are_needed_nothing_holds_room(model):
+    """A host that makes room as it is needed does less of that beside any model that it cannot move so."""
+    clone = model.clone()
+    clone.__class__ = type("Dynamic", (type(model),), {"is_dynamic": lambda self: True})
+    assert len(fuse(model).get_nested_additional_models()) == 1
+    assert fuse(clone).get_nested_additional_models() == []
+
+
 def test_the_same_weights_from_another_loader_are_the_model_itself(model):
     twin = models.tiny_model("few")
     assert torch.equal(sample(fuse(model, reference_model=twin)), sample(fuse(model)))
@@ -344,6 +352,13 @@ def test_a_prompt_with_more_than_a_prompt_is_refused(model):
     (area,) = host_nodes.ConditioningSetArea().append(prompt, 64, 64, 0, 0, 1.0)
     with pytest.raises(ValueError, match="reference_prompt carries area"):
         fuse(model, reference_prompt=area)
+    (part,) = host_nodes.ConditioningSetTimestepRange().set_range(prompt, 0.5, 1.0)
+    with pytest.raises(ValueError, match="reference_prompt carries end_percent, start_percent, which the pass"):
+        fuse(model, reference_prompt=part)
+    told = [
+        [prompt[0][0], {**prompt[0][1], "width": 8, "guidance": None}]
+    ]  # SDXL's sizes count, and nothing is nothing
+    fuse(model, reference_prompt=told)
 
 
 def test_what_fits_no_run(model):
