@@ -86,7 +86,7 @@ def new_adapter(unet: UNet2DConditionModel, config: AdapterConfig, seed: int) ->
             "them at other places: make it with adapter_config for this U-Net"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # and no device's: torch.manual_seed would set them all
         adapter = Adapter(config)
         latents = getattr(adapter.image_proj, "latents", None)
         if latents is not None:

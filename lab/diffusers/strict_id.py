@@ -27,6 +27,8 @@ HINT_WIDTHS = (
 )  # of the layers that bring the hint to the latents' size, in SD1.5's and SDXL's ControlNets
 PRODUCT_CHANNELS = 3
 
+DOWN, MIDDLE = "down_block_additional_residuals", "mid_block_additional_residual"  # how a U-Net is given residuals
+
 Residuals = tuple[list[Tensor], Tensor]
 """For a U-Net's skips, and for its middle."""
 
@@ -78,14 +80,18 @@ def controlled(
     """Run a U-Net with a net's residuals in it.
 
     Args:
-        unet: whatever it is called with, the net is called with too.
+        unet: called with sample, timestep and text, of which the net is given the same, and SDXL's added conditions. Residuals
+            that it is called with, another ControlNet's, stay: the net's are added to them.
         net: a `StrictIDNet`, or what somebody put around it.
         hint: (B, 4, H, W), see `StrictIDNet`; a batch of n * B, as guidance has it, takes it n times.
         inputs: pictures for one of its samples or B of them, likewise.
     """
 
     def add(_unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs
+        names = ("sample", "timestep", "encoder_hidden_states")
+        if len(args) > len(names):
+            raise TypeError(f"the U-Net was called with {len(args)} arguments by place, expected {', '.join(names)}")
+        given = dict(zip(names, args, strict=False)) | kwargs
         sample = given["sample"]
         times = len(sample) // len(hint)
         down, middle = net(
@@ -96,9 +102,10 @@ def controlled(
             encoder_hidden_states=given["encoder_hidden_states"],
             added_cond_kwargs=given.get("added_cond_kwargs"),
         )
+        others = given.get(DOWN) or [0.0] * len(down), given.get(MIDDLE)
         residuals = {
-            "down_block_additional_residuals": [residual.to(sample) for residual in down],
-            "mid_block_additional_residual": middle.to(sample),
+            DOWN: [residual.to(sample) + other for residual, other in zip(down, others[0], strict=True)],
+            MIDDLE: middle.to(sample) + (0.0 if others[1] is None else others[1]),
         }
         return (), {**given, **residuals}
 
@@ -124,7 +131,7 @@ def new_strict_id(
         The hint's fourth channel and the zero convolutions are 0: the U-Net is at first what it was.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # and no device's: torch.manual_seed would set them all
         controlnet = ControlNetModel.from_unet(
             unet, conditioning_embedding_out_channels=hint_widths, conditioning_channels=HINT_CHANNELS
         )
@@ -181,8 +188,13 @@ def save_strict_id_net(file: Path, net: StrictIDNet, config: StrictIDConfig, dty
     save_strict_id(file, config, network, branches.to(dtype))
 
 
-def load_into(net: StrictIDNet, file: Path) -> StrictIDConfig:
+def load_into(net: StrictIDNet, file: Path, encoder: EncoderSpec) -> StrictIDConfig:
     """Fill a net with a file's weights, and return what the file says of itself.
+
+    Args:
+        net: of the U-Net that the file was trained with.
+        file: of `save_strict_id_net`.
+        encoder: of the pictures that the net will be given: another one may have tokens of the same width.
 
     Raises:
         StrictIDFileError: see `load_strict_id`.
@@ -194,6 +206,7 @@ def load_into(net: StrictIDNet, file: Path) -> StrictIDConfig:
             f"{file} has branches of {found.config.sizes}, this U-Net's ControlNet takes {net.branches.sizes}: give a file of "
             "the same base"
         )
+    found.config.check_encoder(encoder, "what this net is given")
     _check_network(file, found.network, net.controlnet)
     net.controlnet.load_state_dict(dict(found.network))
     net.branches.load_state_dict(found.branches.state_dict())

@@ -71,10 +71,15 @@ class Dinov2Encoder:
 
     Args:
         model: on the device that should encode; it is used in the mode (train or eval) that it is in.
+
+    Raises:
+        ValueError: another kind of model, DINOv2 with registers among them: its own tokens would be others.
     """
 
     def __init__(self, model: Any) -> None:
         config = model.config
+        if config.model_type != "dinov2":
+            raise ValueError(f"{type(model).__name__} is a {config.model_type}: load a Dinov2Model without registers")
         sizes = config.image_size, config.patch_size, config.num_hidden_layers, config.hidden_size, config.hidden_size
         self.spec = EncoderSpec(*sizes)
         self.mean: tuple[float, ...] = IMAGENET_MEAN

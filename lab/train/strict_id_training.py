@@ -125,8 +125,7 @@ def started(net: StrictIDNet, models: TrainingModels, config: ControlConfig) -> 
     if config.start_from:
         vision = vision_of(models)
         try:
-            found = load_into(net, Path(config.start_from))
-            found.check_encoder(vision.spec, "what it would be given")
+            found = load_into(net, Path(config.start_from), vision.spec)
         except (StrictIDFileError, ValueError) as error:
             raise ConfigError(f"start_from {config.start_from} does not fit this run: {error}") from error
         if found.base != config.base:

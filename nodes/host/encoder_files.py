@@ -10,7 +10,7 @@ import folder_paths
 
 from ...pfv_core.adapter.model import AdapterConfig
 from ...pfv_core.headers import read_shapes
-from ...pfv_core.reference.encoder_spec import EncoderSpec, read_encoder_spec
+from ...pfv_core.reference.encoder_spec import REGISTERS, EncoderSpec, read_encoder_spec
 from .vit import encoder_spec
 
 FOLDER = "clip_vision"
@@ -52,7 +52,13 @@ def load_encoder(name: str, config: AdapterConfig) -> Any:
         ValueError: no image encoder that the host knows, or one that is not the adapter's.
         FileNotFoundError: no such file.
     """
-    clip_vision = comfy.clip_vision.load(folder_paths.get_full_path_or_raise(FOLDER, name))
+    path = folder_paths.get_full_path_or_raise(FOLDER, name)
+    if name.endswith(HEADERED) and REGISTERS in read_shapes(Path(path)):
+        raise ValueError(
+            f"{name} is a DINOv2 with registers, which ComfyUI leaves out, so that its tokens would not be the encoder's own: "
+            f"the adapter takes {config.takes}; choose another file"
+        )
+    clip_vision = comfy.clip_vision.load(path)
     if clip_vision is None:
         raise ValueError(
             f"{name} holds no image encoder that this ComfyUI knows: the adapter takes {config.takes}; choose another file"

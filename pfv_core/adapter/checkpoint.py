@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .. import layers
 from ..attention.unet_layout import LAYOUTS, AttentionLayer, Side
+from ..headers import ODD_CONTENT
 from .model import Adapter, AdapterConfig, AdapterKind
 from .resampler import HEAD_DIM
 
@@ -42,8 +43,10 @@ _UNREADABLE = (
     LookupError,
     ValueError,
     TypeError,
+    RecursionError,
     struct.error,
 )
+MOST_TOKENS = 1 << 16
 FITS = (
     "This loader takes ip-adapter_sdxl_vit-h, ip-adapter-plus_sdxl_vit-h, ip-adapter_sdxl (with CLIP-ViT-bigG-14), "
     "ip-adapter_sd15, ip-adapter-plus_sd15 and MEPA adapters"
@@ -132,7 +135,7 @@ def read_config(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> A
     _refuse_others(tensors)
     numbers = sorted({int(match[1]) for match in map(_KEY.fullmatch, tensors) if match})
     keys = [tensors.get(f"ip_adapter.{number}.to_k_ip.weight") for number in numbers]
-    if not numbers or any(key is None or key.ndim != 2 for key in keys):
+    if not numbers or any(number % 2 == 0 for number in numbers) or any(key is None or key.ndim != 2 for key in keys):
         raise AdapterFileError(f"the file has no ip_adapter.<n>.to_k_ip weights for its layers. {FITS}")
     widths = tuple(key.shape[0] for key in keys if key is not None)
     layers, base = _layers(widths, metadata)
@@ -149,7 +152,7 @@ def read_config(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> A
         metadata=tuple(sorted(metadata.items())),
         **sizes,
     )
-    _refuse_what_does_not_fit(config)
+    _refuse_what_does_not_fit(config, metadata)
     return config
 
 
@@ -187,10 +190,17 @@ def _refuse_others(tensors: Mapping[str, Tensor]) -> None:
         raise AdapterFileError(f"the file has no image_proj weights; its keys begin with {first}. {FITS}")
 
 
-def _refuse_what_does_not_fit(config: AdapterConfig) -> None:
+def _refuse_what_does_not_fit(config: AdapterConfig, metadata: Mapping[str, str]) -> None:
     if config.inner_width % HEAD_DIM:
         raise AdapterFileError(
             f"the resampler's attention has {config.inner_width} channels, expected whole heads of {HEAD_DIM}. {FITS}"
+        )
+    if metadata.get("format") == FORMAT:
+        return
+    if config.kind is AdapterKind.LINEAR and config.num_tokens == 1:
+        raise AdapterFileError(
+            "the file projects an image to 1 token and does not say what it is: a MEPA adapter of kind tokens looks like this "
+            f"once its metadata are gone, and would give other tokens. Take the file as it was written. {FITS}"
         )
     if config.kind is AdapterKind.RESAMPLER and config.latent_width == 2048:
         raise AdapterFileError(f"the file is an IP-Adapter for Kolors (its latents have 2048 channels). {FITS}")
@@ -216,7 +226,7 @@ def _own_layers(widths: tuple[int, ...], metadata: Mapping[str, str]) -> tuple[t
         )
     try:
         layers = tuple(AttentionLayer(Side(side), *map(int, place)) for side, *place in json.loads(metadata["layers"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except ODD_CONTENT as error:
         raise AdapterFileError(f"the file's metadata has no readable list of layers ({error})") from error
     if len(layers) != len(widths):
         raise AdapterFileError(f"the file's metadata names {len(layers)} layers, it has weights for {len(widths)}")
@@ -238,6 +248,8 @@ def _projection(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> t
             projected, sizes["encoder_width"] = tensors["image_proj.proj.weight"].shape
             if metadata.get("format") == FORMAT and metadata.get("kind") == AdapterKind.TOKENS.value:
                 sizes["num_tokens"] = int(metadata[NUM_TOKENS])
+                if not 1 <= sizes["num_tokens"] <= MOST_TOKENS:
+                    raise ValueError(f"{NUM_TOKENS} is {metadata[NUM_TOKENS]}")
                 return AdapterKind.TOKENS, sizes
             sizes["num_tokens"] = projected // tensors["image_proj.norm.weight"].shape[0]
             return AdapterKind.LINEAR, sizes
@@ -249,7 +261,7 @@ def _projection(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> t
         sizes["feedforward"] = tensors["image_proj.layers.0.1.1.weight"].shape[0]
         sizes["depth"] = 1 + max(int(key.split(".")[2]) for key in tensors if key.startswith("image_proj.layers."))
         return AdapterKind.RESAMPLER, sizes
-    except (KeyError, ValueError) as error:
+    except ODD_CONTENT as error:
         raise AdapterFileError(
             f"the file's image projection is of no known kind (missing or odd: {error}). {FITS}"
         ) from error
@@ -273,6 +285,11 @@ def _check_shapes(state: Mapping[str, Tensor], adapter: Adapter) -> None:
         f"{_file_key(key)} is {tuple(state[key].shape)}, expected {shape}"
         for key, shape in expected.items()
         if key in state and tuple(state[key].shape) != shape
+    ]
+    wrong += [
+        f"{_file_key(key)} is of type {tensor.dtype}, expected floating point"
+        for key, tensor in sorted(state.items())
+        if not tensor.is_floating_point()
     ]
     problems = (
         [f"missing {_file_key(key)}" for key in missing]

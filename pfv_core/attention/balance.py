@@ -61,9 +61,9 @@ def std_ratio(text: Tensor, image: Tensor, region: Tensor | None = None) -> Tens
         region: (B or 1, L, 1) float, 0..1, how much each query counts; None = all alike.
 
     Returns:
-        (B, 1, 1) in the image's dtype, computed in float32 at least. 1 where the image's term is constant (its deviation is
-        0, or less than rounding leaves of it) and where the region is empty: Eq. 8 is not defined there. 0 where the
-        text is constant.
+        (B, 1, 1) in float32 at least: of a faint image's term half precision could not hold it. 1 where the image's term is
+        constant (its deviation is 0, or less than rounding leaves of it) and where the region is empty: Eq. 8 is not defined
+        there. 0 where the text is constant.
 
     Paper: Eq. 8, std(Y_t) / std(Y_a). **Deviation**: the paper does not say what the deviation is taken over. Here it
     is one number for each sample, over all channels of the queries in the prompt's region, so that no image of a batch
@@ -72,7 +72,12 @@ def std_ratio(text: Tensor, image: Tensor, region: Tensor | None = None) -> Tens
     """
     of_text, _ = _spread(at_least_float32(text), region)
     of_image, size = _spread(at_least_float32(image), region)
-    return torch.where(of_image > FLAT * size, of_text / of_image, 1.0).to(image.dtype)
+    return torch.where(of_image > FLAT * size, of_text / of_image, 1.0)
+
+
+def to_std_of(text: Tensor, image: Tensor, region: Tensor | None = None) -> Tensor:
+    """An image's term, (B, L, C), with the text's standard deviation, in its dtype; the arguments are those of `std_ratio`."""
+    return (at_least_float32(image) * std_ratio(text, image, region)).to(image.dtype)
 
 
 def _spread(values: Tensor, region: Tensor | None) -> tuple[Tensor, Tensor]:

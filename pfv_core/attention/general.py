@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .balance import std_ratio
+from .balance import to_std_of
 from .control import Attend, Gate, KeysValues, Pair, PromptControl, TermWeight, Weight, equals, text_weight, times
 
 
@@ -105,11 +105,11 @@ def general_attention(
     for pair, weight, spread in zip(map(KeysValues.of, images), weights.images, weights.spreads, strict=True):
         if equals(weight.output, 0.0):
             continue
-        term, factor = attend(times(query, weight.query), pair.keys(), pair.values()), weight.output
+        term = attend(times(query, weight.query), pair.keys(), pair.values())
         if spread is not None:
             assert plain is not None
-            factor = factor * std_ratio(plain, term, spread if isinstance(spread, Tensor) else None)
-        out = _plus(out, term, factor)
+            term = to_std_of(plain, term, spread if isinstance(spread, Tensor) else None)
+        out = _plus(out, term, weight.output)
     return torch.zeros_like(query) if out is None else out
 
 

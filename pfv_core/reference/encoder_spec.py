@@ -40,6 +40,9 @@ class EncoderSpec:
         return f"{name} ({sizes})" if name else f"a ViT of {sizes}"
 
 
+REGISTERS = "embeddings.register_tokens"
+"""Of DINOv2's other kind, whose tokens attend to these too: read as plain DINOv2 it would give other tokens than its own."""
+
 VIT_H = EncoderSpec(image_size=224, patch_size=14, num_layers=32, hidden_size=1280, projection_size=1024)
 
 
@@ -90,9 +93,11 @@ def read_encoder_spec(shapes: Shapes) -> EncoderSpec | None:
         shapes: of the file's tensors, from `read_shapes`.
 
     Returns:
-        The sizes; None where the tensors are no CLIP vision model with class token and projection, and no DINOv2 (SigLIP, a
-        text encoder, a checkpoint, no file of tensors at all).
+        The sizes; None where the tensors are no CLIP vision model with class token and projection, and no DINOv2 without
+        registers (SigLIP, a text encoder, a checkpoint, no file of tensors at all).
     """
+    if REGISTERS in shapes:
+        return None
     for layout in _LAYOUTS:
         names = (layout.class_token, layout.patches, layout.positions, layout.projection, layout.block.format(0))
         if all(name in shapes for name in names) and len(shapes[layout.patches]) == 4:
@@ -102,12 +107,17 @@ def read_encoder_spec(shapes: Shapes) -> EncoderSpec | None:
 
 def _spec(layout: _Layout, shapes: Shapes) -> EncoderSpec | None:
     hidden_size, _, patch_size, _ = shapes[layout.patches]
-    num_patches = shapes[layout.positions][-2] - 1
+    positions, projection = shapes[layout.positions], shapes[layout.projection]
+    if len(positions) < 2 or not projection or positions[-2] < 2:  # a class token and at least one patch
+        return None
+    num_patches = positions[-2] - 1
     side = isqrt(num_patches)
     if side * side != num_patches:
         return None
     num_layers = 0
     while layout.block.format(num_layers) in shapes:
         num_layers += 1
-    projection_size = shapes[layout.projection][layout.projection_axis]
-    return EncoderSpec(side * patch_size, patch_size, num_layers, hidden_size, projection_size)
+    axis = layout.projection_axis
+    if axis >= len(projection):
+        return None
+    return EncoderSpec(side * patch_size, patch_size, num_layers, hidden_size, projection[axis])

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..headers import ODD_CONTENT
 from .fit import Fit
 from .origin import EncodedReference, ReferenceOrigin, tensor_hash
 from .vit import EncoderSpec, HideMode, ImageTokens
@@ -89,7 +90,7 @@ def load_reference(path: Path) -> EncodedReference:
         origin = _origin(json.loads(metadata["origin"]))
         key, content = metadata["key"], metadata["content"]
         kept_share = _kept_share(metadata.get("kept_share"))
-    except (KeyError, TypeError, ValueError) as error:
+    except ODD_CONTENT as error:
         raise ReferenceFileError(
             f"{path.name} has no readable metadata of a saved reference ({error}): save it again"
         ) from error
@@ -142,10 +143,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     content = path.read_bytes()
     try:
         tensors = load(content)
-    except SafetensorError as error:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, dict(header.get("__metadata__") or {})
+    except (SafetensorError, *ODD_CONTENT) as error:  # of types that torch has not, for one
         raise ReferenceFileError(f"{path.name} is not a whole safetensors file ({error}): save it again") from error
-    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
-    return tensors, json.loads(header).get("__metadata__", {})
 
 
 def _integers(sizes: Any) -> dict[str, int]:

@@ -7,6 +7,8 @@ from enum import Enum
 
 from ..choices import parse_choice
 
+MOST_CROPPED = 64  # times the short side
+
 
 class Fit(str, Enum):
     """CROP fills the input and cuts the long side, PAD shows the whole image with padding, STRETCH distorts it."""
@@ -93,7 +95,8 @@ def fit_geometry(height: int, width: int, input_size: int, patch_size: int, fit:
         fit: crop, pad or stretch. All three agree on an image that already has the input's size.
 
     Raises:
-        ValueError: a size that is not positive, an input that is not whole patches, an unknown fit.
+        ValueError: a size that is not positive, an input that is not whole patches, an unknown fit; to crop, sides of more than
+            64 to 1, which would be scaled as a whole first.
 
     Paper: "process reference image as the [5]" (section 3.2), CLIP's resize of the short side and centre crop.
     **Deviation**: pad and stretch are added, because a centre crop loses the ends of a wide or tall reference.
@@ -105,6 +108,11 @@ def fit_geometry(height: int, width: int, input_size: int, patch_size: int, fit:
     fit = parse_choice(Fit, fit, "fit")
     if fit is Fit.STRETCH:
         return FitGeometry(fit, input_size, patch_size, Axis(height, input_size, 0), Axis(width, input_size, 0))
+    if fit is Fit.CROP and max(height, width) > MOST_CROPPED * min(height, width):
+        raise ValueError(
+            f"image is {height}x{width} pixels, of which fit crop would show less than a part in {MOST_CROPPED}: use fit pad, or "
+            "cut out what is to be seen"
+        )
     side = min(height, width) if fit is Fit.CROP else max(height, width)
     place = _crop_axis if fit is Fit.CROP else _pad_axis
     scale = input_size / side

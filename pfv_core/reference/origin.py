@@ -112,8 +112,9 @@ def _bytes(tensor: Tensor) -> memoryview:
 def weights_hash(module: nn.Module) -> str:
     """Tell two sets of weights apart, in the time it takes to read them once.
 
-    SHA-256 over each weight's name, type and shape, the sum of all its bits as 64-bit integers, and evenly spaced values of
-    it. It is the same on every device; the same weights in another precision have another one, as their tokens differ.
+    SHA-256 over each weight's name, type and shape, the sum of all its bits as 64-bit integers, and evenly spaced values of it
+    (of one below 512 bytes some of its first). It is the same on every device; the same weights in another precision have
+    another one, as their tokens differ.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import layers
-from ..attention.balance import PAPER_GAMMA, std_ratio, time_weights
+from ..attention.balance import PAPER_GAMMA, time_weights, to_std_of
 from ..attention.formula import scaled_dot_product
 
 Weight = float | Tensor
@@ -219,7 +219,7 @@ class Branches(nn.Module):
         for term in self._terms:
             value = term.attentions[place](features, term.tokens)
             if term.std_norm:
-                value = value * std_ratio(text, value)
+                value = to_std_of(text, value)
             out = out + term.weight * value
         return out
 

@@ -122,9 +122,8 @@ def load_mask_input(path: Path) -> MaskInput:
     bias = tensors.get(BIAS)
     if bias is not None and bias.shape != (len(whole),):
         raise MaskInputFileError(f"{path.name}: {BIAS} is {tuple(bias.shape)}, expected ({len(whole)},)")
-    return MaskInput(
-        whole[:, LATENT_CHANNELS:], whole[:, :LATENT_CHANNELS], None if bias is None else bias.float(), metadata
-    )
+    bias = None if bias is None else _finite(path, BIAS, bias)
+    return MaskInput(whole[:, LATENT_CHANNELS:], whole[:, :LATENT_CHANNELS], bias, metadata)
 
 
 def save_mask_input(path: Path, mask_input: MaskInput, context_dim: int) -> None:
@@ -172,7 +171,7 @@ def check_fits(mask_input: MaskInput, latent_kernel: Tensor, context_dim: int) -
         return
     own = latent_kernel.float().cpu()
     distance = float((mask_input.latent_kernel - own).norm() / own.norm().clamp_min(1e-12))
-    if distance > STRANGER:
+    if not distance <= STRANGER:
         raise MaskInputFileError(
             f"the mask input's kernel differs from the model's by {distance:.0%} of its size, which no training on this "
             "base does: load a mask input for this model's base"
@@ -200,6 +199,14 @@ def _checked(path: Path, name: str, tensor: Tensor, channels: int) -> Tensor:
         raise MaskInputFileError(
             f"{path.name}: {name} is {tuple(tensor.shape)}, expected (C, {channels}, {KERNEL_SIZE}, {KERNEL_SIZE})"
         )
-    if not bool(torch.isfinite(tensor).all()):
+    return _finite(path, name, tensor)
+
+
+def _finite(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """In float32, in which every type can be looked at."""
+    if not tensor.is_floating_point():
+        raise MaskInputFileError(f"{path.name}: {name} is of type {tensor.dtype}, expected floating point")
+    values = tensor.float()
+    if not bool(torch.isfinite(values).all()):
         raise MaskInputFileError(f"{path.name}: {name} holds values that are not finite: the file is damaged")
-    return tensor.float()
+    return values

@@ -11,6 +11,7 @@ The kind is read from these keys, never from the file's name. Metadata that is n
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .. import layers
+from ..headers import ODD_CONTENT
 from ..reference.encoder_spec import EncoderSpec
 from .control_branches import Branches, BranchSizes
 
@@ -139,7 +141,8 @@ def _check_kind(path: Path, network: Mapping[str, Tensor], branches: Mapping[str
             f"{path.name} holds no Strictly-ID ControlNet ({plain}; its first keys: {first}): expected {HINT_KERNEL} and "
             f"{BRANCHES}*, as python -m lab.train writes them"
         )
-    channels = network[HINT_KERNEL].shape[1]
+    kernel = network[HINT_KERNEL]
+    channels = kernel.shape[1] if kernel.ndim == 4 else 0
     if channels != HINT_CHANNELS:
         raise StrictIDFileError(
             f"{path.name} takes a hint of {channels} channels, a Strictly-ID ControlNet one of {HINT_CHANNELS}: the product's "
@@ -150,12 +153,13 @@ def _check_kind(path: Path, network: Mapping[str, Tensor], branches: Mapping[str
 def _config(path: Path, branches: Mapping[str, Tensor], metadata: Mapping[str, str]) -> StrictIDConfig:
     try:
         version = metadata["format_version"]
-        heads = tuple(int(count) for count in json.loads(metadata["heads"]))
+        heads = tuple(json.loads(metadata["heads"]))
         encoder = EncoderSpec(**json.loads(metadata["encoder"]))
         base, std_norm, gamma = metadata["base"], json.loads(metadata["std_norm"]), json.loads(metadata["gamma"])
         widths = tuple(len(branches[f"pose.attentions.{place}.to_q.weight"]) for place in range(len(heads)))
         context_dim, token_dim = branches["pose.projection.weight"].shape
-    except (KeyError, ValueError, TypeError) as error:
+        _check_facts(heads, widths, encoder, token_dim, std_norm, gamma)
+    except ODD_CONTENT as error:
         raise StrictIDFileError(
             f"{path.name} does not say all of what it was trained with ({error!r}): its metadata or a tensor is missing; take "
             "the file as python -m lab.train wrote it"
@@ -167,9 +171,29 @@ def _config(path: Path, branches: Mapping[str, Tensor], metadata: Mapping[str, s
     return StrictIDConfig(base, BranchSizes(widths, heads, context_dim, token_dim), encoder, std_norm, gamma, metadata)
 
 
+def _check_facts(
+    heads: tuple[Any, ...], widths: tuple[int, ...], encoder: EncoderSpec, token_dim: int, std_norm: Any, gamma: Any
+) -> None:
+    """ValueError where facts are none: a text "false" would count as true."""
+    for count, width in zip(heads, widths, strict=True):
+        if type(count) is not int or count < 1 or width % count:
+            raise ValueError(f"{count!r} heads at a width of {width}")
+    if not all(type(size) is int and size > 0 for size in asdict(encoder).values()) or encoder.hidden_size != token_dim:
+        raise ValueError(f"an encoder of {encoder} for tokens of {token_dim} channels")
+    if type(std_norm) is not bool:
+        raise ValueError(f"std_norm {std_norm!r}")
+    if gamma is not None and not (type(gamma) in (int, float) and math.isfinite(gamma) and gamma > 0):
+        raise ValueError(f"gamma {gamma!r}")
+
+
 def _check_shapes(path: Path, tensors: Mapping[str, Tensor], branches: Branches) -> None:
     expected = {key: tuple(tensor.shape) for key, tensor in branches.state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    numbers = sorted(key for key, tensor in tensors.items() if not tensor.is_floating_point())
+    if numbers:
+        raise StrictIDFileError(
+            f"{path.name}: {BRANCHES}{numbers[0]} is of type {tensors[numbers[0]].dtype}, expected floating point"
+        )
     wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
     if wrong:
         first = wrong[0]

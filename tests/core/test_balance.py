@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfv_mepa.pfv_core.attention.balance import check_gamma, std_ratio, time_weight
+from pfv_mepa.pfv_core.attention.balance import check_gamma, std_ratio, time_weight, to_std_of
 from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
 from pfv_mepa.pfv_core.attention.formula import scaled_dot_product, text_image_attention
 from pfv_mepa.pfv_core.attention.general import general_attention, sample_weights
@@ -154,9 +154,14 @@ def test_a_constant_term_stays_as_it_is(dtype):
 
 
 def test_half_precision_is_measured_in_float32():
-    """Squares of 400 leave fp16's range."""
+    """Squares of 400 leave fp16's range, and so does the ratio to a faint image, whose term then fits it."""
     text = ATTEND(QUERY, *TEXT)
     assert_close(std_ratio((400 * text).half(), text.half()), torch.full((BATCH, 1, 1), 400.0), dtype=torch.float16)
+    faint = (1e-4 * text).half()
+    assert float(std_ratio((400 * text).half(), faint).max()) > 65504
+    brought = to_std_of((400 * text).half(), faint)
+    assert brought.dtype == torch.float16
+    assert_close(brought.float() / 400, text, dtype=torch.float16)
 
 
 @pytest.mark.parametrize("gate", GATES)

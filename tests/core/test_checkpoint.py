@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pfv_mepa.pfv_core.adapter import checkpoint
@@ -19,7 +21,7 @@ from pfv_mepa.pfv_core.attention.unet_layout import SD15, SDXL
 from pfv_mepa.pfv_core.reference.vit import VIT_H, EncoderSpec
 
 from .adapter_layouts import PUBLIC, SD15_WIDTHS, SDXL_WIDTHS, TINY, nested, random_tensors, weightless_tensors
-from .tiny_adapters import LAYERS, tiny_adapter
+from .tiny_adapters import LAYERS, tiny_adapter, tiny_config
 from .weights import noise
 
 ENCODER = EncoderSpec(32, 8, 3, 16, 12)
@@ -383,3 +385,73 @@ def test_loading_initialises_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "uniform_", real)
     assert isinstance(adapter, Adapter)
     assert not any(parameter.is_meta for parameter in adapter.parameters())
+
+
+# Facts and odd content
+
+
+def stripped(path: Path) -> Path:
+    """As a tool leaves it that keeps no metadata."""
+    return write(path.with_name("stripped.safetensors"), load_file(path))
+
+
+def test_a_tokens_adapter_without_its_metadata_is_refused(tmp_path):
+    """Its weights are those of a linear one of a single token, which would give other tokens."""
+    encoder = EncoderSpec(32, 8, 3, 16, 16)  # whose pooled embedding is as wide as its tokens, as a DINOv2's
+    config = replace(tiny_config(AdapterKind.TOKENS, encoder), layers=SD15, widths=SD15_WIDTHS, base="sd15")
+    save_adapter(tmp_path / "own.safetensors", Adapter(config))
+    assert load_adapter(tmp_path / "own.safetensors").config.kind is AdapterKind.TOKENS
+    with pytest.raises(AdapterFileError, match="projects an image to 1 token and does not say what it is"):
+        load_adapter(stripped(tmp_path / "own.safetensors"))
+
+
+def test_our_own_resampler_may_be_as_wide_as_kolors(tmp_path):
+    """Only a file that does not say what it is is taken for one of Kolors."""
+    config = replace(tiny_config(AdapterKind.RESAMPLER, ENCODER), latent_width=2048)
+    save_adapter(tmp_path / "own.safetensors", Adapter(config))
+    assert load_adapter(tmp_path / "own.safetensors").config == replace(
+        config, metadata=load_adapter(tmp_path / "own.safetensors").config.metadata
+    )
+
+
+@pytest.mark.parametrize("count", ["0", "-3", "99999999999", "many"])
+def test_a_number_of_tokens_that_cannot_be_is_refused(count, tmp_path):
+    save_adapter(tmp_path / "own.safetensors", tiny_adapter(AdapterKind.TOKENS, ENCODER))
+    with safe_open(tmp_path / "own.safetensors", "pt") as file:
+        metadata = {**file.metadata(), "num_tokens": count}
+    write(tmp_path / "odd.safetensors", load_file(tmp_path / "own.safetensors"), metadata)
+    with pytest.raises(AdapterFileError, match="of no known kind"):
+        load_adapter(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(dtype, tmp_path):
+    tensors = random_tensors(TINY["ip-adapter_sd15"].shapes())
+    key = "ip_adapter.1.to_k_ip.weight"
+    write(tmp_path / "odd.safetensors", {**tensors, key: tensors[key].to(dtype)})
+    with pytest.raises(AdapterFileError, match=f"{key} is of type {dtype}, expected floating point"):
+        load_adapter(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_proj.proj.weight": torch.zeros(())},
+        {"image_proj.norm.weight": torch.zeros(())},
+        {"image_proj.norm.weight": torch.zeros(0)},
+    ],
+)
+def test_shapes_of_another_rank_are_refused(changes, tmp_path):
+    write(tmp_path / "odd.safetensors", {**random_tensors(TINY["ip-adapter_sd15"].shapes()), **changes})
+    with pytest.raises(AdapterFileError):
+        load_adapter(tmp_path / "odd.safetensors")
+
+
+def test_layers_by_even_numbers_are_refused(tmp_path):
+    """The public layout counts 1, 3, 5; others are another layout, whose order nobody knows."""
+    tensors = random_tensors(TINY["ip-adapter_sd15"].shapes())
+    pattern = re.compile(r"ip_adapter\.(\d+)\.")
+    even = {pattern.sub(lambda found: f"ip_adapter.{int(found[1]) + 1}.", key): value for key, value in tensors.items()}
+    write(tmp_path / "even.safetensors", even)
+    with pytest.raises(AdapterFileError, match=r"has no ip_adapter.<n>.to_k_ip weights for its layers"):
+        load_adapter(tmp_path / "even.safetensors")

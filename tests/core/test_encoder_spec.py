@@ -77,6 +77,12 @@ def test_sizes_of_the_layouts_people_have(shapes, expected):
         without(clip(1152, 27, 1152), "vision_model.embeddings.class_embedding"),  # SigLIP
         without(clip(1280, 32, 1024), "visual_projection.weight"),
         clip(1280, 32, 1024, patches=255),
+        dinov2(1024, 24) | {"embeddings.register_tokens": [1, 4, 1024]},  # its tokens attend to these as well
+        dinov2(1024, 24) | {"embeddings.position_embeddings": [1370]},
+        dinov2(1024, 24) | {"embeddings.position_embeddings": [0, 5]},
+        dinov2(1024, 24) | {"embeddings.position_embeddings": [1, 1, 1024]},
+        dinov2(1024, 24) | {"embeddings.cls_token": []},
+        open_clip(1280, 32, 1024) | {"visual.proj": [1280]},
         {"ip_adapter.1.to_k_ip.weight": [640, 2048]},
     ],
 )
@@ -89,7 +95,22 @@ def test_shapes_are_read_from_the_header_of_a_real_file(tmp_path):
     assert read_shapes(tmp_path / "x.safetensors") == {"a": [2, 3], "b": [5]}
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x02\0\0\0\0\0\0\0[]", b"\x07\0\0\0\0\0\0\0" + b'{"a":1}'])
+def headed(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 64,
+        headed(b"[]"),
+        headed(b'{"a":1}'),
+        headed(b'{"a":{"shape":"ab"}}'),
+        headed(b'{"a":{"shape":[-1]}}'),
+        headed(b"[" * 100_000),
+    ],
+)
 def test_another_file_has_no_tensors(tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
     assert read_shapes(tmp_path / "x.safetensors") == {}

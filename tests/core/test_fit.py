@@ -89,6 +89,10 @@ def test_at_most_one_patch_of_an_axis_holds_image_and_padding():
         ((5, -1, 224, 14, "crop"), "image is 5x-1 pixels, expected at least 1x1"),
         ((5, 5, 224, 15, "pad"), "encoder input of 224 px is not a whole number of 15 px patches"),
         ((5, 5, 224, 0, "pad"), "encoder input of 224 px is not a whole number of 0 px patches"),
+        (
+            (1, 65, 224, 14, "crop"),
+            "image is 1x65 pixels, of which fit crop would show less than a part in 64: use fit pad",
+        ),
         ((5, 5, 224, 14, "squash"), r"fit is 'squash', expected one of \['crop', 'pad', 'stretch'\]"),
     ],
 )

@@ -104,6 +104,15 @@ def test_damaged_and_missing_files(tmp_path):
     save_file({"mask_input.weight": torch.full((6, 1, 3, 3), float("nan"))}, tmp_path / "nan.safetensors")
     with pytest.raises(MaskInputFileError, match="not finite"):
         load_mask_input(tmp_path / "nan.safetensors")
+    for name, bias in (("nan", torch.full((6,), float("nan"))), ("int", torch.zeros(6, dtype=torch.int64))):
+        file = tmp_path / f"{name}_bias.safetensors"
+        save_file({"conv_in.weight": torch.zeros(6, 5, 3, 3), "conv_in.bias": bias}, file)
+        with pytest.raises(
+            MaskInputFileError, match=r"conv_in.bias (holds values that are not finite|is of type torch.int64)"
+        ):
+            load_mask_input(file)
+    save_file({"mask_input.weight": torch.ones(6, 1, 3, 3).to(torch.float8_e4m3fn)}, tmp_path / "float8.safetensors")
+    assert load_mask_input(tmp_path / "float8.safetensors").kernel.eq(1).all()
     with pytest.raises(FileNotFoundError, match="no mask input at"):
         load_mask_input(tmp_path / "missing.safetensors")
 
@@ -131,6 +140,8 @@ def test_what_belongs_to_a_base():
     tuned = base() * 1.02 + 0.01
     check_fits(MaskInput(whole_kernel()[:, 4:], tuned), base(), 768)
     check_fits(MaskInput(whole_kernel()[:, 4:], metadata={"context_dim": "768"}), base(), 768)
+    with pytest.raises(MaskInputFileError, match=r"differs from the model's by nan% of its size"):
+        check_fits(MaskInput(whole_kernel()[:, 4:], base()), base() * float("nan"), 768)
     with pytest.raises(MaskInputFileError, match=r"differs from the model's by 1\d\d% of its size"):
         check_fits(MaskInput(whole_kernel()[:, 4:], base(seed=9)), base(), 768)
     with pytest.raises(MaskInputFileError, match="for a text context of 768 channels, the model's has 2048"):

@@ -219,6 +219,14 @@ class TestFiles:
         torch.save({"image_embeds": torch.ones(1)}, path)
         self.refused(path, "is not a whole safetensors file")
 
+    @pytest.mark.parametrize(
+        "header", [b"[" * 100_000, b"[]", b'{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}']
+    )
+    def test_a_header_of_something_else(self, path, header):
+        """What safetensors reads and torch has no type for, too."""
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+        self.refused(path, "is not a whole safetensors file")
+
     def test_another_file_of_tensors(self, path):
         save_file({"image_proj.latents": torch.ones(1)}, path)
         self.refused(path, "is no saved reference .format None, expected pfv_reference")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -80,6 +81,16 @@ def test_another_kind_of_file_is_told_by_its_keys(tmp_path):
         load_strict_id(path)
 
 
+def test_odd_tensors_are_refused(file):
+    whole = rewritten(file, **{"branches.pose.projection.weight": torch.zeros(12, 10, dtype=torch.int8)})
+    with pytest.raises(
+        StrictIDFileError, match=r"branches.pose.projection.weight is of type torch.int8, expected floating"
+    ):
+        load_strict_id(whole)
+    with pytest.raises(StrictIDFileError, match="takes a hint of 0 channels"):
+        load_strict_id(rewritten(file, **{HINT_KERNEL: torch.zeros(16)}))
+
+
 def test_another_number_of_hint_channels_is_refused_with_both(file):
     rewritten(file, **{HINT_KERNEL: noise(16, 3, 3, 3, seed=1)})
     with pytest.raises(StrictIDFileError, match=r"takes a hint of 3 channels, a Strictly-ID ControlNet one of 4"):
@@ -90,6 +101,29 @@ def test_another_number_of_hint_channels_is_refused_with_both(file):
 def test_a_file_that_does_not_say_what_it_was_trained_with_is_refused(name, file):
     with pytest.raises(StrictIDFileError, match=f"does not say all of what it was trained with.*{name}"):
         load_strict_id(rewritten(file, {name: None}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("std_norm", '"false"'),
+        ("std_norm", "1"),
+        ("gamma", "-5"),
+        ("gamma", "true"),
+        ("gamma", '"x"'),
+        ("gamma", "NaN"),
+        ("heads", "[0, 2]"),
+        ("heads", "[3, 4]"),
+        ("heads", '["2", 4]'),
+        ("heads", "7"),
+        ("encoder", json.dumps({**asdict(ENCODER), "hidden_size": 9})),
+        ("encoder", json.dumps({**asdict(ENCODER), "image_size": "a"})),
+    ],
+)
+def test_facts_that_are_none_are_refused(name, value, file):
+    """A text "false" would count as true, and what does not fit would fail in the middle of a sampling."""
+    with pytest.raises(StrictIDFileError, match="does not say all of what it was trained with"):
+        load_strict_id(rewritten(file, {name: value}))
 
 
 def test_a_newer_format_is_refused(file):

@@ -182,7 +182,7 @@ def accompanied(prompt, theirs, files):
     """Hint, tokens of the pictures, and the function: hint, tokens -> diffusers' U-Net with the ControlNet, as
     `lab.demo.train_strict_id` has it."""
     net = strict_id_from(theirs.controlnet, theirs.vision.spec, 0)
-    config = load_into(net, files.models / "controlnet" / sizes.STRICT_ID_FILE)
+    config = load_into(net, files.models / "controlnet" / sizes.STRICT_ID_FILE, theirs.vision.spec)
     net.eval().requires_grad_(False)
     asked, sight = the_node(prompt, "PFVScaleMap")["inputs"], sight_of(theirs.vision)
     (product, opacity), (pose, _), (company, seen) = (

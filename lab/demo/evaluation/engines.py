@@ -137,7 +137,7 @@ class StrictIDs:
     def _net(self, file: Path) -> tuple[StrictIDNet, StrictIDConfig]:
         if file not in self._read:
             net = strict_id_from(self.models.controlnet, self.models.vision.spec, 0)
-            self._read[file] = (net, load_into(net, file))
+            self._read[file] = (net, load_into(net, file, self.models.vision.spec))
             net.eval().requires_grad_(False)
         return self._read[file]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import ControlNetModel
 
-from lab.diffusers.strict_id import load_into, new_strict_id, save_strict_id_net
+from lab.diffusers.strict_id import DOWN, MIDDLE, controlled, load_into, new_strict_id, save_strict_id_net
 from pfv_core.research.control_branches import BranchInput, BranchInputs
 from pfv_core.research.strict_id_file import StrictIDConfig, StrictIDFileError
 
@@ -134,7 +136,7 @@ def saved(net, path, dtype=torch.float32):
 def test_it_comes_back_from_its_file(net, tmp_path):
     other = new_strict_id(new_unet(net.name, seed=5), ENCODER, seed=2, hint_widths=HINT_WIDTHS).eval()
     other.name = net.name
-    config = load_into(other, saved(net, tmp_path / "strict_id.safetensors"))
+    config = load_into(other, saved(net, tmp_path / "strict_id.safetensors"), ENCODER)
     assert (config.base, config.metadata["step"]) == (net.name, "3")
     for one, two in zip(residuals(net, HINT, PICTURES), residuals(other, HINT, PICTURES), strict=True):
         assert torch.equal(one, two)
@@ -146,10 +148,45 @@ def test_a_file_of_another_base_is_refused(net, tmp_path):
     with pytest.raises(
         ValueError, match=r"has branches of .*, this U-Net's ControlNet takes .*: give a file of the same base"
     ):
-        load_into(other, path)
+        load_into(other, path, ENCODER)
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:900])
     with pytest.raises(StrictIDFileError, match="is no whole safetensors file"):
-        load_into(other, tmp_path / "cut.safetensors")
+        load_into(other, tmp_path / "cut.safetensors", ENCODER)
+
+
+def test_a_file_of_another_encoder_of_the_same_width_is_refused(net, tmp_path):
+    path = saved(net, tmp_path / "strict_id.safetensors")
+    other = dataclasses.replace(ENCODER, num_layers=ENCODER.num_layers + 1)
+    with pytest.raises(ValueError, match=r"what this net is given was encoded by .*; these branches were trained with"):
+        load_into(net, path, other)
+
+
+@torch.no_grad()
+def test_residuals_of_another_controlnet_stay(net):
+    """Those that the U-Net is called with are added to, as the host adds those of several."""
+    unet, latents = new_unet(net.name).eval(), noise(BATCH, 4, ROWS, COLUMNS, seed=2)
+    *down, middle = residuals(net, HINT, PICTURES)
+    theirs = {DOWN: [noise(*one.shape, seed=7) for one in down], MIDDLE: noise(*middle.shape, seed=8)}
+    both = {DOWN: [one + other for one, other in zip(down, theirs[DOWN], strict=True)], MIDDLE: middle + theirs[MIDDLE]}
+    expected = unet(latents, TIMES, **both, **conditions(net.name)).sample
+    with controlled(unet, net, HINT, PICTURES):
+        found = unet(latents, TIMES, **theirs, **conditions(net.name)).sample
+        alone = unet(latents, TIMES, **conditions(net.name)).sample
+        with pytest.raises(
+            TypeError, match="called with 4 arguments by place, expected sample, timestep, encoder_hidden"
+        ):
+            unet(latents, TIMES, conditions(net.name)["encoder_hidden_states"], None)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, alone, atol=1e-2)
+
+
+def test_no_generator_but_torchs_own_is_touched_and_that_is_put_back(monkeypatch):
+    """On every process the devices' streams would all begin anew, and alike."""
+    unet = new_unet("sd15")
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a device's generator was set"))
+    before = torch.random.get_rng_state()
+    new_strict_id(unet, ENCODER, seed=7, hint_widths=HINT_WIDTHS)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_same_seed_makes_the_same_net():
