@@ -36,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
         "plain photographs will do: product and hidden part are found; what is transparent, or a mask, wins over that",
     )
     own.add_argument("--product", type=_file, metavar="FILE", help="product photo (the shipped one)")
-    own.add_argument("--product-mask", type=_file, metavar="FILE", help="white = product")
+    own.add_argument("--product-mask", type=_file, metavar="FILE", help="of --product: white = product")
     own.add_argument("--reference", type=_file, metavar="FILE", help="picture whose look is wanted (the shipped one)")
-    own.add_argument("--reference-mask", type=_file, metavar="FILE", help="white = hidden")
+    own.add_argument("--reference-mask", type=_file, metavar="FILE", help="of --reference: white = hidden")
     own.add_argument("--whole-reference", action="store_true", help="hide nothing of the reference")
     own.add_argument("--find", metavar="WORDS", help="what to hide in the reference, with SAM 3: 'the bottle'")
     own.add_argument(

@@ -58,6 +58,7 @@ def plan_ad(options: argparse.Namespace) -> Plan:
         PlanError: the options ask for what is not there, or for what does not go together.
         HostNotFoundError: COMFYUI_PATH is set, but there is no ComfyUI there.
     """
+    _check_that_all_is_used(options)
     host = None if options.engine == "diffusers" else find_host()
     if options.engine == "comfyui" and host is None:
         raise PlanError(HOW_TO_GET_HOST)
@@ -72,6 +73,20 @@ def plan_ad(options: argparse.Namespace) -> Plan:
     if models is None and (asked := [name for name, value in sdxl_alone.items() if value]):
         raise PlanError(f"{asked[0]} goes with SDXL; here the demo's models draw {DEMO_PIXELS} pixels ({reason})")
     return Plan(host, models, reason)
+
+
+def _check_that_all_is_used(options: argparse.Namespace) -> None:
+    """Refuse what says something of a picture that is not there, or of a part that nobody asks for."""
+    for mask, picture in (("--product-mask", "--product"), ("--reference-mask", "--reference")):
+        if _given(options, mask) and not _given(options, picture):
+            raise PlanError(f"{mask} marks a part of {picture}, which is not given: name both, or leave {mask} out")
+    for option in ("--reference-mask", "--find"):
+        if options.whole_reference and _given(options, option):
+            raise PlanError(f"{option} says what to hide, and --whole-reference hides nothing: leave one of them out")
+
+
+def _given(options: argparse.Namespace, option: str) -> bool:
+    return getattr(options, option.removeprefix("--").replace("-", "_")) is not None
 
 
 def _sdxl_files(host: Host | None, named: dict[str, str]) -> tuple[ModelFiles | None, str]:

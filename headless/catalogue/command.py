@@ -156,7 +156,8 @@ def main(
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Runs of one job before it is given up.")] = 3,
     job_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds that one run may take on a server before it is stopped.")
+        float,
+        typer.Option(min=1, help="Seconds that a run may take, or wait while nothing moves, before it is stopped."),
     ] = 3600.0,
     lost_after: Annotated[
         float, typer.Option(min=0.1, help="Seconds of silence after which a server's job goes to another.")

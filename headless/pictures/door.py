@@ -7,17 +7,19 @@ profiles. Pillow decodes; values of 16 bits, which it cuts to 8, are OpenCV's.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import io
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from .colours import to_srgb
 from .files import (
@@ -31,7 +33,7 @@ from .files import (
     read_exif,
 )
 
-__all__ = ["VERSION", "Decoded", "Header", "PictureError", "encode_png", "header", "open_mask", "open_picture"]
+__all__ = ["Decoded", "Header", "PictureError", "decoded_by", "encode_png", "header", "open_mask", "open_picture"]
 
 VERSION = 1  # another one wherever the same file may come out with other pixels
 MAX_BYTES = 256_000_000
@@ -44,6 +46,19 @@ DECODERS = {  # called directly, since Image.open warns of large pictures, and a
     "HEIF": ("pillow_heif", "HeifImageFile"),
     "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
 }
+LIBRARIES = (
+    "jpg",
+    "libjpeg_turbo",
+    "libtiff",
+    "webp",
+    "avif",
+    "littlecms2",
+)  # within Pillow, which may be built with others
+PACKAGES = (
+    "pillow",
+    "pillow-heif",
+    *(f"opencv{kind}-python{end}" for kind in ("", "-contrib") for end in ("", "-headless")),
+)
 BROKEN = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError),
     struct.error,
@@ -113,6 +128,16 @@ def open_mask(content: bytes, name: str) -> Decoded:
         PictureError: what `open_picture` raises, colours aside.
     """
     return _decoded(content, name, profiles=False)
+
+
+@cache
+def decoded_by() -> tuple[str, ...]:
+    """Whatever has a say in a picture's pixels, with its version: another one may decode the same file to other pixels."""
+    found = [f"door {VERSION}", *(f"{name} {features.version(name)}" for name in LIBRARIES)]
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return tuple(found)
 
 
 def header(content: bytes, name: str) -> Header:

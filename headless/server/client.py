@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .address import ServerAddress
-from .errors import FailedError, LostError, RejectedError, TimedOutError, safe_text
+from .errors import FailedError, LostError, RejectedError, StalledError, TimedOutError, safe_text
 from .outcome import Finished, Saved, finished_of, rejection
 from .refusal import VIEW, not_comfy
 
@@ -159,11 +159,13 @@ class Server:
 
         Args:
             prompt_id: of the run.
-            run_timeout: seconds that it may run, not counting how long it waits; no limit where None.
+            run_timeout: seconds that it may run, and that it may wait while neither what runs there nor what waits before it
+                changes; behind runs of ours, which have their own, and in a queue that moves it waits on. No limit where None.
 
         Raises:
             FailedError: a node raised, somebody interrupted the run, or it saved no image.
             TimedOutError: it ran for too long, and was cancelled.
+            StalledError: it waited for too long, and was taken out.
             LostError: the server knows nothing of it.
             ServerDownError: it does not answer any more.
         """
@@ -202,7 +204,7 @@ class Server:
             )
 
     async def _entry_at_the_end(self, prompt_id: str, run_timeout: float | None) -> dict[str, Any]:
-        deadline = math.inf
+        standing, since = None, 0.0
         while True:
             news = self._news  # of before the look, so that what comes during it counts
             if entry := await self._entry(prompt_id):
@@ -210,11 +212,21 @@ class Server:
             running, pending = await self.queues()
             if prompt_id not in running and prompt_id not in pending:
                 return await self._entry_that_moved(prompt_id)
-            if prompt_id in running and run_timeout is not None:
-                deadline = min(deadline, time.monotonic() + run_timeout)
+            if (now := self._standing(prompt_id, running, pending)) != standing:
+                standing, since = now, time.monotonic()
+            runs = prompt_id in running
+            behind_ours = not runs and not self._ours.isdisjoint(running)
+            deadline = math.inf if run_timeout is None or behind_ours else since + run_timeout
             if time.monotonic() >= deadline:
-                return await self._stopped(prompt_id, run_timeout)
+                return await self._stopped(prompt_id, run_timeout, runs)
             await self._wait_for(news, deadline)
+
+    def _standing(self, prompt_id: str, running: list[str], pending: list[str]) -> tuple[frozenset[str], ...]:
+        """What runs, what of it is ours still, and what waits before a prompt, ours aside: we take them out ourselves."""
+        if prompt_id in running:
+            return (frozenset([prompt_id]),)
+        before = pending[: pending.index(prompt_id)]
+        return frozenset(running), frozenset(self._ours.intersection(running)), frozenset(before) - self._ours
 
     async def _entry_that_moved(self, prompt_id: str) -> dict[str, Any]:
         """The host moves a prompt from its queue to its history in one step, but is asked for one after the other."""
@@ -222,11 +234,13 @@ class Server:
             return entry
         raise LostError(f"{self.url} has prompt {prompt_id} neither in its queue nor in its history")
 
-    async def _stopped(self, prompt_id: str, run_timeout: float | None) -> dict[str, Any]:
-        """Cancel a run; what it ended with where it was just over."""
+    async def _stopped(self, prompt_id: str, run_timeout: float | None, runs: bool) -> dict[str, Any]:
+        """Cancel a prompt that runs, or waits; what it ended with where it was just over."""
         if entry := await self._entry(prompt_id):
             return entry
         await self.cancel(prompt_id)
+        if not runs:
+            raise StalledError(f"nothing moved for {run_timeout:g} s in the queue of {self.url}; the job was taken out")
         raise TimedOutError(f"the run took longer than {run_timeout:g} s on {self.url} and was cancelled")
 
     async def _wait_for(self, news: asyncio.Event, deadline: float) -> None:

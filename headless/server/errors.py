@@ -28,6 +28,10 @@ class LostError(ServerError):
     """The server knows nothing of a prompt that it had accepted: it was restarted, or the prompt was deleted."""
 
 
+class StalledError(ServerError):
+    """The server answers, and a prompt waited there for too long while nothing moved; it was taken out."""
+
+
 class CannotWriteError(ServerError):
     """The disk on this side does not take a picture: full, gone, or not ours to write to."""
 

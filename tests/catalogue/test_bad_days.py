@@ -78,6 +78,46 @@ def test_runs_that_never_end_anywhere_are_given_up_and_the_run_ends(catalogue, t
     assert len(heard.given_up) == 8
 
 
+class Stuck(Stub):
+    """Answers, and runs nothing, until it is freed."""
+
+    zombie = ((0, "zombie", {}, {}, []),)
+
+    async def work(self):
+        self.freed = asyncio.Event()
+        self.running = list(self.zombie)
+        await self.freed.wait()
+        await super().work()
+
+
+def test_a_server_that_answers_and_runs_nothing_keeps_no_job(catalogue, tmp_path, monkeypatch):
+    monkeypatch.setattr("headless.catalogue.work.lane.FIRST_GUESS", 0.01)
+    stuck, good = stub(tmp_path, kind=Stuck), stub(tmp_path, seconds=0.05)
+    tally, heard = run(catalogue, tmp_path / "out", [stuck, good], job_timeout=1.0)
+    assert_each_once(tmp_path / "out", 2, FORMATS, range(1, 3))
+    assert (tally.made, tally.failed, len(tally.by_server)) == (8, 0, 1)
+    assert stuck.pending == []
+    assert sum("does not come to run; it gets no job for a while" in message for message in heard.said) == 1
+
+
+def test_where_the_only_server_runs_nothing_the_run_ends(catalogue, tmp_path):
+    with pytest.raises(NoServerError, match="came to run anything, for 1 s"):
+        run(catalogue, tmp_path / "out", [stub(tmp_path, kind=Stuck)], job_timeout=0.4, give_up_after=1.0)
+
+
+def test_a_server_that_moves_again_works_again(catalogue, tmp_path, monkeypatch):
+    monkeypatch.setattr("headless.catalogue.work.lane.LOOK_AT_REST_EVERY", 0.05)
+    server = stub(tmp_path, kind=Stuck)
+
+    async def meanwhile(listed):
+        await asyncio.sleep(3.0)
+        server.freed.set()
+        server.running = []
+
+    tally, heard = run(catalogue, tmp_path / "out", [server], job_timeout=2.5, give_up_after=20.0, meanwhile=meanwhile)
+    assert (tally.made, tally.failed) == (8, 0), heard.given_up
+
+
 def test_an_output_folder_that_was_cleaned_is_no_end(catalogue, tmp_path):
     """The host's cache names the files of an earlier run, which somebody deleted."""
     server = stub(tmp_path)
@@ -381,6 +421,27 @@ def test_a_node_that_saved_nothing_is_noticed(tmp_path):
         tmp_path / "c.jsonl", tmp_path / "out", [stub(tmp_path, kind=Forgetting)], tmp_path / "two", attempts=1
     )
     assert (tally.made, heard.given_up) == (0, ["the run saved nothing for 'Again'"])
+
+
+@pytest.mark.parametrize(("saved", "made"), [(2, 1), (1, 0)])
+def test_nodes_that_save_inside_a_subgraph_are_told_apart_by_their_whole_ids(tmp_path, saved, made):
+    """A page sends them as `<instance>:<node>`, and a host's history has them so."""
+
+    class Saving(Stub):
+        def outputs_of(self, prompt, saves):
+            return super().outputs_of(prompt, saves[:saved])
+
+    nodes = json.loads((WORKFLOWS / "demo_minimal.json").read_text(encoding="utf-8"))
+    save = next(node_id for node_id, node in nodes.items() if node["class_type"] == "SaveImage")
+    nodes["12:8"] = nodes.pop(save)
+    nodes["12:9"] = {**nodes["12:8"], "_meta": {"title": "Again"}}
+    (tmp_path / "inside.json").write_text(json.dumps(nodes))
+    draw_product(tmp_path / "r.png", (32, 32), (1, 2, 3))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"reference": "r.png"}))
+    tally, heard = run(
+        tmp_path / "c.jsonl", tmp_path / "out", [stub(tmp_path, kind=Saving)], tmp_path / "inside", attempts=1
+    )
+    assert (tally.made, heard.given_up) == (made, [] if made else ["the run saved nothing for 'Again'"])
 
 
 def test_a_place_for_copies_that_hangs_holds_up_no_server(catalogue, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -131,8 +132,7 @@ def test_what_is_changed_after_a_composite_is_named_as_not_checked():
     assert unchecked(Workflow.read(API / "minimal.json", KINDS)) == []
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_a_product_that_was_placed_on_a_canvas_is_checked_by_the_node(job, tmp_path, exact):
+def place_on_a_canvas(job):
     """What stands on the canvas is made on the server: no file here holds it."""
     nodes = copy.deepcopy(FULL.nodes)
     composite = next(node for node in nodes.values() if node["class_type"] == "StrictIDComposite")
@@ -140,6 +140,38 @@ def test_a_product_that_was_placed_on_a_canvas_is_checked_by_the_node(job, tmp_p
     composite["inputs"] |= {"product": ["900", 0], "product_mask": ["900", 1]}
     place = place_of(job, Workflow(nodes, KINDS))
     assert place.photo is None
+    return place
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "lossless"),
+    [
+        ("PNG", {}, True),
+        ("JPEG", {"quality": 95}, False),
+        ("WEBP", {"quality": 80}, False),
+        ("WEBP", {"lossless": True}, True),
+        ("WEBP", {"lossless": True, "exif": b"Exif"}, True),
+        ("WEBP", {"quality": 80, "exif": b"Exif"}, False),
+        ("WEBP", {"lossless": True, "save_all": True}, True),
+        ("WEBP", {"quality": 80, "save_all": True}, False),
+    ],
+)
+def test_what_a_node_counted_holds_of_a_file_that_has_its_pixels(job, tmp_path, kind, options, lossless):
+    place = place_on_a_canvas(job)
+    more = {"append_images": [Image.new("RGB", (64, 96), (9, 9, 9))]} if "save_all" in options else {}
+    ad_of(job).save(tmp_path / "ad", kind, **options, **more)
+    ad = read_ad(tmp_path / "ad")
+    assert ad.is_lossless == lossless == bool((ad.pixels == np.asarray(ad_of(job))).all())
+    report = {"exact": True, "ads": [{"pixels_checked": 5}]}
+    product = check_ad(job, ad, place, {place.composite: [json.dumps(report)]})["product"]
+    assert (product["passed"], product["ads"]) == (lossless, report["ads"])
+    assert product.get("why", "").startswith("" if lossless else f"saved as a lossy {kind}, whose pixels are others")
+    assert ("why" in product) != lossless
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_product_that_was_placed_on_a_canvas_is_checked_by_the_node(job, tmp_path, exact):
+    place = place_on_a_canvas(job)
     file = tmp_path / "ad.png"
     ad_of(job).save(file)
     report = json.dumps({"exact": exact, "ads": [{"pixels_checked": 5}]})

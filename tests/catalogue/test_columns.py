@@ -22,6 +22,8 @@ def workflow():
             "3": node("Sampler", steps=1, seed=1, model=["1", 0]),
             "4": node("Ad size", width=64, height=64),
             "5": node("Relight (v1.2)", amount=0.5),
+            "12:7": node("Words", text=""),
+            "12:8": node("Words", text=""),
         },
         InputKinds(),
     )
@@ -100,6 +102,10 @@ def test_that_the_table_has_none_can_be_said():
         ("Relight (v1.2).amont", r"did you mean 'Relight \(v1\.2\)\.amount'"),
         ("#3.sede", r"no free input '#3\.sede'"),
         ("#99.text", r"no free input '#99\.text'"),
+        ("#12:7.txt", r"column '#12:7\.txt': the workflow has no free input '#12:7\.txt'"),
+        ("#13:7.text", r"no free input '#13:7\.text'"),
+        ("#12:7", r"column '#12:7' is unknown: expected name, .* or '#<node id>\.<input>'; inputs: "),
+        ("#text", r"column '#text' is unknown"),
         (
             "negative_prompt",
             r"column 'negative_prompt': the workflow has no place for 'negative_prompt': give one with --map",
@@ -124,13 +130,23 @@ def test_a_table_without_any_column_of_ours_is_an_error():
         columns().check_header(["sku", "ean"])
 
 
-@pytest.mark.parametrize("name", ["name", "prompt", "product_mask", "formats", "Sampler.steps", "#3.seed", "extra"])
+@pytest.mark.parametrize(
+    "name", ["name", "prompt", "product_mask", "formats", "Sampler.steps", "#3.seed", "#12:7.text", "extra"]
+)
 def test_what_is_used_fills_itself(name):
     found = columns(mapping={"extra": ["Relight (v1.2).amount"]})
     assert (found.is_used(name), found.filled_by(name)) == (True, (name,))
 
 
-@pytest.mark.parametrize("name", ["seed", "width", "height", "sku", "", "Prod.Nr"])
+def test_the_names_that_an_error_recommends_are_those_that_are_taken():
+    found = columns()
+    with pytest.raises(ColumnError, match=r"names 2 inputs of the workflow: say which by #12:7\.text, #12:8\.text"):
+        found.check_header(["Words.text"])
+    assert found.check_header(["#12:7.text", "#12:8.text"]) == []
+    assert [str(found.targets(f"#12:{number}.text")[0].node_id) for number in (7, 8)] == ["12:7", "12:8"]
+
+
+@pytest.mark.parametrize("name", ["seed", "width", "height", "sku", "", "Prod.Nr", "#", "# pieces"])
 def test_what_is_not_used_fills_nothing(name):
     assert (columns().is_used(name), columns().filled_by(name)) == (False, ())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from PIL import Image
@@ -10,7 +11,8 @@ from PIL import Image
 from headless.catalogue.job.jobs import MAX_SEED, JobMaker, RowError, parse_formats, parse_seeds
 from headless.catalogue.job.pictures import PictureIndex
 from headless.catalogue.sources.places import Places
-from headless.catalogue.table.columns import Columns
+from headless.catalogue.sources.source import LocalFile
+from headless.catalogue.table.columns import Columns, parse_mapping
 from headless.catalogue.table.rows import Row
 from headless.catalogue.workflow.input_kinds import InputKinds
 from headless.catalogue.workflow.named_inputs import Workflow
@@ -103,6 +105,17 @@ def test_the_identity_is_the_same_in_another_run(folder):
     nodes = {"1": {"class_type": "K", "inputs": {"seed": 1}, "_meta": {"title": "Sampler"}}}
     (job,) = maker_of(Workflow(nodes, InputKinds()), folder).jobs_of(Row(2, {"name": "a", "seeds": "7"}))
     assert job.id == "5d5bb7fe72c0834450b970c7ac1cc5912007873c9a98b11a15e77b008f3953bb"
+
+
+def test_a_job_without_a_name_is_called_as_its_photo_without_what_may_be_a_secret():
+    """A file may be called with a number sign; behind that of an address stands what nobody asked for."""
+    names = {
+        "https://shop.example/cup.png?token=SECRET": "cup",
+        "https://shop.example/cup.png#token=SECRET": "cup",
+        "red #1.png": "red #1",
+    }
+    maker = object.__new__(JobMaker)
+    assert {path: maker._name(Row(2, {"product": path}), {}) for path in names} == names
 
 
 def test_full_takes_one_reference_for_both_and_a_named_column_outranks_it(folder):
@@ -335,6 +348,70 @@ def test_a_cut_out_is_no_painted_product(folder):
     assert job_of(nodes, folder, {"product": "cup.png", "product_mask": "m.png"})
 
 
+# --- a product that PFV Cut Out takes ---------------------------------------------------------------------------------
+
+
+def cut_out_of(folder, **inputs):
+    """The workflow `ad` with other values in the node that cuts out."""
+    nodes = json.loads((API / "ad.json").read_text(encoding="utf-8"))
+    next(node for node in nodes.values() if node["class_type"] == "PFVCutOut")["inputs"] |= inputs
+    mask = Image.new("L", (64, 96))
+    mask.paste(255, (5, 5, 20, 20))
+    mask.save(folder / "m.png")
+    Image.new("RGB", (64, 96), (1, 2, 3)).save(folder / "photo.jpg")
+    return nodes
+
+
+MASKED = {"product": "photo.jpg", "product_mask": "m.png"}
+
+
+@pytest.mark.parametrize(
+    ("shipped", "column"),
+    [("background", {}), ("product", {}), ("background", {"Product.mask_selects": "product"})],
+)
+def test_a_products_mask_is_sent_as_the_node_that_cuts_out_reads_it(folder, shipped, column):
+    job = job_of(cut_out_of(folder, mask_selects=shipped), folder, MASKED | column)
+    selects = column.get("Product.mask_selects", shipped)
+    (picture,) = job.pictures.values()
+    mask = 255 - picture.pixels()[1]  # as Load Image gives it
+    taken = mask if selects == "product" else 255 - mask
+    assert (taken[10, 10], taken[50, 50]) == (255, 0)
+    assert picture.white == ("transparent" if selects == "product" else "opaque")
+
+
+def test_a_node_that_cuts_out_takes_no_cut_out_for_what_is_painted(folder):
+    nodes = cut_out_of(folder, mask_selects="product")
+    with pytest.raises(
+        RowError, match=r"'cup\.png' has transparency of its own, .* \(Product\.mask_selects: product\)"
+    ):
+        job_of(nodes, folder, {"product": "cup.png"})
+    assert job_of(nodes, folder, {"product": "photo.jpg"}), "what marks nothing is looked for"
+    assert job_of(cut_out_of(folder), folder, {"product": "cup.png"})
+
+
+def test_a_product_of_haze_is_no_cut_out(folder):
+    image = Image.new("RGBA", (64, 96), (9, 9, 9, 100))
+    image.save(folder / "haze.png")
+    with pytest.raises(RowError, match=r"no pixel of 'haze\.png' is opaque"):
+        job_of(cut_out_of(folder), folder, {"product": "haze.png"})
+
+
+def test_nodes_that_disagree_in_what_a_mask_selects_are_refused(folder):
+    nodes = cut_out_of(folder, mask_selects="product")
+    photo = next(node_id for node_id, node in nodes.items() if node["_meta"]["title"] == "Product photo")
+    inputs = {"product_mask": [photo, 1], "product_mask_selects": "background"}
+    nodes["900"] = {"class_type": "PFVProductDepth", "inputs": inputs}
+    with pytest.raises(
+        RowError, match=r"disagree in what a mask of Product photo\.image selects: Product\.mask_selects is"
+    ):
+        job_of(nodes, folder, MASKED)
+
+
+def test_what_another_node_says_of_a_mask_is_not_guessed(folder):
+    with pytest.raises(RowError, match=r"cannot be told: another node sets Product\.mask_selects; give it a value"):
+        job_of(cut_out_of(folder, mask_selects=["900", 0]), folder, MASKED)
+
+
 def test_a_mask_that_no_node_reads_is_refused(folder):
     nodes = json.loads((API / "full.json").read_text(encoding="utf-8"))
     photo = next(node_id for node_id, node in nodes.items() if node["_meta"]["title"] == "Product photo")
@@ -388,3 +465,65 @@ def test_a_composite_reports_for_every_job_also_where_the_host_has_its_picture(f
         if node["class_type"] == "StrictIDComposite"
     }
     assert marks == {one.id[:32], other.id[:32]}
+
+
+# --- sizes that a canvas takes ------------------------------------------------------------------------------------------
+
+
+def on_canvas(folder, fields, **inputs):
+    """Jobs of the workflow `ad` whose canvas gets the size, with other values in it."""
+    nodes = json.loads((API / "ad.json").read_text(encoding="utf-8"))
+    next(node for node in nodes.values() if node["class_type"] == "PFVAdCanvas")["inputs"] |= inputs
+    shipped = Workflow(nodes, KINDS)
+    mapping = parse_mapping([f"{side}=Format and place.custom_{side}" for side in ("width", "height")])
+    maker = JobMaker(shipped, Columns(shipped, mapping), Places(folder), PictureIndex(None), own=frozenset(OWN))
+    return list(maker.jobs_of(Row(2, {"product": "cup.png", **fields})))
+
+
+def test_a_canvas_with_a_format_of_its_own_takes_no_size(folder):
+    sizes = {"formats": "1024x1024; 832x1216"}
+    message = r"Format and place\.custom_width would not be used: Format and place\.format is '1:1'; make it 'custom'"
+    with pytest.raises(RowError, match=message):
+        on_canvas(folder, sizes)
+    with pytest.raises(RowError, match=r"Format and place\.custom_height would not be used"):
+        on_canvas(folder, {"Format and place.custom_height": 832})
+    with pytest.raises(RowError, match="would not be used"):
+        on_canvas(folder, sizes | {"Format and place.format": "9:16"}, format="custom")
+    for found in (
+        on_canvas(folder, sizes, format="custom"),
+        on_canvas(folder, sizes | {"Format and place.format": "custom"}),
+    ):
+        posted = [{named.name: value for named, value in job.values.items()} for job in found]
+        assert [(values["custom_width"], values["custom_height"]) for values in posted] == [(1024, 1024), (832, 1216)]
+    assert on_canvas(folder, {"Format and place.format": "9:16"})
+
+
+# --- what a row costs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1", ""])
+def test_a_picture_is_asked_for_once_in_a_row(folder, version):
+    asked = Counter()
+
+    class Counted(LocalFile):
+        def version(self):
+            asked[self.name, "version"] += 1
+            return version
+
+        def read(self):
+            asked[self.name, "read"] += 1
+            return super().read()
+
+    class Web:
+        def source(self, path):
+            return Counted(folder / path, path)
+
+    for size in ("64x96", "128x64"):
+        draw_product(folder / f"cup_{size}.png", tuple(map(int, size.split("x"))), (1, 2, 3))
+    shipped = Workflow.read(API / "full.json", KINDS)
+    maker = JobMaker(shipped, Columns(shipped, {}), Web(), PictureIndex(None), own=frozenset(OWN))
+    row = {"product": "cup_{format}.png", "reference": "reference.png", "reference_mask": "hidden.png"}
+    found = list(maker.jobs_of(Row(2, row | {"formats": "64x96; 128x64", "seeds": "1-50"})))
+    assert len({job.id for job in found}) == 100
+    names = {"cup_64x96.png", "cup_128x64.png", "reference.png", "hidden.png"}
+    assert asked == dict.fromkeys([(name, what) for name in names for what in ("version", "read")], 1)

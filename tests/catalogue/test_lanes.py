@@ -202,7 +202,9 @@ def test_bad_rows_are_reported_and_the_rest_goes_on(catalogue, tmp_path):
 
 
 def test_no_server_at_all_ends_the_run_and_loses_nothing(catalogue, tmp_path):
-    with pytest.raises(NoServerError, match="no server answered for 1 s; run the same command again"):
+    with pytest.raises(
+        NoServerError, match="no server answered, or came to run anything, for 1 s; run the same command again"
+    ):
         run(catalogue, tmp_path / "out", [stub(tmp_path, cut=1.0)], lost_after=0.3, give_up_after=1.0)
     tally, _ = run(catalogue, tmp_path / "out", [stub(tmp_path)])
     assert tally.made == 12

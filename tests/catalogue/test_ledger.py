@@ -256,13 +256,26 @@ def test_a_lone_surrogate_can_be_written_and_read(tmp_path):
         assert [found["name"] for found in ledger.lines()] == ["\udfff"]
 
 
-def test_what_was_copied_is_known_to_the_next_run(tmp_path):
+def test_what_was_copied_where_is_known_to_the_next_run(tmp_path):
     with Ledger(tmp_path) as ledger:
-        ledger.note_copied("a.png")
-    with (tmp_path / ".catalogue" / "copied.txt").open("a") as torn:
-        torn.write("b.p")
+        ledger.note_copied("s3://bucket/one", "a.png")
+        ledger.note_copied("s3://bucket/two", "b.png")
+    copied = tmp_path / ".catalogue" / "copied.txt"
+    assert "bucket" not in copied.read_text()
+    with copied.open("a") as torn:
+        torn.write(copied.read_text()[:-3])
     with Ledger(tmp_path) as ledger:
-        assert ledger.copied() == {"a.png"}
+        assert ledger.copied("s3://bucket/one") == {"a.png"}
+        assert ledger.copied("s3://bucket/two") == {"b.png"}
+        assert ledger.copied("s3://bucket/three") == set()
+
+
+def test_a_copy_of_an_earlier_version_which_named_no_place_counts_for_none(tmp_path):
+    with Ledger(tmp_path):
+        pass
+    (tmp_path / ".catalogue" / "copied.txt").write_text("a.png\n")
+    with Ledger(tmp_path) as ledger:
+        assert ledger.copied("s3://bucket/one") == set()
 
 
 @pytest.mark.parametrize("name", ["ads", ".catalogue", ".catalogue/partial", "manifest.jsonl", "failures.jsonl"])

@@ -173,6 +173,10 @@ def test_a_name_leads_nowhere_else(place, ad, name):
         ("s3://bucket/../x", "must not contain"),
         ("az://container/ads?sig=secret", "expected a place without"),
         ("s3://key:secret@bucket", "must not hold a user or a password"),
+        ("sftp://bob:secret@host/ads", r"'sftp://\.\.\.@host/ads': expected a place such as"),
+        ("bob:secret@host/ads", r"'\.\.\.@host/ads': expected a place such as"),
+        ("s3://bob:se#secret@bucket/ads", r"'s3://\.\.\.': expected a place without"),
+        ("file://bob:secret@host/ads", r"'file://\.\.\.@host/ads': expected the whole path"),
     ],
 )
 def test_what_is_no_place_is_refused(url, message):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from headless.catalogue.job import pictures
 from headless.catalogue.job.pictures import Kept, PictureError, PictureIndex, open_ad, read_picture
+from headless.catalogue.sources.addresses import parsed
 from headless.catalogue.sources.source import LocalFile, SourceError
 from headless.pictures.door import encode_png, open_picture
 from pfv_mepa.tests.support import made_pictures as made
@@ -28,6 +29,10 @@ class Memory:
     bytes: bytes
     written: str = "1"
     reads: int = field(default=0)
+
+    @property
+    def key(self) -> str:
+        return self.name
 
     def version(self) -> str:
         return self.written
@@ -156,7 +161,7 @@ def test_a_second_run_decodes_nothing_until_a_picture_is_sent(tmp_path):
     assert np.array_equal(sent(found[1]), np.dstack([colours(), mark()]))
 
 
-@pytest.mark.parametrize("changed", ["name", "version", "mask name", "mask version", "white", "door"])
+@pytest.mark.parametrize("changed", ["name", "version", "mask name", "mask version", "white", "decoder"])
 def test_whatever_may_change_the_pixels_is_read_anew(index, changed, monkeypatch):
     read_picture(photo(), mask(), "opaque", index)
     source, its_mask, white = photo(), mask(), "opaque"
@@ -171,9 +176,65 @@ def test_whatever_may_change_the_pixels_is_read_anew(index, changed, monkeypatch
     elif changed == "white":
         white = "transparent"
     else:
-        monkeypatch.setattr(pictures, "VERSION", 1000)
+        monkeypatch.setattr(pictures, "decoded_by", lambda: ("pillow 1000",))
     read_picture(source, its_mask, white, index)
     assert source.reads == 1
+
+
+@dataclass
+class OfTheWeb:
+    """At an address, on a server that says of all its files that they are of one version."""
+
+    text: str
+    bytes: bytes
+
+    @property
+    def name(self) -> str:
+        return parsed(self.text).name
+
+    @property
+    def key(self) -> str:
+        return parsed(self.text).key
+
+    def version(self) -> str:
+        return "4711 Thu, 26 Nov 2026 02:00:00 GMT"
+
+    def read(self) -> bytes:
+        return self.bytes
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_addresses_that_differ_in_their_query_alone_are_two_pictures(index, masked):
+    place, found = "https://pim.example.com/media", []
+    for number in (1, 2):
+        values = (
+            made.png(np.roll(mark(), number), 8, made.GREY) if masked else made.png(colours(number), 8, made.COLOUR)
+        )
+        source = OfTheWeb(f"{place}?id={number}", values)
+        found.append(read_picture(photo() if masked else source, source if masked else None, "opaque", index))
+    assert found[0].sha256 != found[1].sha256
+    if masked:
+        assert np.array_equal(sent(found[1])[..., 3], np.roll(mark(), 2))
+    else:
+        assert np.array_equal(sent(found[1])[..., :3], colours(2))
+
+
+def test_nothing_of_an_address_can_be_read_in_the_index(tmp_path):
+    index = PictureIndex(tmp_path / "index")
+    read_picture(OfTheWeb("https://pim.example.com/cup.png?sig=SECRET", photo().bytes), None, "opaque", index)
+    index.close()
+    for text in (b"SECRET", b"pim.example.com"):
+        assert text not in (tmp_path / "index").read_bytes()
+
+
+def test_an_index_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MOST_REMEMBERED", 3)
+    for number, is_known in [(0, False), (1, True), (2, True), (3, True), (0, False)]:
+        index, source = PictureIndex(tmp_path / "index"), photo("0.png")
+        read_picture(source, None, "opaque", index)
+        assert (source.reads == 0) is is_known
+        read_picture(photo(f"{number}.png"), None, "opaque", index)
+        index.close()
 
 
 def test_a_source_of_unknown_version_is_read_every_time(index):
@@ -244,6 +305,19 @@ def test_an_index_that_is_wrong_is_found_out_before_the_upload(tmp_path):
     for use in (picture.content, picture.pixels):
         with pytest.raises(PictureError, match="changed while the command ran"):
             use()
+    index.close()
+
+
+def test_what_was_remembered_wrongly_is_read_anew_by_the_next_run(tmp_path):
+    index = PictureIndex(tmp_path / "index")
+    read_picture(photo(), None, "opaque", index)
+    index.close()
+    index = PictureIndex(tmp_path / "index")
+    with pytest.raises(PictureError, match="run it again"):
+        read_picture(photo(seed=1), None, "opaque", index).content()
+    index.close()
+    index = PictureIndex(tmp_path / "index")
+    assert np.array_equal(sent(read_picture(photo(seed=1), None, "opaque", index))[..., :3], colours(1))
     index.close()
 
 

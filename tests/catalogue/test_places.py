@@ -225,6 +225,28 @@ def test_a_place_allows_what_lies_in_it(tmp_path, allowed, text, is_allowed):
         ("simplecache::s3://bucket/a.png", "':' is not allowed in a path"),
         ("data:image/png;base64,AAAA", "':' is not allowed in a path"),
         ("//host/a.png", "expected a path relative"),
+        ("host/a.png?sig=secret", "'host/a.png?...': '?' is not allowed in a path"),
+        ("host/a.png#sig=secret", "there is no file 'host/a.png#...' in"),
+        ("secret@host/a.png", "there is no file '...@host/a.png' in"),
+        ("//host/a.png?sig=secret", "'//host/a.png?...'"),
+        ("https:/host/a.png?sig=secret", "'https:/host/a.png?...': ':' is not allowed in a path"),
+        ("https:/me:secret@host/a.png", "'...@host/a.png': ':' is not allowed in a path"),
+        ("https://me:secret@host:84433/a.png", "'https://...@host:84433/a.png' is no address: expected one such as"),
+        ("https://me:sec/ret@host/secret@a.png", "'https://...@a.png' is no address"),
+        ("https://me:sec\\secret@host/a.png", "backslashes and control characters"),
+        ("https://me:[secret@host/a.png", "is no address"),
+        ("https://me:secret?@host/a.png", "is no address"),
+        ("https://me:secret#@host/a.png", "is no address"),
+        (
+            "https://me:1/secret@host/a.png",
+            "'https://...@host/a.png' may not be read: allow its place with --allow https://HOST",
+        ),
+        ("https://secret?@host/a.png", "'https://...' may not be read: allow its place with --allow https://HOST"),
+        ("https://b\u2100b.example/a.png?secret", "is no address"),
+        ("https://me:secret%40host/a.png", "is no address"),
+        ("file://me:secret@host/a.png", "'file://...@host/a.png': name a file by its path"),
+        ("ftp://host/a.png?sig=secret", "'ftp://host/a.png?...': expected https://"),
+        ("secret@" + "x" * 300, "'...@xxx"),
     ],
 )
 def test_what_is_no_place_is_refused(tmp_path, text, message):
@@ -243,11 +265,15 @@ def test_what_is_no_place_is_refused(tmp_path, text, message):
         "https://",
         "https://h?x=1",
         "https://a:b@h",
+        "https://h?sig=secret",
+        "ftp://me:secret@h",
+        "me:secret@h",
     ],
 )
 def test_an_entry_that_allows_nothing_is_refused(tmp_path, entry):
-    with pytest.raises(ValueError, match="--allow"):
+    with pytest.raises(ValueError, match="--allow") as refused:
         Places(tmp_path, [entry])
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -390,12 +416,18 @@ def test_a_redirection_elsewhere_is_refused_with_the_option_and_not_asked_for(tm
         "",
         "http://[",
         "//169.254.169.254/x",
+        "http://me:secret@host:84433/a",
+        "http://host/a?sig=secret",
     ],
 )
 def test_a_redirection_to_what_is_no_picture_on_the_web_is_refused(tmp_path, site, to):
     site.answers["/a"] = redirect(to)
-    with reading(tmp_path, site.url, "s3://bucket") as places, pytest.raises(SourceError, match="is redirected"):
+    with (
+        reading(tmp_path, site.url, "s3://bucket") as places,
+        pytest.raises(SourceError, match="is redirected") as refused,
+    ):
         places.source(f"{site.url}/a").read()
+    assert "secret" not in str(refused.value)
 
 
 def test_a_redirection_from_a_public_host_into_the_own_network_is_refused(tmp_path, monkeypatch):
@@ -548,6 +580,14 @@ def test_what_must_be_escaped_is_and_what_is_stays_byte_for_byte(tmp_path, site,
 def test_a_name_holds_no_query():
     assert parsed("https://host/a.png?X-Amz-Signature=secret").name == "https://host/a.png?..."
     assert parsed("https://host/a.png").name == "https://host/a.png"
+    assert parsed("https://host/a@2x.png").name == "https://host/a@2x.png"
+
+
+def test_an_address_is_told_from_others_by_its_query_too(tmp_path):
+    with reading(tmp_path, "https://host", "memory://bucket", packages=MEMORY) as places:
+        for place in ("https://host/a.png", "memory://bucket/a.png"):
+            keys = [places.source(f"{place}{query}").key for query in ("?id=1", "?id=2", "", "")]
+            assert len(set(keys)) == 3
 
 
 def test_many_threads_read_at_once_over_few_connections(tmp_path, site):
@@ -615,6 +655,9 @@ def test_errors_of_a_store_are_said_without_secrets(tmp_path, bucket, monkeypatc
         "'memory://bucket/ads/cup ä.png' cannot be read: NoCredentialsError Unable to locate credentials for https://x/y?..."
     )
     assert said(PermissionError("no")) == "PermissionError no"
+    assert said(OSError("no way to http://me:secret@proxy:3128 from here")) == (
+        "OSError no way to http://...@proxy:3128 from here"
+    )
 
 
 def test_a_scheme_whose_package_is_missing_names_it(tmp_path, monkeypatch):

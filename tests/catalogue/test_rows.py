@@ -171,6 +171,61 @@ def test_a_bad_row_is_named_and_the_next_one_comes(tmp_path, line, reason):
     assert good == Row(5002, {"name": "cup", "prompt": "blue"})
 
 
+ERRORS = {
+    "English": "#N/A #VALUE! #REF! #NAME? #DIV/0! #NULL! #NUM! #SPILL! #CALC! #GETTING_DATA",
+    "German": "#NV #WERT! #BEZUG! #NAME? #ZAHL! #ÜBERLAUF!",
+    "French": "#N/A #VALEUR! #NOMBRE! #NOM? #NUL!",
+    "Spanish": "#N/D #¡VALOR! #¡REF! #¿NOMBRE? #¡DIV/0!",
+    "Dutch, Danish, Turkish": "#N/B #WAARDE! #DEEL/0! #I/T #VÆRDI! #YOK #DEĞER! #AD?",
+    "Swedish, Finnish, Hungarian": "#Värdefel! #Saknas! #PUUTTUU! #JAKO/0! #HIÁNYZIK #ZÉRÓOSZTÓ!",
+    "Czech, Slovak, Polish": "#DĚLENÍ_NULOU! #NENÍ_K_DISPOZICI #NEDOSTUPNÝ #N/D! #LICZBA!",
+    "Russian, Ukrainian, Greek": "#Н/Д #ЗНАЧ! #ИМЯ? #ІМ'Я? #Δ/Υ #ΤΙΜΗ!",  # noqa: RUF001
+    "other programs": "#ERROR! Err:502 #### ##",
+}
+
+
+@pytest.mark.parametrize("language", ERRORS)
+def test_what_a_spreadsheet_shows_in_place_of_a_value_is_refused_in_its_language(tmp_path, language):
+    for error in ERRORS[language].split():
+        (bad,) = rows(tmp_path, f"name,prompt\ncup,{error}\n")
+        assert bad == BadRow(2, f"column 'prompt' is the spreadsheet's error {error}: mend it there")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#1",
+        "#1!",
+        "#NEW ARRIVAL",
+        "#NEW ARRIVAL!",
+        "No. #1!",
+        "a cup, #N/A",
+        "#cup",
+        "#WERT",
+        "#A1B2C3",
+        "C#",
+        "#",
+        "Err: 5",
+    ],
+)
+def test_a_number_sign_in_a_text_is_a_text(tmp_path, text):
+    assert rows(tmp_path, f'name,prompt\ncup,"{text}"\n') == [Row(2, {"name": "cup", "prompt": text})]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "name,prompt,\ncup,blue,https://me:secret@cdn/a.png\n",
+        "name,prompt\ncup,blue,https://h/a.png?sig=secret\n",
+        'name,prompt\ncup,"=IMAGE(""https://h/a.png?s=secret"")"\n',
+    ],
+)
+def test_what_is_repeated_of_a_cell_shows_no_secret(tmp_path, content):
+    (bad,) = rows(tmp_path, content)
+    assert "secret" not in bad.reason
+    assert "..." in bad.reason
+
+
 def test_a_quotation_mark_that_is_never_closed_is_a_bad_row_where_it_begins(tmp_path):
     good, bad = rows(tmp_path, 'name,prompt\na,b\ncup,"blue\nvase,red\n')
     assert good == Row(2, {"name": "a", "prompt": "b"})

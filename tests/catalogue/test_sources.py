@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from headless.catalogue.sources.safe_paths import MAX_NAME_BYTES, UnsafePathError, file_in, slug
+from headless.catalogue.sources.safe_paths import MAX_NAME_BYTES, UnsafePathError, file_in, shown, slug
 from headless.catalogue.sources.source import LocalFile, SourceError, stem
 
 NFC, NFD = unicodedata.normalize("NFC", "Tä/Müsli é.png"), unicodedata.normalize("NFD", "Tä/Müsli é.png")
@@ -66,6 +66,36 @@ def test_a_file_that_is_gone_is_said_by_its_name_in_the_table(tmp_path, what):
 )
 def test_what_a_picture_is_called(name, expected):
     assert stem(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("shop/cup.png", "shop/cup.png"),
+        ("https://host/cup.png", "https://host/cup.png"),
+        ("https://host/cup.png?", "https://host/cup.png?"),
+        ("https://host/cup.png?sig=SECRET", "https://host/cup.png?..."),
+        ("https://host/cup.png#sig=SECRET", "https://host/cup.png#..."),
+        ("host/cup.png?sig=SECRET#SECRET", "host/cup.png?..."),
+        ("https://bob:SECRET@host/cup.png?sig=SECRET", "https://...@host/cup.png?..."),
+        ("bob:SECRET@host/cup.png", "...@host/cup.png"),
+        ("https://bob:SE/C@RET@host/cup.png", "https://...@host/cup.png"),
+        ("https://bob:SE?CRET@host/cup.png", "https://..."),
+        ("https://bob:SE#CRET@host/cup.png", "https://..."),
+        ("https://host/cup.png?mail=bob@SECRET", "https://..."),
+        ("https%3A%2F%2Fbob%3ASECRET%40host%2Fcup.png%3fsig=SECRET", "...@host%2Fcup.png%..."),
+        ("SECRET@x://host", "...@x://host"),
+        ("", ""),
+    ],
+)
+def test_what_may_be_a_secret_is_not_shown_wherever_it_stands(text, expected):
+    assert shown(text) == expected
+
+
+def test_a_file_is_told_from_others_by_its_path(tmp_path):
+    keys = {LocalFile(tmp_path / name, "cup.png").key for name in ("a.png", "b.png", "b.png")}
+    assert len(keys) == 2
+    assert all(len(key) == 64 for key in keys)
 
 
 @pytest.mark.parametrize(("table", "disk"), [(NFC, NFD), (NFD, NFC), (NFC, NFC), (NFD, NFD)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import zipfile
 
 import pytest
@@ -36,6 +37,16 @@ def with_part(file, part, change):
         for name, content in parts.items():
             archive.writestr(name, content)
     return file
+
+
+def with_shared_text(file, text):
+    """The same file with a text that all sheets share, as Excel writes them."""
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    said = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}" /></Types>'
+    with_part(file, "[Content_Types].xml", lambda xml: xml.replace(b"</Types>", said.encode()))
+    with zipfile.ZipFile(file, "a") as archive:
+        spaces = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+        archive.writestr("xl/sharedStrings.xml", f'<sst xmlns="{spaces}"><si><t>{text}</t></si></sst>')
 
 
 def cell_of(tmp_path, value, number_format=None):
@@ -86,6 +97,60 @@ def test_a_formula_with_its_value_is_the_value_and_one_without_spoils_its_row(tm
         BadRow(3, "column 'name' is the formula '=2+2': save the spreadsheet's values, not formulas"),
         BadRow(4, "column 'prompt' is the formula '=3+3': save the spreadsheet's values, not formulas"),
     ]
+
+
+@pytest.mark.parametrize("value", [b"<v></v>", b"<v/>"])
+def test_a_formula_whose_value_is_the_empty_text_is_an_empty_cell(tmp_path, value):
+    file = book(tmp_path, ("A", [["name", "prompt"], ["cup", '=IF(1=1,"","y")'], ["mug", "=3+3"]]))
+    written = b'<c r="B2"><f>IF(1=1,"","y")</f><v />'
+    with_part(file, SHEET, lambda xml: xml.replace(written, written[:-5].replace(b'"B2"', b'"B2" t="str"') + value))
+    assert list(read_rows(file)) == [
+        Row(2, {"name": "cup"}),
+        BadRow(3, "column 'prompt' is the formula '=3+3': save the spreadsheet's values, not formulas"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (b'<f t="array" ref="A2">1+1</f>', "=1+1"),
+        (b'<f t="dataTable" ref="A2" r1="B1"/>', "="),
+    ],
+)
+def test_a_formula_of_several_cells_without_its_value_spoils_its_row_too(tmp_path, written, shown):
+    file = with_part(
+        book(tmp_path, ("A", [["name"], ["=1+1"]])), SHEET, lambda xml: xml.replace(b"<f>1+1</f>", written)
+    )
+    assert list(read_rows(file)) == [
+        BadRow(2, f"column 'name' is the formula {shown!r}: save the spreadsheet's values, not formulas")
+    ]
+
+
+ESCAPED = {
+    "a cup_x000D_\non a table": "a cup\r\non a table",
+    "_x005F_x000D_": "_x000D_",
+    "art_x005F_x0041_x0042_": "art_x0041B",
+    "box005F_a": "box005F_a",
+    "a_x41_b": "a_x41_b",
+}
+
+
+CELLS = {  # how a text is written, by where it stands
+    "shared": '<c r="A2" t="s"><v>0</v></c>',
+    "in the cell": '<c r="A2" t="inlineStr"><is><t>{}</t></is></c>',
+    "of a formula": '<c r="A2" t="str"><f>A1</f><v>{}</v></c>',
+}
+
+
+@pytest.mark.parametrize("where", CELLS)
+@pytest.mark.parametrize(("written", "expected"), ESCAPED.items())
+def test_what_is_escaped_in_a_text_is_the_character_itself(tmp_path, where, written, expected):
+    file = book(tmp_path, ("A", [["name"], ["cup"]]))
+    cell = CELLS[where].format(written).encode()
+    with_part(file, SHEET, lambda xml: re.sub(rb'<c r="A2".*?</c>', cell, xml))
+    if where == "shared":
+        with_shared_text(file, written)
+    assert list(read_rows(file)) == [Row(2, {"name": expected})]
 
 
 def test_lines_are_the_sheets_own_numbers_wherever_its_header_is(tmp_path):

@@ -9,12 +9,13 @@ import threading
 import time
 
 import numpy as np
+import PIL
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from headless.pictures import door
 from headless.pictures import files as picture_files
-from headless.pictures.door import PictureError, encode_png, header, open_mask, open_picture
+from headless.pictures.door import PictureError, decoded_by, encode_png, header, open_mask, open_picture
 from pfv_mepa.tests.support import made_pictures as made
 
 WIDTH, HEIGHT = 9, 6
@@ -528,3 +529,12 @@ def test_pixels_cannot_be_changed_by_those_who_share_them():
     for content in (made.png(noise(4), 8, made.COLOUR_ALPHA), saved(photo(), "PNG", exif=made.exif(6))):
         with pytest.raises(ValueError, match="read-only"):
             open_picture(content, "x").pixels[0, 0] = 0
+
+
+def test_whatever_decodes_is_named_with_its_version(monkeypatch):
+    found = decoded_by.__wrapped__()
+    assert f"pillow {PIL.__version__}" in found
+    monkeypatch.setattr(features, "version", lambda name: "1000")
+    assert "littlecms2 1000" in decoded_by.__wrapped__()
+    monkeypatch.setattr("headless.pictures.door.VERSION", 1000)
+    assert "door 1000" in decoded_by.__wrapped__()

@@ -72,6 +72,13 @@ def test_named_files_are_taken_without_a_look(host):
         ("--size 640x360", r"--size goes with SDXL; here the demo's models draw 256x256 pixels \(.*has not"),
         ("--format 9:16", "--format goes with SDXL"),
         ("--find bottle", "--find goes with SDXL"),
+        (f"--product-mask {__file__}", "--product-mask marks a part of --product, which is not given: name both, or"),
+        (f"--product {__file__} --reference-mask {__file__}", "--reference-mask marks a part of --reference, which is"),
+        (
+            f"--reference {__file__} --reference-mask {__file__} --whole-reference",
+            "--reference-mask says what to hide, and --whole-reference hides nothing",
+        ),
+        ("--find bottle --whole-reference", "--find says what to hide, and --whole-reference hides nothing"),
     ],
 )
 def test_what_does_not_go_together(host, arguments, message):

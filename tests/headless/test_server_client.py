@@ -21,6 +21,7 @@ from headless.server.errors import (
     RejectedError,
     ServerDownError,
     ServerFaultError,
+    StalledError,
     TimedOutError,
 )
 from headless.server.outcome import Saved
@@ -233,6 +234,74 @@ def test_the_time_that_a_run_waits_does_not_count(tmp_path):
         return time.monotonic() - begun
 
     assert talk(stub(tmp_path, seconds=0.4), work) > 1.5
+
+
+class Stuck(Stub):
+    """Takes every prompt and runs none; `zombie` is what runs there for ever."""
+
+    zombie: tuple = ()
+
+    async def work(self):
+        self.running = [(0, one, {}, {}, []) for one in self.zombie]
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("zombie", [(), ("zombie",)])
+def test_what_nothing_comes_to_is_taken_out(tmp_path, zombie):
+    one = Stuck(0.0, tmp_path / "runs.txt", {}, seed=0, others=0)
+    one.zombie = zombie
+
+    async def work(server):
+        waiting = [asyncio.create_task(run(server, run_timeout=0.4)) for _ in range(2)]
+        begun = time.monotonic()
+        ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+        return ended, time.monotonic() - begun
+
+    ended, seconds = talk(one, work)
+    assert [type(error) for error in ended] == [StalledError, StalledError]
+    assert str(ended[0]).startswith("nothing moved for 0.4 s in the queue of http://127.0.0.1:")
+    assert seconds >= 0.4
+    assert one.pending == []
+
+
+def test_behind_others_a_prompt_waits_as_long_as_they_come_and_go(tmp_path, monkeypatch):
+    """Five of 0.4 s that are not ours are before it: it may wait for 1.2 s while nothing moves."""
+    monkeypatch.setattr("headless.server.client.LOOK_EVERY", 0.05)
+
+    async def work(server):
+        for _ in range(5):
+            prompt_id = new_id()
+            await server.submit(PROMPT, prompt_id)
+            server._ours.discard(prompt_id)
+        begun = time.monotonic()
+        await run(server, run_timeout=1.2)
+        return time.monotonic() - begun
+
+    assert talk(stub(tmp_path, seconds=0.4), work) > 1.5
+
+
+def test_behind_a_run_of_ours_that_is_stopped_a_prompt_waits_for_its_own_time(tmp_path, monkeypatch):
+    """What is told to stop may go on for a while: that is not yet a server that runs nothing."""
+    monkeypatch.setattr("headless.server.client.LOOK_EVERY", 0.05)
+    one = stub(tmp_path, hang=1.0)
+
+    async def late(request):
+        async def stop():
+            await asyncio.sleep(0.5)
+            one.faults["hang"] = 0.0
+            one.interrupted.set()
+
+        one.stopping = asyncio.create_task(stop())
+        return web.Response()
+
+    one.interrupt = late
+
+    async def work(server):
+        return await asyncio.gather(*(run(server, run_timeout=1.5) for _ in range(2)), return_exceptions=True)
+
+    first, second = talk(one, work)
+    assert isinstance(first, TimedOutError)
+    assert len(second.images) == 1
 
 
 def test_a_rejected_workflow_names_node_class_and_complaint(tmp_path):

@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product as combinations
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
 from ..sources.places import Places
-from ..sources.safe_paths import slug
+from ..sources.safe_paths import shown, slug
 from ..sources.source import SourceError
 from ..table.columns import DEPTHS, FORMATS, MASKS, NAME, SEEDS, Columns
 from ..table.rows import Row
 from ..workflow.input_kinds import SAVED_AS, coerced, normalised
 from ..workflow.named_inputs import NamedInput, Prompt, UnknownInputError, Workflow, title_of
-from ..workflow.picture_uses import CANVAS, COMPOSITE, cuts_out, hides, is_pasted, readers_of_mask, white_of
+from ..workflow.picture_uses import (
+    CANVAS,
+    COMPOSITE,
+    cuts_out,
+    hides,
+    is_pasted,
+    readers_of_mask,
+    selects_of,
+    white_of,
+)
 from .pictures import Picture, PictureError, PictureIndex, White, read_picture
 
 IDENTITY = 2  # goes into every hash and every line of the manifest: a change of what a job means makes other jobs
@@ -29,8 +38,11 @@ LATENT_STEP = 8  # pixels of a latent's cell: other sides would be cut off silen
 SEED_INPUTS = ("seed", "noise_seed")
 NEEDED = ("product", "product_depth", "reference", "reference_depth", "prompt")
 REPORT_MARK = "pfv_catalogue_job"
+CUSTOM, CUSTOM_SIDES = "custom", ("custom_width", "custom_height")  # the format of a canvas that has them as its size
 
 Size = tuple[int, int]  # width, height
+Reading = Callable[[str, str | None, White], Picture]
+"""A path, its mask's and what the mask's white becomes -> the picture."""
 
 
 class RowError(ValueError):
@@ -134,8 +146,7 @@ class JobMaker:
             RowError: something in it is wrong; then the row makes no job at all.
         """
         try:
-            formats, seeds = self._choices(row)
-            jobs = [self._job(row, size, seed) for size, seed in combinations(formats, seeds)]
+            jobs = list(self._all_jobs(row))
         except UnknownInputError as error:
             raise RowError(str(error.args[0])) from error
         except (OSError, ValueError) as error:
@@ -154,19 +165,24 @@ class JobMaker:
             )
         return formats or [None], seeds or [None]
 
-    def _job(self, row: Row, size: Size | None, seed: int | None) -> Job:
+    def _all_jobs(self, row: Row) -> Iterator[Job]:
+        formats, seeds = self._choices(row)
         self._check_is_whole(row)
-        pictures = self._pictures(row, size)
-        values = self._values(row)
-        if size:
-            values |= self._size_values(size, pictures)
-        else:
-            self._check_photo_is_the_canvas(pictures)
-        if seed is not None:
-            values |= self._set("seed", seed)
-        name = self._name(row, pictures)
-        job_id = identity(self.workflow, name, values, {named: picture.sha256 for named, picture in pictures.items()})
-        return Job(job_id, row.line, name, size, seed, values, pictures)
+        of_row = self._values(row)
+        read: Reading = cache(self._read)  # one version of a picture, asked for once, for all jobs of the row
+        for size in formats:
+            pictures = self._pictures(row, size, self.workflow.filled(of_row, ""), read)
+            values = of_row | (self._size_values(size, pictures) if size else {})
+            prompt = self.workflow.filled(values, "")
+            _check_canvas_takes_sides(prompt, values)
+            if not size:
+                _check_photo_is_the_canvas(prompt, pictures)
+            name = self._name(row, pictures)
+            hashes = {named: picture.sha256 for named, picture in pictures.items()}
+            for seed in seeds:
+                seeded = values | (self._set("seed", seed) if seed is not None else {})
+                job_id = identity(self.workflow, name, seeded, hashes)
+                yield Job(job_id, row.line, name, size, seed, seeded, pictures)
 
     def _check_is_whole(self, row: Row) -> None:
         """Refuse a row whose ad would show the workflow's own product, look, text or depth under the row's name."""
@@ -185,15 +201,6 @@ class JobMaker:
                 raise RowError(
                     f"gives no {column}, and the workflow's own ({named[0]}) does not belong to it: fill the column, or say "
                     f"--own {column} where it does"
-                )
-
-    def _check_photo_is_the_canvas(self, pictures: dict[NamedInput, Picture]) -> None:
-        """Refuse a photo whose pixels are pasted where they stand, but whose sides no latent has."""
-        for named, picture in pictures.items():
-            if any(side % LATENT_STEP for side in picture.size) and is_pasted(self.workflow, named):
-                raise RowError(
-                    f"{picture.name!r} is {picture.size[0]}x{picture.size[1]}, and the ad has the photo's size: give it sides "
-                    f"that are multiples of {LATENT_STEP}, or take a workflow with an ad canvas"
                 )
 
     def _filling(self, row: Row) -> Iterator[tuple[str, list[NamedInput]]]:
@@ -217,7 +224,8 @@ class JobMaker:
         name = str(named) if column == str(named) else f"column {column!r}: {named}"
         return coerced(name, named.kind, self.workflow.value(named), value)
 
-    def _pictures(self, row: Row, size: Size | None) -> dict[NamedInput, Picture]:
+    def _pictures(self, row: Row, size: Size | None, prompt: Prompt, read: Reading) -> dict[NamedInput, Picture]:
+        """Inputs that hold a picture; `prompt` is the workflow with the row's values."""
         masks = {owner: row.fields[mask] for mask, owner in MASKS.items() if mask in row.fields}
         for owner in masks:
             if owner not in row.fields:
@@ -226,45 +234,21 @@ class JobMaker:
         for column, targets in self._filling(row):
             loaders = [named for named in targets if named.is_picture]
             if loaders:
+                path = _for_format(column, row.fields[column], size)
+                mask = _for_format(f"{column}_mask", masks[column], size) if column in masks else None
+                white = _white(column, mask is not None, loaders, prompt)
                 try:
-                    picture = self._picture(column, row.fields[column], masks.get(column), loaders, size)
+                    picture = read(path, mask, white)
+                    for named in loaders:
+                        _check_mask(picture, named, prompt)
                 except (PictureError, SourceError) as error:
                     raise RowError(f"column {column!r}: {error}") from error
                 found |= dict.fromkeys(loaders, picture)
         return found
 
-    def _picture(self, column: str, value: Any, mask: Any, loaders: list[NamedInput], size: Size | None) -> Picture:
-        usual: White = "opaque" if column == "product" else "transparent"
-        whites = {white_of(self.workflow, named) or usual for named in loaders}
-        if mask is not None and len(whites) > 1:
-            raise RowError(f"{column}_mask: the nodes that load it disagree in what a mask selects; map one of them")
-        if mask is not None and not any(readers_of_mask(self.workflow, named) for named in loaders):
-            raise RowError(f"{column}_mask would not be used: no node takes the mask of {loaders[0]}")
-        white = next(iter(whites))
-        source = self._places.source(_for_format(column, value, size))
-        mask_source = self._places.source(_for_format(f"{column}_mask", mask, size)) if mask is not None else None
-        picture = read_picture(source, mask_source, white, self._index)
-        for named in loaders:
-            self._check_mask(picture, named)
-        return picture
-
-    def _check_mask(self, picture: Picture, named: NamedInput) -> None:
-        """Refuse a picture in which the nodes that take its mask would find none, or read it the wrong way round."""
-        cutting, hiding = cuts_out(self.workflow, named), hides(self.workflow, named)
-        if cutting and picture.is_opaque:
-            raise RowError(f"{picture.name!r} has no transparency: name its mask in product_mask, or give a cut-out")
-        if cutting and picture.mask is None and white_of(self.workflow, named) == "transparent":
-            raise RowError(
-                f"{picture.name!r} has transparency of its own, and this workflow takes what is transparent for the product "
-                "(product_mask_selects: product): give product_mask, white = product, or let the nodes select background"
-            )
-        if cutting and not picture.num_opaque and picture.white == "opaque":
-            raise RowError(f"no pixel of {picture.name!r} is opaque: nothing of it could be exact")
-        if hiding and picture.is_opaque:
-            raise RowError(
-                f"{picture.name!r} marks nothing to be hidden, and {hiding[0]!r} wants it marked: name reference_mask, white = "
-                "hidden, or unplug the mask from that node"
-            )
+    def _read(self, path: str, mask: str | None, white: White) -> Picture:
+        source = self._places.source(path)
+        return read_picture(source, self._places.source(mask) if mask is not None else None, white, self._index)
 
     def _size_values(self, size: Size, pictures: dict[NamedInput, Picture]) -> dict[NamedInput, Any]:
         if len(self.workflow.savers) > 1:
@@ -278,7 +262,8 @@ class JobMaker:
             return values if not in_latents else _checked_step(size, values)
         if any(node["class_type"] == CANVAS for node in self.workflow.nodes.values()):
             raise RowError(
-                "this workflow places the product on a canvas: map width and height to it, or leave the formats out"
+                "this workflow places the product on a canvas: map width and height to its custom_width and custom_height, "
+                "or leave the formats out"
             )
         products = {picture for named, picture in pictures.items() if named in self._columns.targets("product")}
         if not products:
@@ -300,8 +285,13 @@ class JobMaker:
             return str(row.fields[NAME])
         for column in ("product", "reference"):
             if column in row.fields:
-                return PurePosixPath(str(row.fields[column]).partition("?")[0]).stem
+                return PurePosixPath(_path_of(str(row.fields[column]))).stem
         return next((PurePosixPath(picture.name).stem for picture in pictures.values()), "ad")
+
+
+def _path_of(picture: str) -> str:
+    """Of an address what stands before its query and its fragment; a file may be called with a number sign."""
+    return re.split(r"[?#]", picture, maxsplit=1)[0] if "://" in picture else picture
 
 
 def identity(
@@ -324,6 +314,59 @@ def identity(
     }
     content = json.dumps([IDENTITY, name, normalised(nodes)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _white(column: str, has_mask: bool, loaders: list[NamedInput], prompt: Prompt) -> White:
+    """What the white of a column's mask becomes in the picture that some nodes load."""
+    usual: White = "opaque" if column == "product" else "transparent"
+    whites = {white_of(prompt, named) or usual for named in loaders}
+    if has_mask and len(whites) > 1:
+        raise RowError(f"{column}_mask: the nodes that load it disagree in what a mask selects; map one of them")
+    if has_mask and not any(readers_of_mask(prompt, named) for named in loaders):
+        raise RowError(f"{column}_mask would not be used: no node takes the mask of {loaders[0]}")
+    return next(iter(whites))
+
+
+def _check_mask(picture: Picture, named: NamedInput, prompt: Prompt) -> None:
+    """Refuse a picture in which the nodes that take its mask would find none, or read it the wrong way round."""
+    cutting, selects, hiding = cuts_out(prompt, named), selects_of(prompt, named), hides(prompt, named)
+    if cutting and picture.is_opaque:
+        raise RowError(f"{picture.name!r} has no transparency: name its mask in product_mask, or give a cut-out")
+    painted = [name for name, choice in selects.items() if choice == "product"]
+    if painted and picture.mask is None and not picture.is_opaque:
+        raise RowError(
+            f"{picture.name!r} has transparency of its own, and this workflow takes what is transparent for the product "
+            f"({painted[0]}: product): give product_mask, white = product, or let the nodes select background"
+        )
+    if (cutting or selects) and not picture.num_opaque and picture.white == "opaque":
+        raise RowError(f"no pixel of {picture.name!r} is opaque: nothing of it could be exact")
+    if hiding and picture.is_opaque:
+        raise RowError(
+            f"{picture.name!r} marks nothing to be hidden, and {hiding[0]!r} wants it marked: name reference_mask, white = "
+            "hidden, or unplug the mask from that node"
+        )
+
+
+def _check_canvas_takes_sides(prompt: Prompt, values: Mapping[NamedInput, Any]) -> None:
+    """Refuse sides for a canvas that has a format of its own and would pass over them."""
+    for named in values:
+        if named.class_type == CANVAS and named.name in CUSTOM_SIDES:
+            chosen = prompt[named.node_id]["inputs"].get("format", CUSTOM)
+            if isinstance(chosen, str) and chosen != CUSTOM:  # what another node gives is seen in the ad's size
+                raise RowError(
+                    f"{named} would not be used: {named.title}.format is {chosen!r}; make it {CUSTOM!r}, in the workflow or "
+                    f"in a column '{named.title}.format'"
+                )
+
+
+def _check_photo_is_the_canvas(prompt: Prompt, pictures: Mapping[NamedInput, Picture]) -> None:
+    """Refuse a photo whose pixels are pasted where they stand, but whose sides no latent has."""
+    for named, picture in pictures.items():
+        if any(side % LATENT_STEP for side in picture.size) and is_pasted(prompt, named):
+            raise RowError(
+                f"{picture.name!r} is {picture.size[0]}x{picture.size[1]}, and the ad has the photo's size: give it sides "
+                f"that are multiples of {LATENT_STEP}, or take a workflow with an ad canvas"
+            )
 
 
 def _in_column(column: str, parse: Any, value: Any) -> Any:
@@ -392,7 +435,7 @@ def _checked_step(size: Size, values: dict[NamedInput, Any]) -> dict[NamedInput,
 def _for_format(column: str, value: Any, size: Size | None) -> str:
     """A path with `{width}`, `{height}` and `{format}` filled in."""
     if not isinstance(value, str):
-        raise RowError(f"column {column!r} takes the path of a picture, got {value!r}")
+        raise RowError(f"column {column!r} takes the path of a picture, got {shown(str(value))!r}")
     if size is None:
         return value
     width, height = map(str, size)

@@ -16,7 +16,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...pictures.door import VERSION, PictureError, encode_png, open_picture
+from ...pictures.door import PictureError, decoded_by, encode_png, open_picture
 from ...pictures.files import kind_of
 from ...pictures.masks import read_mask
 from ..sources.source import Source
@@ -25,6 +25,7 @@ __all__ = ["EXTENSIONS", "Picture", "PictureError", "PictureIndex", "White", "op
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # of the kinds that a ComfyUI saves
 KEPT_BYTES = 128_000_000  # of decoded pictures, and as much of encoded ones: many jobs, and many servers, share them
+MOST_REMEMBERED = 1_000_000  # pictures, about 150 MB; an address that is signed anew is another one every time
 OPAQUE = 255
 
 Bytes = NDArray[np.uint8]
@@ -96,8 +97,7 @@ class Picture:
         num_opaque: pixels whose alpha is 255.
         num_transparent: pixels whose alpha is 0.
         versions: of the source and of the mask, when they were read.
-        kept: where decoded pictures are held.
-        encoded: where their PNGs are held: many servers are sent the same one.
+        index: remembers it, and holds its pixels and its PNG: many jobs share the ones, many servers are sent the other.
     """
 
     source: Source = field(compare=False)
@@ -109,8 +109,7 @@ class Picture:
     num_opaque: int
     num_transparent: int
     versions: tuple[str, str] = field(compare=False, repr=False)
-    kept: Kept[Bytes] = field(compare=False, repr=False)
-    encoded: Kept[bytes] = field(compare=False, repr=False)
+    index: PictureIndex = field(compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -135,11 +134,11 @@ class Picture:
             SourceError: it cannot be read any more.
         """
         unchanged = "" not in _known(self.versions, self.mask) and _versions(self.source, self.mask) == self.versions
-        held = self.encoded.get(self.sha256) if unchanged else None
+        held = self.index.encoded.get(self.sha256) if unchanged else None
         if held is not None:
             return held
         pixels = self._rgba() if unchanged else self._read_again()
-        return self.encoded.made_once(self.sha256, lambda: encode_png(pixels))
+        return self.index.encoded.made_once(self.sha256, lambda: encode_png(pixels))
 
     def pixels(self) -> tuple[Bytes, Bytes]:
         """What was uploaded: RGB (H, W, 3), and alpha (H, W), 255 = opaque.
@@ -152,11 +151,12 @@ class Picture:
         return rgba[..., :3], rgba[..., 3]
 
     def _rgba(self) -> Bytes:
-        return self.kept.made_once(self.sha256, self._read_again)
+        return self.index.kept.made_once(self.sha256, self._read_again)
 
     def _read_again(self) -> Bytes:
         pixels, _ = _decoded(self.source, self.mask, self.white)
         if _sha256(pixels) != self.sha256:
+            self.index.forget(self)  # also where what was remembered is wrong: the next run reads it anew
             raise PictureError(f"{self.name!r} or its mask changed while the command ran: run it again")
         return pixels
 
@@ -164,7 +164,8 @@ class Picture:
 class PictureIndex:
     """Which pictures were read before, and what they were: a second run need not decode them again.
 
-    A picture is known by its name and version, those of its mask, and the door's version. Threads may share it.
+    A picture is known by all of its path or address, of which nothing is written, by its version, by those of its mask, and by
+    what decoded it. Threads may share it.
 
     Args:
         file: in a folder that no other process writes to, kept from run to run, begun anew where it is broken; None = in memory.
@@ -203,20 +204,23 @@ class PictureIndex:
             num_opaque,
             num_transparent,
             versions,
-            self.kept,
-            self.encoded,
+            self,
         )
 
     def remember(self, picture: Picture) -> None:
         """Keep what a picture is for later runs."""
         if "" in _known(picture.versions, picture.mask):
             return
-        key = _key(picture.source, picture.mask, picture.white, picture.versions)
         converted = json.dumps(picture.converted)
         counts = (picture.num_opaque, picture.num_transparent)
-        row = (key, bytes.fromhex(picture.sha256), *picture.size, converted, *counts)
+        row = (_key_of(picture), bytes.fromhex(picture.sha256), *picture.size, converted, *counts)
         with self._guard:
             self._table.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def forget(self, picture: Picture) -> None:
+        """Have a picture read anew by whoever asks for it next."""
+        with self._guard:
+            self._table.execute("DELETE FROM pictures WHERE key = ?", (_key_of(picture),))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -244,8 +248,7 @@ def read_picture(source: Source, mask: Source | None, white: White, index: Pictu
         pixels, converted = _decoded(source, mask, white)
     alpha, size = pixels[..., 3], (pixels.shape[1], pixels.shape[0])
     counts = int(np.count_nonzero(alpha == OPAQUE)), int(np.count_nonzero(alpha == 0))
-    held = (index.kept, index.encoded)
-    picture = Picture(source, size, _sha256(pixels), converted, mask, white, *counts, versions, *held)
+    picture = Picture(source, size, _sha256(pixels), converted, mask, white, *counts, versions, index)
     index.kept.put(picture.sha256, pixels)
     index.remember(picture)
     return picture
@@ -296,8 +299,12 @@ def _known(versions: tuple[str, str], mask: Source | None) -> tuple[str, ...]:
 
 
 def _key(source: Source, mask: Source | None, white: White, versions: tuple[str, str]) -> bytes:
-    masked = (mask.name, white) if mask is not None else None
-    return hashlib.sha256(json.dumps([VERSION, source.name, masked, versions]).encode()).digest()
+    masked = (mask.key, white) if mask is not None else None
+    return hashlib.sha256(json.dumps([decoded_by(), source.key, masked, versions]).encode()).digest()
+
+
+def _key_of(picture: Picture) -> bytes:
+    return _key(picture.source, picture.mask, picture.white, picture.versions)
 
 
 def _table(file: Path | None) -> sqlite3.Connection:
@@ -318,6 +325,8 @@ def _table(file: Path | None) -> sqlite3.Connection:
             "CREATE TABLE IF NOT EXISTS pictures (key BLOB PRIMARY KEY, sha256 BLOB, width INTEGER, height INTEGER, "
             "converted TEXT, num_opaque INTEGER, num_transparent INTEGER) WITHOUT ROWID"
         )
+        if table.execute("SELECT count(*) FROM pictures").fetchone()[0] > MOST_REMEMBERED:
+            table.execute("DELETE FROM pictures")
     except sqlite3.DatabaseError:
         table.close()
         raise

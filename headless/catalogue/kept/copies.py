@@ -17,7 +17,7 @@ class Copies:
 
     Args:
         mirror: the place.
-        ledger: knows what was copied before.
+        ledger: knows what was copied there before.
         says: told what failed.
     """
 
@@ -41,8 +41,8 @@ class Copies:
             self._waiting.put_nowait(name)
 
     def add_earlier(self) -> None:
-        """Have everything copied that is in the ledger and was not copied yet, by whichever run it was made."""
-        copied = self._ledger.copied()
+        """Have everything copied that is in the ledger and is not at this place yet, by whichever run it was made."""
+        copied = self._ledger.copied(self._mirror.name)
         for line in self._ledger.lines():
             names = [str(entry["file"]).removeprefix(f"{ADS}/") for entry in line["files"]]
             self.add(name for name in names if name not in copied and (self._ledger.out / ADS / name).is_file())
@@ -76,4 +76,4 @@ class Copies:
 
     def _copy(self, name: str) -> None:
         self._mirror.put(name, self._ledger.out / ADS / name)
-        self._ledger.note_copied(name)
+        self._ledger.note_copied(self._mirror.name, name)

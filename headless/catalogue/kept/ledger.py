@@ -4,7 +4,7 @@
     OUT/failures.jsonl     rows and jobs that failed in the last run
     OUT/ads/               the pictures, under names that are never reused
     OUT/workflows/         the workflows that made them
-    OUT/.catalogue/        the lock, pictures that are not yet in the ledger, what was sent where, which were copied elsewhere
+    OUT/.catalogue/        the lock, pictures that are not yet in the ledger, what was sent where, what was copied where
 
 A picture is first written below .catalogue, then the line is added and flushed to disk, then the picture moves to its
 place. A line is the commitment: what a kill leaves between the two last steps is finished by the next run.
@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, Literal
 from ...server.errors import CannotWriteError
 from ..job.jobs import IDENTITY
 from ..sources.safe_paths import UnsafePathError, check_relative
+from ..sources.source import key_of
 from .job_index import Claim, JobIndex
 from .lines import passed
 
@@ -133,15 +134,17 @@ class Ledger:
             for _, line, _, _ in _manifest_lines(manifest, self.out / MANIFEST):
                 yield line
 
-    def copied(self) -> set[str]:
-        """Names of the pictures that were copied to another place."""
+    def copied(self, place: str) -> set[str]:
+        """Names of the pictures that were copied to a place; a line of an earlier version, which names none, counts for none."""
+        beginning = f"{key_of(place)} ".encode()
         self._copied.seek(0)
-        return {raw.decode().rstrip("\n") for raw in self._copied if raw.endswith(b"\n")}
+        whole = (raw for raw in self._copied if raw.startswith(beginning) and raw.endswith(b"\n"))
+        return {raw[len(beginning) : -1].decode() for raw in whole}
 
-    def note_copied(self, name: str) -> None:
-        """Remember that a picture was copied."""
+    def note_copied(self, place: str, name: str) -> None:
+        """Remember that a picture was copied to a place, of which nothing can be read there."""
         with self._writing:
-            self._copied.write(f"{name}\n".encode())
+            self._copied.write(f"{key_of(place)} {name}\n".encode())
             self._copied.flush()
 
     def sent(self, job_id: str, server: str, prompt_id: str) -> None:

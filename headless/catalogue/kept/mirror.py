@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..sources.addresses import AddressError, parsed, scheme_of
-from ..sources.safe_paths import check_relative
+from ..sources.safe_paths import check_relative, shown
 from ..sources.stores import STORES, StoreError, Stores, said
 
 PLACES = {**STORES, "file": "fsspec"}  # scheme -> the package that writes it
@@ -35,6 +35,9 @@ class Mirror:
             scheme's package finds in the environment.
         packages: scheme -> the package that writes it through fsspec.
 
+    Attributes:
+        name: the place, written in one way.
+
     Raises:
         MirrorError: it is no such place, or the package that it needs is missing.
     """
@@ -43,13 +46,9 @@ class Mirror:
         self._scheme = scheme_of(url) or ""
         if self._scheme not in packages:
             schemes = ", ".join(f"{scheme}://" for scheme in packages)
-            raise MirrorError(
-                f"{url.partition('?')[0]!r}: expected a place such as s3://bucket/prefix; known are {schemes}"
-            )
+            raise MirrorError(f"{shown(url)!r}: expected a place such as s3://bucket/prefix; known are {schemes}")
         if "?" in url or "#" in url:
-            raise MirrorError(
-                f"{url.partition('?')[0]!r}: expected a place without ? and #; sign-ins come from the environment"
-            )
+            raise MirrorError(f"{shown(url)!r}: expected a place without ? and #; sign-ins come from the environment")
         try:
             self.name = _local(url) if self._scheme == "file" else parsed(url).text.rstrip("/")
             self._store = Stores(packages).opened(self._scheme)
@@ -131,7 +130,7 @@ class Mirror:
 def _local(url: str) -> str:
     path = url[len("file://") :].rstrip("/")
     if not Path(path).is_absolute():
-        raise MirrorError(f"{url!r}: expected the whole path of a folder, as in file:///mnt/ads")
+        raise MirrorError(f"{shown(url)!r}: expected the whole path of a folder, as in file:///mnt/ads")
     return Path(path).as_posix()
 
 

@@ -12,7 +12,8 @@ from urllib.parse import unquote
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from .source import HIDDEN_QUERY
+from .safe_paths import shown
+from .source import HIDDEN_QUERY, key_of
 
 WEB = ("https", "http")
 ALLOW, ALLOW_PRIVATE = "--allow", "--allow-private-network"  # what these options are called on the command line
@@ -59,6 +60,11 @@ class Address:
         return bare + (HIDDEN_QUERY if query else "")
 
     @property
+    def key(self) -> str:
+        """Tells it from all others, those too that differ in the query alone, and shows nothing of it."""
+        return key_of(self.text)
+
+    @property
     def root(self) -> str:
         """The whole host or bucket, as the option that allows it is written."""
         return f"{self.scheme}://{self.place}"
@@ -82,24 +88,23 @@ def parsed(text: str) -> Address:
         AddressError: it names a user, climbs with `..`, or is none.
     """
     scheme = scheme_of(text)
-    shown = text.partition("?")[0]
     if scheme is None:
-        raise AddressError(f"{shown!r}: expected an address such as https://host/picture.png")
+        raise AddressError(f"{shown(text)!r}: expected an address such as https://host/picture.png")
     if scheme == "file":
-        raise AddressError(f"{shown!r}: name a file by its path relative to the folder of pictures")
+        raise AddressError(f"{shown(text)!r}: name a file by its path relative to the folder of pictures")
     if _FORBIDDEN.search(text):
-        raise AddressError(f"{shown!r}: backslashes and control characters are not allowed in an address")
-    url = _web_url(text, shown) if scheme in WEB else None
+        raise AddressError(f"{shown(text)!r}: backslashes and control characters are not allowed in an address")
+    url = _web_url(text) if scheme in WEB else None
     rest = text[len(scheme) + 3 :]
     bucket, _, key = rest.partition("/")
     place, path = (f"{url.host}:{url.port}", url.path) if url else (bucket, key)
     if "@" in bucket.partition("?")[0]:
         raise AddressError("an address must not hold a user or a password: leave out what stands before the @")
     if not bucket or not place:
-        raise AddressError(f"{shown!r}: it names no host or bucket")
+        raise AddressError(f"{shown(text)!r}: it names no host or bucket")
     climbing = re.split(r"[/\\]", unquote(re.split(r"[?#]", rest)[0] if url else rest))
     if any(part in (".", "..") for part in climbing[1:]):
-        raise AddressError(f"{shown!r}: an address must not contain '.' or '..' as a part of its path")
+        raise AddressError(f"{shown(text)!r}: an address must not contain '.' or '..' as a part of its path")
     if url:
         port = "" if url.is_default_port() else f":{url.port}"
         host = (url.raw_host or "").lower()
@@ -107,19 +112,21 @@ def parsed(text: str) -> Address:
     return Address(scheme, place, path.strip("/"), text, url)
 
 
-def _web_url(text: str, shown: str) -> URL:
+def _web_url(text: str) -> URL:
     """Escaped where the text is not; what is escaped stays as it is, because a signature may depend on it."""
     try:
         url = URL(text, encoded=bool(_ENCODED.fullmatch(text)))
         if not (url.host and url.port):
-            raise AddressError(f"{shown!r}: it names no host")
+            raise AddressError(f"{shown(text)!r}: it names no host")
         if _NUMBER.search(url.host) and not _is_ip(url.host):  # systems read 2130706433 and 0x7f.1 as 127.0.0.1
-            raise AddressError(f"{shown!r}: expected a host's name, or its address as in 192.0.2.1")
+            raise AddressError(f"{shown(text)!r}: expected a host's name, or its address as in 192.0.2.1")
         return url
     except AddressError:
         raise
-    except ValueError as error:
-        raise AddressError(f"{shown!r} is no address: {error}") from error
+    except ValueError as error:  # whose words may repeat the text
+        raise AddressError(
+            f"{shown(text)!r} is no address: expected one such as https://host:8443/picture.png, without user and password"
+        ) from error
 
 
 class AllowList:
@@ -144,9 +151,11 @@ class AllowList:
             AddressError: the message says which option allows it.
         """
         if address.scheme not in self._schemes:
-            raise AddressError(f"{address.name!r}: expected {_any_of(self._schemes)}, or a relative path")
+            raise AddressError(f"{shown(address.text)!r}: expected {_any_of(self._schemes)}, or a relative path")
         if not any(address.is_below(entry) for entry in self._allowed):
-            raise AddressError(f"{address.name!r} may not be read: allow its place with {ALLOW} {address.root}")
+            is_sure = "@" not in unquote(address.text)  # else what looks like the host may be a user
+            place = address.root if is_sure else f"{address.scheme}://HOST"
+            raise AddressError(f"{shown(address.text)!r} may not be read: allow its place with {ALLOW} {place}")
 
     def _entry(self, text: str) -> Address:
         try:
@@ -155,7 +164,7 @@ class AllowList:
             raise ValueError(f"{ALLOW} {error}") from error
         if entry.scheme not in self._schemes or set("*?#") & set(text):
             raise ValueError(
-                f"{ALLOW} {text!r}: expected {_any_of(self._schemes)} and a host or bucket, as in https://cdn.example.com "
+                f"{ALLOW} {shown(text)!r}: expected {_any_of(self._schemes)} and a host or bucket, as in https://cdn.example.com "
                 "or s3://bucket/prefix; there are no wildcards"
             )
         return entry

@@ -10,8 +10,8 @@ from types import TracebackType
 from aiohttp.abc import AbstractResolver
 
 from .addresses import WEB, Address, AddressError, AllowList, parsed, scheme_of
-from .safe_paths import UnsafePathError, file_in
-from .source import MAX_BYTES, LocalFile, Source, SourceError
+from .safe_paths import UnsafePathError, file_in, shown
+from .source import MAX_BYTES, LocalFile, Source, SourceError, reason_of
 from .stores import STORES, StoreFile, Stores
 from .web import LONGEST_PAUSE, TOTAL_SECONDS, Web
 
@@ -32,6 +32,11 @@ class WebFile:
     def name(self) -> str:
         """As it stands in the catalogue, without its query."""
         return self.address.name
+
+    @property
+    def key(self) -> str:
+        """Of the address, with its query."""
+        return self.address.key
 
     def version(self) -> str:
         """A strong ETag, or length and time of the last change; "" where the server says neither."""
@@ -97,8 +102,10 @@ class Places:
                 return LocalFile(file_in(self._folder, text), text, self._max_bytes)
             address = parsed(text)
             self._allowed.check(address)
-        except (UnsafePathError, AddressError, OSError) as error:
+        except (UnsafePathError, AddressError, FileNotFoundError) as error:
             raise SourceError(str(error)) from error
+        except OSError as error:  # whose words repeat the text
+            raise SourceError(f"{shown(text)!r} cannot be read: {reason_of(error)}") from error
         if address.url is not None:
             return WebFile(self._web, address)
         return StoreFile(self._stores, address, self._max_bytes, self._seconds)

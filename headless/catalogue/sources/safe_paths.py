@@ -1,4 +1,4 @@
-"""A path that comes from a catalogue, a workflow or a server stays where it belongs."""
+"""A path that comes from a catalogue, a workflow or a server stays where it belongs, and what is said of it shows no secret."""
 
 from __future__ import annotations
 
@@ -7,14 +7,32 @@ import re
 import unicodedata
 from pathlib import Path
 
+HIDDEN = "..."  # stands for what may be a secret
 MAX_NAME_BYTES = 120  # of a row's name, in UTF-8; a file name has at most 255, and format, seed and hash follow
 
 _FORBIDDEN = re.compile(r'[\\:*?"<>|\x00-\x1f\x7f]')
+_AT = re.compile(r"@|%40")
+_QUERY = re.compile(r"[?#]|%3F|%23", re.IGNORECASE)
 _RESERVED = re.compile(r"CON|PRN|AUX|NUL|(COM|LPT)[0-9¹²³]", re.IGNORECASE)  # Windows opens a device of that name
 
 
 class UnsafePathError(ValueError):
     """A path that leads, or could lead on some system, out of the folder that was given."""
+
+
+def shown(text: str) -> str:
+    """An address or a path that was given, as it may be shown and written: without user, password and query.
+
+    A text that is refused need not be made of the parts that it seems to have. So what stands before the last `@`, and what
+    stands after the first `?` or `#`, is left out wherever it stands, but for a scheme in front of an `@`.
+    """
+    beginning, *_ = _QUERY.split(text, maxsplit=1)
+    query = text[len(beginning) :]
+    if _AT.search(query):
+        return f"{_scheme(text)}{HIDDEN}"  # all that comes before may be a user and a password
+    users = _AT.split(beginning)
+    user = f"{_scheme(text)}{HIDDEN}@" if len(users) > 1 else ""
+    return f"{user}{users[-1]}{query[:1]}{HIDDEN if query[1:] else ''}"
 
 
 def check_relative(text: str) -> None:
@@ -25,11 +43,11 @@ def check_relative(text: str) -> None:
     """
     if found := _FORBIDDEN.search(text):
         hint = "; write / between folders" if found.group() == "\\" else ""
-        raise UnsafePathError(f"{text!r}: {found.group()!r} is not allowed in a path{hint}")
+        raise UnsafePathError(f"{shown(text)!r}: {found.group()!r} is not allowed in a path{hint}")
     if not text or text.startswith(("/", "~")):
-        raise UnsafePathError(f"{text!r}: expected a path relative to the folder of pictures")
+        raise UnsafePathError(f"{shown(text)!r}: expected a path relative to the folder of pictures")
     if any(part in ("", ".", "..") for part in text.split("/")):
-        raise UnsafePathError(f"{text!r}: a path must not contain '..', '.' or an empty part")
+        raise UnsafePathError(f"{shown(text)!r}: a path must not contain '..', '.' or an empty part")
 
 
 def file_in(folder: Path, text: str) -> Path:
@@ -52,9 +70,9 @@ def file_in(folder: Path, text: str) -> Path:
         path = path / _as_on_disk(path, part)
     path = path.resolve()
     if not path.is_relative_to(root):
-        raise UnsafePathError(f"{text!r}: a link leads out of {folder}")
+        raise UnsafePathError(f"{shown(text)!r}: a link leads out of {folder}")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {text!r} in {folder}")
+        raise FileNotFoundError(f"there is no file {shown(text)!r} in {folder}")
     return path
 
 
@@ -68,6 +86,11 @@ def slug(name: str) -> str:
     return f"ad-{found}" if _RESERVED.fullmatch(found) else found
 
 
+def _scheme(text: str) -> str:
+    scheme, mark, _ = text.partition("://")
+    return f"{scheme}{mark}" if mark and scheme.isalnum() else ""
+
+
 def _as_on_disk(folder: Path, part: str) -> str:
     """A part of a path in the Unicode form that it has on the disk; as it is where there is none."""
     if part.isascii() or os.path.lexists(folder / part):
@@ -76,7 +99,7 @@ def _as_on_disk(folder: Path, part: str) -> str:
     found = [form for form in forms if os.path.lexists(folder / form)]
     if len(found) > 1 and not (folder / found[0]).samefile(folder / found[1]):
         raise UnsafePathError(
-            f"{part!r} is there twice, with its accents written in two ways (Unicode NFC and NFD), and neither is the "
+            f"{shown(part)!r} is there twice, with its accents written in two ways (Unicode NFC and NFD), and neither is the "
             "table's: rename one of the files"
         )
     return found[0] if found else part

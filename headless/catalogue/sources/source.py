@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from .safe_paths import HIDDEN
+
 MAX_BYTES = 256_000_000  # of one picture, wherever it comes from
-HIDDEN_QUERY = "?..."  # stands in a name for what may be a signature
+HIDDEN_QUERY = f"?{HIDDEN}"  # stands in a name for what may be a signature
 
 
 class SourceError(ValueError):
@@ -19,10 +22,15 @@ class Source(Protocol):
 
     Attributes:
         name: as it stands in the catalogue, without secrets.
+        key: tells it from everything else that is read: `key_of` all of its path or address, secrets too.
     """
 
     @property
     def name(self) -> str:
+        """See above."""
+
+    @property
+    def key(self) -> str:
         """See above."""
 
     def version(self) -> str:
@@ -57,12 +65,17 @@ class LocalFile:
     name: str
     max_bytes: int = MAX_BYTES
 
+    @property
+    def key(self) -> str:
+        """Of the path."""
+        return key_of(str(self.path))
+
     def version(self) -> str:
         """Length, times of the last changes and number of the file: other bytes, or another file, are another version."""
         try:
             status = self.path.stat()
         except OSError as error:
-            raise SourceError(f"{self.name!r} cannot be read any more: {_reason(error)}") from error
+            raise SourceError(f"{self.name!r} cannot be read any more: {reason_of(error)}") from error
         return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
     def read(self) -> bytes:
@@ -71,9 +84,14 @@ class LocalFile:
             with self.path.open("rb") as content:
                 found = content.read(self.max_bytes + 1)
         except OSError as error:
-            raise SourceError(f"{self.name!r} cannot be read any more: {_reason(error)}") from error
+            raise SourceError(f"{self.name!r} cannot be read any more: {reason_of(error)}") from error
         check_length(self.name, len(found), self.max_bytes)
         return not_empty(self.name, found)
+
+
+def key_of(text: str) -> str:
+    """SHA-256: the same for the same text only, and nothing of the text can be read in it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check_length(name: str, length: int, max_bytes: int) -> None:
@@ -102,5 +120,6 @@ def stem(name: str) -> str:
     return PurePosixPath(name.removesuffix(HIDDEN_QUERY)).stem
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """What the system says, without the path that it says it of."""
     return error.strerror or type(error).__name__

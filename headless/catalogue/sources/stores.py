@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,12 @@ from typing import Any
 import fsspec
 
 from .addresses import Address
+from .safe_paths import shown
 from .source import SourceError, check_length, not_empty
 
 STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # scheme -> the package that fsspec reads it with
 TOTAL_SECONDS = 300.0  # for one object; each request has the package's own limit besides
 BLOCK = 1 << 20  # bytes
-
-_QUERY = re.compile(r"\?\S+")
 
 
 class StoreError(ValueError):
@@ -84,6 +82,11 @@ class StoreFile:
         """As it stands in the catalogue."""
         return self._address.name
 
+    @property
+    def key(self) -> str:
+        """Of the address."""
+        return self._address.key
+
     def version(self) -> str:
         """What the store says of it: an ETag, or length and time of the last change."""
         with self._store() as store:
@@ -123,6 +126,6 @@ class StoreFile:
 
 
 def said(error: Exception) -> str:
-    """An error of a package in one line, without queries, which may be signatures."""
+    """An error of a package in one line, its addresses as they may be shown."""
     line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__} {_QUERY.sub('?...', line)[:200]}".strip()
+    return f"{type(error).__name__} {' '.join(map(shown, line.split(' ')))[:200]}".strip()

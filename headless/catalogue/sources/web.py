@@ -24,6 +24,7 @@ from .addresses import (
     check_literal,
     parsed,
 )
+from .safe_paths import shown
 from .source import SourceError, check_length, not_empty
 
 MAX_HOPS = 5  # redirections
@@ -166,7 +167,7 @@ class Web:
                 check_literal(hop.url)
             return await self._session().request(method, hop.url, allow_redirects=False)
         except AddressError as error:
-            way = "" if hop is address else f" is redirected to {hop.name!r}"
+            way = "" if hop is address else f" is redirected to {shown(hop.text)!r}"
             raise SourceError(f"{address.name!r}{way}: {error}") from error
 
     def _session(self) -> aiohttp.ClientSession:
@@ -195,8 +196,10 @@ def _next_hop(address: Address, hop: Address, location: str) -> Address:
         if not location or hop.url is None:
             raise AddressError("the server does not say where to")
         return parsed(str(hop.url.join(URL(location, encoded=True))))
-    except ValueError as error:
+    except AddressError as error:
         raise SourceError(f"{address.name!r} is redirected, but not to an address: {error}") from error
+    except ValueError as error:  # whose words may repeat what came
+        raise SourceError(f"{address.name!r} is redirected to {shown(location)!r}, which is no address") from error
 
 
 def _check_status(address: Address, status: int) -> None:

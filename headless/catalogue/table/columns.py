@@ -86,7 +86,7 @@ class Columns:
         return list(self._ignored)
 
     def targets(self, column: str) -> list[NamedInput]:
-        """The inputs that a column fills: mapped, found by title, or the one that it names as "<title>.<input>".
+        """The inputs that a column fills: mapped, found by title, or the one that it names by title or by "#<id>".
 
         Raises:
             UnknownInputError: none; the message says how to name one.
@@ -104,8 +104,8 @@ class Columns:
             near = difflib.get_close_matches(column, self._columns, n=1, cutoff=ALIKE)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise UnknownInputError(
-                f"column {column!r} is unknown{hint}: expected {', '.join(self._columns)} or '<node title>.<input>'; "
-                f"inputs: {free}"
+                f"column {column!r} is unknown{hint}: expected {', '.join(self._columns)}, '<node title>.<input>' or "
+                f"'#<node id>.<input>'; inputs: {free}"
             )
         raise UnknownInputError(
             f"the workflow has no place for {column!r}: give one with --map {column}='<node title>.<input>'; inputs: {free}"
@@ -209,11 +209,13 @@ class Columns:
         return difflib.get_close_matches(_plain(name), self._columns, n=len(self._columns), cutoff=MISTYPED)
 
     def _names_an_input(self, name: str) -> bool:
-        """Whether a name with a dot begins with a node's title or id, or is nearly that of an input."""
+        """Whether a name begins as a node's id does, or, with a dot, with a node's title, or is nearly that of an input."""
+        if re.match(r"#\S", name):  # a number sign alone, or before a space, heads a column of numbers
+            return True
         title, dot, _ = name.rpartition(".")
         if not dot:
             return False
-        if re.fullmatch(r"#\w+", title) or any(title == named.title for named in self._workflow.inputs):
+        if any(title == named.title for named in self._workflow.inputs):
             return True
         inputs = {str(named) for named in self._workflow.inputs}
         return bool(difflib.get_close_matches(name, inputs, n=1, cutoff=MISTYPED))

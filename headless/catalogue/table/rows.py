@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..sources.safe_paths import shown
 from .columns import ColumnError, Columns
 from .records import BadRow, CatalogueError, Record
 from .text_tables import encoding_of, text_records
@@ -18,9 +20,13 @@ MAX_FIELD = 20_000  # characters; far above any prompt, far below what a missing
 MAX_LINE = 1_000_000  # bytes of one line of JSONL
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".jsonl")
 
-_SPREADSHEET_ERRORS = (
-    *("#REF!", "#N/A", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!", "#FIELD!", "#BLOCKED!"),
-    *("#CONNECT!", "#BUSY!", "#UNKNOWN!", "#PYTHON!", "#GETTING_DATA"),
+_SPREADSHEET_ERROR = re.compile(
+    r"#[¡¿]?[^\W\d_][\w/']*[!?]"  # in any language one word: #DIV/0!, #WERT!, #¿NOMBRE?
+    r"|#[^\W\d_]/[^\W\d_]"  # no value: #N/A, #N/D, #I/T
+    r"|#(NV|YOK|HIÁNYZIK|NEDOSTUPNÝ|NENÍ_K_DISPOZICI|GETTING_DATA)"
+    r"|##+"  # the column was too narrow
+    r"|Err:5\d\d",  # LibreOffice
+    re.IGNORECASE,
 )
 
 
@@ -131,20 +137,22 @@ class _Header:
         """Where a cell has a value and its column no name."""
         for index in self._unnamed:
             if index < len(cells) and cells[index].strip():
-                return f"has {cells[index].strip()[:40]!r} in column {index + 1}, which has no name in the header"
+                return (
+                    f"has {shown(cells[index].strip())[:40]!r} in column {index + 1}, which has no name in the header"
+                )
         for number, cell in enumerate(cells[len(self.names) :], len(self.names) + 1):
             if cell.strip():
-                found = f"has {len(cells)} cells, the header {len(self.names)} (cell {number} is {cell.strip()[:40]!r})"
+                found = f"has {len(cells)} cells, the header {len(self.names)} (cell {number} is {shown(cell.strip())[:40]!r})"
                 return f"{found}: name every column, and quote cells that contain the separator"
         return None
 
 
 def _spoilt(cell: str) -> str | None:
-    """What a cell is that a spreadsheet should have turned into a value."""
-    if cell.upper() in _SPREADSHEET_ERRORS:
+    """What the whole of a cell is, where a spreadsheet left it there in place of a value."""
+    if _SPREADSHEET_ERROR.fullmatch(cell):
         return f"the spreadsheet's error {cell}: mend it there"
     if cell.startswith("="):
-        return f"the formula {cell[:40]!r}: save the spreadsheet's values, not formulas"
+        return f"the formula {shown(cell)[:40]!r}: save the spreadsheet's values, not formulas"
     return None
 
 

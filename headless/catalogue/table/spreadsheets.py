@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from openpyxl import load_workbook
+from openpyxl.cell.text import Text
+from openpyxl.reader.excel import SHARED_STRINGS, ExcelReader
+from openpyxl.utils.escape import unescape
+from openpyxl.xml.constants import SHEET_MAIN_NS
+from openpyxl.xml.functions import iterparse
 
 from .records import CatalogueError, Record
 
@@ -20,6 +24,7 @@ MAX_UNPACKED = (
 BLOCK = 1 << 20  # bytes
 
 _FORMULA = re.compile(rb"<(?:\w+:)?f[\s/>]")
+_TEXT = f"{{{SHEET_MAIN_NS}}}si"  # of the texts that all sheets share
 _LONGEST_TAG = 64  # bytes that may be cut between two blocks
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -28,8 +33,8 @@ def spreadsheet_records(file: Path, sheet: str | None) -> Iterator[Record]:
     """The rows of a sheet, the header first. Rows and columns that are hidden or filtered away are read too.
 
     Whole numbers are written without a decimal point, and with leading zeros where the cell shows them; dates as ISO 8601,
-    booleans as true and false. An error is written as the sheet shows it, and a formula whose value was never computed as the
-    formula, so that either spoils its row.
+    booleans as true and false; a character that is escaped in the file, such as `_x000D_`, as itself. An error is written as it
+    stands in the file, and a formula whose value was never computed as the formula, so that either spoils its row.
 
     Args:
         file: .xlsx.
@@ -85,11 +90,26 @@ def _has_formula(file: Path, archive: zipfile.ZipFile, part: zipfile.ZipInfo) ->
     return found
 
 
+class _Reader(ExcelReader):
+    """openpyxl's reader, but for shared texts: it takes `x005F_` out of them, and nobody can tell any more what was escaped."""
+
+    def read_strings(self) -> None:
+        """Every text as it is stored, like those that stand in the cells themselves."""
+        if part := self.package.find(SHARED_STRINGS):
+            with self.archive.open(part.PartName[1:]) as content:
+                for _, element in iterparse(content):
+                    if element.tag == _TEXT:
+                        self.shared_strings.append(Text.from_tree(element).content)
+                        element.clear()
+
+
 def _opened(file: Path, computed: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles and rules that nobody here looks at
-            return load_workbook(file, read_only=True, data_only=computed, keep_links=False)
+            reader = _Reader(file, read_only=True, data_only=computed, keep_links=False)
+            reader.read()
+            return reader.wb
     except OSError:
         raise
     except Exception as error:  # whatever a damaged part makes its reader stumble over
@@ -127,7 +147,11 @@ def _rows(file: Path, workbook: Any, name: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _computed(cell: Any, written: Any) -> str:
-    return str(written.value) if cell.value is None and written.data_type == "f" else _text(cell)
+    """A formula's value; the formula where it has none. That of a text is marked so, and may be the empty one."""
+    if written.data_type != "f" or cell.value is not None or cell.data_type == "str":
+        return _text(cell)
+    formula = getattr(written.value, "text", written.value)  # that of several cells is an object
+    return formula if isinstance(formula, str) else "="
 
 
 def _text(cell: Any) -> str:
@@ -143,7 +167,7 @@ def _text(cell: Any) -> str:
         case datetime.datetime() | datetime.date() | datetime.time() as value:
             return value.isoformat()
         case value:
-            return str(value)
+            return str(unescape(str(value)))
 
 
 def _number(value: int | float, shown_as: str) -> str:

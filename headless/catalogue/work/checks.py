@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from ..job.pictures import Picture, open_ad
 from ..workflow.named_inputs import NamedInput, Prompt, Workflow, title_of
 from ..workflow.picture_uses import COMPOSITE
 
+WEBP_HEADER, FRAME_HEADER = 12, 16  # bytes before the first part of a WebP, and of a frame of an animated one
+
 
 @dataclass(frozen=True)
 class SavedAd:
@@ -29,12 +31,14 @@ class SavedAd:
         pixels: (H, W, 3) uint8.
         sha256: of the file.
         bytes: its length.
+        is_lossless: whether its pixels are those that were saved: of a PNG, and of a WebP that was saved so.
     """
 
     format: str
     pixels: NDArray[np.uint8]
     sha256: str
     bytes: int
+    is_lossless: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,7 +69,8 @@ def read_ad(file: Path) -> SavedAd:
     """
     content = file.read_bytes()
     format_name, pixels = open_ad(content, file.name)
-    return SavedAd(format_name, pixels, hashlib.sha256(content).hexdigest(), len(content))
+    is_lossless = format_name == "PNG" or (format_name == "WEBP" and _is_lossless_webp(content))
+    return SavedAd(format_name, pixels, hashlib.sha256(content).hexdigest(), len(content), is_lossless)
 
 
 def product_place(workflow: Workflow, prompt: Prompt, node_id: str) -> ProductPlace | None:
@@ -101,14 +106,14 @@ def check_ad(
     Returns:
         `size`, when one was asked for, and `product`, when the workflow puts a product in: each with `passed`. The product
         is compared `by` the file, with the row's photo; where it was placed on a canvas first, or is a picture of the
-        server's, by the composite node itself, whose count is repeated.
+        server's, by the composite node itself, whose count is repeated: it holds of the file where that is lossless.
     """
     checks: dict[str, dict[str, Any]] = {}
     if job.size:
         checks["size"] = {"passed": ad.size == job.size, "expected": list(job.size), "found": list(ad.size)}
     if place:
         picture = job.pictures.get(place.photo) if place.photo else None
-        checks["product"] = _by_file(ad, picture, place) if picture else _by_node(texts.get(place.composite, []))
+        checks["product"] = _by_file(ad, picture, place) if picture else _by_node(ad, texts.get(place.composite, []))
     return checks
 
 
@@ -123,20 +128,39 @@ def _by_file(ad: SavedAd, picture: Picture, place: ProductPlace) -> dict[str, An
     return {"passed": found.exact == found.inside > 0, "by": "file", "erode": place.erode, **asdict(found)}
 
 
-def _by_node(texts: list[str]) -> dict[str, Any]:
-    """The composite's own report."""
+def _by_node(ad: SavedAd, texts: list[str]) -> dict[str, Any]:
+    """The composite's own report, of the pixels that were to be saved."""
     for text in texts:
         try:
             report = json.loads(text)
         except ValueError:
             continue
         if isinstance(report, dict) and isinstance(report.get("exact"), bool):
-            return {"passed": report["exact"], "by": "node", "ads": report.get("ads")}
+            lossy = {} if ad.is_lossless or not report["exact"] else {"why": _LOSSY.format(ad.format)}
+            return {"passed": report["exact"] and not lossy, "by": "node", "ads": report.get("ads"), **lossy}
     return {
         "passed": False,
         "by": "node",
         "why": f"{COMPOSITE} gave no report: nobody knows whether the product is exact",
     }
+
+
+_LOSSY = "saved as a lossy {}, whose pixels are others than those that were exact: save a PNG, or a lossless WebP"
+
+
+def _is_lossless_webp(content: bytes) -> bool:
+    kinds = set(_parts_of_webp(content, WEBP_HEADER, len(content)))
+    return b"VP8L" in kinds and b"VP8 " not in kinds
+
+
+def _parts_of_webp(content: bytes, place: int, end: int) -> Iterator[bytes]:
+    """Kinds of the parts of a WebP, and of those of its frames."""
+    while place + 8 <= end:
+        kind, length = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
+        yield kind
+        if kind == b"ANMF":
+            yield from _parts_of_webp(content, place + 8 + FRAME_HEADER, place + 8 + length)
+        place += 8 + length + length % 2
 
 
 def _photo(workflow: Workflow, composite: Mapping[str, Any]) -> NamedInput | None:

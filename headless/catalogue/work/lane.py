@@ -6,6 +6,7 @@ It takes less while others use the server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import OrderedDict
@@ -27,6 +28,7 @@ from ...server.errors import (
     ServerDownError,
     ServerError,
     ServerFaultError,
+    StalledError,
 )
 from ..job.pictures import Picture, PictureError
 from ..kept.copies import Copies
@@ -42,6 +44,7 @@ AT_ONCE = 2  # of one server: finished jobs that are fetched and checked
 REMEMBERED_UPLOADS = 4096  # names of pictures that a server has; others are sent again
 DOWNLOAD_TRIES = 3
 LOOK_AT_QUEUE_EVERY = 0.5  # seconds, while others use the server
+LOOK_AT_REST_EVERY = 2.0
 LONGEST_PROBE = 30.0
 FAULTS_IN_A_ROW, LONGEST_REST = 5, 120.0  # seconds
 REFUSALS = ("ValueError", "TypeError")  # a node's own words about its inputs
@@ -137,7 +140,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         self._later: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
-        self._num_faults = 0
+        self._num_faults = self._num_stalls = 0
         self._uploading = asyncio.Lock()  # two jobs often share a picture
 
     async def run(self) -> None:
@@ -218,6 +221,10 @@ class Lane:
                 ticket.mark = f"_{uuid.uuid4().hex[:8]}"
             self._count_attempt(ticket)
             await self._failed(ticket, str(error), self._is_last(ticket, error))
+        except StalledError as error:
+            ticket.resume, ticket.taken_up, ticket.is_running = None, False, False
+            await self._let_rest_as_it_stalled()
+            await self._lost(ticket, str(error))
         except LostError as error:
             ticket.resume = None
             self._uploads.clear()  # a server that was restarted may have lost them
@@ -240,7 +247,7 @@ class Lane:
             reason = f"{type(error).__name__}: {error}"
             await self._failed(ticket, reason, ticket.attempts >= self._settings.attempts)
         else:
-            self._num_faults = 0
+            self._num_faults = self._num_stalls = 0
             self._watcher.made(url, line)
             await self._queue.finish()
         finally:
@@ -395,7 +402,7 @@ class Lane:
             await self._queue.put_back(ticket)
 
     async def _lost(self, ticket: Ticket, reason: str) -> None:
-        """The server went away under a job, or forgot it: that is not the job's fault, and no reason to avoid the server."""
+        """The server went away under a job, forgot it or did not come to it: not the job's fault, and no reason to avoid it."""
         ticket.losses += 1
         await self._again(ticket, reason, ticket.losses >= MAX_LOSSES)
 
@@ -425,16 +432,43 @@ class Lane:
     async def _count_faults(self) -> None:
         """A server that answers request after request with errors of its own gets no job for a while, each time for longer."""
         self._num_faults += 1
-        if self._num_faults >= FAULTS_IN_A_ROW and not (self._probe and not self._probe.done()):
+        if self._num_faults >= FAULTS_IN_A_ROW and not self._is_away():
             seconds = min(LONGEST_REST, 2.0 ** (self._num_faults - FAULTS_IN_A_ROW + 1))
-            self._watcher.says(
-                self._server.url, f"{self._num_faults} errors of its own in a row; it gets no job for a while"
-            )
-            await self._queue.set_alive(self._server.url, False)
-            self._probe = asyncio.create_task(self._rest(seconds))
+            await self._let_rest(f"{self._num_faults} errors of its own in a row", self._rest(seconds))
+
+    async def _let_rest_as_it_stalled(self) -> None:
+        """To try it again costs a job its time limit: it rests as long, then twice as long, unless it is seen to move.
+
+        A server that rests is none that works: where there is no other, the run's patience ends.
+        """
+        if not self._is_away():
+            self._num_stalls += 1
+            seconds = (self._settings.job_timeout or 0.0) * 2.0 ** (self._num_stalls - 1)
+            await self._let_rest("what waits there does not come to run", self._rest_until_it_moves(seconds))
+
+    async def _let_rest(self, why: str, rest: Coroutine[Any, Any, None]) -> None:
+        self._watcher.says(self._server.url, f"{why}; it gets no job for a while")
+        self._probe = asyncio.create_task(rest)  # before anything is waited for: another job may end at the same moment
+        await self._queue.set_alive(self._server.url, False)
+
+    def _is_away(self) -> bool:
+        """Whether it rests, or is asked until it is back."""
+        return bool(self._probe and not self._probe.done())
 
     async def _rest(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+        await self._come_back()
+
+    async def _rest_until_it_moves(self, seconds: float) -> None:
+        """Rest until something else runs there, it is started anew or taken away, and for so many seconds at the most."""
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(ServerError):
+            stuck, _ = running, _ = await self._server.queues()
+            while running == stuck and time.monotonic() < deadline and self._queue.has(self._server.url):
+                if not await self._server.answers():
+                    break
+                await asyncio.sleep(min(LOOK_AT_REST_EVERY, seconds))
+                running, _ = await self._server.queues()
         await self._come_back()
 
     async def _give_up(self, ticket: Ticket, reason: str) -> None:
@@ -469,7 +503,7 @@ class Lane:
 
     async def _went_away(self, reason: str) -> None:
         """Give it no jobs, and ask until it is back."""
-        if self._probe and not self._probe.done():
+        if self._is_away():
             return
         self._watcher.says(self._server.url, f"{reason}; it will be asked again")
         self._uploads.clear()
@@ -506,7 +540,7 @@ def _check_all_saved(workflow: Workflow, finished: Finished) -> None:
     Raises:
         FailedError: some have not: they were invalid there, or left out.
     """
-    saved = {image.node_id.partition(":")[0] for image in finished.images}
+    saved = {image.node_id for image in finished.images}
     wanted = [node_id for node_id in workflow.savers if "images" in workflow.nodes[node_id]["inputs"]]
     if silent := [title_of(workflow.nodes[node_id]) for node_id in wanted if node_id not in saved]:
         raise FailedError(f"the run saved nothing for {', '.join(map(repr, silent))}")

@@ -31,7 +31,7 @@ Rows = Callable[[], Iterator[Row | BadRow]]
 
 
 class NoServerError(RuntimeError):
-    """No server answered for too long; what is done is in the ledger, another run goes on."""
+    """No server answered, or came to run anything, for too long; what is done is in the ledger, another run goes on."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ async def run_on_servers(work: Work, servers: Servers, reporter: Reporter) -> Ta
         reporter: told what happens.
 
     Raises:
-        NoServerError: no server answered for `give_up_after`.
+        NoServerError: no server answered, or came to run anything, for `give_up_after`.
         OSError, CannotWriteError: the output folder cannot be written any more.
         CatalogueError: the catalogue as a whole cannot be read.
     """
@@ -309,7 +309,9 @@ async def _watch_for_silence(queue: JobQueue, give_up_after: float) -> None:
         if queue.some_are_alive:
             last_answer = time.monotonic()
         elif time.monotonic() - last_answer > give_up_after:
-            raise NoServerError(f"no server answered for {give_up_after:.0f} s; run the same command again to go on")
+            raise NoServerError(
+                f"no server answered, or came to run anything, for {give_up_after:.0f} s; run the same command again to go on"
+            )
 
 
 async def _minutes(counting: Counting) -> None:
