@@ -435,7 +435,7 @@ def _checked_step(size: Size, values: dict[NamedInput, Any]) -> dict[NamedInput,
 def _for_format(column: str, value: Any, size: Size | None) -> str:
     """A path with `{width}`, `{height}` and `{format}` filled in."""
     if not isinstance(value, str):
-        raise RowError(f"column {column!r} takes the path of a picture, got {shown(str(value))!r}")
+        raise RowError(f"column {column!r} takes the path of a picture, got {shown(repr(value))}")
     if size is None:
         return value
     width, height = map(str, size)
