@@ -94,7 +94,7 @@ def readme_table(results: Results) -> str:
             "; ".join(_cell(results, "ad", ADS[0], "eq3_c16", name) for name in SURROUNDINGS),
         ],
     ]
-    return markdown_table(["combinations that no training saw", "measured"], rows)
+    return markdown_table(["held-out combinations", "measured"], rows)
 
 
 def _fusion_rows(results: Results) -> Iterator[list[str]]:

@@ -39,8 +39,13 @@ INTRODUCTION = """\
 # The two neighbours on the demo models
 
 RefAdGen and Strictly-ID, trained on the demo's scenes (`python -m lab.demo.train_refadgen`, `train_strict_id`), and measured on
-scenes whose combinations of attributes no training saw. Written by `python -m tools.write_neighbours`; in brackets are 95 %
-intervals over trainings and scenes, and a claim is told of them scene by scene.
+scenes whose combinations of attributes no training on such scenes saw (U-Net and autoencoder began with weights that were
+trained on flat drawings of all combinations). Written by `python -m tools.write_neighbours`. In brackets are 95 % intervals
+over scenes, and over trainings where a row has several; in square brackets, of how many scenes a measure is, where it is not
+defined on all. The scenes have ten held-out combinations of a product and ten of a wall: an interval is for more scenes of
+these, for other combinations it would be wider, and of as many claims some hold by chance: what lies close to 0 is no proof. A
+claim is told scene by scene and holds where there is *more*; "cannot be told apart" is no equality. Strengths are chosen on
+scenes of other seeds and combinations.
 
 The first test scenes, as they come:
 

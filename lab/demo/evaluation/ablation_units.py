@@ -19,7 +19,7 @@ from ..drawn_once import drawing_of
 from ..scene_data import draw_scenes
 from .conditions import Condition, Experiment, Row, Sweep
 from .experiments import ADAPTER_FILE, NO_ADAPTER
-from .pairs import Split, caption, sample_pair
+from .pairs import Split, caption, sample_pair, seeds_of
 from .readings import NO_TRAINING, RESULTS, RUN, settings_in, unpack
 
 CONTROLNET = "controlnet"  # the only one of the weights that some readings are made without
@@ -211,7 +211,7 @@ def units(
     """What is to be made for these rows, chunk by chunk."""
     return [
         Unit(row.condition, adapter, split, start)
-        for start in range(0, pairs, batch)
+        for start in seeds_of(split, pairs)[::batch]
         for row in rows
         for adapter in adapters_of(row, adapters, seeds)
     ]

@@ -205,20 +205,23 @@ CLAIMS = (
         "trained_both",
         "no_appearance",
     ),
-    Claim("Time weighting keeps the text", "balance", "text", "guided_time", "guided"),
-    Claim("STD-Norm keeps the text", "balance", "text", "guided_std_norm", "guided"),
-    Claim("Strictly-ID keeps more of the text than an IP-Adapter", "balance", "text", "guided", "prompt_1"),
+    Claim("With time weighting more of the text is right than without", "balance", "text", "guided_time", "guided"),
+    Claim("With STD-Norm more of the text is right than without", "balance", "text", "guided_std_norm", "guided"),
+    Claim("Strictly-ID keeps more of the text than an IP-Adapter at scale 1", "balance", "text", "guided", "prompt_1"),
+    Claim("It keeps more of it than an IP-Adapter at its best scale", "balance", "text", "guided_best", "prompt"),
     Claim(
         "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
     ),
     Claim("An item's picture leaves less of a rim than its depth", "paste", "rim", "depth", "paste"),
 )
 ABOUT = """\
-A held-out product stands beside a companion before a plain wall; its colour and shape are a combination that no training saw.
-The companion is what stands out from the wall, which is a smooth surface fitted to the rest; a shadow is a shade of the wall and
-does not count. No network reads it: a lean is compared with the same ruler's readings of three true pictures, a look with nine
-true portraits. Where the ruler does not find a true picture's companion in its rows, the scene counts for no measure of
-companions. Table and wall are read by the judge."""
+A held-out product stands beside a companion before a plain wall; its colour and shape are a combination that no training on
+such scenes saw; plain walls of most colours are among those that it saw. The companion is what stands out from the wall, which
+is a smooth surface fitted to the rest; a shadow is a shade of the wall and does not count. No network reads it: a lean is
+compared with the same ruler's readings of three true pictures, a look with nine true portraits. Where the ruler does not find a
+true picture's companion in its rows, the scene counts for no measure of companions; leans count where the true pictures of two
+leans differ enough for it. It takes for a companion what stands out outside the true product's place, a product that is drawn
+elsewhere too: an IP-Adapter's companions may be products. Table and wall are read by the judge."""
 
 
 class CompanionChunk:

@@ -40,6 +40,7 @@ from .claims import MARGIN
 from .judge import FILE as JUDGE_FILE
 from .markdown import markdown_table, number
 from .models import Models, load_models
+from .pairs import seeds_of
 from .readings import NO_TRAINING, RESULTS
 from .summary import verdict
 
@@ -236,7 +237,7 @@ class Store:
         """By seed of the training, where all chunks of a way are there; on the development scenes of the first one."""
         found = {}
         for trained in self.trainings(way, split):
-            files = [self.file(way, trained, split, start) for start in range(0, scenes, self.batch)]
+            files = [self.file(way, trained, split, start) for start in seeds_of(split, scenes)[:: self.batch]]
             if all(file.is_file() for file in files):
                 parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
                 found[trained.seed] = {
@@ -273,7 +274,7 @@ class Run:
         """The pictures of ways, chunk by chunk, each way once."""
         units = [
             (start, way, trained)
-            for start in range(0, scenes, self.store.batch)
+            for start in seeds_of(split, scenes)[:: self.store.batch]
             for way in dict.fromkeys(ways)
             for trained in self.store.trainings(way, split)
             if trained.files is not None and not self.store.file(way, trained, split, start).is_file()
@@ -306,6 +307,11 @@ def interval(column: Column, values: Sequence[Values]) -> Interval:
     return (rate if column.is_rate else mean_interval)(np.stack(values))
 
 
+def _cell(column: Column, values: Sequence[Values]) -> dict[str, Any]:
+    """An interval, and of how many scenes it is: those where the measure is defined."""
+    return {**asdict(interval(column, values)), "scenes": int((~np.isnan(np.stack(values))).any(0).sum())}
+
+
 def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[str, Any]:
     """Tables, sweeps and claims of what is stored."""
     tables = {}
@@ -319,12 +325,12 @@ def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[s
                 missing.append(way.label if store.trained_of(way) else f"{way.label}: no {wanted}")
                 continue
             cells = {
-                name: asdict(interval(plan.measures[name], [one[name] for one in values.values()]))
+                name: _cell(plan.measures[name], [one[name] for one in values.values()])
                 for name in table.columns
                 if all(name in one for one in values.values())
             }
             known = {"way": way.name, "made_as": chosen.name, "label": chosen.label}
-            rows.append({**known, "seeds": sorted(values), "measures": cells})
+            rows.append({**known, "seeds": sorted(values) if way.families else [], "measures": cells})
         swept = {way.label: store.tried(way, development) for way in table.ways if way.scales}
         sweeps = {label: {f"{scale:g}": value for scale, value in tried.items()} for label, tried in swept.items()}
         tables[table.name] = {"rows": rows, "missing": missing, "sweeps": sweeps}
@@ -395,11 +401,14 @@ def page(plan: Plan, results: dict[str, Any]) -> str:
         ),
     ]
     for table in plan.tables:
-        parts += _table(table, results["tables"][table.name], measures)
+        found = results["tables"][table.name]
+        parts += _table(table, found, measures, results["scenes"], measures[plan.chosen_by]["label"])
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _table(
+    table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]], scenes: int, chosen_by: str
+) -> Iterator[str]:
     yield f"## {table.title}"
     yield table.about
     better = [measures[name]["better"] for name in table.columns]
@@ -408,16 +417,30 @@ def _table(table: Table, found: dict[str, Any], measures: dict[str, dict[str, An
         for name, word in zip(table.columns, better, strict=True)
     ]
     rows = [
-        [row["label"], ", ".join(map(str, row["seeds"]))]
-        + [number(row["measures"].get(name), measures[name]) for name in table.columns]
+        [row["label"], str(len(row["seeds"]) or "")] + [_shown(row, name, measures, scenes) for name in table.columns]
         for row in found["rows"]
     ]
-    yield markdown_table(["", "seeds", *titles], rows)
+    yield markdown_table(["", "trainings", *titles], rows)
     for label, tried in found["sweeps"].items():
         if tried:
-            yield f"{label}, on the development scenes: " + ", ".join(f"{s}: {v:.3f}" for s, v in tried.items()) + "."
+            told = ", ".join(f"{s}: {v:.3f}" for s, v in tried.items())
+            yield f"{label}, on the development scenes, by {chosen_by}: {told}.{_at_an_end(tried)}"
     if found["missing"]:
         yield "Not measured: " + "; ".join(found["missing"]) + "."
+
+
+def _shown(row: dict[str, Any], name: str, measures: dict[str, dict[str, Any]], scenes: int) -> str:
+    """A cell; in square brackets of how many scenes, where it is not of all."""
+    cell = row["measures"].get(name)
+    said = number(cell, measures[name])
+    return said if cell is None or cell["scenes"] == scenes else f"{said} [{cell['scenes']}]"
+
+
+def _at_an_end(tried: dict[str, float]) -> str:
+    """A word where the strength that did best has no stronger, or weaker, one beside it."""
+    best = max(tried, key=lambda scale: (tried[scale], -abs(float(scale) - 1)))
+    ends = [scale for scale in (min(tried, key=float), max(tried, key=float)) if scale == best]
+    return f" The best, {best}, is the last that was tried: a further one might do better." if ends else ""
 
 
 def counted(plan: Plan, seeds: int, scenes: int, development: int) -> str:

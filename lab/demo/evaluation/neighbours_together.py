@@ -51,6 +51,7 @@ def _way(families: tuple[str, ...]) -> Way:
 
 WAYS = tuple(_way(families) for count in range(4) for families in combinations(EVERYONE, count))
 ALL, TEXT = _way(EVERYONE).name, _way(()).name
+OTHERS = _way((MEPA, STRICT_ID)).name  # without RefAdGen
 MEASURES = {
     "wall": Column("wall's colour as MEPA's reference", "higher", is_rate=True),
     "table": Column("table as the text says", "higher", is_rate=True),
@@ -63,18 +64,22 @@ MEASURES = {
 CLAIMS = (
     Claim("MEPA brings the wall", "together", "wall", MEPA, TEXT),
     Claim("RefAdGen brings the label", "together", "label", REFADGEN, TEXT),
-    Claim("Strictly-ID brings the companion", "together", "companion", STRICT_ID, TEXT),
-    Claim("Beside the others MEPA brings as much of the wall", "together", "wall", ALL, MEPA),
-    Claim("Beside the others RefAdGen brings as much of the label", "together", "label", ALL, REFADGEN),
-    Claim("Beside the others Strictly-ID brings the companion as often", "together", "companion", ALL, STRICT_ID),
-    Claim("Beside the others the text keeps the table", "together", "table", ALL, TEXT),
+    Claim("Strictly-ID brings the label", "together", "label", STRICT_ID, TEXT),
+    Claim("Beside the others MEPA brings more of the wall than alone", "together", "wall", ALL, MEPA),
+    Claim("RefAdGen adds to the label that the others bring", "together", "label", ALL, OTHERS),
+    Claim("Beside the others Strictly-ID brings the companion more often", "together", "companion", ALL, STRICT_ID),
+    Claim("Beside the others the text is right about the table more often", "together", "table", ALL, TEXT),
 )
 ABOUT = """\
 Everyone has a picture of its own and all are in one sampling: the text names product and table; MEPA's image prompt is another
 scene's picture with product and companion hidden, in the region of the wall; RefAdGen sees a packshot; Strictly-ID sees the
 product where it stands, the rows and the pose of a companion, and as its appearance that other picture, the product hidden;
 guidance strengthens its pictures too. The wall is plain and of another colour than the scene's own. No way has a depth
-ControlNet, and nothing is pasted."""
+ControlNet, and nothing is pasted.
+
+The ruler takes for a companion what stands out from the wall outside the true product's place, and so a product that is drawn
+elsewhere too: where no Strictly-ID holds the product, companions that are found may be products, and no claim is told of
+them."""
 
 
 class TogetherChunk(CompanionChunk):

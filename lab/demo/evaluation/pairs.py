@@ -15,7 +15,17 @@ from ..studio.render import Rendered, render
 from ..studio.scene import ATTRIBUTES as NAMED
 from ..studio.scene import HELD_OUT_SEEDS, Scene, labels, sample_pair, sample_scene
 
-__all__ = ["NAMED", "Rendered", "Scene", "Split", "any_scene", "caption", "labels", "render", "sample_pair"]
+__all__ = ["NAMED", "Rendered", "Scene", "Split", "any_scene", "caption", "labels", "render", "sample_pair", "seeds_of"]
+
+
+FIRST_SEEDS = {Split.TEST: 0, Split.DEVELOPMENT: 100_000}
+"""Of a split's scenes. Those of one seed are alike in two splits but for the names that each may have, and begin with the same
+noise: what is chosen on the ones would be chosen on the others."""
+
+
+def seeds_of(split: Split, count: int) -> range:
+    """Of the first scenes, or pairs, of a split."""
+    return range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count)
 
 
 def any_scene(seed: int) -> Scene:

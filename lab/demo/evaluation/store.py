@@ -15,7 +15,7 @@ from .ablation_units import AdapterFile, Unit, adapters_of, units
 from .conditions import Row, Sweep, View
 from .experiments import IMAGE_ONLY, NO_ADAPTER
 from .measures import MEASURES, Readings, Truth, Values
-from .pairs import Split, sample_pair
+from .pairs import Split, sample_pair, seeds_of
 
 CHOSEN_BY = "all_three"  # a sweep's strength does best where this is highest
 
@@ -89,7 +89,7 @@ class Store:
 @cache
 def truth_of(split: Split, pairs: int) -> Truth:
     """Of the first pairs of a split."""
-    return Truth([sample_pair(seed, split) for seed in range(pairs)])
+    return Truth([sample_pair(seed, split) for seed in seeds_of(split, pairs)])
 
 
 def interval(measure: str, readings: dict[int, Readings]) -> Interval:

@@ -149,7 +149,7 @@ def test_every_strength_is_tried_on_development_pairs_and_the_best_alone_on_test
             stored = {file.stem for file in (whole / "chunks" / row.condition.name).glob(f"{sweep.family}*/*.json")}
             chosen = row.condition.control.image_scale == found["best"]
             shared = {one.condition.name for one in BALANCE_ROWS}
-            assert "development_00000" in stored
+            assert "development_100000" in stored
             assert ("test_00000" in stored) == (chosen or row.condition.name in shared)
 
 

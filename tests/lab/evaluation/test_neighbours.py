@@ -154,7 +154,7 @@ def test_readings_of_trainings_whose_files_are_gone_count(nets, tmp_path):
     assert run_toy(later, tmp_path / "second")[2] == [("swept_at_2", "test", 0), ("swept_at_2", "test", 2)]
     third = Store(tmp_path / "second", "toy", later, 2, "chosen")
     rows = summarize(toy, third, 4, 2)["tables"]["one"]["rows"]
-    assert [row["seeds"] for row in rows] == [[0], [0, 2, 3]]
+    assert [row["seeds"] for row in rows] == [[], [0, 2, 3]]
 
 
 def test_two_trainings_of_one_seed_are_refused_where_neither_is_there(nets, tmp_path):
@@ -200,7 +200,7 @@ def test_tables_and_claims(nets, tmp_path):
     toy, store, _ = run_toy(nets, tmp_path)
     results = json.loads(json.dumps(summarize(toy, store, 4, 2)))
     plain, swept = results["tables"]["one"]["rows"]
-    assert (plain["seeds"], swept["seeds"], swept["label"]) == ([0], [0, 2], "with a strength, scale 2")
+    assert (plain["seeds"], swept["seeds"], swept["label"]) == ([], [0, 2], "with a strength, scale 2")
     assert plain["measures"]["far"]["value"] == pytest.approx(0.205)
     assert (plain["measures"]["right"]["value"], swept["measures"]["right"]["value"]) == (0.0, 1.0)
     more, less = results["claims"]
@@ -209,7 +209,10 @@ def test_tables_and_claims(nets, tmp_path):
     settings = {"steps": 1, "precision": "float32"}
     text = page(toy, results | {"settings": settings, "scenes": 4, "development": 2})
     assert "| more | far | 0.700" in text
-    assert "with a strength, on the development scenes: 0.5: 0.125, 1: 0.250, 2: 0.500." in text
+    assert (
+        "with a strength, on the development scenes, by chosen: 0.5: 0.125, 1: 0.250, 2: 0.500. The best, 2, is the last"
+        in text
+    )
 
 
 def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
