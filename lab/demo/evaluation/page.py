@@ -25,29 +25,30 @@ PICTURES = {  # after which tables: file beside the page, and what it shows
     ),
 }
 HOW = """\
-A pair is two scenes that share no product colour, shape, wall colour, pattern or table. Scenes are of combinations that no training
-on such scenes saw (U-Net and autoencoder began with weights that were trained on flat drawings of all of them): a part of the pairs
-of product colour and shape, and of wall colour and pattern, is held out (`lab/demo/splits.py`). Rivals and MEPA were tried at
-several strengths with the first training of their adapter on {development} development pairs, of other seeds and other held-out
-combinations than the test pairs; the one that did best there is in the tables, measured on the test pairs with every training (the
-balance with the first). Eq. 6 as printed and text share 0.5 stand at 1. All readings are kept, in
-[readings/ablations.zip](readings/ablations.zip).
+A pair is two scenes that share no product colour, shape, wall colour, pattern or table. Scenes are of combinations that no
+training on such scenes saw (U-Net and autoencoder began with weights that were trained on flat drawings of all of them): a
+part of the pairs of product colour and shape, and of wall colour and pattern, is held out (`lab/demo/splits.py`). Rivals and
+MEPA were tried at several strengths with the first training of their adapter on {development} development pairs, of other
+seeds and other held-out combinations than the test pairs; the one that did best there is in the tables, measured on the test
+pairs with every training (the balance with the first). Eq. 6 as printed and text share 0.5 stand at 1. All readings are kept,
+in [readings/ablations.zip](readings/ablations.zip).
 
-One noise for each pair, the same under all conditions. What a picture shows is read by a small classifier (`judge`). It reads blurred
-pictures too, so sharpness, halo and the decibels around a product are measured against the true picture, and what the true picture
-gives through the autoencoder, and blurred, stands beside them as yardsticks. Halo and decibels count before plain walls alone, which
-are 14 of 60 pairs: a pattern that lies some pixels off would count as the product's rim. Halo is measured towards the ad's own
-product: of the other product's look it says nothing.
+One noise for each pair, the same under all conditions. What a picture shows is read by a small classifier (`judge`). It reads
+blurred pictures too, so sharpness, halo and the decibels around a product are measured against the true picture, and what the
+true picture gives through the autoencoder, and blurred, stands beside them as yardsticks. Halo and decibels count before
+plain walls alone, which are 14 of 60 pairs: a pattern that lies some pixels off would count as the product's rim. Halo is
+measured towards the ad's own product: of the other product's look it says nothing.
 
-In brackets: 95 % intervals over trainings and pairs, Student's with the variance of both ways; Wilson's for rates, with as many trials
-as that variance leaves. The test pairs have ten combinations of a product and ten of a wall: an interval is for more scenes of these;
-for other combinations it would be wider, for what is read of walls about twice as wide. The column *seeds* says how many trainings a
-row has; with one, the interval says nothing of other trainings. Claims about the numbers of tokens compare the first training of
-each. No claim is corrected for how many there are: of those whose interval ends close to 0 some hold by chance. A difference of rates
-counts as none where two one-sided tests at 5 % show it to be within {margin:g}; so few pairs can hardly show that.
+In brackets: 95 % intervals over trainings and pairs, Student's with the variance of both ways; Wilson's for rates, with as
+many trials as that variance leaves. The test pairs have ten combinations of a product and ten of a wall: an interval is for
+more scenes of these; for other combinations it would be wider, for what is read of walls about twice as wide. The column
+*seeds* says how many trainings a row has; with one, the interval says nothing of other trainings. Claims about the numbers of
+tokens compare the first training of each. No claim is corrected for how many there are: of those whose interval ends close to
+0 some hold by chance. A difference of rates counts as none where two one-sided tests at 5 % show it to be within {margin:g};
+so few pairs can hardly show that.
 
-`eq3` is the paper's compression, trained with the zeroed embedding of Eq. 1, `eq3_c16_drop` the same trained with dropped tokens;
-`resampler` is the public adapters'; `ipadapter_c16` a resampler trained for as many steps without masks and regions."""
+`eq3` is the paper's compression, trained with the zeroed embedding of Eq. 1, `eq3_c16_drop` the same trained with dropped
+tokens; `resampler` is the public adapters'; `ipadapter_c16` a resampler trained for as many steps without masks and regions."""
 
 
 def page(results: Results) -> str:
