@@ -72,7 +72,7 @@ TABLE_REFERENCE = replace(
     new_scene(24, "purple flask", "cream plain", "marble"), place=(-0.1, 0.12), eye=1.15, zoom=3.9
 )  # from higher up: more of the table is seen
 PLAIN_GROUND = 0.92  # grey of the product photo's
-# Both products are such as no training saw. Of demo_refadgen: the ad's view of the product, and how its packshot is turned.
+# Both products are held out of the training. Of demo_refadgen: the ad's view of the product, and how its packshot is turned.
 WANTED, PACKSHOT_SEED = new_scene(47, "green flask", "grey plain", "marble"), 47
 # Of demo_strict_id: the product leaves room at its right, for a plant as the other scene has it.
 LEFT = replace(new_scene(71, "red bottle", "teal plain", "slate"), place=(-0.2, 0.0))

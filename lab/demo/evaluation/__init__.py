@@ -1,4 +1,4 @@
-"""What the demo shows of the papers' claims, measured pair by pair on combinations of attributes that no training saw.
+"""What the demo shows of the papers' claims, measured pair by pair on combinations of attributes held out of the training.
 
 pairs        the scenes that everything is measured on: the one module that knows which they are
 judge        a small classifier that reads them; train_judge makes it
