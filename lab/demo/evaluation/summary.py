@@ -183,7 +183,7 @@ class Summary:
 
 
 def status(found: Interval, relation: str, goal: float) -> str:
-    """`met` or `missed`, and `, not certain` where the interval reaches over the goal.
+    """`met` or `missed`, and `, not certain` where the interval reaches over the goal; of an equality `not shown` there.
 
     Args:
         found: for "=" at EQUIVALENCE_LEVEL.
@@ -192,8 +192,7 @@ def status(found: Interval, relation: str, goal: float) -> str:
     if relation == "=":
         if equivalent(found, goal):
             return "met"
-        outside = found.low > goal or found.high < -goal
-        return "missed" if outside else "met, not certain" if abs(found.value) < goal else "missed, not certain"
+        return "missed" if found.low > goal or found.high < -goal else "not shown"
     sign = 1 if relation == ">=" else -1
     worst, best = sorted((sign * found.low, sign * found.high))
     value, goal = sign * found.value, sign * goal

@@ -175,7 +175,7 @@ def test_goals(results):
     assert found["the image prompt sets the wall's pattern"] == ("missed", 0.5)
     # no pair of 24 differs: that alone does not show that fewer than 3 in 100 do
     assert found["PFV, Eq. 3: a hidden product's shape comes as often as from a reference without it"] == (
-        "met, not certain",
+        "not shown",
         0.0,
     )
     assert found["MEPA under conflict"] == ("met, not certain", 1.0)
@@ -252,8 +252,8 @@ def test_incomplete_chunks_do_not_count(tmp_path):
         (0.97, 0.96, 0.975, "<=", "met"),
         (1.2, 1.1, 1.3, "<=", "missed"),
         (0.0, -0.5, 0.5, "=", "met"),
-        (0.0, -0.99, 0.5, "=", "met, not certain"),
-        (0.99, 0.9, 1.1, "=", "missed, not certain"),
+        (0.0, -0.99, 0.5, "=", "not shown"),
+        (0.99, 0.9, 1.1, "=", "not shown"),
         (1.2, 1.0, 1.3, "=", "missed"),
         (-1.2, -1.3, -1.0, "=", "missed"),
     ],
