@@ -25,7 +25,7 @@ from lab.demo.evaluation.experiments import (
 )
 from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.measures import MEASURES, Readings
-from lab.demo.evaluation.pairs import Split, labels, sample_pair
+from lab.demo.evaluation.pairs import Split, labels, sample_pair, seeds_of
 from lab.demo.evaluation.store import Store, truth_of
 from lab.demo.evaluation.summary import Summary, status, summarize, verdict
 from lab.evaluation.statistics import Interval
@@ -37,7 +37,7 @@ ADAPTERS = [
     for seed in SEEDS
 ]
 TRUTH = {
-    split: [labels(side) for side in zip(*(sample_pair(seed, split) for seed in range(PAIRS)), strict=True)]
+    split: [labels(side) for side in zip(*(sample_pair(seed, split) for seed in seeds_of(split, PAIRS)), strict=True)]
     for split in (Split.TEST, Split.DEVELOPMENT)
 }
 OF_A, OF_B = TRUTH[Split.TEST]
@@ -51,7 +51,8 @@ def write(
     """Results of a row: the judge's readings as given, else A's; the wall shifted by `tint` towards the foreign colour."""
     shifted = [wall + tint * (foreign - wall) for wall, foreign in zip(WALL, FOREIGN, strict=True)]
     for unit in units([row], ADAPTERS, split, PAIRS, BATCH):
-        rows = slice(unit.start, unit.start + BATCH)
+        start = unit.start - seeds_of(split, PAIRS)[0]
+        rows = slice(start, start + BATCH)
         values = dict.fromkeys(STORED, [0.25] * BATCH) | {"sharpness": [sharp] * BATCH}
         colors = {"wall_rgb": [shifted] * BATCH, "upper_rgb": [shifted] * BATCH, "foreign_rgb": [FOREIGN] * BATCH}
         read = {name: value[rows].tolist() for name, value in {**TRUTH[split][0], **judge}.items()}
