@@ -399,7 +399,7 @@ def test_the_command_writes_page_and_results_and_goes_on(files, tmp_path, capsys
     run_command(short, None, [*given, "--pairs", "2"])
     assert json.loads((tmp_path / "neighbour_refadgen.json").read_text())["tables"]["lambda"]["rows"]
     first = (tmp_path / "neighbour_refadgen.md").read_text()
-    assert "| lambda 0 | 0 |" in first
+    assert "| lambda 0 | 1 |" in first
     assert "development" not in first  # nothing has a strength to choose, so none is asked for
     run_command(short, None, [*given, "--pairs", "2", "--report-only"])
     assert (tmp_path / "neighbour_refadgen.md").read_text() == first
