@@ -101,7 +101,7 @@ def run(tmp_path):
 
 def test_the_table_takes_the_place_between_its_markers_and_nothing_else():
     lines = with_table(README, RESULTS).splitlines()
-    assert lines[:3] == ["# Title", "<!-- measured -->", "| combinations that no training saw | measured |"]
+    assert lines[:3] == ["# Title", "<!-- measured -->", "| held-out combinations | measured |"]
     assert lines[-2:] == ["<!-- /measured -->", "prose"]
     cells = {line.split(" | ")[0].lstrip("| "): line.split(" | ")[1].rstrip(" |") for line in lines[4:-2]}
     assert cells["the text alone sets product, shape, wall, pattern and table, all five"] == "0.950"

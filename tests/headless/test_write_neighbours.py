@@ -83,7 +83,7 @@ def test_page_and_pictures_of_what_was_measured(run):
         "## Strictly-ID on the demo",
     ]
     assert "### Lambda" in page
-    assert "| way refadgen_whole_packshot_unnamed | 0 |" in page
+    assert "| way refadgen_whole_packshot_unnamed | 1 |" in page
     for name in ("refadgen.jpg", "strict_id.jpg"):
         assert f"({name})" in page
     tiles(root / "docs" / "refadgen.jpg", 4)  # the photo, the true picture, and two that were made
