@@ -186,9 +186,9 @@ def test_another_packs_patch_beneath_ours_is_told_that_a_run_is_over(tiny_model,
         def cleanup(self):
             told.append(self)
 
-    clone, other = tiny_model.clone(), Other()
+    clone = tiny_model.clone()
     block = next(iter(prompted[1].model_options["transformer_options"]["patches_replace"]["attn2"]))
-    clone.set_model_patch_replace(other, "attn2", *block)
+    clone.set_model_patch_replace(Other(), "attn2", *block)
     patched = apply(clone, prompted[2])
     patched.model_options["transformer_options"]["patches_replace"]["attn2"][block].cleanup()
-    assert told == [other]
+    assert [type(one) for one in told] == [Other]  # older hosts copy it when they clone a model
