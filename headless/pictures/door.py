@@ -46,14 +46,8 @@ DECODERS = {  # called directly, since Image.open warns of large pictures, and a
     "HEIF": ("pillow_heif", "HeifImageFile"),
     "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
 }
-LIBRARIES = (
-    "jpg",
-    "libjpeg_turbo",
-    "libtiff",
-    "webp",
-    "avif",
-    "littlecms2",
-)  # within Pillow, which may be built with others
+LIBRARIES = ("jpg", "libjpeg_turbo", "libtiff", "webp", "avif", "littlecms2")
+"""Within Pillow, which may be built with others."""
 PACKAGES = (
     "pillow",
     "pillow-heif",

@@ -25,6 +25,7 @@ from transformers import CLIPVisionModelWithProjection, Dinov2Model
 
 from pfv_core.reference.open_clip_vit import load_open_clip
 from pfv_core.reference.vit import VisionEncoder
+from pfv_core.research.mask_input import LATENT_CHANNELS
 
 from ..diffusers.vision import ClipVisionEncoder, Dinov2Encoder
 from .cache import fingerprint
@@ -32,7 +33,6 @@ from .models import ModelsError, TrainingModels
 
 _HUB = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 _PIPELINES: dict[str, Any] = {"sdxl": StableDiffusionXLPipeline, "sd15": StableDiffusionPipeline}
-LATENT_CHANNELS = 4
 SD2_WIDTH = 1024
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What frozen weights are kept in, by the precision of a run."""

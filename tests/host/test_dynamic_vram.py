@@ -10,7 +10,6 @@ from pathlib import Path
 import comfy.ops
 import comfy.sampler_helpers
 import comfy.samplers
-import nodes as host_nodes
 import pytest
 import torch
 
@@ -22,7 +21,8 @@ from pfv_mepa.nodes.host.strict_id import load_control
 from pfv_mepa.nodes.host.whole_layers import DYNAMIC, memory_management, whole_layers
 from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet
 from pfv_mepa.pfv_core.research.refadgen import open_refadgen
-from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, sample
+from pfv_mepa.tests.host.beside import controlled
+from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, sample
 from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 
 MODELS = Path(sizes.__file__).parent / "models"
@@ -110,16 +110,8 @@ def dynamic_clone(model):
     return clone
 
 
-def controlled(control_net, model):
-    return host_nodes.ControlNetApplyAdvanced().apply_controlnet(
-        tiny_conditioning(model, seed=6),
-        tiny_conditioning(model, seed=7),
-        control_net,
-        reference(128, 128),
-        0.8,
-        0.0,
-        1.0,
-    )
+def texts(model, control_net):
+    return controlled(control_net, tiny_conditioning(model, seed=6), tiny_conditioning(model, seed=7))
 
 
 @pytest.fixture
@@ -136,7 +128,7 @@ def test_a_prompted_controlnet_does_not_load_the_model_again(prompted):
     made, patched, _ = prompted
     model = dynamic_clone(patched)
     guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(*controlled(made, model))
+    guider.set_conds(*texts(model, made))
     assert guider.model_patcher is model
 
 
@@ -171,8 +163,8 @@ def test_hooks_of_others_are_still_found(tiny_controlnet, prompted):
 def test_its_hook_lets_a_run_of_a_bare_model_carry_its_facts(tiny_model, tiny_controlnet, prompted):
     """Without it the rows that are negative would not be known, which is an error."""
     made, *_ = prompted
-    changed = sample(tiny_model, *controlled(made, tiny_model), steps=1)
-    assert not torch.equal(changed, sample(tiny_model, *controlled(tiny_controlnet, tiny_model), steps=1))
+    changed = sample(tiny_model, *texts(tiny_model, made), steps=1)
+    assert not torch.equal(changed, sample(tiny_model, *texts(tiny_model, tiny_controlnet), steps=1))
 
 
 def test_another_packs_patch_beneath_ours_is_told_that_a_run_is_over(tiny_model, prompted):

@@ -25,7 +25,7 @@ __all__ = ["EXTENSIONS", "Picture", "PictureError", "PictureIndex", "White", "op
 
 EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}  # of the kinds that a ComfyUI saves
 KEPT_BYTES = 128_000_000  # of decoded pictures, and as much of encoded ones: many jobs, and many servers, share them
-MOST_REMEMBERED = 1_000_000  # pictures, about 150 MB; an address that is signed anew is another one every time
+MOST_REMEMBERED = 1_000_000  # pictures; an address that is signed anew is another one every time
 OPAQUE = 255
 
 Bytes = NDArray[np.uint8]

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from .named_inputs import NamedInput, Prompt, title_of
 
 CANVAS, COMPOSITE, CUT_OUT, REBINARIZE = "PFVAdCanvas", "StrictIDComposite", "PFVCutOut", "PFVMaskRebinarize"
-PRODUCT_MASK = {
-    "product_mask": "product_mask_selects"
-}  # input that takes a product's mask -> input that says what 1 is
-PRODUCT_MASKS = {CUT_OUT: {"mask": "mask_selects"}}  # likewise, of the classes whose inputs have other names
+PRODUCT_MASK = {"product_mask": "product_mask_selects"}
+"""Input that takes a product's mask -> input that says what 1 is."""
+PRODUCT_MASKS = {CUT_OUT: {"mask": "mask_selects"}}
+"""Likewise, of the classes whose inputs have other names."""
 
 
 def white_of(prompt: Prompt, photo: NamedInput) -> Literal["opaque", "transparent"] | None:

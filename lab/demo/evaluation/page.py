@@ -36,12 +36,12 @@ in [readings/ablations.zip](readings/ablations.zip).
 One noise for each pair, the same under all conditions. What a picture shows is read by a small classifier (`judge`). It reads
 blurred pictures too, so sharpness, halo and the decibels around a product are measured against the true picture, and what the
 true picture gives through the autoencoder, and blurred, stands beside them as yardsticks. Halo and decibels count before
-plain walls alone, which are 14 of 60 pairs: a pattern that lies some pixels off would count as the product's rim. Halo is
+plain walls alone, the smaller part of the pairs: a pattern that lies some pixels off would count as the product's rim. Halo is
 measured towards the ad's own product: of the other product's look it says nothing.
 
 In brackets: 95 % intervals over trainings and pairs, Student's with the variance of both ways; Wilson's for rates, with as
 many trials as that variance leaves. The test pairs have ten combinations of a product and ten of a wall: an interval is for
-more scenes of these; for other combinations it would be wider, for what is read of walls about twice as wide. The column
+more scenes of these; for other combinations it would be wider, most of all for what is read of walls. The column
 *seeds* says how many trainings a row has; with one, the interval says nothing of other trainings. Claims about the numbers of
 tokens compare the first training of each. No claim is corrected for how many there are: of those whose interval ends close to
 0 some hold by chance. A difference of rates counts as none where two one-sided tests at 5 % show it to be within {margin:g};

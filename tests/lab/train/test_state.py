@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from lab.train import state as state_module
 from lab.train.state import DAMAGED, NEWEST, OLDER, TrainingStateError, load_state, save_state
 
 
@@ -44,12 +45,16 @@ def test_the_newest_two_are_kept(folder, accelerator):
     assert (file, state["step"]) == (folder / NEWEST, 3)
 
 
-def test_the_older_one_is_read_only_where_the_newest_is_not_whole(folder, accelerator):
+def test_the_older_one_is_read_only_where_the_newest_is_not_whole(folder, accelerator, monkeypatch):
     """They are large, and every process waits."""
-    (folder / OLDER).unlink()
-    (folder / OLDER).symlink_to(folder / "nowhere")
-    (folder / "nowhere").mkdir()  # whoever reads it fails
+    read = []
+    damage = state_module._damage
+    monkeypatch.setattr(state_module, "_damage", lambda file: read.append(file) or damage(file))
     assert load_state(folder, accelerator)[1]["step"] == 3
+    assert read == [folder / NEWEST]
+    cut_short(folder / NEWEST)
+    assert load_state(folder, accelerator)[1]["step"] == 2
+    assert read[1:] == [folder / NEWEST, folder / OLDER]
 
 
 @pytest.mark.parametrize("damage", [cut_short, one_bit_of_a_weight_turned, not_there])
