@@ -38,7 +38,8 @@ def _silent(line: str) -> None:
 class Client:
     """A `Server` in an event loop of its own; it raises what that raises.
 
-    It is closed at the end of a `with` block, by `close`, or when nobody holds it any more.
+    It is closed at the end of a `with` block, by `close`, or when nobody holds it any more. What is asked of a closed client,
+    and what another thread still waited for when it was closed, raises a RuntimeError.
 
     Args:
         server: an address such as http://127.0.0.1:8188, or one that was parsed.
@@ -127,17 +128,16 @@ class _Loop:
         self._over = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._ended = False
 
     @contextmanager
     def started(self, work: Coroutine[Any, Any, Result]) -> Iterator[Future[Result]]:
         """Some work under way; what is not done at the end of the block is cancelled."""
-        if self._loop.is_closed():
-            work.close()
-            raise RuntimeError(f"the client of {self._server.url} is closed: expected a new one")
-        self._begin_once()
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self._begin(work)
         try:
             yield future
+        except concurrent.futures.CancelledError as error:
+            raise self._closed() from error
         finally:
             future.cancel()
 
@@ -148,20 +148,36 @@ class _Loop:
 
     def end(self) -> None:
         """Leave the server and end the thread; called once."""
-        if self._thread is None:
-            self._loop.close()
-            return
-        self._loop.call_soon_threadsafe(self._over.set)
+        with self._lock:  # what begins comes before the end and is cancelled by it, or is refused: none waits for ever
+            self._ended = True
+            if self._thread is None:
+                self._loop.close()
+                return
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._over.set)
         if threading.current_thread() is not self._thread:  # a collection of garbage may run in any thread
             self._thread.join()
 
-    def _begin_once(self) -> None:
+    def _begin(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         with self._lock:
-            if self._thread is None:
-                entered: Future[None] = Future()
-                self._thread = threading.Thread(target=self._run, args=(entered,), name="comfyui", daemon=True)
-                self._thread.start()
-                entered.result()
+            try:
+                if self._ended:
+                    raise self._closed()
+                self._begin_once()
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+            except BaseException:
+                work.close()
+                raise
+
+    def _closed(self) -> RuntimeError:
+        return RuntimeError(f"the client of {self._server.url} is closed: expected a new one")
+
+    def _begin_once(self) -> None:
+        if self._thread is None:
+            entered: Future[None] = Future()
+            self._thread = threading.Thread(target=self._run, args=(entered,), name="comfyui", daemon=True)
+            self._thread.start()
+            entered.result()
 
     def _run(self, entered: Future[None]) -> None:
         # Not asyncio.run: it starts a thread to end the executor's, which an interpreter that is about to end refuses.

@@ -7,13 +7,13 @@ import gc
 import subprocess
 import sys
 import threading
-from concurrent.futures import CancelledError
 
 import pytest
 
 from headless.host.find import PACK_ROOT
 from headless.server.address import ServerAddress
 from headless.server.blocking import Client, saved_images
+from headless.server.client import Server
 from headless.server.errors import FailedError, LostError, NotComfyError, RejectedError, ServerDownError
 from headless.server.outcome import Saved
 from pfv_mepa.tests.headless.served import PROMPT, stub, working
@@ -156,25 +156,43 @@ def test_a_closed_client_says_so(serve):
             client.object_info("KSampler")
 
 
-def test_who_waits_for_a_client_that_is_closed_does_not_wait_for_ever(serve):
-    ended, waits = [], threading.Event()
+@pytest.mark.parametrize("when", ["submitting", "before it waits", "waiting"])
+def test_who_waits_for_a_client_that_is_closed_is_told(serve, monkeypatch, when):
+    """Whatever it was about at that moment."""
+    ended, waits, closed = [], threading.Event(), threading.Event()
 
     def wait(client):
         try:
             client.run(PROMPT)
-        except CancelledError:
-            ended.append("cancelled")
+        except RuntimeError as error:
+            ended.append(str(error))
+
+    def until_closed(before):
+        async def asked(*arguments):
+            waits.set()
+            await asyncio.sleep(3600)
+            return await before(*arguments)
+
+        return asked
+
+    def say(_line):
+        waits.set()
+        if when == "before it waits":
+            assert closed.wait(60)
 
     with serve(hang=1.0) as served:
-        client = Client(
-            served.url, report=lambda _line: waits.set()
-        )  # what waits says so; what is still asking is not yet
+        client = Client(served.url, report=say)
+        if when == "submitting":
+            monkeypatch.setattr(Server, "submit", until_closed(Server.submit))
+        if when == "waiting":
+            monkeypatch.setattr(Server, "queues", until_closed(Server.queues))
         thread = threading.Thread(target=wait, args=(client,), daemon=True)
         thread.start()
         assert waits.wait(60)
         client.close()
-        thread.join(5)
-        assert ended == ["cancelled"]
+        closed.set()
+        thread.join(60)
+        assert ended == [f"the client of {served.url} is closed: expected a new one"]
 
 
 def test_several_threads_may_use_one_client(serve):
