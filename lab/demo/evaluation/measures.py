@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...evaluation.metrics import tint_towards
 from .judge import CLASSES, NONE
-from .pairs import NAMED, Scene, labels
+from .pairs import NAMED, Scene, combinations_of, grouped, labels
 
 Values = NDArray[np.float64]
 
@@ -33,6 +33,11 @@ class Truth:
     def reference(self) -> dict[str, Values]:
         """Attributes of B."""
         return {name: value.numpy() for name, value in labels([second for _, second in self.pairs]).items()}
+
+    @cached_property
+    def groups(self) -> list[NDArray[np.int_]]:
+        """What pairs have in common: product and wall of A, product and wall of B."""
+        return grouped([(*combinations_of(first), *combinations_of(second)) for first, second in self.pairs])
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from .engines import Prompts, RefAdGens
 from .judge import Judge
 from .models import Models
 from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
+from .pairs import combinations_of
 from .rulers import LabelView, body_color_error, label_views, product_overlap, read_mark
 
 
@@ -379,6 +380,7 @@ PLAN = Plan(
     chosen_by="kept",
     maker=RefAdGenMaker,
     images_of=lambda way: 0 if way.how.engine is Engine.DECODED else 1,
+    in_common=lambda split, seeds: [combinations_of(sample_pair(seed, split)[0]) for seed in seeds],
     takes_controlnet=lambda way: way.how.takes_controlnet,
 )
 

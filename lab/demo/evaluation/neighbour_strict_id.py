@@ -10,7 +10,7 @@ receives neighbour_strict_id.md and .json; what is stored in it is not made agai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -37,23 +37,30 @@ from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, StrictIDs, hint_of
 from .models import Models
 from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
-from .rulers import companion_mask, nearest, portrait, product_overlap, slope, top_row
+from .pairs import combinations_of
+from .rulers import companion_box, companion_mask, nearest, portrait, product_overlap, slope, top_row
 
 
 class Engine(str, Enum):
     """What draws: a STRICT_ID ControlNet, a DEPTH ControlNet, an IP-Adapter's PROMPT, the TEXT alone; or the picture is the true
-    one, DECODED from its latents."""
+    one, DECODED from its latents, or the same WITHOUT its companion."""
 
     STRICT_ID = "strict_id"
     DEPTH = "depth"
     PROMPT = "prompt"
     TEXT = "text"
     DECODED = "decoded"
+    WITHOUT = "without"
+
+    @property
+    def samples(self) -> bool:
+        """Whether pictures are drawn by it."""
+        return self not in (Engine.DECODED, Engine.WITHOUT)
 
 
 class Picture(str, Enum):
     """Of the appearance: NONE, the scene's OWN with its companion upright and of middle height, or ANOTHER scene, with another
-    companion, wall and table."""
+    companion, wall and table. Where it is not the scene's own, the companion that is asked looks like the other one's."""
 
     NONE = "none"
     OWN = "own"
@@ -98,7 +105,8 @@ FARTHEST = 0.75  # of a companion to the side: from here on the picture's border
 RULER_SIZE = 128  # rows and columns that companions are measured on
 RULER_MISS = 4  # rows by which the ruler may miss the true picture's
 LEAST_LEAN = 0.05  # columns for a row: by which the true pictures of two leans must differ
-BESIDE = 3  # of these rows, around the product, are not looked at
+BESIDE = 3  # of these rows, around the product, are not looked at; and so many around a companion's box are
+ONE_OF_EACH = [(kind, next(iter(looks))) for kind, looks in COMPANION_LOOKS.items()]
 
 DECODED = How(Engine.DECODED)
 OWN, ANOTHER = How(Engine.STRICT_ID, Picture.OWN), How(Engine.STRICT_ID, Picture.ANOTHER)
@@ -141,6 +149,11 @@ TABLES = (
                 "conflict_decoded",
                 "the true pictures through the autoencoder",
                 replace(DECODED, picture=Picture.ANOTHER),
+            ),
+            Way(
+                "conflict_without",
+                "the same without their companions: nothing to be found",
+                How(Engine.WITHOUT, Picture.ANOTHER),
             ),
             Way("no_appearance", "Strictly-ID without an appearance", How(Engine.STRICT_ID), OURS),
             Way("conflict", "Strictly-ID", ANOTHER, OURS),
@@ -219,8 +232,9 @@ such scenes saw; plain walls of most colours are among those that it saw. The co
 is a smooth surface fitted to the rest; a shadow is a shade of the wall and does not count. No network reads it: a lean is
 compared with the same ruler's readings of three true pictures, a look with nine true portraits. Where the ruler does not find a
 true picture's companion in its rows, the scene counts for no measure of companions; leans count where the true pictures of two
-leans differ enough for it. It takes for a companion what stands out outside the true product's place, a product that is drawn
-elsewhere too: an IP-Adapter's companions may be products. Table and wall are read by the judge."""
+leans differ enough for it. It takes for a companion what stands out, outside the true product's place, where a companion of any kind
+would be seen that is as high and leans as it is asked; what is drawn elsewhere counts for nothing, a product that is drawn there counts as a
+companion, seldom as the right one. Table and wall are read by the judge."""
 
 
 class CompanionChunk:
@@ -231,6 +245,7 @@ class CompanionChunk:
         self.scenes: list[Scene] = []
         self.others: list[Scene] = []
         self._true_masks: dict[Any, list[list[Tensor | None]]] = {}
+        self._boxes: dict[Any, Tensor] = {}
         for seed in self.seeds:
             found = _scenes(seed, split)
             scene = next(found)
@@ -264,7 +279,7 @@ class CompanionChunk:
             return [[with_companion(scene, height=height) for scene in self.scenes] for height in how.heights]
         if how.leans:
             return [[with_companion(scene, lean=lean) for scene in self.scenes] for lean in how.leans]
-        if how.picture is Picture.ANOTHER:
+        if how.picture is not Picture.OWN:
             pairs = zip(self.scenes, self.others, strict=True)
             return [[_looking_like(scene, other.companion) for scene, other in pairs]]
         return [self.scenes]
@@ -283,16 +298,25 @@ class CompanionChunk:
             [with_companion(scene, height=MIDDLE_HEIGHT, lean=0.0) for scene in self.scenes], stack.IMAGE_SIZE
         )
 
-    def masks(self, images: Sequence[Tensor]) -> list[list[Tensor | None]]:
+    def boxes(self, how: How) -> Tensor:
+        """(P, R, R) bool: where a companion of any kind would be seen that is as high and leans as it is asked."""
+        if (key := (how.heights, how.leans)) not in self._boxes:
+            of_scenes = zip(*self.asked(how), strict=True)
+            boxes = [companion_box([_looks(s, *look) for s in of for look in ONE_OF_EACH], RULER_SIZE) for of in of_scenes]
+            self._boxes[key] = grow(torch.stack(boxes), BESIDE)
+        return self._boxes[key]
+
+    def masks(self, images: Sequence[Tensor], how: How) -> list[list[Tensor | None]]:
         """Of each of several (P, 3, R, R) pictures, the companions that are found."""
-        return [[companion_mask(one, wall) for one, wall in zip(image, self.wall, strict=True)] for image in images]
+        boxes = self.boxes(how)
+        return [[companion_mask(*parts) for parts in zip(image, self.wall, boxes, strict=True)] for image in images]
 
     def true_masks(self, how: How) -> list[list[Tensor | None]]:
         """The companions that are found in the true pictures of what is asked; None where the ruler misses them."""
-        known = how.heights, how.leans, how.picture is Picture.ANOTHER
+        known = how.heights, how.leans, how.picture is Picture.OWN
         if known not in self._true_masks:
             asked = self.asked(how)
-            masks = self.masks([channels_first(render(scenes, RULER_SIZE).image) for scenes in asked])
+            masks = self.masks([channels_first(render(scenes, RULER_SIZE).image) for scenes in asked], how)
             self._true_masks[known] = [
                 [
                     mask if mask is not None and _meets(mask, one) else None
@@ -307,11 +331,25 @@ class CompanionChunk:
         """Of each scene the nine that its companion could look like."""
         looks = [(kind, look) for kind, of_kind in COMPANION_LOOKS.items() for look in of_kind]
         known = []
-        for number, scene in enumerate(self.scenes):
+        for scene, wall, box in zip(self.scenes, self.wall, self.boxes(DECODED), strict=True):
             drawn = channels_first(render([_looks(scene, *look) for look in looks], RULER_SIZE).image)
-            masks = [companion_mask(image, self.wall[number]) for image in drawn]
+            masks = [companion_mask(image, wall, box) for image in drawn]
             known.append([None if m is None else portrait(i, m) for i, m in zip(drawn, masks, strict=True)])
         return known
+
+
+def in_common(split: Split, seeds: range) -> list[tuple[Hashable, ...]]:
+    """Product and wall of each scene, its companion's look, and the other one's."""
+    chunk = CompanionChunk(split, seeds.start, len(seeds))
+    return [
+        (*combinations_of(scene), _look_of(scene), _look_of(other))
+        for scene, other in zip(chunk.scenes, chunk.others, strict=True)
+    ]
+
+
+def _look_of(scene: Scene) -> tuple[str, str]:
+    assert scene.companion is not None
+    return scene.companion.kind, scene.companion.look
 
 
 def _scenes(seed: int, split: Split) -> Iterator[Scene]:
@@ -373,8 +411,9 @@ class StrictIDMaker:
 
     def _pictures(self, chunk: CompanionChunk, way: Way, scenes: list[Scene], files: Files) -> Tensor:
         how: How = way.how
-        if how.engine is Engine.DECODED:
-            true = channels_first(render(scenes, stack.IMAGE_SIZE).image)
+        if not how.engine.samples:
+            shown = scenes if how.engine is Engine.DECODED else [scene.alone() for scene in scenes]
+            true = channels_first(render(shown, stack.IMAGE_SIZE).image)
             return self.models.autoencoder.decode(self.models.autoencoder.encode(true)).clamp(0, 1)
         depth = chunk.drawn.depth.unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
         with self._controlled(chunk, way, scenes, files):
@@ -398,7 +437,7 @@ class StrictIDMaker:
         """Of each scene."""
         how: How = way.how
         pictures = F.interpolate(image, (RULER_SIZE, RULER_SIZE), mode="area").split(len(chunk.scenes))
-        drawn, true = chunk.masks(pictures), chunk.true_masks(how)
+        drawn, true = chunk.masks(pictures, how), chunk.true_masks(how)
         readable = [all(masks[number] is not None for masks in true) for number in range(len(chunk.scenes))]
         found = torch.tensor([[mask is not None for mask in masks] for masks in drawn]).double().mean(0)
         values = {"found": found}
@@ -485,7 +524,7 @@ class StrictIDMaker:
 def companion_right(chunk: CompanionChunk, how: How, pictures: Tensor) -> dict[str, Tensor]:
     """(P,) each, of (P, 3, R, R) pictures: whether a companion is found, and whether it is the one that is asked. NaN where the
     ruler does not find a true one."""
-    (masks,), (true,) = chunk.masks([pictures]), chunk.true_masks(how)
+    (masks,), (true,) = chunk.masks([pictures], how), chunk.true_masks(how)
     values = {
         "found": torch.tensor([mask is not None for mask in masks]).double(),
         "companion": _companion(chunk, how, pictures, masks),
@@ -519,7 +558,8 @@ PLAN = Plan(
     claims=CLAIMS,
     chosen_by="both",
     maker=StrictIDMaker,
-    images_of=lambda way: 0 if way.how.engine is Engine.DECODED else len(way.how.heights) or len(way.how.leans) or 1,
+    images_of=lambda way: 0 if not way.how.engine.samples else len(way.how.heights) or len(way.how.leans) or 1,
+    in_common=in_common,
     takes_controlnet=lambda way: way.how.engine is Engine.DEPTH,
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from ...evaluation.statistics import (
     EQUIVALENCE_LEVEL,
     LEVEL,
+    Groups,
     Interval,
     hit_difference,
     mean_interval,
@@ -38,11 +39,11 @@ from .ablation_units import claim_folder, settings_of, short_hash, stored_traini
 from .ablations import PRECISIONS, autocast
 from .claims import MARGIN
 from .judge import FILE as JUDGE_FILE
-from .markdown import markdown_table, number
+from .markdown import claims_table, markdown_table, number
 from .models import Models, load_models
-from .pairs import seeds_of
+from .pairs import grouped, seeds_of
 from .readings import NO_TRAINING, RESULTS
-from .summary import verdict
+from .summary import Difference, plain, verdicts
 
 Files = Mapping[str, Path]
 """Trained files of one seed by family."""
@@ -138,6 +139,7 @@ class Plan:
         chosen_by: the measure by which a strength is chosen, more = better.
         maker: of the models and the steps of the sampling.
         images_of: how many pictures a way makes of a scene; 0 = none is sampled.
+        in_common: what each scene of these seeds may have in common with others, as `pairs.grouped` takes it.
         takes_controlnet: whether a way is made with the depth ControlNet.
     """
 
@@ -150,6 +152,7 @@ class Plan:
     chosen_by: str
     maker: Callable[[Models, int], Maker]
     images_of: Callable[[Way], int]
+    in_common: Callable[[Split, range], list[tuple[Hashable, ...]]]
     takes_controlnet: Callable[[Way], bool] = lambda _way: False
 
     @property
@@ -302,18 +305,19 @@ def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
         np.savez_compressed(file, image=pixels)
 
 
-def interval(column: Column, values: Sequence[Values]) -> Interval:
+def interval(column: Column, values: Sequence[Values], groups: Groups) -> Interval:
     """A measure over seeds and scenes."""
-    return (rate if column.is_rate else mean_interval)(np.stack(values))
+    return (rate if column.is_rate else mean_interval)(np.stack(values), groups=groups)
 
 
-def _cell(column: Column, values: Sequence[Values]) -> dict[str, Any]:
+def _cell(column: Column, values: Sequence[Values], groups: Groups) -> dict[str, Any]:
     """An interval, and of how many scenes it is: those where the measure is defined."""
-    return {**asdict(interval(column, values)), "scenes": int((~np.isnan(np.stack(values))).any(0).sum())}
+    return {**plain(interval(column, values, groups)), "scenes": int((~np.isnan(np.stack(values))).any(0).sum())}
 
 
 def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[str, Any]:
     """Tables, sweeps and claims of what is stored."""
+    groups = grouped(plan.in_common(Split.TEST, seeds_of(Split.TEST, scenes)))
     tables = {}
     for table in plan.tables:
         rows, missing = [], []
@@ -325,7 +329,7 @@ def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[s
                 missing.append(way.label if store.trained_of(way) else f"{way.label}: no {wanted}")
                 continue
             cells = {
-                name: _cell(plan.measures[name], [one[name] for one in values.values()])
+                name: _cell(plan.measures[name], [one[name] for one in values.values()], groups)
                 for name in table.columns
                 if all(name in one for one in values.values())
             }
@@ -334,24 +338,27 @@ def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[s
         swept = {way.label: store.tried(way, development) for way in table.ways if way.scales}
         sweeps = {label: {f"{scale:g}": value for scale, value in tried.items()} for label, tried in swept.items()}
         tables[table.name] = {"rows": rows, "missing": missing, "sweeps": sweeps}
-    return {"tables": tables, "claims": [_claimed(plan, store, claim, scenes, development) for claim in plan.claims]}
+    differences = [_difference(plan, store, claim, scenes, development, groups) for claim in plan.claims]
+    claims = [
+        {"claim": claim.text, "measure": claim.measure, "difference": None if one.found is None else plain(one.found)}
+        | said
+        for claim, one, said in zip(plan.claims, differences, verdicts(differences), strict=True)
+    ]
+    return {"tables": tables, "claims": claims}
 
 
-def _claimed(plan: Plan, store: Store, claim: Claim, scenes: int, development: int) -> dict[str, Any]:
-    """The difference of two ways, scene by scene."""
+def _difference(
+    plan: Plan, store: Store, claim: Claim, scenes: int, development: int, groups: Groups
+) -> Difference:
+    """Of two ways, scene by scene."""
     (table,) = (one for one in plan.tables if one.name == claim.table)
     ways = [next(one for one in table.ways if one.name == name) for name in (claim.first, claim.second)]
     measure, stacked = plan.measures[claim.measure], _side_by_side(store, ways, claim.measure, scenes, development)
-    found = narrow = None
-    if stacked is not None:
-        difference = hit_difference if measure.is_rate else paired_difference
-        found, narrow = (difference(*stacked, level) for level in (LEVEL, EQUIVALENCE_LEVEL))
-    return {
-        "claim": claim.text,
-        "measure": claim.measure,
-        "difference": None if found is None else asdict(found),
-        "verdict": verdict(found, narrow, MARGIN if measure.is_rate else None),
-    }
+    margin = MARGIN if measure.is_rate else None
+    if stacked is None:
+        return Difference(None, None, margin)
+    difference = hit_difference if measure.is_rate else paired_difference
+    return Difference(*(difference(*stacked, level, groups) for level in (LEVEL, EQUIVALENCE_LEVEL)), margin)
 
 
 def _side_by_side(
@@ -387,18 +394,7 @@ def page(plan: Plan, results: dict[str, Any]) -> str:
         + f"; DDIM, {settings['steps']} steps, {settings['precision']}.",
         plan.about,
         "## What was claimed",
-        markdown_table(
-            ["", "of", "difference, scene by scene", ""],
-            [
-                [
-                    one["claim"],
-                    measures[one["measure"]]["label"],
-                    number(one["difference"], measures[one["measure"]]),
-                    one["verdict"],
-                ]
-                for one in results["claims"]
-            ],
-        ),
+        claims_table(results["claims"], measures, "scene"),
     ]
     for table in plan.tables:
         found = results["tables"][table.name]

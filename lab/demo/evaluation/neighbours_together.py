@@ -33,7 +33,7 @@ from .models import Models
 from .neighbour_refadgen import MEASURES as OF_PRODUCT
 from .neighbour_refadgen import packshots, product_values
 from .neighbour_strict_id import MEASURES as OF_COMPANION
-from .neighbour_strict_id import RULER_SIZE, CompanionChunk, Engine, How, Picture, companion_right
+from .neighbour_strict_id import RULER_SIZE, CompanionChunk, Engine, How, Picture, companion_right, in_common
 from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
 from .rulers import LabelView, label_views
 
@@ -175,6 +175,7 @@ PLAN = Plan(
     chosen_by="wall",
     maker=TogetherMaker,
     images_of=lambda _way: 1,
+    in_common=in_common,
 )
 
 

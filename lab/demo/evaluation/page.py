@@ -7,7 +7,7 @@ from typing import Any
 
 from .advice import advice
 from .earlier import against_earlier
-from .markdown import markdown_table, number
+from .markdown import claims_table, markdown_table, number
 
 Results = dict[str, Any]
 
@@ -40,12 +40,13 @@ plain walls alone, the smaller part of the pairs: a pattern that lies some pixel
 measured towards the ad's own product: of the other product's look it says nothing.
 
 In brackets: 95 % intervals over trainings and pairs, Student's with the variance of both ways; Wilson's for rates, with as
-many trials as that variance leaves. The test pairs have ten combinations of a product and ten of a wall: an interval is for
-more scenes of these; for other combinations it would be wider, most of all for what is read of walls. The column
-*seeds* says how many trainings a row has; with one, the interval says nothing of other trainings. Claims about the numbers of
-tokens compare the first training of each. No claim is corrected for how many there are: of those whose interval ends close to
-0 some hold by chance. A difference of rates counts as none where two one-sided tests at 5 % show it to be within {margin:g};
-so few pairs can hardly show that.
+many trials as that variance leaves. The test pairs have ten combinations of a product and ten of a wall, so pairs are not as
+many looks as there are pairs: an interval is the widest of those that take each pair as one draw, or all pairs of one product,
+or of one wall, of either scene; where all or none hit it is of the pairs. The column *seeds* says how many trainings a row
+has; with one, the interval says nothing of other trainings. Claims about the numbers of tokens compare the first training of
+each. A claim holds where its p, corrected for all claims of its table (Holm), is below 0.05; so its interval alone may leave
+out 0. A difference of rates counts as none where two one-sided tests at 5 % show it to be within {margin:g}; so few pairs can
+hardly show that.
 
 `eq3` is the paper's compression, trained with the zeroed embedding of Eq. 1, `eq3_c16_drop` the same trained with dropped
 tokens; `resampler` is the public adapters'; `ipadapter_c16` a resampler trained for as many steps without masks and regions."""
@@ -88,18 +89,7 @@ def _experiment(name: str, experiment: dict[str, Any], results: Results) -> Iter
         yield _rows(compared, list(compared[0]["against_oracle"]), "against_oracle", measures)
     comparisons = [one for one in results["comparisons"] if one["experiment"] == name and one["difference"]]
     if comparisons:
-        yield markdown_table(
-            ["", "of", "difference, pair by pair", ""],
-            [
-                [
-                    one["claim"],
-                    measures[one["measure"]]["label"],
-                    number(one["difference"], measures[one["measure"]]),
-                    one["verdict"],
-                ]
-                for one in comparisons
-            ],
-        )
+        yield claims_table(comparisons, measures, "pair")
     if experiment["rows"] and name in PICTURES:
         file, text = PICTURES[name]
         yield f"![{text}]({file})"

@@ -8,6 +8,10 @@ of theirs is one of the training's.
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..captions import caption
 from ..splits import PAIRS, Split, pairs_of
@@ -15,7 +19,20 @@ from ..studio.render import Rendered, render
 from ..studio.scene import ATTRIBUTES as NAMED
 from ..studio.scene import HELD_OUT_SEEDS, Scene, labels, sample_pair, sample_scene
 
-__all__ = ["NAMED", "Rendered", "Scene", "Split", "any_scene", "caption", "labels", "render", "sample_pair", "seeds_of"]
+__all__ = [
+    "NAMED",
+    "Rendered",
+    "Scene",
+    "Split",
+    "any_scene",
+    "caption",
+    "combinations_of",
+    "grouped",
+    "labels",
+    "render",
+    "sample_pair",
+    "seeds_of",
+]
 
 
 FIRST_SEEDS = {Split.TEST: 0, Split.DEVELOPMENT: 100_000}
@@ -26,6 +43,21 @@ noise: what is chosen on the ones would be chosen on the others."""
 def seeds_of(split: Split, count: int) -> range:
     """Of the first scenes, or pairs, of a split."""
     return range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count)
+
+
+def combinations_of(scene: Scene) -> tuple[Hashable, ...]:
+    """What a scene has in common with others of its split: of product and wall there are few combinations."""
+    return tuple(tuple(getattr(scene, name) for name in names) for names in PAIRS)
+
+
+def grouped(scenes: Sequence[tuple[Hashable, ...]]) -> list[NDArray[np.int_]]:
+    """What scenes have in common, as `lab.evaluation.statistics` reads it: a number for each scene, equal where it is the same;
+    one array for each of the things that every scene has one of."""
+    found = []
+    for things in zip(*scenes, strict=True):
+        numbers = {thing: number for number, thing in enumerate(dict.fromkeys(things))}
+        found.append(np.array([numbers[thing] for thing in things]))
+    return found
 
 
 def any_scene(seed: int) -> Scene:

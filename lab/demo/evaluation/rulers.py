@@ -21,6 +21,7 @@ from torch import Tensor
 from pfv_core.region.distance import erode_mask, grow
 
 from ...evaluation.metrics import two_tones
+from ..studio.beside import COLUMN_STEP, companion_columns
 from ..studio.bodies import bodies_of
 from ..studio.camera import Camera, march
 from ..studio.render import Rendered, pixel_places
@@ -152,16 +153,30 @@ def product_overlap(image: Tensor, truth: Rendered, empty: Tensor) -> tuple[Tens
     return overlap, ((image - true).norm(dim=1) * rim).flatten(1).sum(1) / rim.flatten(1).sum(1)
 
 
-def companion_mask(image: Tensor, wall: Tensor) -> Tensor | None:
+def companion_box(scenes: Sequence[Scene], size: int) -> Tensor:
+    """(H, W) bool: the rows and columns in which the scenes' companions are seen."""
+    seen = torch.stack([companion_columns(scene, size) for scene in scenes]).any(0)
+    rows, columns = (_between(seen.any(axis)) for axis in (1, 0))
+    return (rows[:, None] & columns).repeat_interleave(COLUMN_STEP, 1)
+
+
+def _between(line: Tensor) -> Tensor:
+    """(N,) bool, from the first that is True to the last."""
+    return (line.cumsum(0) > 0) & (line.flip(0).cumsum(0).flip(0) > 0)
+
+
+def companion_mask(image: Tensor, wall: Tensor, box: Tensor) -> Tensor | None:
     """What stands before a plain wall, without its shadow.
 
     Args:
         image: (3, H, W), 0..1.
         wall: (H, W) bool, where the wall would be seen if nothing stood beside the product.
+        box: (H, W) bool, where it is looked for.
 
     Returns:
-        (H, W) bool, the largest piece of the wall's part of the picture that has none of the wall's shades; None = there is
-        none. The wall's colour is a smooth surface over the picture, fitted to what does not stand out from it.
+        (H, W) bool, the largest piece of the wall's part of the picture that has none of the wall's shades, of those that lie in
+        the box by more than half; None = there is none. The wall's colour is a smooth surface over the picture, fitted to what
+        does not stand out from it.
     """
     height, width = wall.shape
     x, y = pixel_places(height, width)
@@ -177,7 +192,8 @@ def companion_mask(image: Tensor, wall: Tensor) -> Tensor | None:
     pieces, number = ndimage.label(ndimage.binary_opening(out.numpy(), np.ones((3, 3))))
     if not number:
         return None
-    areas = np.bincount(pieces.ravel())[1:]
+    areas, within = (np.bincount(pieces[where], minlength=number + 1)[1:] for where in (pieces > 0, box.numpy()))
+    areas = np.where(2 * within > areas, areas, 0)
     if areas.max() < SMALLEST * height * width:
         return None
     return torch.from_numpy(pieces == areas.argmax() + 1)

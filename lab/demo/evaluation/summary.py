@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ...evaluation.statistics import (
     Interval,
     equivalent,
     hit_difference,
+    holm,
     paired_difference,
 )
 from ...files import save_text
@@ -40,7 +41,8 @@ def difference(
     if not shared:
         return None
     one, other = (np.stack([MEASURES[measure].of(side[seed]) for seed in shared]) for side in (first, second))
-    found = (hit_difference if MEASURES[measure].is_rate else paired_difference)(one, other, level)
+    groups = first[shared[0]].truth.groups
+    found = (hit_difference if MEASURES[measure].is_rate else paired_difference)(one, other, level, groups)
     return _defined(found)
 
 
@@ -81,7 +83,7 @@ def summarize(
         },
         "experiments": {table.name: summary.table(table) for table in tables},
         "goals": [summary.goal(goal) for goal in GOALS if goal.experiment in summary.tables],
-        "comparisons": [summary.comparison(one) for one in COMPARISONS if one.experiment in summary.tables],
+        "comparisons": [one for table in tables for one in summary.comparisons(table)],
     }
     plain: dict[str, Any] = json.loads(json.dumps(results), parse_constant=lambda _nan: None)
     save_text(store.out / RESULTS_FILE, json.dumps(plain, indent=1))
@@ -124,13 +126,13 @@ class Summary:
         result: dict[str, Any] = {
             **_named(chosen),
             "seeds": sorted(readings),
-            "measures": {name: _plain(interval(name, readings)) for name in table.measures},
+            "measures": {name: plain(interval(name, readings)) for name in table.measures},
         }
         never_there = Row(ORACLE, row.family)
         if never_there in table.rows and chosen != never_there:
             oracle = self.readings(table, never_there)
             differences = {name: difference(name, readings, oracle) for name in AGAINST_ORACLE}
-            result["against_oracle"] = {name: _plain(found) for name, found in differences.items() if found is not None}
+            result["against_oracle"] = {name: plain(found) for name, found in differences.items() if found is not None}
         return result
 
     def _why(self, row: Row | Sweep) -> str:
@@ -142,7 +144,7 @@ class Summary:
         scale = None if best is None else float(best.condition.control.image_scale)
         return {
             **_named(sweep),
-            "tried": {f"{scale:g}": _plain(found) for scale, found in tried.items()},
+            "tried": {f"{scale:g}": plain(found) for scale, found in tried.items()},
             "best": scale,
             "at_end": scale is not None and scale in (sweep.scales[0], sweep.scales[-1]),
         }
@@ -163,23 +165,29 @@ class Summary:
             "relation": goal.relation,
             "goal": goal.goal,
             "is_difference": goal.against is not None,
-            "measured": None if found is None else _plain(found),
+            "measured": None if found is None else plain(found),
             "status": "not measured" if found is None else status(found, goal.relation, goal.goal),
         }
 
-    def comparison(self, comparison: Comparison) -> dict[str, Any]:
-        """The difference of two rows, and what it says."""
-        table = self.tables[comparison.experiment]
-        first, second = (self.readings(table, side) for side in (comparison.first, comparison.second))
-        found = difference(comparison.measure, first, second)
-        narrow = difference(comparison.measure, first, second, EQUIVALENCE_LEVEL)
-        return {
-            "experiment": comparison.experiment,
-            "claim": comparison.claim,
-            "measure": comparison.measure,
-            "difference": None if found is None else _plain(found),
-            "verdict": verdict(found, narrow, MARGIN if MEASURES[comparison.measure].is_rate else None),
-        }
+    def comparisons(self, table: Experiment) -> list[dict[str, Any]]:
+        """The differences of rows of a table that something is claimed of, and what they say together."""
+        claims = [one for one in COMPARISONS if one.experiment == table.name]
+        differences = [self._difference(table, claim) for claim in claims]
+        return [
+            {
+                "experiment": claim.experiment,
+                "claim": claim.claim,
+                "measure": claim.measure,
+                "difference": None if one.found is None else plain(one.found),
+                **said,
+            }
+            for claim, one, said in zip(claims, differences, verdicts(differences), strict=True)
+        ]
+
+    def _difference(self, table: Experiment, claim: Comparison) -> Difference:
+        first, second = (self.readings(table, side) for side in (claim.first, claim.second))
+        found, narrow = (difference(claim.measure, first, second, level) for level in (LEVEL, EQUIVALENCE_LEVEL))
+        return Difference(found, narrow, MARGIN if MEASURES[claim.measure].is_rate else None)
 
 
 def status(found: Interval, relation: str, goal: float) -> str:
@@ -201,21 +209,37 @@ def status(found: Interval, relation: str, goal: float) -> str:
     return "missed" if best < goal else "missed, not certain"
 
 
-def verdict(found: Interval | None, narrow: Interval | None, margin: float | None) -> str:
-    """What a difference says of the claim that the first is more.
+@dataclass(frozen=True)
+class Difference:
+    """Of which it is claimed that the first is more.
 
-    Args:
-        found: the difference; None = not measured.
+    Attributes:
+        found: at LEVEL; None = not measured.
         narrow: the same at EQUIVALENCE_LEVEL.
         margin: what would not matter; None = any difference does.
     """
-    if found is None or narrow is None:
+
+    found: Interval | None
+    narrow: Interval | None
+    margin: float | None
+
+
+def verdicts(differences: Sequence[Difference]) -> list[dict[str, Any]]:
+    """What the claims of a table say: of each its p, corrected for how many they are, and its verdict."""
+    corrected = holm([math.nan if one.found is None else one.found.p for one in differences])
+    return [
+        {"p": None if one.found is None else round(p, 5), "verdict": _verdict(one, p)}
+        for one, p in zip(differences, corrected, strict=True)
+    ]
+
+
+def _verdict(one: Difference, p: float) -> str:
+    if one.found is None or one.narrow is None:
         return "not measured"
-    if found.low > 0:
-        return "holds"
-    if found.high < 0:
-        return "the reverse holds"
-    return "equal within the margin" if margin is not None and equivalent(narrow, margin) else "cannot be told apart"
+    if p < 1 - LEVEL:
+        return "holds" if one.found.value > 0 else "the reverse holds"
+    is_none = one.margin is not None and equivalent(one.narrow, one.margin)
+    return "equal within the margin" if is_none else "cannot be told apart"
 
 
 def _named(row: Row | Sweep) -> dict[str, str]:
@@ -223,7 +247,8 @@ def _named(row: Row | Sweep) -> dict[str, str]:
     return {"condition": condition.name, "label": condition.label, "family": row.family}
 
 
-def _plain(interval: Interval) -> dict[str, float]:
+def plain(interval: Interval) -> dict[str, float]:
+    """What a page tells of it."""
     return {name: round(value, 5) for name, value in asdict(interval).items() if name in ("value", "low", "high")}
 
 

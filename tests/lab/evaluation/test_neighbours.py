@@ -87,6 +87,7 @@ def plan(maker):
         chosen_by="chosen",
         maker=lambda _models, _steps: maker,
         images_of=lambda _way: 3,
+        in_common=lambda _split, seeds: [(seed // 2,) for seed in seeds],
     )
 
 
@@ -205,7 +206,8 @@ def test_tables_and_claims(nets, tmp_path):
     assert (plain["measures"]["right"]["value"], swept["measures"]["right"]["value"]) == (0.0, 1.0)
     more, less = results["claims"]
     assert more["difference"]["value"] == pytest.approx(0.7)
-    assert (more["verdict"], less["verdict"]) == ("holds", "the reverse holds")
+    assert (more["verdict"], less["verdict"]) == ("holds", "cannot be told apart")
+    assert less["p"] > 0.05  # all of four scenes differ; two of each are alike, and two looks are few
     settings = {"steps": 1, "precision": "float32"}
     text = page(toy, results | {"settings": settings, "scenes": 4, "development": 2})
     assert "| more | far | 0.700" in text

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from lab.demo.evaluation.rulers import (
     body_color_error,
+    companion_box,
     companion_mask,
     label_views,
     nearest,
@@ -22,6 +23,7 @@ from lab.demo.evaluation.rulers import (
 from lab.demo.studio.beside import companion_rows
 from lab.demo.studio.render import render, render_alone
 from lab.demo.studio.scene import COMPANION_LOOKS, MARKS, sample_scene
+from pfv_core.region.distance import grow
 
 SIZE, LARGE = 96, 192
 
@@ -52,6 +54,13 @@ def empty(scene):
 def wall(scene):
     alone = render([scene.alone()], SIZE)
     return (alone.wall[0] == 1) & (F.max_pool2d(alone.product, 5, 1, 2)[0] == 0)
+
+
+@pytest.fixture(scope="module")
+def box(scene):
+    """Of companions as high and leaning as any here."""
+    asked = [with_companion(scene, height=1.3, lean=lean) for lean in (-0.2, 0.0, 0.2)]
+    return grow(companion_box(asked, SIZE), 2)
 
 
 def with_companion(scene, **changes):
@@ -93,20 +102,35 @@ def test_the_body_s_colour_is_compared_beside_the_label(true):
     assert body_color_error(picture * 0.5, true) > 0.05
 
 
-def test_a_companion_is_found_in_its_rows_and_nothing_where_there_is_none(scene, true, wall):
+def test_a_companion_is_found_in_its_rows_and_nothing_where_there_is_none(scene, true, wall, box):
     for height in (0.75, 1.3):
         asked = with_companion(scene, height=height)
-        mask = companion_mask(first(render([asked], SIZE).image), wall)
+        mask = companion_mask(first(render([asked], SIZE).image), wall, box)
         assert abs(top_row(mask) - companion_rows(asked, SIZE)[0]) <= 2
-    assert companion_mask(first(render([scene.alone()], SIZE).image), wall) is None
-    assert not (companion_mask(first(true.image), wall) & ~wall).any()
+    assert companion_mask(first(render([scene.alone()], SIZE).image), wall, box) is None
+    assert not (companion_mask(first(true.image), wall, box) & ~wall).any()
 
 
-def test_a_lean_and_a_look_are_read(scene, wall):
+def test_what_stands_elsewhere_is_no_companion(scene, true, wall, box):
+    """Another product before the wall, where no companion is asked: alone it is none, beside one it is not taken for it."""
+    elsewhere = torch.zeros_like(wall)
+    elsewhere[SIZE // 3 : SIZE // 2, : SIZE // 6] = True
+    elsewhere = elsewhere.flip(1) if box[:, : SIZE // 2].any() else elsewhere
+    elsewhere &= wall & ~box
+    assert elsewhere.sum() > 100
+    alone, beside = (
+        torch.where(elsewhere, 0.1, first(render([one], SIZE).image)) for one in (scene.alone(), scene)
+    )
+    assert companion_mask(alone, wall, torch.ones_like(box)) is not None
+    assert companion_mask(alone, wall, box) is None
+    assert (companion_mask(beside, wall, box) == companion_mask(first(true.image), wall, box)).float().mean() > 0.999
+
+
+def test_a_lean_and_a_look_are_read(scene, wall, box):
     looks = [with_companion(scene, lean=lean) for lean in (-0.2, 0.2)]
     looks += [with_companion(scene, kind="plant", look="red", rgb=COMPANION_LOOKS["plant"]["red"])]
     images = render(looks, SIZE).image.permute(0, 3, 1, 2)
-    masks = [companion_mask(image, wall) for image in images]
+    masks = [companion_mask(image, wall, box) for image in images]
     assert slope(masks[0]) < slope(masks[1]) - 0.15
     known = [None, *(portrait(image, mask) for image, mask in zip(images[1:], masks[1:], strict=True))]
     assert nearest(images[0], masks[0], known) == 1  # the same figure, leaning the other way

@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import t as student
+from scipy.stats import ttest_1samp
 
 from lab.evaluation.statistics import (
     Interval,
     equivalent,
     hit_difference,
+    holm,
     mean_interval,
     paired_difference,
     rate,
@@ -95,6 +97,65 @@ def test_coverage_over_seeds_and_pairs(seeds, of_seeds, of_pairs, rest):
         found = mean_interval(values + generator.normal(0, rest, (seeds, 60)))
         hits += found.low <= 0 <= found.high
     assert 0.90 <= hits / 400 <= 0.995
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("of_group", [0.0, 1.0])
+def test_coverage_where_pairs_have_something_in_common(seeds, of_group):
+    """Ten walls, drawn with the pairs: the interval holds the truth about as often as it says, whether or not walls
+    matter; without the groups it does not where they do."""
+    generator = np.random.default_rng(6)
+    hits = {"grouped": 0, "alone": 0}
+    for _ in range(400):
+        walls = generator.integers(10, size=60)
+        values = generator.normal(0, of_group, 10)[walls] + generator.normal(0, 1, (seeds, 60))
+        for name, groups in (("grouped", [walls]), ("alone", [])):
+            found = mean_interval(values, groups=groups)
+            hits[name] += found.low <= 0 <= found.high
+    assert 0.90 <= hits["grouped"] / 400 <= (0.995 if of_group else 1)
+    assert (hits["alone"] / 400 < 0.7) == (of_group > 0)
+
+
+def test_pairs_of_a_group_that_are_alike_count_once():
+    """Ten walls whose six pairs show the same: the interval of the ten values, of a mean, of a difference and of a rate."""
+    once = np.random.default_rng(7).random(10)
+    walls = np.repeat(np.arange(10), 6)
+    ten, sixty = mean_interval(once), mean_interval(once[walls], groups=[walls])
+    assert (sixty.low, sixty.high, sixty.p) == pytest.approx((ten.low, ten.high, ten.p))
+    assert paired_difference(once[walls], 0 * once[walls], groups=[walls]).low == pytest.approx(ten.low)
+    hits = (once > 0.4).astype(float)
+    grouped, counted = rate(hits[walls], groups=[walls]), rate(hits[walls])
+    share = hits.mean()
+    trials = 9  # of ten walls, whose variance is estimated
+    assert (grouped.low, grouped.high) == pytest.approx(wilson_interval(share * trials, trials, freedom=9), abs=1e-9)
+    assert grouped.high - grouped.low > 2 * (counted.high - counted.low)
+    assert hit_difference(hits[walls], 0 * hits[walls], groups=[walls]).low < hit_difference(hits[walls], 0 * hits[walls]).low
+
+
+def test_groups_never_make_an_interval_narrower():
+    generator = np.random.default_rng(8)
+    values = generator.normal(size=(3, 40))
+    walls = np.repeat(np.arange(20), 2)
+    values[:, 1::2] = -values[:, ::2]  # of each wall one above and one below: its sum says there is no spread
+    alone, grouped = mean_interval(values), mean_interval(values, groups=[walls])
+    assert (grouped.low, grouped.high) == (alone.low, alone.high)
+    with pytest.raises(ValueError, match=r"a group's labels are \(20,\), expected one for each of 40 pairs"):
+        mean_interval(values, groups=[walls[:20]])
+
+
+def test_p_is_students():
+    values = np.random.default_rng(9).normal(0.3, 1, 30)
+    assert mean_interval(values).p == pytest.approx(ttest_1samp(values, 0).pvalue)
+    assert paired_difference(values, values).p == 1.0
+    assert mean_interval([1.0, 1.0]).p == 0.0
+    assert math.isnan(rate([1.0, 0.0]).p)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, math.nan, 0.7])[::2] == [1.0, 1.0]
+    assert math.isnan(holm([0.6, math.nan, 0.7])[1])
+    assert holm([]) == []
 
 
 def test_an_interval_of_pairs_alone_forgets_the_seeds():

@@ -27,8 +27,8 @@ from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.measures import MEASURES, Readings
 from lab.demo.evaluation.pairs import Split, labels, sample_pair, seeds_of
 from lab.demo.evaluation.store import Store, truth_of
-from lab.demo.evaluation.summary import Summary, status, summarize, verdict
-from lab.evaluation.statistics import Interval
+from lab.demo.evaluation.summary import Difference, Summary, status, summarize, verdicts
+from lab.evaluation.statistics import Interval, rate
 
 PAIRS, BATCH, SEEDS = 24, 8, (0, 1)
 ADAPTERS = [
@@ -264,19 +264,43 @@ def test_status_of_a_goal(value, low, high, relation, expected):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "margin", "expected"),
+    ("low", "high", "p", "margin", "expected"),
     [
-        (0.01, 0.02, 0.03, "holds"),
-        (-0.2, -0.1, 0.03, "the reverse holds"),
-        (-0.02, 0.02, 0.03, "equal within the margin"),
-        (-0.02, 0.02, None, "cannot be told apart"),
-        (-0.02, 0.04, 0.03, "cannot be told apart"),
+        (0.01, 0.02, 0.02, 0.03, "holds"),
+        (-0.2, -0.1, 0.02, 0.03, "the reverse holds"),
+        (-0.02, 0.02, 0.4, 0.03, "equal within the margin"),
+        (-0.02, 0.02, 0.4, None, "cannot be told apart"),
+        (-0.02, 0.04, 0.4, 0.03, "cannot be told apart"),
     ],
 )
-def test_verdict_of_a_comparison(low, high, margin, expected):
-    found = Interval((low + high) / 2, low, high, 1, 10)
-    assert verdict(found, found, margin) == expected
-    assert verdict(None, None, margin) == "not measured"
+def test_verdict_of_a_comparison(low, high, p, margin, expected):
+    found = Interval((low + high) / 2, low, high, 1, 10, p)
+    assert verdicts([Difference(found, found, margin)]) == [{"p": p, "verdict": expected}]
+    assert verdicts([Difference(None, None, margin)]) == [{"p": None, "verdict": "not measured"}]
+
+
+def test_claims_of_one_table_are_corrected_for_how_many_they_are():
+    """0.02 holds alone and not as one of three; what was not measured is no claim."""
+    intervals = [Interval(0.1, 0.01, 0.2, 1, 10, p) for p in (0.0001, 0.02, 0.03)]
+    clear, near, none = (Difference(found, found, None) for found in intervals)
+    said = verdicts([near, clear, none, Difference(None, None, None)])
+    assert [one["verdict"] for one in said] == ["holds", "holds", "holds", "not measured"]
+    assert [one["p"] for one in said[:3]] == pytest.approx([0.04, 0.0003, 0.04])
+    assert [one["verdict"] for one in verdicts([near, near, near])] == ["cannot be told apart"] * 3
+
+
+def test_pairs_with_a_wall_in_common_are_not_as_many_looks(results):
+    """The groups are handed on: the intervals are those over the pairs' combinations."""
+    truth = truth_of(Split.TEST, PAIRS)
+    assert [len(np.unique(labels)) for labels in truth.groups] == [
+        len({names(side) for side in sides})
+        for sides in zip(*truth.pairs, strict=True)
+        for names in (lambda s: (s.product_color, s.shape), lambda s: (s.wall_color, s.pattern))
+    ]
+    assert max(len(np.unique(labels)) for labels in truth.groups) <= 10
+    hits = (truth.wanted["wall_color"] == truth.wanted["wall_color"][0]).astype(float)  # one wall, and no other
+    wide, narrow = rate(hits, groups=truth.groups), rate(hits)
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
 def test_what_the_demo_before_had_stands_beside_the_same_row(results):
