@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pfv_mepa.lab.demo import stack
-from pfv_mepa.lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
-from pfv_mepa.lab.demo.evaluation.neighbours import Plan, Store, run_command, summarize
+from lab.demo import stack
+from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
+from lab.demo.evaluation.neighbours import Plan, Store, run_command, summarize
 from pfv_mepa.tools import draw_ablations, write_neighbours
 
 SIZE, SCENES = 32, 20
@@ -37,7 +38,7 @@ def results(plan: Plan) -> dict:
             {"way": name, "made_as": name, "label": f"way {name}", "seeds": [0], "measures": {}}
             for name in MADE[plan.name]
         ]
-    empty |= {"trained": []}
+    empty |= {"trained": sorted({*MADE[plan.name].values()} - {"none"})}
     empty |= {"settings": {"steps": 3, "precision": "float32"}, "scenes": SCENES, "development": SCENES}
     return json.loads(json.dumps(empty))
 
@@ -60,6 +61,7 @@ def run(tmp_path, monkeypatch):
             count = {"scale": 4, "pose_guided": 3}.get(name, 1) * SCENES
             shade = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
             np.savez(place / "test_00000.npz", image=np.broadcast_to(shade, (count, SIZE, SIZE, 3)))
+            (place / "test_00000.json").write_text("{}")
     return folder, root
 
 
@@ -72,7 +74,7 @@ def tiles(file, columns: int) -> list[int]:
         return [image.convert("L").getpixel((column * step + step // 2, bottom)) for column in range(columns)]
 
 
-def test_page_and_pictures_of_what_was_measured(run):
+def test_page_and_pictures_of_what_was_measured(run, capsys):
     folder, root = run
     write_neighbours.main([str(folder), "--root", str(root)])
     page = (root / "docs" / "neighbours.md").read_text(encoding="utf-8")
@@ -89,18 +91,45 @@ def test_page_and_pictures_of_what_was_measured(run):
     tiles(root / "docs" / "refadgen.jpg", 4)  # the photo, the true picture, and two that were made
     shown = tiles(root / "docs" / "strict_id.jpg", 3 + 4 + 3 + 2)
     assert shown[3:10] == pytest.approx([0, 20, 40, 60, 0, 20, 40], abs=4)  # a height, or a lean, after the other
+    said = f"wrote docs/neighbours.md, {write_neighbours.READINGS}, refadgen.jpg, strict_id.jpg in {root}\n"
+    assert capsys.readouterr().out == said
 
 
-def test_a_picture_of_which_a_column_is_not_here_stays_as_it_is(run):
+@pytest.mark.parametrize(
+    ("gone", "stays", "written"),
+    [
+        ("controlnet*/*/*.npz", "refadgen.jpg", "strict_id.jpg"),
+        ("guided/*/*.npz", "strict_id.jpg", "refadgen.jpg"),
+        ("neighbour_refadgen.json", "refadgen.jpg", "strict_id.jpg"),
+        ("neighbour_strict_id.json", "strict_id.jpg", "refadgen.jpg"),
+    ],
+)
+def test_a_picture_of_which_a_column_is_not_here_stays_as_it_is_and_is_named(run, capsys, gone, stays, written):
     folder, root = run
-    for name in ("refadgen.jpg", "strict_id.jpg"):
+    for name in (stays, written):
         (root / "docs" / name).write_text("of the run before")
-    for file in (*folder.rglob("guided/*/*.npz"), *folder.rglob("controlnet*/*/*.npz")):
+    for file in folder.rglob(gone):
         file.unlink()
     write_neighbours.main([str(folder), "--root", str(root)])
-    for name in ("refadgen.jpg", "strict_id.jpg"):
-        assert (root / "docs" / name).read_text() == "of the run before"
-    assert (root / write_neighbours.READINGS).is_file()
+    assert (root / "docs" / stays).read_text() == "of the run before"
+    tiles(root / "docs" / written, 4 if written == "refadgen.jpg" else 3 + 4 + 3 + 2)
+    assert capsys.readouterr().out.splitlines() == [
+        f"wrote docs/neighbours.md, {write_neighbours.READINGS}, {written} in {root}",
+        f"left as it was: {stays}, of which {folder} has not every column",
+    ]
+
+
+def test_a_folder_without_what_is_kept_is_refused_before_anything_is_written(run, capsys):
+    folder, root = run
+    write_neighbours.main([str(folder), "--root", str(root)])
+    with zipfile.ZipFile(root / write_neighbours.READINGS) as archive:
+        assert {name.split("/")[1] for name in archive.namelist() if "/" in name} == {*MADE}
+    before = {file: file.read_bytes() for file in root.rglob("*.*")}
+    (folder / "neighbour_strict_id.json").unlink()
+    with pytest.raises(SystemExit):
+        write_neighbours.main([str(folder), "--root", str(root)])
+    assert "has no neighbour_strict_id.json, and what docs/readings/neighbours.zip has" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in root.rglob("*.*")} == before
 
 
 def test_a_folder_of_nothing_is_refused_before_anything_is_written(tmp_path, capsys):

@@ -157,7 +157,7 @@ def settings_of(weights: Path, judge: Path, steps: int, batch: int, precision: s
 
 
 def claim_folder(
-    out: Path, settings: Settings, begin: Path | None = None, with_controlnet: Collection[str] = ()
+    out: Path, settings: Settings, begin: Path | None = None, with_controlnet: Collection[str] = (), plan: str = ""
 ) -> None:
     """Make `out` the folder of these settings, with the readings that an earlier run packed.
 
@@ -166,6 +166,7 @@ def claim_folder(
         begin: the packed readings.
         with_controlnet: names of those that are made with the ControlNet: of another one they are not taken over, and all others
             are.
+        plan: see `readings.unpack`.
 
     Raises:
         AblationError: it is that of others already, or the readings are of others.
@@ -181,7 +182,7 @@ def claim_folder(
         _check_settings(begin, json.dumps(packed), settings)
     save_text(file, json.dumps(asdict(settings), indent=1))
     if begin is not None:
-        count = unpack(begin, out, left_out)
+        count = unpack(begin, out, left_out, plan)
         if left_out:
             print(f"{begin} is of another ControlNet: {count} readings that were made with it are left out", flush=True)
 

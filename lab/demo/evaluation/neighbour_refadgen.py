@@ -37,7 +37,7 @@ from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, RefAdGens
 from .judge import Judge
 from .models import Models
-from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
+from .neighbours import Claim, Column, Derived, Files, Plan, Table, Way, run_command
 from .pairs import combinations_of
 from .rulers import LabelView, body_color_error, label_views, product_overlap, read_mark
 
@@ -319,8 +319,7 @@ class RefAdGenMaker:
         values = product_values(self.models.judge, image, chunk.scenes, chunk.drawn, chunk.empty, chunk.views)
         plain = torch.tensor([scene.pattern == "plain" for scene in chunk.scenes])
         ring = ring_psnr(image, channels_first(chunk.drawn.image), chunk.drawn.product)
-        kept = ((values["color"] + values["shape"]) / 2 + values["text"]) / 2
-        return values | {"ring": torch.where(plain, ring, torch.nan), "kept": kept}
+        return values | {"ring": torch.where(plain, ring, torch.nan)}
 
     def _seeing(self, chunk: ProductChunk, way: Way, files: Files) -> AbstractContextManager[None]:
         """The U-Net sees the products, where the way has a fusion."""
@@ -382,6 +381,7 @@ PLAN = Plan(
     images_of=lambda way: 0 if way.how.engine is Engine.DECODED else 1,
     in_common=lambda split, seeds: [combinations_of(sample_pair(seed, split)[0]) for seed in seeds],
     takes_controlnet=lambda way: way.how.takes_controlnet,
+    derived={"kept": Derived(("color", "shape", "text"), lambda color, shape, text: ((color + shape) / 2 + text) / 2)},
 )
 
 

@@ -36,7 +36,7 @@ from .chunk import channels_first, noise_of
 from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, StrictIDs, hint_of
 from .models import Models
-from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
+from .neighbours import Claim, Column, Derived, Files, Plan, Table, Way, run_command
 from .pairs import combinations_of
 from .rulers import companion_box, companion_mask, nearest, portrait, product_overlap, slope, top_row
 
@@ -302,7 +302,9 @@ class CompanionChunk:
         """(P, R, R) bool: where a companion of any kind would be seen that is as high and leans as it is asked."""
         if (key := (how.heights, how.leans)) not in self._boxes:
             of_scenes = zip(*self.asked(how), strict=True)
-            boxes = [companion_box([_looks(s, *look) for s in of for look in ONE_OF_EACH], RULER_SIZE) for of in of_scenes]
+            boxes = [
+                companion_box([_looks(s, *look) for s in of for look in ONE_OF_EACH], RULER_SIZE) for of in of_scenes
+            ]
             self._boxes[key] = grow(torch.stack(boxes), BESIDE)
         return self._boxes[key]
 
@@ -454,7 +456,7 @@ class StrictIDMaker:
         wanted = labels(chunk.scenes)
         text = torch.stack([read[name] == wanted[name] for name in ("table", "wall_color")]).all(0).double()
         overlap, rim = product_overlap(image, chunk.drawn, chunk.empty)
-        return values | {"text": text, "both": text * values["companion"], "overlap": overlap, "rim": rim}
+        return values | {"text": text, "overlap": overlap, "rim": rim}
 
     def _scale(self, chunk: CompanionChunk, how: How, drawn: list[list[Tensor | None]]) -> dict[str, Tensor]:
         """Heights drawn against heights asked, over those that were found."""
@@ -561,6 +563,7 @@ PLAN = Plan(
     images_of=lambda way: 0 if not way.how.engine.samples else len(way.how.heights) or len(way.how.leans) or 1,
     in_common=in_common,
     takes_controlnet=lambda way: way.how.engine is Engine.DEPTH,
+    derived={"both": Derived(("text", "companion"), lambda text, companion: text * companion)},
 )
 
 

@@ -11,7 +11,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,6 +105,14 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """A measure that follows from others: which, and how. It is not stored, so that it is always today's."""
+
+    of: tuple[str, ...]
+    formula: Callable[..., Values]
+
+
+@dataclass(frozen=True)
 class Claim:
     """That a measure is more for one way of a table than for another."""
 
@@ -141,6 +149,7 @@ class Plan:
         images_of: how many pictures a way makes of a scene; 0 = none is sampled.
         in_common: what each scene of these seeds may have in common with others, as `pairs.grouped` takes it.
         takes_controlnet: whether a way is made with the depth ControlNet.
+        derived: measures that follow from others, by name.
     """
 
     name: str
@@ -154,6 +163,7 @@ class Plan:
     images_of: Callable[[Way], int]
     in_common: Callable[[Split, range], list[tuple[Hashable, ...]]]
     takes_controlnet: Callable[[Way], bool] = lambda _way: False
+    derived: Mapping[str, Derived] = field(default_factory=dict)
 
     @property
     def chooses(self) -> bool:
@@ -204,14 +214,23 @@ class Store:
         plan: its name.
         trained: files by family and seed.
         batch: scenes in a chunk.
-        chosen_by: see `Plan`.
+        chosen_by, derived: see `Plan`.
 
     Raises:
         AblationError: there are results of two trainings of one family and seed, and the file of neither.
     """
 
-    def __init__(self, out: Path, plan: str, trained: dict[str, dict[int, Path]], batch: int, chosen_by: str) -> None:
+    def __init__(
+        self,
+        out: Path,
+        plan: str,
+        trained: dict[str, dict[int, Path]],
+        batch: int,
+        chosen_by: str,
+        derived: Mapping[str, Derived] | None = None,
+    ) -> None:
         self.folder, self.trained, self.batch, self.chosen_by = out / RESULTS / plan, trained, batch, chosen_by
+        self.derived = derived or {}
         files = {(family, seed): _identity(path) for family, of in trained.items() for seed, path in of.items()}
         self.identities = stored_trainings(self.folder, files) | files
 
@@ -243,9 +262,15 @@ class Store:
             files = [self.file(way, trained, split, start) for start in seeds_of(split, scenes)[:: self.batch]]
             if all(file.is_file() for file in files):
                 parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-                found[trained.seed] = {
+                stored = {
                     name: np.concatenate([np.asarray(part[name], np.float64) for part in parts]) for name in parts[0]
                 }
+                derived = {
+                    name: one.formula(*(stored[of] for of in one.of))
+                    for name, one in self.derived.items()
+                    if stored.keys() >= set(one.of)
+                }
+                found[trained.seed] = stored | derived
         return found
 
     def tried(self, way: Way, development: int) -> dict[float, float]:
@@ -347,9 +372,7 @@ def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[s
     return {"tables": tables, "claims": claims}
 
 
-def _difference(
-    plan: Plan, store: Store, claim: Claim, scenes: int, development: int, groups: Groups
-) -> Difference:
+def _difference(plan: Plan, store: Store, claim: Claim, scenes: int, development: int, groups: Groups) -> Difference:
     """Of two ways, scene by scene."""
     (table,) = (one for one in plan.tables if one.name == claim.table)
     ways = [next(one for one in table.ways if one.name == name) for name in (claim.first, claim.second)]
@@ -365,18 +388,22 @@ def _side_by_side(
     store: Store, ways: Sequence[Way], measure: str, scenes: int, development: int
 ) -> tuple[Values, Values] | None:
     """(S, P) of two ways, of the trainings that both have; what takes no trained file stands beside each. None where there
-    is none."""
+    is none, or the measure was not read of them."""
     chosen = [store.chosen(way, development) for way in ways]
-    sides = [{} if way is None else store.values(way, Split.TEST, scenes) for way in chosen]
+    sides = [{} if way is None else _read(store.values(way, Split.TEST, scenes), measure) for way in chosen]
     trained = [set(side) for way, side in zip(ways, sides, strict=True) if way.families]
     seeds = sorted(set.intersection(*trained)) if trained else [NO_FILE.seed]
     if not all(sides) or not seeds:
         return None
     first, second = (
-        np.stack([side[seed if way.families else NO_FILE.seed][measure] for seed in seeds])
+        np.stack([side[seed if way.families else NO_FILE.seed] for seed in seeds])
         for way, side in zip(ways, sides, strict=True)
     )
     return first, second
+
+
+def _read(values: dict[int, dict[str, Values]], measure: str) -> dict[int, Values]:
+    return {seed: of_training[measure] for seed, of_training in values.items() if measure in of_training}
 
 
 def page(plan: Plan, results: dict[str, Any]) -> str:
@@ -490,10 +517,10 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
         parser.error("--out is needed: where the results go")
     torch.set_flush_denormal(True)
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
-    claim_folder(options.out, settings, options.begin, plan.with_controlnet)
+    claim_folder(options.out, settings, options.begin, plan.with_controlnet, plan.name)
     families = sorted({family for table in plan.tables for way in table.ways for family in way.families})
     files = {} if options.models is None else find_trained(options.models, families)
-    store = Store(options.out, plan.name, files, options.batch, plan.chosen_by)
+    store = Store(options.out, plan.name, files, options.batch, plan.chosen_by, plan.derived)
     if not options.report_only:
         run = Run(plan.maker(load_models(options.weights, options.judge), options.steps), store, options.precision)
         for table in plan.tables:

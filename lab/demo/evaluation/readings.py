@@ -42,12 +42,13 @@ def settings_in(file: Path) -> str:
         return archive.read(RUN).decode()
 
 
-def unpack(file: Path, out: Path, left_out: Collection[str] = ()) -> int:
+def unpack(file: Path, out: Path, left_out: Collection[str] = (), plan: str = "") -> int:
     """Put the values that were packed into a folder of results; those that it has stay.
 
     Args:
         file, out: from and to.
         left_out: names of conditions or ways whose values are not taken.
+        plan: whose values are taken, where several plans' are packed: which of the others' are to be left out, they know.
 
     Returns:
         How many were left out.
@@ -56,7 +57,7 @@ def unpack(file: Path, out: Path, left_out: Collection[str] = ()) -> int:
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():
             parts, place = PurePosixPath(name).parts, out / name
-            if parts[0] != RESULTS or ".." in parts:
+            if parts[0] != RESULTS or ".." in parts or (plan and parts[1] != plan):
                 continue
             if parts[-3] in left_out:
                 count += 1

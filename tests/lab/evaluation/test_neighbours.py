@@ -20,6 +20,7 @@ from lab.demo.evaluation.models import load_models
 from lab.demo.evaluation.neighbours import (
     Claim,
     Column,
+    Derived,
     Plan,
     Run,
     Store,
@@ -197,6 +198,27 @@ def test_another_plan_s_ways_of_the_same_names_are_its_own(nets, tmp_path):
     assert run_toy(nets, tmp_path, "other")[2] == first
 
 
+def test_of_packed_plans_each_takes_its_own(nets, tmp_path):
+    """Which readings of another plan were made with another ControlNet this one does not know."""
+    for name in ("toy", "other"):
+        run_toy(nets, tmp_path / "run", name)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    pack(tmp_path / "run", tmp_path / "kept.zip", Store(tmp_path / "run", "toy", nets, 2, "chosen").identities.values())
+    unpack(tmp_path / "kept.zip", tmp_path / "again", {"plain"}, "toy")
+    assert {file.parts[-4:-2] for file in (tmp_path / "again").rglob("*.json")} == {
+        ("toy", SWEPT.at(scale).name) for scale in SWEPT.scales
+    }
+
+
+def test_what_follows_from_other_measures_is_not_stored(nets, tmp_path):
+    _, store, _ = run_toy(nets, tmp_path)
+    derived = {"chosen": Derived(("right", "far"), lambda right, far: right - far), "not": Derived(("gone",), abs)}
+    today = Store(tmp_path, "toy", nets, 2, "chosen", derived)
+    (stored,), (found,) = (one.values(PLAIN, Split.TEST, 4).values() for one in (store, today))
+    assert found["chosen"] == pytest.approx(stored["right"] - stored["far"])
+    assert found.keys() == stored.keys()
+
+
 def test_tables_and_claims(nets, tmp_path):
     toy, store, _ = run_toy(nets, tmp_path)
     results = json.loads(json.dumps(summarize(toy, store, 4, 2)))
@@ -326,7 +348,7 @@ def test_each_way_of_refadgen_makes_its_own_pictures(files):
     unnamed = tables["unnamed"].ways[-1]
     ways = [*tables["main"].ways, *tables["parts"].ways[3::2], tables["lambda"].ways[0], unnamed]
     made = pictures(neighbour_refadgen, files, ways, 2)
-    named = neighbour_refadgen.MEASURES.keys()
+    named = neighbour_refadgen.MEASURES.keys() - neighbour_refadgen.PLAN.derived.keys()
     for name, (image, values) in made.items():
         assert image.shape == (2, 3, 64, 64), name
         assert values.keys() == named, name
@@ -365,7 +387,7 @@ def test_each_way_of_strict_id_makes_its_own_pictures(files):
     for table in neighbour_strict_id.TABLES:
         for way in table.ways:
             if way.name in made:
-                assert set(table.columns) <= made[way.name][1].keys(), way.name
+                assert set(table.columns) <= {*made[way.name][1], *neighbour_strict_id.PLAN.derived}, way.name
     told, untold = made["scale"][0], made["scale_untold"][0]
     assert torch.equal(untold[0], untold[1])
     assert not torch.equal(told[0], told[1])

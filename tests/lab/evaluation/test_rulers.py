@@ -118,9 +118,7 @@ def test_what_stands_elsewhere_is_no_companion(scene, true, wall, box):
     elsewhere = elsewhere.flip(1) if box[:, : SIZE // 2].any() else elsewhere
     elsewhere &= wall & ~box
     assert elsewhere.sum() > 100
-    alone, beside = (
-        torch.where(elsewhere, 0.1, first(render([one], SIZE).image)) for one in (scene.alone(), scene)
-    )
+    alone, beside = (torch.where(elsewhere, 0.1, first(render([one], SIZE).image)) for one in (scene.alone(), scene))
     assert companion_mask(alone, wall, torch.ones_like(box)) is not None
     assert companion_mask(alone, wall, box) is None
     assert (companion_mask(beside, wall, box) == companion_mask(first(true.image), wall, box)).float().mean() > 0.999

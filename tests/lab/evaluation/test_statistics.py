@@ -129,7 +129,10 @@ def test_pairs_of_a_group_that_are_alike_count_once():
     trials = 9  # of ten walls, whose variance is estimated
     assert (grouped.low, grouped.high) == pytest.approx(wilson_interval(share * trials, trials, freedom=9), abs=1e-9)
     assert grouped.high - grouped.low > 2 * (counted.high - counted.low)
-    assert hit_difference(hits[walls], 0 * hits[walls], groups=[walls]).low < hit_difference(hits[walls], 0 * hits[walls]).low
+    assert (
+        hit_difference(hits[walls], 0 * hits[walls], groups=[walls]).low
+        < hit_difference(hits[walls], 0 * hits[walls]).low
+    )
 
 
 def test_groups_never_make_an_interval_narrower():
