@@ -1,10 +1,12 @@
 """Keeps the nodes' texts in locales/ in step with the nodes.
 
-    python3 -m tools.build_locales               writes locales/en and lists what the other languages lack
-    python3 -m tools.build_locales --translated  records that they now say what the English texts say
+    python3 -m tools.build_locales                         writes locales/en and lists what the other languages lack
+    python3 -m tools.build_locales --translated [PATH...]  records which texts now say what the English ones say
 
 English is made from the nodes' schemas. The other languages are written by hand; for each of their texts
-tools/translated_from.json keeps a hash of the English text that it says, so that a changed one is found.
+tools/translated_from.json keeps a hash of the English text that it says and one of itself. A text that was written anew says the
+English text of now. One that stayed while the English text changed says it only where it is named, as it is listed:
+`--translated ja/nodeDefs.json/MEPAApply/description`.
 """
 
 from __future__ import annotations
@@ -13,20 +15,26 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from headless.host.environment import EnvironmentFailedError
 from headless.host.find import PACK_ROOT, HostNotFoundError
 from headless.host.start import HostStartError
 
+from .files import save_text
+from .frozen_nodes import NoPackError, own_nodes
 from .workflow_parts.definitions import Json
+from .workflow_parts.forms import to_text as to_record
 from .workflow_parts.server import object_info_of
 
 LOCALES = PACK_ROOT / "locales"
 RECORD = PACK_ROOT / "tools" / "translated_from.json"
 TRANSLATIONS = ("zh", "ja")
 FILES = ("nodeDefs.json", "main.json")
+
+Pair = list[str]
+"""Hashes of an English text, and of one in another language."""
 
 
 def english_texts(info: Json) -> Json:
@@ -68,43 +76,65 @@ def texts_of(language: str) -> dict[str, str]:
     return {f"{name}/{path}": text for name in FILES for path, text in leaves(read(language, name))}
 
 
-def fingerprints() -> dict[str, str]:
-    """Path -> hash of each English text."""
-    return {path: hashlib.sha256(text.encode()).hexdigest()[:12] for path, text in texts_of("en").items()}
+def fingerprint(text: str) -> str:
+    """A hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def recorded() -> dict[str, str]:
-    """Path -> hash of the English text that the translations say."""
-    record: dict[str, str] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+def pairs(language: str) -> dict[str, Pair]:
+    """language/path -> hash of the English text and of the language's own, where there are both."""
+    english = texts_of("en")
+    texts = {path: text for path, text in texts_of(language).items() if text and path in english}
+    return {f"{language}/{path}": [fingerprint(english[path]), fingerprint(text)] for path, text in texts.items()}
+
+
+def recorded() -> dict[str, Pair]:
+    """language/path -> hash of the English text that a text says, and of itself."""
+    record: dict[str, Pair] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
     return record
 
 
-def faults(language: str, record: Mapping[str, str]) -> list[str]:
-    """What is missing, left over or out of date in a language, one line each."""
-    texts, english = texts_of(language), fingerprints()
-    lines = [f"locales/{language} lacks {path}" for path in english if not texts.get(path)]
-    lines += [f"locales/{language} has {path}, which no node has" for path in texts if path not in english]
-    return lines + [
-        f"locales/{language}: the English text of {path} has changed"
-        for path in texts
-        if path in english and record.get(path) != english[path]
-    ]
+def is_anew(path: str, pair: Pair, record: Mapping[str, Pair]) -> bool:
+    """Whether a text is another one than was recorded."""
+    return path not in record or record[path][1] != pair[1]
+
+
+def renewed(record: Mapping[str, Pair], named: Collection[str]) -> dict[str, Pair]:
+    """The record with the English texts of now for what was written anew and what is named."""
+    now = {path: pair for language in TRANSLATIONS for path, pair in pairs(language).items()}
+    return {path: pair if path in named or is_anew(path, pair, record) else record[path] for path, pair in now.items()}
+
+
+def faults(language: str, record: Mapping[str, Pair]) -> list[str]:
+    """What is missing, left over, out of date or not recorded in a language, one line each."""
+    texts, english = texts_of(language), texts_of("en")
+    lines = [f"{language}/{path} is missing" for path in english if not texts.get(path)]
+    lines += [f"{language}/{path} is left over: no node has it" for path in texts if path not in english]
+    for path, pair in pairs(language).items():
+        if is_anew(path, pair, record):
+            lines.append(f"{path} is not recorded: run python3 -m tools.build_locales --translated")
+        elif pair != record[path]:
+            lines.append(f"{path}: the English text has changed, this one has not")
+    return lines
 
 
 def main() -> int:
     """Write, or record; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--translated", action="store_true", help="record that the translations are up to date")
+    parser.add_argument(
+        "--translated", nargs="*", metavar="PATH", help="record what was written anew, and these texts, as up to date"
+    )
     parser.add_argument("--server", help="URL of a running ComfyUI with this pack, instead of starting one")
     arguments = parser.parse_args()
-    if arguments.translated:
-        RECORD.write_text(to_text(fingerprints()), encoding="utf-8")
-    else:
+    if arguments.translated is None:
         with object_info_of(arguments.server) as object_info:
-            module = f"custom_nodes.{PACK_ROOT.name}"
-            own = {name: info for name, info in object_info.items() if info["python_module"] == module}
-        texts = {name: english_texts(info) for name, info in own.items()}
-        (LOCALES / "en" / "nodeDefs.json").write_text(to_text(texts), encoding="utf-8")
+            texts = {name: english_texts(info) for name, info in own_nodes(object_info).items()}
+        save_text(LOCALES / "en" / "nodeDefs.json", to_text(texts))
+    else:
+        known = {path for language in TRANSLATIONS for path in pairs(language)}
+        if unknown := [path for path in arguments.translated if path not in known]:
+            parser.error(f"there is no text {', '.join(unknown)}: name texts as they are listed")
+        save_text(RECORD, to_record(renewed(recorded(), arguments.translated)))
     found = [line for language in TRANSLATIONS for line in faults(language, recorded())]
     print(*found, sep="\n")
     return int(bool(found))
@@ -113,5 +143,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (EnvironmentFailedError, HostNotFoundError, HostStartError) as error:
+    except (EnvironmentFailedError, HostNotFoundError, HostStartError, NoPackError) as error:
         sys.exit(str(error))

@@ -18,6 +18,7 @@ from headless.host.environment import EnvironmentFailedError
 from headless.host.find import PACK_ROOT, HostNotFoundError
 from headless.host.start import HostStartError
 
+from .files import save_text
 from .workflow_parts.ad import AD, DEMO_AD
 from .workflow_parts.description import Workflow, WorkflowError
 from .workflow_parts.formats import DEMO_FORMATS, FORMATS
@@ -64,18 +65,13 @@ def main() -> int:
         if arguments.check:
             print(f"{name} is not what its description makes: run python3 -m tools.build_workflows")
         else:
-            _write(arguments.folder / name, texts[name])
+            save_text(arguments.folder / name, texts[name])
             print(f"wrote {name}")
     return int(arguments.check and bool(stale))
 
 
 def _text_in(file: Path) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

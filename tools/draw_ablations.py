@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lab.demo.evaluation.pairs import Scene, Split, render, sample_pair
 from pfv_demo.sizes import IMAGE_SIZE
+
+from .files import save_atomically
 
 PAIRS, ADS = 5, 4
 TILE = {"ablations.jpg": 128, "ablations_ad.jpg": 256}
@@ -44,12 +47,12 @@ def draw(run: Path, results: Mapping[str, Any], docs: Path) -> list[str]:
     written = []
     if joined := _made(run, results, "mepa", ALONE):
         columns = {"what the text names": drawn([first for first, _ in pairs]), "reference": reference, **joined}
-        sheet(columns, PAIRS, TILE["ablations.jpg"]).save(docs / "ablations.jpg", quality=92)
+        save_sheet(docs / "ablations.jpg", columns, PAIRS, TILE["ablations.jpg"])
         written.append("ablations.jpg")
     if ads := _made(run, results, "ad"):
         true = drawn([second.with_product_of(first) for first, second in pairs])
         columns = {"the true ad": true, "reference": reference, **ads}
-        sheet(columns, ADS, TILE["ablations_ad.jpg"]).save(docs / "ablations_ad.jpg", quality=92)
+        save_sheet(docs / "ablations_ad.jpg", columns, ADS, TILE["ablations_ad.jpg"])
         written.append("ablations_ad.jpg")
     return written
 
@@ -89,6 +92,11 @@ def stored(run: Path, columns: Mapping[str, str]) -> dict[str, Images]:
     the run has."""
     files = {title: sorted((run / "chunks").glob(f"{pattern}/{FIRST}")) for title, pattern in columns.items()}
     return {title: np.load(found[0])["image"] for title, found in files.items() if found}
+
+
+def save_sheet(file: Path, columns: Mapping[str, Images], rows: int, tile: int) -> None:
+    """Draw and write it."""
+    save_atomically(file, partial(sheet(columns, rows, tile).save, quality=92))
 
 
 def sheet(columns: Mapping[str, Images], rows: int, tile: int) -> Image.Image:

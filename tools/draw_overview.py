@@ -5,21 +5,25 @@ It is the contact sheet of that run.
 
 from __future__ import annotations
 
-import sys
+import argparse
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from .files import save_atomically
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main(run: Path) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Copy the sheet of a run."""
-    target = ROOT / "docs" / "overview.png"
-    target.parent.mkdir(exist_ok=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run of headless.make_ad")
+    run = parser.parse_args(arguments).run
     with Image.open(run / "contact_sheet.png") as sheet:
-        sheet.convert("RGB").save(target, optimize=True)
+        save_atomically(ROOT / "docs" / "overview.png", partial(sheet.convert("RGB").save, optimize=True))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

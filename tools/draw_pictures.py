@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 
@@ -21,6 +22,7 @@ from headless.host.find import PACK_ROOT, HostNotFoundError, require_host
 from headless.host.start import HostStartError, running_host
 from headless.server.errors import ServerError
 
+from .files import save_atomically
 from .picture_parts.panels import HELP
 from .picture_parts.studio import WORKFLOWS, Panels, Studio
 
@@ -73,7 +75,7 @@ def main() -> None:
             for name in names:
                 picture = sheet(HELP[name](studio)) if name in HELP else thumbnail(studio, name)
                 file = DOCS / f"{name}.jpg" if name in HELP else WORKFLOWS / f"{name}.jpg"
-                picture.save(file, quality=85, optimize=True)
+                save_atomically(file, partial(picture.save, quality=85, optimize=True))
                 print(f"wrote {file.relative_to(PACK_ROOT)}", flush=True)
 
 

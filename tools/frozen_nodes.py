@@ -5,7 +5,9 @@
 
 Saved workflows hold widget values by place and links by slot, so a node's inputs and outputs can only be added to, at the
 end, and an added input must be optional: then an old file opens with the new input at its default, and an old API file runs.
-What breaks that is refused. Nodes come from a running ComfyUI: one that is started for it, or `--server URL`.
+What breaks that is refused, and so is what moves a value under the same names: a widget that becomes a socket, a number that
+gets a second value, an output that becomes a list. Nodes come from a running ComfyUI: one that is started for it, or
+`--server URL`.
 """
 
 from __future__ import annotations
@@ -14,29 +16,60 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from math import inf
 from typing import Any
 
 from headless.host.environment import EnvironmentFailedError
 from headless.host.find import PACK_ROOT, HostNotFoundError
 from headless.host.start import HostStartError
 
-from .workflow_parts.definitions import WIDGET_TYPES, Json
+from .files import save_text
+from .workflow_parts.definitions import Json, NodeDefinition
 from .workflow_parts.server import object_info_of
 
+CATEGORY = "PFV-MEPA"  # of all the pack's nodes, or the first part of it
 FILE = PACK_ROOT / "tests" / "host" / "frozen_nodes.json"
 HOW_TO_RECORD = "run python3 -m tools.frozen_nodes, which adds it to tests/host/frozen_nodes.json"
 KEPT_OPTIONS = ("default", "min", "max", "options")
+PARTS = ("inputs", "sockets", "values", "outputs")
+
+
+class NoPackError(RuntimeError):
+    """A server has not the nodes of this pack; the message names those that it lacks."""
+
+
+def own_nodes(object_info: Mapping[str, Json]) -> dict[str, Json]:
+    """The pack's nodes among all of a server's, in whatever folder the pack lies there.
+
+    Raises:
+        NoPackError: the server lacks one that is recorded.
+    """
+    recorded = read()
+    if lacking := [name for name in recorded if name not in object_info]:
+        raise NoPackError(
+            f"the server has {len(recorded) - len(lacking)} of the {len(recorded)} recorded nodes of this pack and lacks "
+            f"{', '.join(lacking)}: ask one that has loaded this pack as it is here; a node id stays for ever"
+        )
+    return {
+        name: info
+        for name, info in object_info.items()
+        if name in recorded or info.get("category", "").split("/")[0] == CATEGORY
+    }
 
 
 def frozen_form(info: Json) -> Json:
-    """One entry of /object_info -> its inputs in the page's order (required, then optional) and its outputs."""
+    """One entry of /object_info -> its inputs in the page's order (required, then optional), the slots of those without a widget,
+    what each widget puts into widgets_values, and its outputs: name, type, whether it is a list."""
+    definition = NodeDefinition.from_object_info(info, {})
     inputs = [
         _input(name, kind, info["input"][kind][name])
         for kind in ("required", "optional")
         for name in info["input_order"].get(kind, [])
     ]
-    outputs = [list(pair) for pair in zip(info["output_name"], info["output"], strict=True)]
-    return {"inputs": inputs, "outputs": outputs}
+    values = [[name, *widget.trailing_values] for name, widget in definition.widgets.items()]
+    values += [["upload"]] if definition.upload_widget else []
+    outputs = [list(of_one) for of_one in zip(info["output_name"], info["output"], info["output_is_list"], strict=True)]
+    return {"inputs": inputs, "sockets": [*definition.sockets], "values": values, "outputs": outputs}
 
 
 def _input(name: str, kind: str, spec: list[Any] | tuple[Any, ...]) -> Json:
@@ -56,13 +89,13 @@ def _broken(node_id: str, frozen: Json, current: Json | None) -> Iterator[str]:
     if current is None:
         yield f"{node_id} is gone: a node id stays for ever"
         return
-    yield from _broken_inputs(node_id, frozen["inputs"], current["inputs"])
-    number = len(frozen["outputs"])
-    if current["outputs"][:number] != frozen["outputs"]:
-        yield f"{node_id}: outputs were {frozen['outputs']}, are {current['outputs']}: add new ones at the end only"
+    yield from _broken_inputs(node_id, frozen["inputs"], current["inputs"], current["sockets"])
+    for part in PARTS[1:]:
+        if current[part][: len(frozen[part])] != frozen[part]:
+            yield f"{node_id}: {part} were {frozen[part]}, are {current[part]}: add new ones at the end only"
 
 
-def _broken_inputs(node_id: str, frozen: list[Json], current: list[Json]) -> Iterator[str]:
+def _broken_inputs(node_id: str, frozen: list[Json], current: list[Json], sockets: list[str]) -> Iterator[str]:
     was, now = ([entry["name"] for entry in entries] for entries in (frozen, current))
     if now[: len(was)] != was:
         yield f"{node_id}: inputs were {was}, are {now}: add new ones at the end only"
@@ -77,15 +110,16 @@ def _broken_inputs(node_id: str, frozen: list[Json], current: list[Json]) -> Ite
     for added in current[len(frozen) :]:
         if added["kind"] != "optional":
             yield f"{node_id}.{added['name']} was added and is required: make it optional, or old API files stop running"
-        elif added["type"] in WIDGET_TYPES and "default" not in added:
+        elif added["name"] not in sockets and "default" not in added:
             yield f"{node_id}.{added['name']} was added without a default: old files have no value for it"
 
 
 def _accepts(old: Json, new: Json) -> bool:
-    """Whether every value that was allowed still is."""
-    if "options" in old:
-        return set(old["options"]) <= set(new.get("options", []))
-    return new.get("min", old.get("min")) == old.get("min") and new.get("max", old.get("max")) == old.get("max")
+    """Whether every value that was allowed still is; where there is no bound, any number is."""
+    if "options" in old or "options" in new:
+        return "options" in old and set(old["options"]) <= set(new.get("options", []))
+    (old_min, old_max), (new_min, new_max) = ((one.get("min", -inf), one.get("max", inf)) for one in (old, new))
+    return new_min <= old_min and old_max <= new_max
 
 
 def _range(entry: Json) -> Any:
@@ -110,10 +144,10 @@ def read() -> dict[str, Json]:
 
 
 def to_text(nodes: Mapping[str, Json]) -> str:
-    """The file's text: one input or output a line."""
+    """The file's text: one entry of a part a line."""
     parts = []
     for node_id, node in nodes.items():
-        lists = [f'    "{key}": [{_lines(node[key])}]' for key in ("inputs", "outputs")]
+        lists = [f'    "{part}": [{_lines(node[part])}]' for part in PARTS]
         parts.append(f'  "{node_id}": {{\n' + ",\n".join(lists) + "\n  }")
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
@@ -121,12 +155,6 @@ def to_text(nodes: Mapping[str, Json]) -> str:
 def _lines(entries: list[Any]) -> str:
     text = ",\n".join(f"      {json.dumps(entry)}" for entry in entries)
     return f"\n{text}\n    " if entries else ""
-
-
-def own_nodes(object_info: Mapping[str, Json]) -> dict[str, Json]:
-    """The pack's nodes among all of a server's, in frozen form."""
-    module = f"custom_nodes.{PACK_ROOT.name}"
-    return {name: frozen_form(info) for name, info in object_info.items() if info["python_module"] == module}
 
 
 def main() -> int:
@@ -137,7 +165,7 @@ def main() -> int:
     arguments = parser.parse_args()
     frozen = read()
     with object_info_of(arguments.server) as object_info:
-        current = own_nodes(object_info)
+        current = {name: frozen_form(info) for name, info in own_nodes(object_info).items()}
     if broken := broken_promises(frozen, current):
         print(*broken, sep="\n")
         return 1
@@ -145,12 +173,12 @@ def main() -> int:
     if arguments.check:
         print(*added, sep="\n")
         return int(bool(added))
-    FILE.write_text(to_text(current), encoding="utf-8")
+    save_text(FILE, to_text(current))
     return 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (EnvironmentFailedError, HostNotFoundError, HostStartError) as error:
+    except (EnvironmentFailedError, HostNotFoundError, HostStartError, NoPackError) as error:
         sys.exit(str(error))

@@ -13,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 
+from .files import save_text
+
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = {"Icon": "docs/icons/icon.svg", "Banner": "docs/icons/banner.svg"}
 
@@ -81,7 +83,7 @@ def main() -> int:
     file = ROOT / "pyproject.toml"
     project = file.read_text(encoding="utf-8")
     if arguments.tag is None:
-        file.write_text(with_addresses(project, arguments.url), encoding="utf-8")
+        save_text(file, with_addresses(project, arguments.url))
         return 0
     found = obstacles(project, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), arguments.url, arguments.tag)
     print(*found or [f"{arguments.tag} is ready to be published"], sep="\n")

@@ -19,9 +19,9 @@ from typing import Any
 from lab.demo.evaluation.markdown import markdown_table
 from lab.demo.evaluation.page import page
 from lab.demo.evaluation.readings import pack
-from lab.files import save_text
 
 from .draw_ablations import draw
+from .files import save_text
 
 ROOT = Path(__file__).resolve().parent.parent
 READINGS = "docs/readings/ablations.zip"

@@ -4,15 +4,16 @@
 
 FOLDER is the `--out` of `lab.demo.evaluation.neighbour_refadgen`, `neighbour_strict_id` and `neighbours_together`; the page is
 their pages, one after the other, and what one of them lacks it says; the readings that these are of become
-docs/readings/neighbours.zip, which the next run begins with (`--begin`). The pictures are the first test scenes, as they come,
-where the folder has those of every row.
+docs/readings/neighbours.zip, which the next run begins with (`--begin`). A folder without one of the three that are kept there is
+refused. The pictures are the first test scenes, as they come; one of which the folder has not every column stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,18 @@ from lab.demo.evaluation.neighbour_refadgen import Photo, ProductChunk
 from lab.demo.evaluation.neighbour_strict_id import HEIGHTS, LEANS, CompanionChunk, Picture
 from lab.demo.evaluation.neighbours import Plan, page
 from lab.demo.evaluation.pairs import Scene
-from lab.demo.evaluation.readings import pack
+from lab.demo.evaluation.readings import RESULTS, pack
 from lab.demo.splits import Split
 from lab.demo.studio.beside import mannequin
-from lab.files import save_text
 from pfv_demo.sizes import IMAGE_SIZE
 
-from .draw_ablations import Images, drawn, sheet, stored
+from .draw_ablations import Images, drawn, save_sheet, stored
+from .files import save_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANS = (neighbour_refadgen.PLAN, neighbour_strict_id.PLAN, neighbours_together.PLAN)
 READINGS = "docs/readings/neighbours.zip"
+PICTURES = ("refadgen.jpg", "strict_id.jpg")
 SCENES, TILE = 4, 128
 INTRODUCTION = """\
 # The two neighbours on the demo models
@@ -63,35 +65,42 @@ def text_of(found: dict[str, Results]) -> str:
     return "\n".join([INTRODUCTION, *(f"#{one}" for one in pages)])
 
 
-def draw(folder: Path, found: dict[str, Results], docs: Path) -> None:
-    """The pictures of what was measured, where the folder has those of every column."""
-    if neighbour_refadgen.PLAN.name in found:
-        chunk = ProductChunk(Split.TEST, 0, SCENES)
-        given = {
-            "the product's photo": as_pixels(chunk.photos(Photo.PACKSHOT)),
-            "the true picture": drawn(chunk.scenes),
-        }
-        rows = found[neighbour_refadgen.PLAN.name]["tables"]["unnamed"]["rows"]
-        wanted = {row["label"]: f"{neighbour_refadgen.PLAN.name}/{row['made_as']}/*" for row in rows}
-        made = stored(folder, wanted)
-        if len(made) == len(wanted):
-            sheet(given | made, SCENES, TILE).save(docs / "refadgen.jpg", quality=92)
-    if neighbour_strict_id.PLAN.name in found:
-        columns = strict_id_columns(folder, CompanionChunk(Split.TEST, 0, SCENES))
-        if columns:
-            sheet(columns, SCENES, TILE).save(docs / "strict_id.jpg", quality=92)
+def draw(folder: Path, found: dict[str, Results], docs: Path) -> list[str]:
+    """Write the pictures of which the folder has every column, and return their names."""
+    columns = zip(PICTURES, (refadgen_columns(folder, found), strict_id_columns(folder, found)), strict=True)
+    whole = {name: of_picture for name, of_picture in columns if of_picture}
+    for name, of_picture in whole.items():
+        save_sheet(docs / name, of_picture, SCENES, TILE)
+    return [*whole]
 
 
-def strict_id_columns(folder: Path, chunk: CompanionChunk) -> dict[str, Images]:
+def refadgen_columns(folder: Path, found: dict[str, Results]) -> dict[str, Images]:
+    """What it is given and should make, then what each row made; nothing where one is not there."""
+    name = neighbour_refadgen.PLAN.name
+    rows = found[name]["tables"]["unnamed"]["rows"] if name in found else []
+    made = stored(folder, {row["label"]: f"{name}/{row['made_as']}/*" for row in rows})
+    if not rows or len(made) < len(rows):
+        return {}
+    chunk = ProductChunk(Split.TEST, 0, SCENES)
+    return {
+        "the product's photo": as_pixels(chunk.photos(Photo.PACKSHOT)),
+        "the true picture": drawn(chunk.scenes),
+        **made,
+    }
+
+
+def strict_id_columns(folder: Path, found: dict[str, Results]) -> dict[str, Images]:
     """What it is given, then its heights, its leans, and another picture's companion; nothing where one is not there."""
     titles = {
         "scale": [f"{height:g} high" for height in HEIGHTS],
         "pose_guided": [f"leaning by {lean:g}" for lean in LEANS],
         "guided": ["Strictly-ID with that"],
     }
-    made = stored(folder, {way: f"{neighbour_strict_id.PLAN.name}/{way}/*" for way in titles})
-    if len(made) < len(titles):
+    name = neighbour_strict_id.PLAN.name
+    made = stored(folder, {way: f"{name}/{way}/*" for way in titles})
+    if name not in found or len(made) < len(titles):
         return {}
+    chunk = CompanionChunk(Split.TEST, 0, SCENES)
     shown = {way: dict(zip(of_way, np.split(made[way], len(of_way)), strict=True)) for way, of_way in titles.items()}
     return {
         "the product": drawn([scene.alone() for scene in chunk.scenes]),
@@ -122,19 +131,35 @@ def found_in(folder: Path, plans: tuple[Plan, ...] = PLANS) -> dict[str, Results
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
 
 
+def kept_in(readings: Path) -> set[str]:
+    """Names of the plans of which a file has readings; none where there is no file."""
+    if not readings.is_file():
+        return set()
+    with zipfile.ZipFile(readings) as archive:
+        places = [PurePosixPath(name).parts for name in archive.namelist()]
+    return {place[1] for place in places if place[0] == RESULTS}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write page, readings and pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the neighbours' measuring")
     parser.add_argument("--root", type=Path, default=ROOT, help="of the repository whose docs/ are written")
     options = parser.parse_args(arguments)
-    found = found_in(options.folder)
+    found, readings = found_in(options.folder), options.root / READINGS
     if not found:
         parser.error(f"{options.folder} has none of {', '.join(f'{plan.name}.json' for plan in PLANS)}: measure first")
+    if lost := sorted(kept_in(readings) - {*found}):
+        parser.error(
+            f"{options.folder} has no {', '.join(f'{name}.json' for name in lost)}, and what {READINGS} has of it would be lost: "
+            "run the commands of these names with --begin and that file; with --report-only they measure nothing"
+        )
     save_text(options.root / "docs" / "neighbours.md", text_of(found))
-    pack(options.folder, options.root / READINGS, {one for results in found.values() for one in results["trained"]})
-    draw(options.folder, found, options.root / "docs")
-    print(f"wrote docs/neighbours.md, {READINGS} and its pictures in {options.root}")
+    pack(options.folder, readings, {one for results in found.values() for one in results["trained"]})
+    pictures = draw(options.folder, found, options.root / "docs")
+    print(f"wrote {', '.join(['docs/neighbours.md', READINGS, *pictures])} in {options.root}")
+    if left := [name for name in PICTURES if name not in pictures]:
+        print(f"left as it was: {', '.join(left)}, of which {options.folder} has not every column")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ workflows take, each as its training has it: a packshot and a place; a product, 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from pfv_demo.sizes import IMAGE_SIZE, VISION
 
+from ..files import save_atomically
 from .studio.beside import mannequin, packshot_of
 from .studio.render import GROUND, Rendered, render, render_alone
 from .studio.scene import COMPANION_LOOKS, PRODUCT_COLORS, WALL_COLORS, Scene, sample_scene, second_tone
@@ -110,9 +112,8 @@ def demo_inputs() -> dict[str, Image.Image]:
 
 def write_inputs(folder: Path = FOLDER) -> None:
     """Save them."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, picture in demo_inputs().items():
-        picture.save(folder / name, optimize=True)
+        save_atomically(folder / name, partial(picture.save, format="PNG", optimize=True))
 
 
 def _on_plain_ground(rendered: Rendered) -> Image.Image:
@@ -148,5 +149,12 @@ def _picture(values: Tensor) -> Image.Image:
     return Image.fromarray((values * 255).round().to(torch.uint8).numpy())
 
 
+def main() -> None:
+    """Write them where it is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="of the pictures")
+    write_inputs(parser.parse_args().folder)
+
+
 if __name__ == "__main__":
-    write_inputs(*map(Path, sys.argv[1:]))
+    main()

@@ -7,6 +7,7 @@ It is installed into a folder of its own, never into the host's environment, and
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,7 @@ def _install(python: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         print(newest_frontend(Path(sys.executable)))
     except FrontendNotInstalledError as error:
