@@ -21,6 +21,7 @@ from .host.environment import EnvironmentFailedError, python_for
 from .host.find import PACK_ROOT, HostNotFoundError
 
 SMALLEST_SIDE = 64
+LEAST_SHARE = 0.01  # of the height: the look rules in the wall and on the ground, and no region may be empty
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, default=PACK_ROOT / "out", help="folder for everything that is written")
     options.add_argument("--steps", type=_positive, help="sampling steps (the workflow's)")
     options.add_argument("--seed", type=int, help="seed of the sampler (the workflow's)")
-    options.add_argument("--prompt", help="what the ad shows, in words (the workflow's)")
+    options.add_argument("--prompt", help="what the ad shows, in words; needed with --product")
     own = options.add_argument_group(
         "your own pictures",
         "plain photographs will do: product and hidden part are found; what is transparent, or a mask, wins over that",
@@ -40,12 +41,17 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--reference", type=_file, metavar="FILE", help="picture whose look is wanted (the shipped one)")
     own.add_argument("--reference-mask", type=_file, metavar="FILE", help="of --reference: white = hidden")
     own.add_argument("--whole-reference", action="store_true", help="hide nothing of the reference")
-    own.add_argument("--find", metavar="WORDS", help="what to hide in the reference, with SAM 3: 'the bottle'")
+    own.add_argument(
+        "--find",
+        metavar="WORDS",
+        help="what to hide in the reference, with SAM 3: 'the bottle'; a comma begins another name, a number behind "
+        "a colon is how many of it at most (20)",
+    )
     own.add_argument(
         "--ground",
         type=_share,
         metavar="SHARE",
-        help="where the reference's ground begins, 0 = top, 1 = bottom (found)",
+        help="where the reference's ground begins, 0 = top, 1 = bottom (found); 0.01: all is ground, 0.99: there is none",
     )
     models = options.add_argument_group("models")
     models.add_argument(
@@ -78,8 +84,10 @@ def _share(text: str) -> float:
         share = float(text)
     except ValueError:
         share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: expected 0 to 1")
+    if not LEAST_SHARE <= share <= 1 - LEAST_SHARE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no share: expected {LEAST_SHARE} (all is ground) to {1 - LEAST_SHARE} (there is none)"
+        )
     return share
 
 

@@ -97,10 +97,19 @@ def product_opacity(mask: Tensor, selects: Selects | str, image: Tensor, name: s
     Values one 8-bit step from 0 or 1, as the mask editor leaves them, become exactly 0 or 1.
 
     Raises:
-        ValueError: a mask that does not fit the image, that is 0 or 1 all over an image, or that shows no product.
+        ValueError: a mask that does not fit the image, that is 0 or 1 all over an image, that shows no product, or one that
+            covers the image's whole border: it was read the wrong way round.
     """
-    background = parse_choice(Selects, selects, "product_mask_selects") is Selects.BACKGROUND
-    return _opacity(mask_like(mask, image, name), background, name).expand(image.shape[0], -1, -1)
+    return _of_product(mask_like(mask, image, name), selects, name).expand(image.shape[0], -1, -1)
+
+
+def product_selection(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
+    """`product_opacity` of no image in particular -> (B, H, W) bool, True = product, glass and all.
+
+    Raises:
+        ValueError: values outside 0..1, and what `product_opacity` raises.
+    """
+    return _of_product(mask_to_core(mask, name), selects, name) > SEEN_ABOVE
 
 
 def product_mask(mask: Tensor, selects: Selects | str, image: Tensor, name: str) -> Tensor:
@@ -113,14 +122,15 @@ def product_mask(mask: Tensor, selects: Selects | str, image: Tensor, name: str)
 
 
 def selected_mask(mask: Tensor, image: Tensor, name: str, empty: bool = False) -> Tensor:
-    """A MASK -> (1 or B, H, W) bool, True = selected (above 0.5).
+    """A MASK -> (1 or B, H, W) bool, True = selected: above SEEN_ABOVE, since what is hidden is somebody else's, its soft edge
+    and its glass too.
 
     Raises:
         ValueError: another size or batch than the image's, values outside 0..1, everything selected, or nothing unless it
             may be `empty`.
     """
     mask = mask_like(mask, image, name)
-    selected = mask > SELECTED_ABOVE
+    selected = mask > SEEN_ABOVE
     for index, count in enumerate(selected.flatten(1).sum(1).tolist()):
         if count == selected[index].numel():
             _refuse_all_selected(mask[index], f"{name} {index}")
@@ -167,6 +177,22 @@ def region_selection(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
     """
     background = parse_choice(Selects, selects, f"{name}_selects") is Selects.BACKGROUND
     return _opacity(mask_to_core(mask, name), background, name) > SEEN_ABOVE
+
+
+def check_border(opacity: Tensor, what_to_do: str) -> None:
+    """Refuse a product that surrounds its picture: what is taken for it is what lies around it.
+
+    Args:
+        opacity: (B, H, W), 0..1.
+        what_to_do: end of the message.
+
+    Raises:
+        ValueError: one covers all of a picture's border.
+    """
+    seen = opacity > SEEN_ABOVE
+    sides = (seen[:, 0].all(1), seen[:, -1].all(1), seen[:, :, 0].all(1), seen[:, :, -1].all(1))
+    if bool(torch.stack(sides).all(0).any()):
+        raise ValueError(f"the product would cover the picture's whole border: {what_to_do}")
 
 
 def background_of(region: Tensor) -> Tensor:
@@ -246,6 +272,23 @@ def _to_float32(values: Tensor, name: str) -> Tensor:
     return torch.where(step.to(values.dtype) == values.cpu(), step, single)
 
 
+def _of_product(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
+    """(B, H, W), 0..1 -> the opacity of the product."""
+    background = parse_choice(Selects, selects, f"{name}_selects") is Selects.BACKGROUND
+    opacity = _opacity(mask, background, name)
+    right, why = (
+        (Selects.PRODUCT, "the mask is 1 on the product")
+        if background
+        else (Selects.BACKGROUND, "the mask is that of a cut-out with transparency")
+    )
+    check_border(
+        opacity,
+        f"{why}, it seems, so set {name}_selects to {right.value}. Where the product does fill the border, leave one corner "
+        "out of its mask",
+    )
+    return opacity
+
+
 def _opacity(mask: Tensor, background: bool, name: str) -> Tensor:
     """(B, H, W), 0..1 -> the opacity of what it selects, or of what it lies around."""
     mask = settled(mask)
@@ -269,5 +312,5 @@ def _refuse_all_selected(mask: Tensor, name: str) -> NoReturn:
     if low >= 1 - PAINT_STEP:
         raise ValueError(f"{name} selects the whole image: {_PAINT}")
     raise ValueError(
-        f"{name} spans {low:g}..{high:g}, and what is above {SELECTED_ABOVE:g} counts as selected, so nothing is left: {_PAINT}"
+        f"{name} spans {low:g}..{high:g}, and what is above {SEEN_ABOVE:g} counts as selected, so nothing is left: {_PAINT}"
     )

@@ -45,7 +45,7 @@ from pfv_demo.sizes import ADAPTER_FILE, IMAGE_SIZE
 from .graph import Computed, Operation
 from .pictures import Pictures, alpha, rgb
 
-SELECTED_ABOVE = 0.5
+WEIGHTING = ("(", ")", "embedding:")  # of a prompt: what ComfyUI reads otherwise than as words
 DEMO = Training("the demo", IMAGE_SIZE)
 Model = tuple[ImagePrompt, ...]
 """The demo's model with image prompts."""
@@ -113,7 +113,7 @@ class DemoNodes:
 
     def _patch_mask(self, reference: Tensor, mask: Tensor | None, fit: str, threshold: float) -> PatchMask:
         spec, (height, width) = self._encoder.spec, reference.shape[2:]
-        visible = torch.ones(1, height, width, dtype=torch.bool) if mask is None else mask <= SELECTED_ABOVE
+        visible = torch.ones(1, height, width, dtype=torch.bool) if mask is None else mask <= SEEN_ABOVE
         return rebinarize(visible, fit_geometry(height, width, spec.image_size, spec.patch_size, fit), threshold)
 
     def _rebinarize(
@@ -164,6 +164,11 @@ class DemoNodes:
         return Computed(((*model, ImagePrompt(self._adapter, *image_prompt, control, region)),))
 
     def _text(self, clip: Any, text: str) -> Computed:
+        if found := next((mark for mark in WEIGHTING if mark in text), ""):
+            raise ValueError(
+                f"the prompt {text!r} holds {found!r}, with which ComfyUI weights words or names an embedding; that is computed "
+                "in ComfyUI only: install ComfyUI, or write it without"
+            )
         return Computed(
             (Conditioning(encode_text(self._models.text_encoder, tokenize([text], self._models.tokenizer))),)
         )
@@ -179,7 +184,12 @@ class DemoNodes:
         cfg: float,
     ) -> Computed:
         size = 8 * latent_image.shape[2], 8 * latent_image.shape[3]
-        if positive.depth is None or negative.depth is None or tuple(positive.depth.shape[2:]) != size:
+        if positive.depth is not negative.depth or positive.strength != negative.strength:
+            raise ValueError(
+                "positive and negative come from two Apply ControlNet; that is computed in ComfyUI only: install ComfyUI, or "
+                "take both from one"
+            )
+        if positive.depth is None or tuple(positive.depth.shape[2:]) != size:
             raise ValueError(
                 f"the sampler needs a depth of {size[1]}x{size[0]} pixels (width x height) in both prompts; what else it "
                 "can do is computed in ComfyUI only: install ComfyUI, or leave Apply ControlNet and sampling_scale as shipped"
@@ -216,7 +226,7 @@ def cut_out(
     photo: Tensor, mask_selects: str, several_parts: bool, cut_off: bool, mask: Tensor | None = None
 ) -> Computed:
     """PFV Cut Out, of one photo."""
-    if mask is not None and bool((mask > SELECTED_ABOVE).any()):
+    if mask is not None and bool((mask > SEEN_ABOVE).any()):
         opacity, said = opacity_of(mask, mask_selects), "painted"
     else:
         found = _found(photo[0], "the product photo")
@@ -235,7 +245,7 @@ def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tens
     """What PFV Reference hides, as a mask, and who said so."""
     if hide == "nothing":
         return torch.zeros_like(reference[:, 0]), "nothing, as asked"
-    if mask is not None and bool((mask > SELECTED_ABOVE).any()):
+    if mask is not None and bool((mask > SEEN_ABOVE).any()):
         return mask, "painted"
     try:
         found = _found(reference[0], "the reference")
@@ -260,7 +270,7 @@ def ground(
     picture: Tensor, ground_line: str, at: float, hidden_mask: Tensor | None = None, depth: Tensor | None = None
 ) -> Computed:
     """PFV Ground, of one picture."""
-    visible = torch.ones_like(picture[0, 0]).bool() if hidden_mask is None else hidden_mask[0] <= SELECTED_ABOVE
+    visible = torch.ones_like(picture[0, 0]).bool() if hidden_mask is None else hidden_mask[0] <= SEEN_ABOVE
     line, said = (at, "set") if ground_line == "at" else (None, "")
     if line is None:
         found = find_ground_line(picture[0], visible)
@@ -358,7 +368,7 @@ def depth_of_the_ad(
     size = product.shape[1], product.shape[2]
     whole = torch.ones_like(foreground_depth[:, 0]).bool()
     foreground, _ = fit_depth(foreground_depth, whole, size, fit)
-    visible = torch.ones_like(reference_depth[:, 0]).bool() if hidden_mask is None else hidden_mask <= SELECTED_ABOVE
+    visible = torch.ones_like(reference_depth[:, 0]).bool() if hidden_mask is None else hidden_mask <= SEEN_ABOVE
     if fit != DepthFit.SAME_SIZE:
         visible = visible_at(visible, (reference_depth.shape[2], reference_depth.shape[3]))
     reference, visible = fit_depth(reference_depth, visible, size, fit)
@@ -370,6 +380,10 @@ def control(
     positive: Conditioning, negative: Conditioning, control_net: Any, image: Tensor, strength: float
 ) -> Computed:
     """Apply ControlNet."""
+    if positive.depth is not None or negative.depth is not None:
+        raise ValueError(
+            "Apply ControlNet follows another one; two are computed in ComfyUI only: install ComfyUI, or leave one of them out"
+        )
     return Computed(tuple(replace(text, depth=image, strength=strength) for text in (positive, negative)))
 
 
@@ -408,7 +422,7 @@ def composite(
     if shadow_strength:
         generated = add_contact_shadow(generated, opacity > SEEN_ABOVE, shadow_strength, shadow_size)
     image, exact = paste_back(generated, product, opacity, erode, feather, rim)
-    reports = measure_exactness(image, product, opacity, exact)
+    reports = measure_exactness(image, product, opacity, exact, scales=None if canvas is None else canvas.scales)
     text = json.dumps({"exact": all_exact(reports), "ads": [asdict(report) for report in reports]}, indent=2)
     return Computed((image, exact.float(), text), image, text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from pfv_demo.sizes import IMAGE_SIZE
 from ..host.find import HOW_TO_GET_HOST, PACK_ROOT, Host, find_host
 from ..server.client import Prompt
 from .model_files import KINDS, ModelFiles, find_model_files
-from .workflow import CHECKPOINT, FIND, load_prompt, set_inputs, the_node
+from .workflow import CHECKPOINT, FIND, PROMPT, load_prompt, set_inputs, the_node
 
 ENGINES = ("auto", "comfyui", "diffusers")
+FIND_AT_MOST = 20  # things of a name; without a number SAM 3 Detect keeps one
+SHIPPED_PHOTO = (
+    "a cup of coffee on its saucer, product advertising photograph, soft daylight"  # what `photos.coffee` shows
+)
 DEMO_PIXELS = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 
 
@@ -80,6 +85,11 @@ def _check_that_all_is_used(options: argparse.Namespace) -> None:
     for mask, picture in (("--product-mask", "--product"), ("--reference-mask", "--reference")):
         if _given(options, mask) and not _given(options, picture):
             raise PlanError(f"{mask} marks a part of {picture}, which is not given: name both, or leave {mask} out")
+    if _given(options, "--product") and not _given(options, "--prompt"):
+        raise PlanError(
+            "--product shows another product than the workflow's prompt names, and what is drawn around it follows the prompt: "
+            "give --prompt too, a sentence that names yours"
+        )
     for option in ("--reference-mask", "--find"):
         if options.whole_reference and _given(options, option):
             raise PlanError(f"{option} says what to hide, and --whole-reference hides nothing: leave one of them out")
@@ -112,7 +122,7 @@ def plan_workflow(plan: Plan, options: argparse.Namespace) -> Prompt:
         set_inputs(the_node(prompt, "MEPALoad"), adapter_name=plan.models.adapter, encoder_name=plan.models.clip_vision)
         _set_format(the_node(prompt, "PFVAdCanvas"), options)
         if options.find is not None:
-            set_inputs(the_node(prompt, "CLIPTextEncode", FIND), text=options.find)
+            set_inputs(the_node(prompt, "CLIPTextEncode", FIND), text=_all_of(options.find))
     if options.whole_reference:
         set_inputs(the_node(prompt, "PFVReference"), hide="nothing")
     sampler = the_node(prompt, "KSampler")
@@ -120,9 +130,16 @@ def plan_workflow(plan: Plan, options: argparse.Namespace) -> Prompt:
         set_inputs(sampler, steps=options.steps)
     if options.seed is not None:
         set_inputs(sampler, seed=options.seed)
-    if options.prompt is not None:
-        set_inputs(the_node(prompt, "CLIPTextEncode", "Prompt"), text=options.prompt)
+    text = SHIPPED_PHOTO if options.prompt is None and plan.models else options.prompt
+    if text is not None:
+        set_inputs(the_node(prompt, "CLIPTextEncode", PROMPT), text=text)
     return prompt
+
+
+def _all_of(words: str) -> str:
+    """Names separated by commas, those without a number with FIND_AT_MOST, as SAM 3 Detect reads them."""
+    names = [name.strip() for name in words.split(",") if name.strip()]
+    return ", ".join(name if re.search(r":\s*[\d.]+$", name) else f"{name}:{FIND_AT_MOST}" for name in names)
 
 
 def _set_format(canvas: dict[str, Any], options: argparse.Namespace) -> None:

@@ -58,8 +58,7 @@ class Denoising:
         self.run = run
         self.stage = stage
         self.size = size
-        with run.accelerator.autocast():
-            self.latents = cached_latents(run.work, run.trained("autoencoder", autoencoder), run.data, size)
+        self.latents = cached_latents(run.work, run.trained("autoencoder", autoencoder), run.data, size)
         self.scheduler = stack.new_scheduler()
         self.tokenizer = stack.tokenizer()
         self.empty = stack.tokenize([""], self.tokenizer)
@@ -101,8 +100,9 @@ class Denoising:
 def cached_latents(
     work: Path, autoencoder: stack.UnshuffledAutoencoder, data: SceneData, size: int = stack.IMAGE_SIZE
 ) -> Tensor:
-    """(2 N, 4, size / 8, size / 8) half precision, of all scenes; encoded once into the folder `work`."""
-    file = work / f"latents_{size}_{data.identity}_{fingerprint(autoencoder)[:12]}.pt"
+    """(2 N, 4, size / 8, size / 8) half precision, of all scenes; encoded once into the folder `work`, in single precision
+    whatever the training's is: who comes later reads the same."""
+    file = work / f"latents32_{size}_{data.identity}_{fingerprint(autoencoder)[:12]}.pt"
     if not file.is_file():
         device = next(autoencoder.parameters()).device
         shrink = data.size // size

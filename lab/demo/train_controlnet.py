@@ -21,7 +21,7 @@ from ..diffusers.vision import ClipVisionEncoder
 from ..train.visibility import sight_of
 from . import stack
 from .denoising import PLACED_SHARE, Denoising, rim_loss
-from .trainer import BEGINS_WITH, CONTROLNET, Trainer, checked_begin, content_of
+from .trainer import CONTROLNET, Trainer, checked_begin, content_of
 
 # Shares of the samples by where the image prompt rules; the others have none.
 AROUND_SHARE, WALL_SHARE = 0.6, 0.2
@@ -36,7 +36,8 @@ class Prompts:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self.vision = ClipVisionEncoder(stack.load_model("vision_encoder", folder).to(device))
+        self.vision_model = stack.load_model("vision_encoder", folder).to(device)
+        self.vision = ClipVisionEncoder(self.vision_model)
         self.adapter = load_adapter(folder / "adapter.safetensors").float().to(device)
         self.uncond = encode_uncond(self.vision)
         self.sight = sight_of(self.vision)
@@ -64,9 +65,10 @@ def train_controlnet(run: Trainer) -> None:
         model.to(memory_format=torch.channels_last)
     controlnet.requires_grad_(True)
     controlnet.controlnet_cond_embedding.requires_grad_(False)
-    beside = " and ".join(content_of(begin / f"{name}.safetensors") for name in BEGINS_WITH[CONTROLNET])
-    loop = run.loop(CONTROLNET, {"controlnet": controlnet}, beside=beside)
     denoising, prompts = Denoising(run, CONTROLNET, autoencoder=begin), Prompts(begin, run.device)
+    run.reads("adapter", prompts.adapter)
+    run.reads("vision_encoder", prompts.vision_model)
+    loop = run.loop(CONTROLNET, {"controlnet": controlnet})
     size = (stack.LATENT_SIZE, stack.LATENT_SIZE)
 
     def loss_of_step(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:

@@ -24,9 +24,10 @@ def train_unet_half(run: Trainer) -> None:
     unet, text_encoder = stack.new_unet(), stack.new_text_encoder()
     run.begin_with(unet, "unet")
     stack.load_weights(text_encoder, run.out / "text_encoder.safetensors")
+    run.reads("text_encoder", text_encoder)
     unet.to(memory_format=torch.channels_last)
-    loop = run.loop("unet_half", {"unet": unet, "text": text_encoder})
     denoising = Denoising(run, "unet_half", HALF)
+    loop = run.loop("unet_half", {"unet": unet, "text": text_encoder})
 
     def loss_of_step(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         noised = denoising.batch(step, generator)
@@ -50,6 +51,7 @@ def train_together(run: Trainer) -> None:
     run.begun_from = begun_from(begun / "unet.safetensors")
     controlnet: ControlNetModel = stack.new_controlnet(unet)
     stack.load_weights(controlnet.controlnet_cond_embedding, run.passed_on("hint") / "hint.safetensors")
+    run.reads("hint", controlnet.controlnet_cond_embedding)
     _train_at_once(run, "together", {"unet": unet, "text": text_encoder, "controlnet": controlnet})
 
 
@@ -71,8 +73,8 @@ def _train_at_once(run: Trainer, stage: str, models: dict[str, Any], begin: Path
         if name != "text":
             model.to(memory_format=torch.channels_last)
     models["controlnet"].controlnet_cond_embedding.requires_grad_(False)
-    loop = run.loop(stage, models, **({} if begin is None else {"begun_from": run.begun_from}))
     denoising = Denoising(run, stage, autoencoder=begin)
+    loop = run.loop(stage, models)
 
     def loss_of_step(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         noised = denoising.batch(step, generator, PLACED_SHARE)

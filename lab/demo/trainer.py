@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..machine import machine
+from ..train.cache import fingerprint
 from ..train.loop import LossOfStep, Schedule, TrainingLoop
 from . import stack
 from .scene_data import SceneData, scene_data
@@ -92,6 +93,7 @@ class Trainer:
         self.begin = begin
         self.until = until  # when the steps end, done or not; see `TrainingLoop.run`
         self.begun_from = ""  # of the stage in training
+        self._read: list[str] = []  # by it so far
         self.accelerator = Accelerator(mixed_precision=precision)
         self.data: SceneData = scene_data(work, num_scenes, stack.IMAGE_SIZE)
 
@@ -106,12 +108,18 @@ class Trainer:
         file = None if self.begin is None else self.begin / f"{name}.safetensors"
         if file is not None and file.is_file():
             stack.load_weights(model, file)
+            self.reads(name, model)
             self.begun_from = content_of(file)
 
-    def loop(self, stage: str, modules: dict[str, nn.Module], **more: str) -> TrainingLoop:
-        """The loop of a stage, at the step it had reached; `more` is what else decides the weights that come out."""
+    def reads(self, name: str, model: nn.Module) -> None:
+        """A loaded model that the stage goes on from or learns beside: with other weights its training is another one."""
+        self._read.append(f"{name} {fingerprint(model)[:12]}")
+
+    def loop(self, stage: str, modules: dict[str, nn.Module]) -> TrainingLoop:
+        """The loop of a stage, at the step it had reached, once all is read that decides the weights that come out."""
+        read, self._read = sorted(set(self._read)), []
         identity = {
-            **more,
+            "read": " and ".join(read),
             "stage": stage,
             "scenes": self.data.identity,
             "batch_size": self.recipe.batch_sizes[stage],
@@ -162,7 +170,9 @@ class Trainer:
 
     def trained(self, name: str, folder: Path | None = None) -> Any:
         """A model of an earlier stage, frozen; from the folder of the weights, or another one."""
-        return stack.load_model(name, folder or self.out).to(self.device)
+        model = stack.load_model(name, folder or self.out)
+        self.reads(name, model)
+        return model.to(self.device)
 
 
 def checked_begin(stage: str, begin: Path | None, out: Path) -> Path:

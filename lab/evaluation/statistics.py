@@ -69,9 +69,7 @@ def mean_interval(values: ArrayLike, level: float = LEVEL, groups: Groups = ()) 
     return _mean_interval(_seeds_by_pairs(values), level, groups, least_variance=0.0)
 
 
-def paired_difference(
-    first: ArrayLike, second: ArrayLike, level: float = LEVEL, groups: Groups = ()
-) -> Interval:
+def paired_difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL, groups: Groups = ()) -> Interval:
     """Mean of first - second, pair by pair, as `mean_interval` gives it.
 
     Raises:
@@ -198,7 +196,9 @@ def _variances_of_mean(array: Array, groups: Groups) -> list[tuple[float, float]
             raise ValueError(f"a group's labels are {np.shape(labels)}, expected one for each of {count} pairs")
     defined = ~np.isnan(array)
     rest = np.where(defined, array - array[defined].mean() if defined.any() else 0.0, 0.0)
-    return [_variance_of_mean(rest, defined, np.unique(of, return_inverse=True)[1]) for of in (range(count), *groups)]
+    return [
+        _variance_of_mean(rest, defined, np.unique(of, return_inverse=True)[1]) for of in (np.arange(count), *groups)
+    ]
 
 
 def _variance_of_mean(rest: Array, defined: NDArray[np.bool_], draws: NDArray[np.int_]) -> tuple[float, float]:

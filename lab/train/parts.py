@@ -1,7 +1,7 @@
-"""Which files make a sample: `name.jpg` (or .jpeg, .png, .webp), its caption `name.txt` (or `name.json` with a key
-`caption`, and where it is known `scale`), and beside it, where they are, the mask `name.mask.png`, white = product, the product
-alone, `name.product.png`, and of whoever is beside the product the pose, the appearance and the mask, `name.pose.png`,
-`name.appearance.png` and `name.subject.png`, white = subject."""
+"""Which files make a sample: `name.jpg` (or .jpeg, .png, .webp), its caption `name.txt` (or `name.json` with a key `caption`;
+where the scale is known `name.json` has a key `scale`, beside a `name.txt` too), and beside it, where they are, the mask
+`name.mask.png`, white = product, the product alone, `name.product.png`, and of whoever is beside the product the pose, the
+appearance and the mask, `name.pose.png`, `name.appearance.png` and `name.subject.png`, white = subject."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .data import DataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MASK, PRODUCT, POSE, APPEARANCE, SUBJECT = BESIDE = ("mask", "product", "pose", "appearance", "subject")
 """Kinds of pictures that may lie beside an image, as name.mask.png."""
-CAPTION_SUFFIXES = (".txt", ".json")
+CAPTION_SUFFIXES = TEXT, DESCRIBED = (".txt", ".json")
 NAMED = 5  # files that an error names before it counts the rest
 
 
@@ -26,22 +26,20 @@ class Parts:
     Attributes:
         name: of the image, for messages.
         image: content.
-        text: of the caption's file.
-        is_json: whether that is JSON with a key `caption`.
+        texts: contents of what is written beside it, by suffix, one of CAPTION_SUFFIXES or both.
         beside: contents of what lies beside the image, by its kind, where it does.
     """
 
     name: str
     image: bytes
-    text: bytes
-    is_json: bool
+    texts: Mapping[str, bytes]
     beside: Mapping[str, bytes]
 
     @property
     def caption(self) -> str:
-        """What the image shows. DataError where the caption's file cannot be read."""
+        """What the image shows: name.txt says it, or where there is none name.json. DataError where that cannot be read."""
         try:
-            caption = self._described()["caption"]
+            caption = self.texts[TEXT].decode("utf-8-sig") if TEXT in self.texts else self._described()["caption"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"the caption of {self.name} is not readable ({error!r}): expected UTF-8 text, or JSON with a key caption"
@@ -52,12 +50,18 @@ class Parts:
 
     @property
     def scale(self) -> object:
-        """What the key `scale` holds, of a caption's file that can be read; None = there is none."""
-        return self._described().get("scale")
+        """What the key `scale` of name.json holds; None = there is none. DataError where there is a name.json that cannot be
+        read."""
+        if DESCRIBED not in self.texts:
+            return None
+        try:
+            described = self._described()
+        except ValueError as error:
+            raise DataError(f"the JSON file of {self.name} is not readable ({error!r})") from error
+        return described.get("scale") if isinstance(described, dict) else None
 
     def _described(self) -> Any:
-        text = self.text.decode("utf-8-sig")
-        return json.loads(text) if self.is_json else {"caption": text}
+        return json.loads(self.texts[DESCRIBED].decode("utf-8-sig"))
 
 
 def stem(file: str) -> str:
@@ -146,12 +150,17 @@ class Inventory:
             )
 
 
-def caption_file(image: str, is_there: Callable[[str], bool]) -> str:
-    """The first of an image's possible captions that is there. DataError where none is."""
-    for suffix in CAPTION_SUFFIXES:
-        if is_there(stem(image) + suffix):
-            return stem(image) + suffix
-    raise DataError(f"{image} has no caption any more: it had one when the data set was indexed")
+def texts_of(image: str, read: Callable[[str], bytes | None]) -> dict[str, bytes]:
+    """What is written beside an image, by suffix, of what `read` gives for a file; None = it is not there.
+
+    Raises:
+        DataError: none of CAPTION_SUFFIXES is there.
+    """
+    found = {suffix: read(stem(image) + suffix) for suffix in CAPTION_SUFFIXES}
+    texts = {suffix: text for suffix, text in found.items() if text is not None}
+    if not texts:
+        raise DataError(f"{image} has no caption any more: it had one when the data set was indexed")
+    return texts
 
 
 def groups(files: Sequence[str]) -> dict[str, list[str]]:

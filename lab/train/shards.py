@@ -14,7 +14,7 @@ import numpy as np
 
 from .data import DataError
 from .index import Index, Scan, Source, digest_of
-from .parts import BESIDE, Inventory, Parts, beside, caption_file, stem
+from .parts import BESIDE, Inventory, Parts, beside, stem, texts_of
 
 BLOCK = 512  # of a .tar, bytes
 
@@ -73,9 +73,8 @@ class Shards:
             raise DataError(f"sample {number} in {self.root / name} cannot be read ({error}): write it anew") from error
         if image is None:
             raise DataError(f"{self.root / name} holds no image at byte {offset}: it changed while it was read")
-        caption = caption_file(image, contents.__contains__)
         others = {kind: contents[part] for kind in BESIDE if (part := beside(image, kind)) in contents}
-        return Parts(f"{name}/{image}", contents[image], contents[caption], caption.endswith(".json"), others)
+        return Parts(f"{name}/{image}", contents[image], texts_of(image, contents.get), others)
 
 
 def _samples_of_shard(file: Path) -> Iterator[tuple[int, list[str]]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .data import DataError
 from .index import FOLDER, Index, Scan, Source, digest_of
-from .parts import BESIDE, Inventory, Parts, beside, caption_file, groups
+from .parts import BESIDE, Inventory, Parts, beside, groups, texts_of
 from .shards import Shards
 
 
@@ -78,18 +78,20 @@ class PictureFolder:
     def parts(self, index: Index, number: int) -> Parts:
         """The image, its caption and what lies beside it."""
         name = index.name(number)
-        caption = caption_file(name, lambda file: (self.root / file).is_file())
         others = {kind: self.root / beside(name, kind) for kind in BESIDE}
         try:
             return Parts(
                 name=f"{self.place}/{name}",
                 image=(self.root / name).read_bytes(),
-                text=(self.root / caption).read_bytes(),
-                is_json=caption.endswith(".json"),
+                texts=texts_of(name, lambda file: _content(self.root / file)),
                 beside={kind: file.read_bytes() for kind, file in others.items() if file.is_file()},
             )
         except OSError as error:
             raise DataError(f"{self.place}/{name} cannot be read ({error})") from error
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
 
 
 def store_at(place: Path) -> Store:

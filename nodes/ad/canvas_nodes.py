@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -184,6 +185,7 @@ class PFVAdCanvas(io.ComfyNode):
         planned = ad_format(format, (custom_height, custom_width), sampling_scale, training)
         canvas = AdCanvas.plan(opacity, planned, layout)
         placed, placed_opacity = canvas.place(photo, backdrop)
+        canvas = replace(canvas, shown=(placed, placed_opacity))
         region = background_of(fade(placed_opacity > SEEN_ABOVE, region_rim))
         height, width = canvas.format.sampling
         preview = canvas_preview(placed, placed_opacity, canvas.format.size, layout.safe_box(canvas.format.size))
@@ -281,4 +283,4 @@ class PFVAdCanvasFinish(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, canvas: AdCanvas) -> io.NodeOutput:
         """Finish."""
-        return io.NodeOutput(image_from_core(canvas.finish(image_to_core(image, "image"))))
+        return io.NodeOutput(image_from_core(canvas.finish(within_range(image_to_core(image, "image"), "image"))))

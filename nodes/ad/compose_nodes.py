@@ -56,7 +56,8 @@ class PFVDepthCompose(io.ComfyNode):
                     default=DepthFit.SAME_SIZE,
                     optional=True,
                     tooltip="How depth of another size comes to the product mask's. same_size: it is refused. stretch: "
-                    "distorted. crop: cut evenly to the frame's shape. Hidden depth reaches nothing in either.",
+                    "distorted. crop: cut evenly to the frame's shape; a line of PFV Ground then lies elsewhere. "
+                    "Hidden depth reaches nothing in either.",
                 ),
             ],
             outputs=[io.Image.Output("depth", display_name="depth", tooltip="For a depth ControlNet.")],
@@ -87,9 +88,24 @@ class PFVDepthCompose(io.ComfyNode):
         given = within_range(given.masked_fill(~visible[:, None], 0.5), "the visible reference_depth")
         height, width = foreground.shape[2:]
         reference, visible = fit_depth(given, visible, (height, width), way)
+        foreground, product, reference, visible = _alike(foreground, product, reference, visible)
         depth = compose_depth(foreground, product, reference, visible, fill)
         shown = ui.PreviewImage(image_from_core(small_picture(depth)), cls=cls).as_dict()
         return io.NodeOutput(image_from_core(depth), ui=with_line(shown, _line(given, product, visible, way)))
+
+
+def _alike(foreground: Tensor, product: Tensor, reference: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
+    """Products and references in a batch of one length: one serves all of the others.
+
+    Raises:
+        ValueError: two lengths of which none is 1.
+    """
+    counts = foreground.shape[0], reference.shape[0]
+    if counts[0] != counts[1] and 1 not in counts:
+        raise ValueError(
+            f"foreground_depth holds {counts[0]} pictures, reference_depth {counts[1]}: give 1 of one of them, or as many of both"
+        )
+    return tuple(one.expand(max(counts), *one.shape[1:]) for one in (foreground, product, reference, visible))
 
 
 def _all_of(depth: Tensor) -> Tensor:

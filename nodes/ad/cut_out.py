@@ -149,14 +149,6 @@ def _painted(mask: Tensor, selects: Selects | str, photo: Tensor) -> CutOut:
     """What is painted is taken as it is, once it can be what `selects` says."""
     opacity = product_opacity(mask, selects, photo, "mask")[0]
     seen = opacity > SEEN_ABOVE
-    if all(bool(side.all()) for side in (seen[0], seen[-1], seen[:, 0], seen[:, -1])):
-        background = parse_choice(Selects, selects, "mask_selects") is Selects.BACKGROUND
-        given, right = ("background", "product") if background else ("product", "background")
-        why = "what is painted is the product itself" if background else "the file is a cut-out with transparency"
-        raise ValueError(
-            f"with mask_selects {given} the product would cover the photo's whole border: {why}, it seems, so set mask_selects "
-            f"to {right}. If the product does fill the photo, there is nothing to cut out"
-        )
     _, parts = without_dust(seen.numpy(), DUST)
     return CutOut(opacity, Source.PAINTED, None, parts, 0, borders_touched(seen.numpy()))
 

@@ -22,7 +22,7 @@ from ..convert import (
     depth_to_core,
     image_from_core,
     image_to_core,
-    region_selection,
+    product_selection,
     visible_mask,
     within_range,
 )
@@ -67,7 +67,8 @@ class PFVGround(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the height from the top, for ground_line at alone. 0: all is ground. 1: there is none.",
+                    tooltip="Share of the height from the top, for ground_line at alone. 0: all is ground. 1: there is none. "
+                    "Where a region is made of the line: 0.01 and 0.99, since no region may be empty.",
                 ),
                 io.Mask.Input(
                     "hidden_mask",
@@ -183,7 +184,7 @@ class PFVProductDepth(io.ComfyNode):
         cls, product_mask: Tensor, product_mask_selects: str, line: float, depth: Tensor | None = None
     ) -> io.NodeOutput:
         """Stand it on the ground, or take what is connected."""
-        product = region_selection(product_mask, product_mask_selects, "product_mask")
+        product = product_selection(product_mask, product_mask_selects, "product_mask")
         standing = torch.stack([standing_depth(one, line) for one in product])
         nearness = [round(float(one.max()), 4) for one in standing]
         above = [hangs(one, line) for one in product]

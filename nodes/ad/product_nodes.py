@@ -92,10 +92,11 @@ class StrictIDComposite(io.ComfyNode):
                 io.Int.Input(
                     "shadow_size",
                     default=16,
-                    min=1,
+                    min=0,
                     max=512,
                     optional=True,
-                    tooltip="Pixels above the product's lowest row that count as its foot, and softness of the added shadow.",
+                    tooltip="Pixels above the product's lowest row that count as its foot, and softness of the added shadow. "
+                    "0: a tenth of the product's height.",
                 ),
                 AdCanvasType.Input(
                     "canvas",
@@ -141,14 +142,14 @@ class StrictIDComposite(io.ComfyNode):
         generated_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Composite every generated image with its product; one product serves a whole batch."""
-        generated_image = image_to_core(generated, "generated")
+        generated_image = within_range(image_to_core(generated, "generated"), "generated")
         product_image = within_range(image_to_core(product, "product"), "product")
         opacity = product_opacity(product_mask, product_mask_selects, product_image, "product_mask")
         drawn = None if generated_mask is None else mask_like(generated_mask, generated_image, "generated_mask")
         if canvas is not None:
             generated_image, product_image = canvas.finish(generated_image), canvas.finish(product_image)
             opacity = settled(canvas.finish(opacity[:, None])[:, 0])
-            canvas.check_mask(opacity)
+            canvas.check_placed(product_image, opacity)
             drawn = None if drawn is None else canvas.finish(drawn[:, None])[:, 0]
         if product_image.shape[0] == 1:
             product_image = product_image.expand(generated_image.shape[0], -1, -1, -1)
@@ -157,7 +158,8 @@ class StrictIDComposite(io.ComfyNode):
             generated_image = add_contact_shadow(generated_image, opacity > SEEN_ABOVE, shadow_strength, shadow_size)
         image, exact_mask = paste_back(generated_image, product_image, opacity, erode, feather, rim)
         found = None if drawn is None else (drawn > SELECTED_ABOVE).expand_as(opacity)
-        reports = measure_exactness(image, product_image, opacity, exact_mask, found)
+        scales = None if canvas is None else canvas.scales
+        reports = measure_exactness(image, product_image, opacity, exact_mask, found, scales)
         report = _report(reports)
         blended, translucent = not_exact(image, generated_image, opacity, exact_mask)
         preview = image_from_core(exactness_preview(image.clamp(0, 1), blended, translucent))
@@ -182,7 +184,9 @@ def _legend(blended: Tensor, translucent: Tensor) -> str:
 def _line(reports: list[Exactness]) -> str:
     """The report in a line."""
     counts = ", ".join(f"{one.pixels_equal} of {one.pixels_checked}" for one in reports)
-    line = f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's"
+    scales = list(dict.fromkeys(one.scale for one in reports if one.scale not in (None, 1)))
+    resized = f", resized once by {', '.join(f'{scale:.3g}' for scale in scales)}" if scales else ""
+    line = f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's{resized}"
     if not any(one.pixels_checked for one in reports):
         line = "NOT exact: no opaque pixel is left to check"
     if any(one.translucent_pixels for one in reports):

@@ -33,7 +33,9 @@ def verdict(ad: Facts) -> tuple[str, bool]:
     good = equal == checked > 0
     if not checked:
         return "Product NOT exact: no opaque pixel was left to check", False
-    return f"Product {'exact' if good else 'NOT exact'}: {equal:,} of {checked:,} pixels are the photo's", good
+    scale = ad.get("scale")
+    resized = "" if scale in (None, 1) else f", resized once by {scale:.3g}"
+    return f"Product {'exact' if good else 'NOT exact'}: {equal:,} of {checked:,} pixels are the photo's{resized}", good
 
 
 def notes_on(ad: Facts) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def demo_files(weights: Path) -> list[Path]:
     if missing := [file.name for file in files if not file.is_file()]:
         raise FileNotFoundError(
             f"{', '.join(missing)} missing in {weights}: the demo's weights are part of the repository, so download it "
-            "again as a whole; python -m lab.demo.train makes new ones"
+            "again as a whole; python -m lab.demo.train, in its repository, makes new ones"
         )
     return files
 

@@ -104,7 +104,7 @@ def load_control(path: Path) -> StrictIDControl:
     network = control_network(
         file.network,
         f"{path.name} does not hold a whole ControlNet",
-        "Fetch it again, or take it as python -m lab.train wrote it",
+        "Fetch it again, or take it as python -m lab.train of the pack's repository wrote it",
         dtype=dtype,
         operations=comfy.ops.pick_operations(dtype, cast),
         **_heads(path, file.config),

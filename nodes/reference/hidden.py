@@ -9,10 +9,11 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.found.product import find_product
 from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ..convert import PAINT_STEP, SELECTED_ABOVE, mask_to_core, one_for_each, selected_mask, within_range
+from ..convert import NO_MASK_SIZE, PAINT_STEP, mask_to_core, one_for_each, selected_mask, within_range
 from ..host.prompt_facts import Source
 
 LISTED = 4  # references that the line below a node names one by one
@@ -83,15 +84,16 @@ def hidden_of(image: Tensor, hide: Hide | str, mask: Tensor | None, found: Tenso
     """
     count, size = image.shape[0], image.shape[2:]
     painted = torch.zeros(count, *size, dtype=torch.bool)
+    if parse_choice(Hide, hide, "hide") is Hide.NOTHING:
+        is_painted = mask is not None and bool((mask > PAINT_STEP).any())
+        why = ", as asked; what is painted is not used" if is_painted else ", as asked"
+        return Hidden(painted, (Source.NOTHING,) * count, (None,) * count, why)
     if mask is not None:
         _check_strong_enough(mask)
     if mask is not None and bool(_selected(mask).any()):
         painted = selected_mask(mask, image, "mask", empty=True).expand(count, -1, -1)
-    if parse_choice(Hide, hide, "hide") is Hide.NOTHING:
-        why = ", as asked; what is painted is not used" if bool(painted.any()) else ", as asked"
-        return Hidden(torch.zeros_like(painted), (Source.NOTHING,) * count, (None,) * count, why)
-    every = bool(painted.flatten(1).any(1).all())
-    given = None if found is None or every else _found(found, image)
+    asked = ~painted.flatten(1).any(1)
+    given = None if found is None or not bool(asked.any()) else _found(found, image, asked)
     parts = [_of_one(image[i], painted[i], None if given is None else given[i], i) for i in range(count)]
     masks, sources, sure = zip(*parts, strict=True)
     nothing = ", because nothing stands out" if Source.NOTHING in sources else ""
@@ -126,26 +128,29 @@ def _stands_out(image: Tensor, index: int) -> tuple[Tensor, Source, float | None
     return product.seen, Source.STANDS_OUT, product.sure
 
 
-def _found(found: Tensor, image: Tensor) -> Tensor:
-    """A MASK of what a model found -> (B, H, W) bool."""
+def _found(found: Tensor, image: Tensor, asked: Tensor) -> Tensor:
+    """A MASK of what a model found -> (B, H, W) bool, of the images that it is asked for."""
     if found.numel() == 0:
         raise ValueError(_NOT_FOUND.format(0))
     found = one_for_each(found, image.shape[0], "references")
-    return selected_mask(found, image, "found", empty=True).expand(image.shape[0], -1, -1)
+    if tuple(found.shape[1:]) == NO_MASK_SIZE and not bool(found.any()):
+        raise ValueError(_NOT_FOUND.format(int(asked.nonzero()[0])))
+    found = torch.where(asked[:, None, None], found, 0.0)
+    return selected_mask(found, image, "found", empty=True)
 
 
 def _check_strong_enough(mask: Tensor) -> None:
     """Paint that selects nothing is somebody's all the same: ValueError, never passed over."""
-    for index, highest in enumerate(mask_to_core(mask, "mask").flatten(1).amax(1).tolist()):
-        if PAINT_STEP < highest <= SELECTED_ABOVE:
+    for index, highest in enumerate(mask_to_core(mask, "mask").flatten(1).amax(1)):
+        if highest > PAINT_STEP and not highest > SEEN_ABOVE:
             raise ValueError(
-                f"mask {index} spans 0..{highest:g}, and what is above {SELECTED_ABOVE:g} counts as painted, so nothing does: "
+                f"mask {index} spans 0..{highest:g}, and what is above {SEEN_ABOVE:g} counts as painted, so nothing does: "
                 "paint with full opacity, or clear the mask"
             )
 
 
 def _selected(mask: Tensor) -> Tensor:
-    return mask_to_core(mask, "mask") > SELECTED_ABOVE
+    return mask_to_core(mask, "mask") > SEEN_ABOVE
 
 
 _NOT_FOUND = (

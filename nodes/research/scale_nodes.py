@@ -56,7 +56,7 @@ class PFVScaleMap(io.ComfyNode):
                     default=4.0,
                     min=0.01,
                     max=10000.0,
-                    step=0.1,
+                    step=0.01,
                     tooltip="For sizes: real height of the product as it stands in the picture, more than 0 cm.",
                 ),
                 io.Float.Input(
@@ -64,7 +64,7 @@ class PFVScaleMap(io.ComfyNode):
                     default=20.0,
                     min=0.01,
                     max=10000.0,
-                    step=0.1,
+                    step=0.01,
                     tooltip="For sizes: real height of the subject, such as a face, more than 0 cm.",
                 ),
                 io.Float.Input(

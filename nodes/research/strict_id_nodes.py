@@ -30,8 +30,8 @@ class StrictIDLoadControlNet(io.ComfyNode):
             display_name="Strictly-ID Load ControlNet",
             category=RESEARCH_CATEGORY,
             description="Research: the pack brings a small file for the demo's models, for SD1.5 and SDXL you train one with "
-            "python -m lab.train. Loads a ControlNet that draws a scene around the product as it stands on the canvas, in the "
-            "size that the scale map says, from models/controlnet.",
+            "python -m lab.train of the pack's repository. Loads a ControlNet that draws a scene around the product as "
+            "it stands on the canvas, in the size that the scale map says, from models/controlnet.",
             inputs=[
                 io.Combo.Input(
                     "control_net_name",

@@ -13,6 +13,9 @@ from .formats import AdFormat
 from .opacity import SEEN_ABOVE
 from .placement import Layout, Placement, plan_placement
 
+STEP = 1.01 / 255  # of a saved file's colours
+_CONNECT = "connect image and product_mask of PFV Ad Canvas"
+
 
 @dataclass(frozen=True)
 class AdCanvas:
@@ -22,11 +25,13 @@ class AdCanvas:
         format: the ad's size, and the frame and size it is sampled in.
         product_mask: (N, H, W), of the photos: bool, True = product; or float, 0..1, its opacity.
         placements: one for each.
+        shown: what `place` gave for the photos; None = it was not asked.
     """
 
     format: AdFormat
     product_mask: Tensor
     placements: tuple[Placement, ...]
+    shown: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def plan(cls, product_mask: Tensor, ad_format: AdFormat, layout: Layout) -> AdCanvas:
@@ -38,6 +43,11 @@ class AdCanvas:
             except ValueError as error:
                 raise ValueError(f"product {index}: {error}") from error
         return cls(ad_format, product_mask, tuple(placements))
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Canvas pixels per pixel of the photo, of each product; 1 = its pixels are the photo's."""
+        return tuple(placement.scale for placement in self.placements)
 
     def place(self, image: Tensor, backdrop: float) -> tuple[Tensor, Tensor]:
         """Products, or other images of the same photos such as their depth, in the frame.
@@ -75,24 +85,36 @@ class AdCanvas:
             placed[index, :, rows, columns] = torch.where(kept > 0, colours, backdrop)
         return placed, mask
 
-    def check_mask(self, opacity: Tensor) -> None:
-        """Refuse a mask of products on this canvas that selects what lies around them.
+    def check_placed(self, product: Tensor, opacity: Tensor) -> None:
+        """Refuse products that are not those which were placed here.
 
         Args:
-            opacity: (B, height, width) of the finished ad, float 0..1 or bool, as the product is to be pasted.
+            product: (N, C, height, width) of the finished ad, float, 0..1.
+            opacity: (N, height, width), float 0..1 or bool, as they are to be pasted.
 
         Raises:
-            ValueError: everything outside the product's box is selected, so the backdrop would be pasted over the ad.
+            ValueError: another number of products, a mask that selects what was not placed, or other pixels inside it; by up to
+                a step of 1/255, as a saved file rounds them, they may differ.
         """
-        seen = opacity > SEEN_ABOVE
+        assert self.shown is not None, "nothing is known of what was placed"
+        height, width = self.format.size
+        placed, placed_opacity = (part[..., :height, :width] for part in self.shown)
+        if len(product) != len(placed):
+            raise ValueError(f"product holds {len(product)} pictures, the canvas {len(placed)}: {_CONNECT}")
+        beyond = (opacity > SEEN_ABOVE) & (placed_opacity == 0)
+        others = ((product - placed).abs().amax(1) > STEP) & (opacity > SEEN_ABOVE)
         for index, placement in enumerate(self.placements):
-            around = torch.ones(seen.shape[1:], dtype=torch.bool)
-            rows, columns = placement.target.slices
-            around[rows, columns] = False
-            if bool(around.any()) and bool(seen[min(index, len(seen) - 1)][around].all()):
+            box = placement.target
+            where = f"columns {box.left}..{box.right} and rows {box.top}..{box.bottom}"
+            if bool(beyond[index].any()):
                 raise ValueError(
-                    f"product_mask selects all that lies around product {index} on the canvas, so the backdrop would cover the "
-                    "ad: set product_mask_selects to product for the mask of PFV Ad Canvas"
+                    f"product_mask selects {int(beyond[index].sum())} pixels where the canvas has not placed product {index}, "
+                    f"which stands in {where}: {_CONNECT}, with product_mask_selects product"
+                )
+            if bool(others[index].any()):
+                raise ValueError(
+                    f"{int(others[index].sum())} pixels of product {index} in {where} are not what the canvas placed there: "
+                    f"{_CONNECT}. A product that is edited is edited before PFV Ad Canvas"
                 )
 
     def finish(self, image: Tensor) -> Tensor:
@@ -136,7 +158,7 @@ class AdCanvas:
                 {
                     "photo_box": placement.source.as_list(),
                     "box": placement.target.as_list(),
-                    "scale": round(placement.target.height / placement.source.height, 4),
+                    "scale": round(placement.scale, 4),
                     "resized": placement.resized,
                 }
                 for placement in self.placements

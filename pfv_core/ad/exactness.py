@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ class Exactness:
             where no mask of the generated one was given.
         pixels_not_8_bit: those of the checked ones with a value that no 8-bit file holds, which is none of k / 255: the photo
             has 16 bits, was resized or blurred, or was decoded some other way, and a saved ad may be a step off.
+        scale: ad pixels per pixel of the photo: other than 1 the photo was resized once, when it was placed, and what is compared
+            is that. None = it is not known, the product came as it is.
     """
 
     product_pixels: int
@@ -37,10 +40,16 @@ class Exactness:
     max_difference: float
     mask_iou: float | None
     pixels_not_8_bit: int
+    scale: float | None = None
 
 
 def measure_exactness(
-    image: Tensor, product: Tensor, product_mask: Tensor, exact_mask: Tensor, generated_mask: Tensor | None = None
+    image: Tensor,
+    product: Tensor,
+    product_mask: Tensor,
+    exact_mask: Tensor,
+    generated_mask: Tensor | None = None,
+    scales: Sequence[float] | None = None,
 ) -> list[Exactness]:
     """Compare ads with their product photos, after all is done.
 
@@ -50,6 +59,7 @@ def measure_exactness(
         product_mask: (B, H, W): bool, True = product; or float, 0..1, its opacity.
         exact_mask: (B, H, W) bool, True = the ad must be the photo here.
         generated_mask: (B, H, W) bool, True = the product as the model drew it.
+        scales: of the photos, one for each or one for all; None = not known.
     """
     seen = product_mask > SEEN_ABOVE
     ious = [None] * len(image) if generated_mask is None else mask_iou(generated_mask, seen).tolist()
@@ -67,6 +77,7 @@ def measure_exactness(
                 max_difference=float(difference.max()) if difference.numel() else 0.0,
                 mask_iou=ious[index],
                 pixels_not_8_bit=sum(_not_eight_bits(part) for part in own.split(CHUNK, 1)),
+                scale=None if scales is None else scales[index % len(scales)],
             )
         )
     return reports

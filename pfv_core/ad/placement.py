@@ -132,6 +132,11 @@ class Placement:
         """Whether its pixels are others than the photo's."""
         return (self.source.height, self.source.width) != (self.target.height, self.target.width)
 
+    @property
+    def scale(self) -> float:
+        """Canvas pixels per pixel of the photo: above 1 the photo is enlarged; 1 = its pixels are the photo's."""
+        return self.target.height / self.source.height if self.resized else 1.0
+
 
 def plan_placement(product_mask: Tensor, size: Size, layout: Layout) -> Placement:
     """Where a product stands on a canvas.

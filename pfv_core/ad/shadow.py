@@ -11,6 +11,7 @@ from torch import Tensor
 from ..region.distance import window
 
 SHORTEST_BLOCK = 64  # values that are blurred by one product of matrices
+FOOT_SHARE = 0.1  # of a product's height: its foot, where no size is given
 REACH = 3  # standard deviations of the blur; beyond them the shadow is exactly absent
 
 
@@ -27,7 +28,7 @@ def add_contact_shadow(image: Tensor, product_mask: Tensor, strength: float, siz
         image * (1 - strength * shadow): the image bit for bit where no shadow reaches.
 
     Raises:
-        ValueError: a strength outside 0..1, a size below 1, an empty mask, or one that is not the image's.
+        ValueError: a strength outside 0..1, a size below 0, an empty mask, or one that is not the image's.
     """
     if (image.shape[0], *image.shape[2:]) != tuple(product_mask.shape):
         raise ValueError(
@@ -47,25 +48,37 @@ def contact_shadow(product_mask: Tensor, size: int) -> Tensor:
     Args:
         product_mask: (B, H, W) bool, True = product.
         size: pixels: the part of the product above its lowest row that counts as its foot, and the softness of the
-            shadow, whose blur has half of it as its standard deviation.
+            shadow, whose blur has half of it as its standard deviation. 0 = of each product FOOT_SHARE of its height, rounded up.
 
     Returns:
         (B, H, W) float32, 0..1: twice the blurred foot, at most 1, so that it is 1 next to a wide foot's edge and falls
         to exactly 0 within 1.5 sizes.
 
     Raises:
-        ValueError: a size below 1, an empty mask.
+        ValueError: a size below 0, an empty mask.
 
     Notes: neither of the papers draws one. It is the soft, dark line under a thing that stands on a surface in diffuse
     light; it does not know where lamps are, nor whether the product touches anything.
     """
-    if size < 1:
-        raise ValueError(f"shadow_size is {size} pixels, expected 1 or more")
+    if size < 0:
+        raise ValueError(f"shadow_size is {size} pixels, expected 1 or more, or 0: a tenth of the product's height")
     rows = product_mask.any(2)
     if not bool(rows.any(1).all()):
         raise ValueError("product_mask is empty: select the product")
-    height = product_mask.shape[1]
-    numbers = torch.arange(height)
+    if size == 0:
+        return torch.cat([_shadow(one[None], foot_size(one)) for one in product_mask])
+    return _shadow(product_mask, size)
+
+
+def foot_size(product_mask: Tensor) -> int:
+    """Pixels of the foot of a (H, W) bool product, where no size is given."""
+    rows = product_mask.any(1).nonzero().flatten()
+    return math.ceil(FOOT_SHARE * int(rows[-1] + 1 - rows[0]))
+
+
+def _shadow(product_mask: Tensor, size: int) -> Tensor:
+    rows = product_mask.any(2)
+    numbers = torch.arange(product_mask.shape[1])
     lowest = torch.where(rows, numbers, -1).amax(1)
     foot = product_mask & (numbers > lowest[:, None] - size)[:, :, None]
     radius = math.ceil(REACH * size / 2)

@@ -27,10 +27,9 @@ from torch import Tensor
 from .. import layers
 from ..attention.unet_layout import LAYOUTS, AttentionLayer, Side
 from ..headers import ODD_CONTENT
-from .model import Adapter, AdapterConfig, AdapterKind
+from .model import FORMAT, Adapter, AdapterConfig, AdapterKind
 from .resampler import HEAD_DIM
 
-FORMAT = "mepa"
 FORMAT_VERSION = "1"
 NUM_TOKENS = "num_tokens"
 _KEY = re.compile(r"ip_adapter\.(\d+)\.(to_[kv]_ip)\.weight")

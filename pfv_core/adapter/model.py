@@ -20,6 +20,8 @@ from ..reference.vit import EncoderSpec, ImageTokens
 from .resampler import Resampler
 from .token_compress import cluster_tokens, compress_eq3
 
+FORMAT = "mepa"  # key `format` of the metadata of our own files
+
 
 class AdapterKind(str, Enum):
     """LINEAR projects the pooled embedding, RESAMPLER attends to the tokens, EQ3 compresses them as the paper does.
@@ -85,20 +87,33 @@ class AdapterConfig:
         linear = self.kind is AdapterKind.LINEAR
         fits = (EMBEDDINGS if linear else HIDDEN_STATES).get(self.encoder_width)
         what = f"{'image embeddings' if linear else 'hidden states'} of {self.encoder_width} channels"
+        if self.trained_with:
+            return f"{what} of {self.trained_with}, with which it was trained"
         return f"{what}, which by this width are of {fits}" if fits else what
 
-    def fits(self, encoder: EncoderSpec) -> bool:
-        """Whether tokens of this encoder may belong into this adapter, by their width.
+    @property
+    def trained_with(self) -> str:
+        """`EncoderSpec.name` of its encoder, where the file is one of ours and says it; else empty."""
+        metadata = dict(self.metadata)
+        return metadata.get("encoder", "") if metadata.get("format") == FORMAT else ""
 
-        Width alone does not tell all: 1280 is the hidden width of ViT-H/14 and the projection of ViT-bigG/14.
+    def fits(self, encoder: EncoderSpec) -> bool:
+        """Whether tokens of this encoder may belong into this adapter: by what the file says, and by their width where it says
+        nothing, as public ones do.
+
+        Width alone does not tell all: 1024 is the hidden width of ViT-L/14 and of DINOv2-L/14.
         """
-        return self._width_of(encoder) == self.encoder_width
+        return self._width_of(encoder) == self.encoder_width and self.trained_with in ("", encoder.name)
 
     def check_encoder(self, encoder: EncoderSpec) -> None:
         """ValueError, with both sides, if tokens of this encoder do not belong into this adapter."""
         if self.fits(encoder):
             return
         linear = self.kind is AdapterKind.LINEAR
+        if self.trained_with and self._width_of(encoder) == self.encoder_width:
+            raise ValueError(
+                f"the image was encoded by {encoder.name}; the adapter was trained with {self.trained_with}: load that"
+            )
         fits = (EMBEDDINGS if linear else HIDDEN_STATES).get(self.encoder_width)
         raise ValueError(
             f"the image was encoded by {encoder.name}, whose {'image embedding' if linear else 'hidden state'} has "

@@ -84,8 +84,8 @@ def open_refadgen(path: Path) -> RefAdGenFile:
         if not any(key.startswith(part) for key in shapes):
             found = ", ".join(sorted(shapes)[:3])
             raise RefAdGenFileError(
-                f"{path.name} does not hold {what} (its first keys: {found}): expected a file that python -m lab.train "
-                "writes with a preset of RefAdGen"
+                f"{path.name} does not hold {what} (its first keys: {found}): expected a file that "
+                "python -m lab.train of the repository writes with a preset of RefAdGen"
             )
     try:
         base, context_dim = metadata["base"], int(metadata[CONTEXT_DIM])
@@ -94,7 +94,7 @@ def open_refadgen(path: Path) -> RefAdGenFile:
         told = {name: metadata.get(name) for name in ("base", CONTEXT_DIM, "combine")}
         raise RefAdGenFileError(
             f"{path.name} does not say what it was trained for: its metadata have {told}, expected a base, a number and one of "
-            f"{[one.value for one in Combine]}. Write it again with python -m lab.train"
+            f"{[one.value for one in Combine]}. Write it again with python -m lab.train of the repository"
         ) from error
 
 

@@ -139,7 +139,7 @@ def _check_kind(path: Path, network: Mapping[str, Tensor], branches: Mapping[str
         plain = "it is a plain ControlNet, for Load ControlNet Model" if HINT_KERNEL in network else "it is none"
         raise StrictIDFileError(
             f"{path.name} holds no Strictly-ID ControlNet ({plain}; its first keys: {first}): expected {HINT_KERNEL} and "
-            f"{BRANCHES}*, as python -m lab.train writes them"
+            f"{BRANCHES}*, as python -m lab.train of the repository writes them"
         )
     kernel = network[HINT_KERNEL]
     channels = kernel.shape[1] if kernel.ndim == 4 else 0
@@ -162,7 +162,7 @@ def _config(path: Path, branches: Mapping[str, Tensor], metadata: Mapping[str, s
     except ODD_CONTENT as error:
         raise StrictIDFileError(
             f"{path.name} does not say all of what it was trained with ({error!r}): its metadata or a tensor is missing; take "
-            "the file as python -m lab.train wrote it"
+            "the file as python -m lab.train of the repository wrote it"
         ) from error
     if version != FORMAT_VERSION:
         raise StrictIDFileError(

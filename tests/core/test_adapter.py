@@ -301,6 +301,23 @@ def test_tokens_of_the_right_encoder_are_taken():
         adapter.image_prompt(image_tokens())
 
 
+def test_what_our_own_file_says_of_its_encoder_counts_and_nobody_elses_does():
+    """CLIP's and DINOv2's ViT-L have tokens of one width."""
+    dinov2 = EncoderSpec(224, 14, 24, 1024, 1024)
+    says = {"encoder": dinov2.name}
+    own, others = (
+        replace(public(AdapterKind.RESAMPLER, 1024), metadata=tuple((says | more).items()))
+        for more in ({"format": "mepa"}, {})
+    )
+    own.check_encoder(dinov2)
+    assert (own.fits(dinov2), own.fits(VIT_L), others.fits(VIT_L)) == (True, False, True)
+    with pytest.raises(
+        ValueError, match=r"encoded by ViT-L/14 .*; the adapter was trained with DINOv2-L/14 \(24 layers"
+    ):
+        own.check_encoder(VIT_L)
+    assert own.takes.endswith("of DINOv2-L/14 (24 layers, hidden 1024, projection 1024), with which it was trained")
+
+
 def test_a_host_can_bring_its_own_layers():
     class Operations:
         class Linear(torch.nn.Linear):

@@ -199,12 +199,19 @@ def test_the_haze_of_an_automatic_cut_out_is_no_part_of_the_products_box():
     assert other.placements == plain.placements
 
 
-def test_a_mask_that_selects_the_backdrop_is_refused():
+def test_what_was_not_placed_here_is_refused():
     canvas = AdCanvas.plan(photo_mask(), custom(*SIZE), replace(PLAIN, share=0.5))
-    mask = canvas.place(image(1, 3, 80, 100, seed=11), 0.0)[1][:, :200, :300]
-    canvas.check_mask(mask)
-    canvas.check_mask(mask | (torch.arange(300) < 90))  # more than the product, and not all
+    shown = canvas.place(image(1, 3, 80, 100, seed=11), 0.0)
+    placed, mask = (part[..., : SIZE[0], : SIZE[1]] for part in shown)
+    canvas = replace(canvas, shown=shown)
+    canvas.check_placed(placed, mask)
+    canvas.check_placed(placed, mask & (torch.arange(SIZE[1]) % 2 > 0))  # less than the product
+    canvas.check_placed(placed + 1 / 255, mask)
+    elsewhere = mask.clone()
+    elsewhere[0, 0, 0] = True
+    with pytest.raises(ValueError, match="product_mask selects 1 pixels where the canvas has not placed product 0"):
+        canvas.check_placed(placed, elsewhere)
     with pytest.raises(
-        ValueError, match=r"selects all that lies around product 0 on the canvas.*to product for the mask"
+        ValueError, match=f"{int(mask.sum())} pixels of product 0 in columns .* are not what the canvas"
     ):
-        canvas.check_mask(~mask)
+        canvas.check_placed(placed + 3 / 255, mask)

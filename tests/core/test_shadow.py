@@ -57,6 +57,17 @@ def test_it_darkens_by_its_strength_and_leaves_the_rest_bit_for_bit():
     assert add_contact_shadow(picture, mask, 0.0, 8) is picture
 
 
+def test_without_a_size_it_is_a_tenth_of_each_product_s_height():
+    """In a banner too: around a small product there is no dark ring."""
+    small = torch.zeros(1, 60, 80, dtype=torch.bool)
+    small[:, 32:40, 30:50] = True
+    masks = torch.cat([box(), small])  # 30 and 8 rows high
+    found = contact_shadow(masks, 0)
+    torch.testing.assert_close(found[:1], contact_shadow(box(), 3))
+    torch.testing.assert_close(found[1:], contact_shadow(small, 1))
+    assert (found[1, :32] == 0).all()
+
+
 def test_every_product_stands_on_its_own_lowest_row():
     masks = torch.cat([box(), box().roll(10, 1)])
     together = contact_shadow(masks, 6)
@@ -79,7 +90,7 @@ def test_a_product_at_the_lower_border_has_its_shadow_beside_it():
         (1.5, 8, "shadow_strength is 1.5, expected 0 to 1"),
         (-0.1, 8, "shadow_strength is -0.1, expected 0 to 1"),
         (float("nan"), 8, "shadow_strength is nan"),
-        (0.5, 0, "shadow_size is 0 pixels, expected 1 or more"),
+        (0.5, -1, "shadow_size is -1 pixels, expected 1 or more, or 0"),
     ],
 )
 def test_values_out_of_range_are_refused(strength, size, message):

@@ -172,6 +172,27 @@ def test_what_only_comfyui_computes_is_refused(ad_of, full, class_type, name, va
         ad_of(full)
 
 
+@pytest.mark.parametrize("prompt", ["a (red:1.3) bottle", "embedding:look, a bottle"])
+def test_a_prompt_that_comfyui_would_not_read_as_words_is_refused(ad_of, ad, prompt):
+    set_inputs(the_node(ad, "CLIPTextEncode", "Prompt"), text=prompt)
+    with pytest.raises(ValueError, match=r"holds '.*', with which ComfyUI weights words .* computed in\s+ComfyUI only"):
+        ad_of(ad)
+
+
+def test_two_controlnets_are_refused(ad_of, ad):
+    (key,) = (key for key, node in ad.items() if node["class_type"] == "ControlNetApplyAdvanced")
+    (sampler,) = (node for node in ad.values() if node["class_type"] == "KSampler")
+    ad["second"] = copy.deepcopy(ad[key])
+    set_inputs(ad["second"], strength=0.3)
+    set_inputs(sampler, negative=["second", 1])
+    with pytest.raises(ValueError, match="positive and negative come from two Apply ControlNet"):
+        ad_of(ad)
+    set_inputs(ad["second"], positive=[key, 0], negative=[key, 1])
+    set_inputs(sampler, positive=["second", 0])
+    with pytest.raises(ValueError, match="Apply ControlNet follows another one"):
+        ad_of(ad)
+
+
 def test_a_depth_that_would_be_resized_is_refused(ad_of, ad):
     set_inputs(the_node(ad, "PFVAdCanvas"), sampling_scale="3/2")
     with pytest.raises(ValueError, match=r"needs a depth of 384x384 pixels .* computed in ComfyUI only"):
@@ -269,6 +290,7 @@ def test_the_whole_run(engine, tmp_path, monkeypatch, capsys):
     own = tmp_path / "own.png"
     shutil.copy(PICTURES["demo_product.png"], own)
     arguments = ["--engine", "diffusers", "--out", str(tmp_path / "out"), "--steps", "1", "--product", str(own)]
+    arguments += ["--prompt", "a bottle"]
     assert produce_ad.main(make_ad.parser().parse_args(arguments)) == 0
     written = {str(file.relative_to(tmp_path / "out")) for file in Path(tmp_path / "out").rglob("*.png")}
     assert written == {"ad.png", "ad_without_pfv.png", "contact_sheet.png", f"inputs/{PRODUCT}", f"inputs/{REFERENCE}"}

@@ -72,7 +72,10 @@ def test_size_option():
             (["--steps", steps], f"'{steps}' is no number of steps: expected 1 or more")
             for steps in ("0", "-3", "many")
         ),
-        *((["--ground", share], f"'{share}' is no share: expected 0 to 1") for share in ("1.2", "-0.1", "low", "nan")),
+        *(
+            (["--ground", share], f"'{share}' is no share: expected 0.01")
+            for share in ("0", "1", "1.2", "-0.1", "low", "nan")
+        ),
         (["--product", "nowhere.png"], "there is no file nowhere.png"),
         (["--engine", "another"], "invalid choice: 'another'"),
     ],

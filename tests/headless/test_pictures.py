@@ -71,7 +71,9 @@ def test_the_ground_of_the_shipped_photograph_is_known_and_of_no_other(tmp_path)
     assert ground() == ("at", photos.HORIZON)
     own = str(ground.reference)
     assert ground("--reference", own)[0] == "automatic"
-    assert ground("--reference", own, "--ground", "0") == ("at", 0.0)
+    assert ground("--reference", own, "--ground", "0.01") == ("at", 0.01)
+    with pytest.raises(SystemExit):
+        ground("--ground", "1")
 
 
 def test_the_shipped_scenes_are_what_is_rendered():

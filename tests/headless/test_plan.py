@@ -100,6 +100,17 @@ def test_settings_go_into_the_workflow(no_host):
     assert the_node(prompt, "PFVDemoModels")
 
 
+def test_the_prompt_names_what_the_photo_shows(host):
+    """The shipped photograph's with SDXL; of another photo nobody knows it, so it is asked for."""
+    given = options(NAMED)
+    prompt = plan_workflow(plan_ad(given), given)
+    assert "cup" in the_node(prompt, "CLIPTextEncode", "Prompt")["inputs"]["text"]
+    with pytest.raises(PlanError, match="--product shows another product than the workflow's prompt names"):
+        plan_ad(options(f"--product {__file__}"))
+    given = options(f"--product {__file__} --prompt vase")
+    assert the_node(plan_workflow(plan_ad(given), given), "CLIPTextEncode", "Prompt")["inputs"]["text"] == "vase"
+
+
 def test_settings_that_are_not_given_stay_the_workflows(no_host):
     prompt = plan_workflow(plan_ad(options()), options())
     assert the_node(prompt, "KSampler")["inputs"]["steps"] == 20
@@ -141,11 +152,20 @@ def test_two_sizes_are_one_too_many(host):
         plan_workflow(plan_ad(given), given)
 
 
-def test_what_is_to_be_found_in_the_reference_goes_to_what_finds_it(host):
-    given = options([*NAMED.split(), "--find", "the red can"])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("the red can", "the red can:20"),
+        ("the red can, a bottle:2,", "the red can:20, a bottle:2"),
+        ("cans : 3", "cans : 3"),
+    ],
+)
+def test_what_is_to_be_found_in_the_reference_goes_to_what_finds_it(host, words, expected):
+    """All of it: without a number one is found, and the others would come through."""
+    given = options([*NAMED.split(), "--find", words])
     prompt = plan_workflow(plan_ad(given), given)
     named = the_node(prompt, "CLIPTextEncode", "What must not come through")
-    assert named["inputs"]["text"] == "the red can"
+    assert named["inputs"]["text"] == expected
     assert origin(prompt, the_node(prompt, "SAM3_Detect"), "conditioning") is named
 
 

@@ -6,8 +6,11 @@ import copy
 import json
 
 import pytest
+import torch
 
+from headless.ad.plan import FIND_AT_MOST
 from headless.ad.workflow import (
+    FIND,
     ImpossibleError,
     NodeNotFoundError,
     load_prompt,
@@ -19,6 +22,8 @@ from headless.ad.workflow import (
     without_pfv,
 )
 from headless.host.find import PACK_ROOT
+from pfv_core.ad.formats import FORMATS
+from pfv_core.ad.placement import Layout, plan_placement
 
 PROMPT = {
     "1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cup"}, "_meta": {"title": "Prompt"}},
@@ -153,3 +158,24 @@ def test_what_nothing_takes_the_place_of_is_an_error():
     masked["4"]["inputs"]["mask"] = ["3", 0]
     with pytest.raises(ImpossibleError, match="there is no node RemoveBackground"):
         possible_part(masked, INFO | {"RemoveBackground": {}})
+
+
+@pytest.mark.parametrize("name", ["ad", "formats"])
+@pytest.mark.parametrize("shape", [(60, 20), (40, 40), (30, 42), (20, 60)], ids=["slim", "square", "shoe", "wide"])
+def test_as_shipped_a_product_of_any_shape_fits_every_format(name, shape):
+    """And its shadow is as large as it is: none of the settings is one format's or one product's."""
+    prompt = load_prompt(PACK_ROOT / "workflows" / "api" / f"{name}.json")
+    product = torch.ones(shape, dtype=torch.bool)
+    for canvas in nodes_of(prompt, "PFVAdCanvas"):
+        inputs = canvas["inputs"]
+        layout = Layout(inputs["position"], inputs["scale_by"], inputs["share"], inputs["margin"])
+        for width, height in FORMATS.values():
+            placed = plan_placement(product, (height, width), layout).target
+            assert placed.height * placed.width > 0.001 * height * width
+    assert {node["inputs"]["shadow_size"] for node in nodes_of(prompt, "StrictIDComposite")} == {0}
+
+
+def test_as_shipped_all_things_of_a_name_are_looked_for():
+    """SAM 3 Detect keeps one of a name that has no number, and what it leaves comes through."""
+    named = the_node(load_prompt(PACK_ROOT / "workflows" / "api" / "ad.json"), "CLIPTextEncode", FIND)
+    assert named["inputs"]["text"] == f"the bottle:{FIND_AT_MOST}"

@@ -195,6 +195,7 @@ class TestComposite:
             "max_difference": 0.0,
             "mask_iou": 0.5,
             "pixels_not_8_bit": 16 * 26,
+            "scale": None,
         }
         assert second["mask_iou"] == 0.0  # nothing was drawn: no error, a figure
         assert json.loads(composite(generated, product, mask)[2])["ads"][0]["mask_iou"] is None
@@ -232,7 +233,7 @@ class TestComposite:
         [
             ({"rim": "outside"}, "rim is 'outside', expected one of"),
             ({"shadow_strength": 2.0}, "shadow_strength is 2, expected 0 to 1"),
-            ({"shadow_strength": 0.5, "shadow_size": 0}, "shadow_size is 0 pixels"),
+            ({"shadow_strength": 0.5, "shadow_size": -1}, "shadow_size is -1 pixels"),
             ({"generated_mask": torch.zeros(1, 60, 96)}, "generated_mask is 60x96, its image is 64x96"),
             ({"generated_mask": torch.zeros(3, 64, 96)}, "generated_mask holds 3 masks for 1 images"),
             ({"generated_mask": torch.full((1, 64, 96), 2.0)}, r"generated_mask spans 2\.\.2"),

@@ -69,9 +69,37 @@ def depth(foreground: Tensor, background: Tensor, mask: Tensor, selects: str = "
     return outputs(PFVDepthCompose, **inputs)[0]
 
 
+def test_one_depth_serves_a_batch_of_products_and_one_product_a_batch_of_depths():
+    first, second = product_mask(), product_mask().roll(9, 2)
+    near, far = torch.full((1, *SIZE, 3), 0.9), reference(*SIZE, seed=3)
+    for mask, own, other in (
+        (torch.cat([first, second]), near.repeat(2, 1, 1, 1), far),
+        (first, near, torch.cat([far, far.flip(1)])),
+    ):
+        both = depth(own, other, mask)
+        for index in range(2):
+            at = (min(index, len(part) - 1) for part in (own, other, mask))
+            parts = (part[i : i + 1] for part, i in zip((own, other, mask), at, strict=True))
+            assert torch.equal(both[index : index + 1], depth(*parts))
+    with pytest.raises(ValueError, match="foreground_depth holds 2 pictures, reference_depth 3: give 1 of one of them"):
+        depth(near.repeat(2, 1, 1, 1), far.repeat(3, 1, 1, 1), torch.cat([first, second]))
+
+
+def test_values_that_are_no_picture_s_are_refused_wherever_they_come_from():
+    """A sampler in half precision may give NaN: of such an ad nothing would be exact."""
+    generated = reference(*SIZE, seed=1)
+    generated[0, 0, 0, 0] = torch.nan
+    for wrong in (generated, 255 * reference(*SIZE, seed=1)):
+        with pytest.raises(ValueError, match=r"generated spans .*, expected finite values from 0 to 1"):
+            composite(product_mask(), generated=wrong)
+        *_, plan, _, _, _ = canvas(custom_width=SIZE[1], custom_height=SIZE[0], sampling_scale="1")
+        with pytest.raises(ValueError, match=r"image spans .*, expected finite values from 0 to 1"):
+            outputs(PFVAdCanvasFinish, image=wrong, canvas=plan)
+
+
 def canvas(**changes):
     inputs = {"product": reference(*SIZE, seed=2), "product_mask": product_mask(), "product_mask_selects": "product"}
-    return outputs(PFVAdCanvas, **CANVAS, **{**inputs, **changes})
+    return outputs(PFVAdCanvas, **{**CANVAS, **inputs, **changes})
 
 
 class TestRange:
@@ -254,8 +282,27 @@ class TestSoftMask:
 
     def test_a_mask_of_the_canvas_the_wrong_way_round_is_refused(self):
         image, mask, _, plan, width, height, _ = canvas()
-        with pytest.raises(ValueError, match="selects all that lies around product 0 on the canvas"):
+        with pytest.raises(ValueError, match=r"cover the picture's whole border.*set product_mask_selects to product"):
             composite(mask, "background", generated=reference(height, width), product=image, canvas=plan)
+
+    def test_a_product_that_the_canvas_did_not_place_is_refused(self):
+        """The photo itself has the frame's size here: its mask, or its pixels in the canvas's mask, would be pasted and counted
+        as exact."""
+        generated, photo = reference(*SIZE, seed=1), reference(*SIZE, seed=2)
+        given = {"custom_width": SIZE[1], "custom_height": SIZE[0], "sampling_scale": "1", "position": "top"}
+        image, mask, _, plan, *_ = canvas(product=photo, product_mask=product_mask(), **given)
+        whole = {"generated": generated, "canvas": plan, "erode": 0, "feather": 0}
+        assert json.loads(composite(mask, product=image, **whole)[2])["exact"] is True
+        with pytest.raises(
+            ValueError, match=r"product_mask selects .* pixels where the canvas has not placed product 0"
+        ):
+            composite(product_mask(), product=photo, **whole)
+        with pytest.raises(ValueError, match=r"pixels of product 0 in columns .* are not what the canvas placed there"):
+            composite(mask, product=photo, **whole)
+        with pytest.raises(ValueError, match="product holds 2 pictures, the canvas 1"):
+            composite(mask, product=image.repeat(2, 1, 1, 1), **whole | {"generated": generated.repeat(2, 1, 1, 1)})
+        saved = (image * 255).round() / 255
+        assert composite(mask, product=saved, **whole)[1].any()  # as a file brings it back
 
     @pytest.mark.parametrize(
         ("mask", "selects", "message"),
@@ -274,7 +321,7 @@ class TestSoftMask:
 
     def test_a_soft_mask_that_hides_everything_says_so(self, tiny_clip_vision):
         inputs = {"clip_vision": tiny_clip_vision, "fit": "pad", "threshold": 0.0, "reference": reference(*SIZE)}
-        with pytest.raises(ValueError, match=r"mask 0 spans 0\.6\.\.0\.6, and what is above 0\.5 counts as selected"):
+        with pytest.raises(ValueError, match=r"mask 0 spans 0\.6\.\.0\.6, and what is above 0\.1 counts as selected"):
             outputs(PFVMaskRebinarize, **inputs, mask=torch.full((1, *SIZE), 0.6))
 
 

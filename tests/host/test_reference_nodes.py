@@ -111,10 +111,10 @@ def test_painted_wins_and_says_so(node, stands_out):
     "mask", [None, torch.zeros(1, 64, 64), torch.zeros(1, 240, 320), torch.full((1, 240, 320), 1 / 255)]
 )
 def test_where_nothing_is_painted_what_was_found_is_hidden(node, stands_out, mask):
-    """Above 0.5: a model's mask is soft, and 0 nowhere."""
+    """Above 0.1: a model's mask is soft, and 0 nowhere; its glass is the product's too."""
     asked = stands_out(box())
-    found = box()[None].clamp_min(1e-9)
-    found[:, 200:, 200:] = 0.5
+    found = 0.2 * box()[None].clamp_min(1e-9)
+    found[:, 200:, 200:] = 0.1
     result = node(mask=mask, found=found)
     assert result.ui["pfv_line"][0].startswith("hidden: found by the model that is connected, kept ")
     assert torch.equal(result.args[1], node(mask=(box() > 0.5).float()[None]).args[1])
@@ -231,7 +231,8 @@ def test_a_large_batch_is_told_in_one_line_and_its_first_pictures_are_shown(node
     [
         (torch.zeros(1, 240, 320), "found 0 selects nothing: nothing was found under that name"),
         (torch.zeros(0, 240, 320), "found 0 selects nothing: nothing was found under that name"),
-        (torch.full((1, 240, 320), 0.4), "found 0 selects nothing"),
+        (torch.full((1, 240, 320), 0.4), r"found 0 spans 0\.4\.\.0\.4, and what is above 0\.1 counts as selected"),
+        (torch.zeros(1, 64, 64), "found 0 selects nothing: nothing was found under that name"),
         (torch.ones(1, 240, 320), "found 0 selects the whole image"),
         (box()[None].repeat(3, 1, 1), SAM3_OFF),
         (torch.cat([box()[None], torch.zeros(1, 240, 320)]), "found 1 selects nothing"),
@@ -241,6 +242,19 @@ def test_a_large_batch_is_told_in_one_line_and_its_first_pictures_are_shown(node
 def test_what_a_model_did_not_find_is_refused(node, found, message):
     with pytest.raises(ValueError, match=message):
         node(reference(batch=2), found=found)
+
+
+def test_what_was_found_of_a_painted_picture_is_nobodys_business(node):
+    masks = torch.stack([painted()[0], torch.zeros(240, 320)])
+    found = torch.stack([torch.ones(240, 320), box()])  # of the painted one everything was found
+    sources = json.loads(node(reference(batch=2), mask=masks, found=found).args[2])["references"]
+    assert [one["source"] for one in sources] == ["painted", "found"]
+
+
+@pytest.mark.parametrize("mask", [torch.ones(1, 240, 320), torch.zeros(1, 8, 8) + 0.05, torch.ones(1, 30, 40)])
+def test_where_nothing_is_hidden_no_mask_is_judged(node, mask):
+    result = node(mask=mask, hide="nothing")
+    assert result.ui["pfv_line"] == ["hidden: nothing, kept 100%, as asked; what is painted is not used"]
 
 
 def test_unknown_choices_and_another_encoder_are_refused(node, adapter):
@@ -329,11 +343,11 @@ def test_in_the_hosts_queue_nothing_upstream_of_found_runs_where_something_is_pa
     assert sorted(MaskOf.runs) == runs
 
 
-@pytest.mark.parametrize("highest", [0.3, 0.5])
+@pytest.mark.parametrize("highest", [0.05, 0.1])
 def test_faint_paint_is_refused_and_never_passed_over(node, highest):
     faint = torch.zeros(1, 240, 320)
     faint[:, 100:150, 30:90] = highest
-    with pytest.raises(ValueError, match=rf"mask 0 spans 0\.\.{highest:g}, and what is above 0\.5 counts as painted"):
+    with pytest.raises(ValueError, match=rf"mask 0 spans 0\.\.{highest:g}, and what is above 0\.1 counts as painted"):
         node(scene(), mask=faint)
 
 

@@ -897,8 +897,8 @@ def test_one_product_in_three_formats_is_exact_in_each(server, tmp_path):
     own, opacity = np.asarray(photo.convert("RGB")), settled(np.asarray(photo.getchannel("A"), np.float32) / 255)
     for key, title, size in (
         ("ad_1x1", "1:1", (IMAGE_SIZE, IMAGE_SIZE)),
-        ("ad_1080x1350", "4:5", (224, 280)),
-        ("ad_1200x628", "1.91:1", (352, 184)),
+        ("ad_4x5", "4:5", (224, 280)),
+        ("ad_1.91x1", "1.91:1", (352, 184)),
     ):
         with Image.open(client.download(ads[key], tmp_path / f"{key}.png")) as ad:
             assert ad.size == size

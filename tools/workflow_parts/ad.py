@@ -18,14 +18,16 @@ from .blocks import (
     notes,
 )
 from .description import Note, Workflow
-from .formats import DEMO_MARGIN, DEMO_REGION, DEMO_SHADOW
+from .formats import BY_HEIGHT, DEMO_MARGIN, DEMO_REGION, DEMO_SHADOW
 
 HOW_TO_USE = """\
 **1.** *Product photo*: any photo of your product. *Reference*: a picture whose look you want, with whatever product in it.
 
-**2.** *What must not come through*: name that other product. *Prompt*: your sentence. *Format and place*: the format.
+**2.** *What must not come through*: name that other product; the number behind the colon is how many of them at most, a comma \
+begins another name. *Prompt*: your sentence, which names your product. *Format and place*: the format.
 
-**3.** Run. The ad is saved at the format's size; where the product is opaque it is the photo itself, pixel by pixel.
+**3.** Run. The ad is saved at the format's size; where the product is opaque it is the photo as it was placed, pixel by pixel: \
+resized once, or, with *scale_by* *original*, not at all.
 
 Every step shows what it found, and who found it. **To correct one:**
 
@@ -113,9 +115,9 @@ AD = ad(
         feather=4,
     ),
     AdSettings(
-        canvas={"format": "1:1", "position": "bottom", "scale_by": "height", "share": 0.5, "margin": 0.15},
+        canvas={"format": "1:1", "position": "bottom", "scale_by": "fit", "share": 0.7, "margin": 0.1},
         region=FormatSettings(grow=8, softness=8),
-        shadow_size=48,
+        shadow_size=BY_HEIGHT,
         host_models=True,
     ),
 )

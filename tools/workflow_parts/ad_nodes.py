@@ -31,6 +31,8 @@ from .description import Group, Link, Node
 from .format_nodes import CANVAS_HEIGHT, SHADOW_STRENGTH
 from .models import BACKGROUND_REMOVAL, DEPTH_ANYTHING, SAM3
 
+# 20 of them at most; without a number SAM 3 Detect keeps one, and the others would come through.
+NAMED_PRODUCT = "the bottle:20"
 FOUND_COLOUR = "#555"  # of what the host finds by itself: mute such a group, and the pack's own way takes its place
 CUT_OUT, NAMED, DEPTHS = "Product by BiRefNet", "By name, SAM 3", "Depth Anything 3"  # begin the titles of those groups
 
@@ -42,7 +44,7 @@ class AdSettings:
     Attributes:
         canvas: widgets of PFV Ad Canvas.
         region: of the product.
-        shadow_size: of the contact shadow, pixels.
+        shadow_size: of the contact shadow, pixels; 0 = by the product's height.
         host_models: whether the host's own models find the product, the other product and the depths.
     """
 
@@ -89,7 +91,7 @@ def host_search() -> Group:
     }
     nodes = (
         loader("sam", "CheckpointLoaderSimple", "Model that finds things", "ckpt_name", SAM3),
-        prompt("name", "What must not come through", "the bottle", Link("sam", "CLIP")),
+        prompt("name", "What must not come through", NAMED_PRODUCT, Link("sam", "CLIP")),
         Node("detect", "SAM3_Detect", "Find it in the reference", detect),
     )
     return Group(f"{NAMED} (ComfyUI 0.20)", FOUND_COLOUR, (nodes,))

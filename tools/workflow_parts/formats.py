@@ -76,7 +76,7 @@ class Format:
         key: of the saved file.
         title: of the node, and behind the titles of what is in it.
         canvas: the subgraph's inputs of these names.
-        shadow_size: of the contact shadow, pixels: about a tenth of the product's height.
+        shadow_size: of the contact shadow, pixels; BY_HEIGHT = a tenth of the product's height.
     """
 
     key: str
@@ -149,8 +149,10 @@ def formats(variant: Variant, parts: tuple[Format, ...], settings: FormatSetting
     return Workflow(variant.name, (variant.notes, _references(variant), _prompts(variant), ads))
 
 
-BOTTOM = {"position": "bottom", "scale by": "height", "share": 0.5, "margin": 0.15}
-RIGHT = {"position": "bottom_right", "scale by": "height", "share": 0.6, "margin": 0.12}
+# As large as fits, whatever the product's shape and the format's.
+BOTTOM = {"position": "bottom", "scale by": "fit", "share": 0.7, "margin": 0.1}
+RIGHT = {"position": "bottom_right", "scale by": "fit", "share": 0.8, "margin": 0.1}
+BY_HEIGHT = 0  # the contact shadow's size
 DEMO_REGION = FormatSettings(
     grow=-2, softness=0
 )  # its cross-attention has cells of 16 pixels: what reaches into one, draws in all of it
@@ -180,9 +182,9 @@ FORMAT_SETTINGS = FormatSettings(grow=8, softness=8)
 FORMATS = formats(
     FORMATS_VARIANT,
     (
-        Format("1x1", "1:1", {"format": "1:1", **BOTTOM}, 48),
-        Format("1080x1350", "4:5", {"format": "1080x1350", **BOTTOM}, 64),
-        Format("1200x628", "1.91:1", {"format": "1200x628", **RIGHT}, 36),
+        Format("1x1", "1:1", {"format": "1:1", **BOTTOM}, BY_HEIGHT),
+        Format("1080x1350", "4:5", {"format": "1080x1350", **BOTTOM}, BY_HEIGHT),
+        Format("1200x628", "1.91:1", {"format": "1200x628", **RIGHT}, BY_HEIGHT),
     ),
     FORMAT_SETTINGS,
     TABLE_EDGE,
@@ -203,8 +205,8 @@ DEMO_FORMATS = formats(
     ),
     (
         Format("1x1", "1:1", _custom(IMAGE_SIZE, IMAGE_SIZE, {**DEMO_BOTTOM, "margin": DEMO_MARGIN}), DEMO_SHADOW),
-        Format("1080x1350", "4:5", _custom(224, 280, {**DEMO_BOTTOM, "margin": 0.25}), DEMO_SHADOW),
-        Format("1200x628", "1.91:1", _custom(352, 184, {**DEMO_RIGHT, "margin": 0.044}), DEMO_SHADOW),
+        Format("4x5", "4:5", _custom(224, 280, {**DEMO_BOTTOM, "margin": 0.25}), DEMO_SHADOW),
+        Format("1.91x1", "1.91:1", _custom(352, 184, {**DEMO_RIGHT, "margin": 0.044}), DEMO_SHADOW),
     ),
     DEMO_REGION,
     DEMO_TABLE_EDGE,

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from .ad_nodes import host_cut_out, host_search
+from .ad_nodes import NAMED_PRODUCT, host_cut_out, host_search
 from .blocks import ADAPTER_COLOUR, PREVIEW_HEIGHT, PRODUCT_COLOUR
 from .description import Group, Inlet, Link, Node, Subgraph
 from .format_nodes import ad_in_one_format
-from .formats import BOTTOM, FORMAT_SETTINGS, FORMATS_VARIANT, TABLE_EDGE
+from .formats import BOTTOM, BY_HEIGHT, FORMAT_SETTINGS, FORMATS_VARIANT, TABLE_EDGE
 
 
 class Offered(NamedTuple):
@@ -71,7 +71,7 @@ def _reference() -> Subgraph:
         "mask": Inlet("painted"),
         "found": Link("detect", "masks"),
     }
-    asked = {("detect", "image"): Inlet("reference"), ("name", "text"): Inlet("what to hide", "the bottle")}
+    asked = {("detect", "image"): Inlet("reference"), ("name", "text"): Inlet("what to hide", NAMED_PRODUCT)}
     node = Node("look", "PFVReference", "Look", inputs, height=PREVIEW_HEIGHT + 200)
     return Subgraph(
         "reference",
@@ -95,7 +95,7 @@ OFFERED = (
     Offered(
         _ad(),
         "ad format, banner, advertisement, product ad",
-        {**BOTTOM, "table begins at": TABLE_EDGE, "shadow size": 48},
+        {**BOTTOM, "table begins at": TABLE_EDGE, "shadow size": BY_HEIGHT},
     ),
     Offered(_cut_out(), "remove background, cut out, packshot", {}),
     Offered(_reference(), "image prompt, hide product, ip-adapter", {}),

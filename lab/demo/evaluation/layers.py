@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,10 @@ def conditions(situation: Situation) -> dict[str, Condition]:
     """By what they are called."""
     base = situation.condition
     return {
-        label: replace(base, name=f"{base.name}_{number:02d}", label=label, weights=weights)
-        for number, (label, weights) in enumerate(weightings(situation.every))
+        label: replace(
+            base, name=f"{base.name}_{sha256(repr(weights).encode()).hexdigest()[:8]}", label=label, weights=weights
+        )
+        for label, weights in weightings(situation.every)
     }
 
 

@@ -232,9 +232,9 @@ such scenes saw; plain walls of most colours are among those that it saw. The co
 is a smooth surface fitted to the rest; a shadow is a shade of the wall and does not count. No network reads it: a lean is
 compared with the same ruler's readings of three true pictures, a look with nine true portraits. Where the ruler does not find a
 true picture's companion in its rows, the scene counts for no measure of companions; leans count where the true pictures of two
-leans differ enough for it. It takes for a companion what stands out, outside the true product's place, where a companion of any kind
-would be seen that is as high and leans as it is asked; what is drawn elsewhere counts for nothing, a product that is drawn there counts as a
-companion, seldom as the right one. Table and wall are read by the judge."""
+leans differ enough for it. It takes for a companion what stands out, outside the true product's place, where a companion of any
+kind would be seen that is as high and leans as it is asked; what is drawn elsewhere counts for nothing, a product that is drawn
+there counts as a companion, seldom as the right one. Table and wall are read by the judge."""
 
 
 class CompanionChunk:

@@ -381,7 +381,8 @@ def _difference(plan: Plan, store: Store, claim: Claim, scenes: int, development
     if stacked is None:
         return Difference(None, None, margin)
     difference = hit_difference if measure.is_rate else paired_difference
-    return Difference(*(difference(*stacked, level, groups) for level in (LEVEL, EQUIVALENCE_LEVEL)), margin)
+    found, narrow = (difference(*stacked, level, groups) for level in (LEVEL, EQUIVALENCE_LEVEL))
+    return Difference(found, narrow, margin)
 
 
 def _side_by_side(

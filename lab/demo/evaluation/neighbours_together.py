@@ -66,6 +66,7 @@ CLAIMS = (
     Claim("RefAdGen brings the label", "together", "label", REFADGEN, TEXT),
     Claim("Strictly-ID brings the label", "together", "label", STRICT_ID, TEXT),
     Claim("Beside the others MEPA brings more of the wall than alone", "together", "wall", ALL, MEPA),
+    Claim("Strictly-ID brings the companion", "together", "companion", STRICT_ID, TEXT),
     Claim("RefAdGen adds to the label that the others bring", "together", "label", ALL, OTHERS),
     Claim("Beside the others Strictly-ID brings the companion more often", "together", "companion", ALL, STRICT_ID),
     Claim("Beside the others the text is right about the table more often", "together", "table", ALL, TEXT),
@@ -77,9 +78,7 @@ product where it stands, the rows and the pose of a companion, and as its appear
 guidance strengthens its pictures too. The wall is plain and of another colour than the scene's own. No way has a depth
 ControlNet, and nothing is pasted.
 
-The ruler takes for a companion what stands out from the wall outside the true product's place, and so a product that is drawn
-elsewhere too: where no Strictly-ID holds the product, companions that are found may be products, and no claim is told of
-them."""
+A companion is looked for where it is asked; a product that is drawn there counts as one, seldom as the right one."""
 
 
 class TogetherChunk(CompanionChunk):

@@ -26,8 +26,10 @@ from tqdm.auto import tqdm
 from ...evaluation.statistics import rate
 from ...files import save_atomically
 from ...machine import machine
+from ...train.cache import fingerprint
 from ...train.loop import Schedule, TrainingLoop
 from .. import stack
+from ..drawn_once import STUDIO
 from .judge import CLASSES, FILE, INPUT_SIZE, NONE, OF_PRODUCT, Judge, save_judge, shrink
 from .pairs import Scene, any_scene, labels, render
 
@@ -125,9 +127,13 @@ class Lot:
     product: bool
     decoded: bool
 
+    def scenes(self) -> list[Scene]:
+        """Before they are drawn."""
+        return [any_scene(seed) for seed in range(self.start, self.start + self.count)]
+
     def examples(self, autoencoder: stack.UnshuffledAutoencoder) -> Examples:
         """Drawn."""
-        scenes = [any_scene(seed) for seed in range(self.start, self.start + self.count)]
+        scenes = self.scenes()
         image = drawn_images(scenes, self.product, stack.IMAGE_SIZE if self.decoded else DRAWN_SIZE)
         return examples(scenes, through(autoencoder, image) if self.decoded else image, self.product)
 
@@ -146,12 +152,15 @@ def lots(sizes: Sizes) -> Iterator[Lot]:
         start += count
 
 
+def examples_identity(autoencoder: stack.UnshuffledAutoencoder, sizes: Sizes) -> str:
+    """12 hexadecimal digits, equal for the same scenes, drawn alike and seen through the same autoencoder."""
+    shown = [scene for lot in lots(sizes) for scene in lot.scenes()]
+    return sha256(f"{shown} {STUDIO} {DRAWN_SIZE} {fingerprint(autoencoder)}".encode()).hexdigest()[:12]
+
+
 def training_examples(work: Path, autoencoder: stack.UnshuffledAutoencoder, sizes: Sizes) -> Examples:
     """What the judge learns from; see `Sizes`. Lots that lie in `work` already are not drawn again."""
-    todo = list(lots(sizes))
-    first = Lot(0, 1, True, True).examples(autoencoder)  # other scenes or another autoencoder are other examples
-    identity = sha256(first.image.numpy().tobytes()).hexdigest()[:12]
-    parts = []
+    todo, identity, parts = list(lots(sizes)), examples_identity(autoencoder, sizes), []
     for lot in tqdm(todo, "rendering scenes", mininterval=10):
         kind = f"{'with' if lot.product else 'without'}_{'decoded' if lot.decoded else 'drawn'}"
         file = work / f"examples_{identity}" / f"{kind}_{lot.start}_{lot.count}.safetensors"
@@ -185,14 +194,14 @@ def augmented(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train_judge(
-    work: Path, data: Examples, sizes: Sizes, seed: int, accelerator: Accelerator
+    work: Path, data: Examples, sizes: Sizes, seed: int, accelerator: Accelerator, identity: str
 ) -> tuple[Judge, TrainingLoop]:
-    """A judge trained on examples, its state kept in `work`."""
+    """A judge trained on examples of that identity, its state kept in `work`."""
     torch.manual_seed(seed)
     judge = Judge().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    identity = {"examples": len(data), "batch_size": sizes.batch_size}
+    known = {"examples": identity, "batch_size": sizes.batch_size}
     schedule = replace(sizes.schedule, seed=seed)
-    loop = TrainingLoop(work / "judge", {"judge": judge}, schedule, identity, accelerator)
+    loop = TrainingLoop(work / "judge", {"judge": judge}, schedule, known, accelerator)
 
     def loss_of_step(_step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         rows = _rows(len(data), sizes.batch_size, generator)
@@ -245,7 +254,9 @@ def main(arguments: list[str] | None = None, sizes: Sizes | None = None) -> None
     stack.load_weights(autoencoder, options.weights / "autoencoder.safetensors")
     autoencoder.eval().requires_grad_(False)
     data = training_examples(options.work, autoencoder, sizes)
-    judge, loop = train_judge(options.work, data, sizes, options.seed, accelerator)
+    judge, loop = train_judge(
+        options.work, data, sizes, options.seed, accelerator, examples_identity(autoencoder, sizes)
+    )
     with loop.averaged():
         judge = loop.unwrapped("judge").eval().cpu()
         accuracy = held_out_accuracy(judge, autoencoder, sizes.held_out)

@@ -52,7 +52,6 @@ def test_files_say_how_they_were_made(trained):
 
 
 def test_a_file_says_what_its_own_training_began_with(trained, tmp_path):
-    shutil.copytree(trained / "work", tmp_path / "work")  # the stages are finished: they are written again
     run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=trained / "out")
     for stage in STAGES:
         train_stage(run, stage)
@@ -67,7 +66,7 @@ def test_a_file_says_what_its_own_training_began_with(trained, tmp_path):
 def test_latents_are_of_unit_size(trained):
     autoencoder = stack.load_model("autoencoder", trained / "out")
     side = stack.LATENT_SIZE
-    (file,) = (trained / "work").glob(f"latents_{stack.IMAGE_SIZE}_*.pt")
+    (file,) = (trained / "work").glob(f"latents32_{stack.IMAGE_SIZE}_*.pt")
     latents = torch.load(file, weights_only=True).float()
     assert latents.shape == (2 * SCENES, 4, side, side)
     assert autoencoder.deviation.min() > 0
@@ -83,6 +82,21 @@ def test_a_finished_stage_is_not_trained_again(trained):
     assert (trained / "work" / "together" / "losses.jsonl").read_text() == before
     first, second = (stack.load_model("unet", trained / name).state_dict() for name in ("out", "again"))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(("stage", "name"), [("unet_half", "autoencoder"), ("together", "text_encoder")])
+def test_what_a_stage_read_decides_whether_it_is_finished(trained, tmp_path, stage, name):
+    """Latents of another autoencoder, or another text encoder to begin with, are another training."""
+    shutil.copytree(trained / "work", tmp_path / "work")
+    shutil.copytree(trained / "out", tmp_path / "out")
+    folder = tmp_path / "out" if stage == "unet_half" else tmp_path / "work" / "unet_half"
+    moved = stack.load_model(name, folder)
+    with torch.no_grad():
+        next(moved.parameters()).add_(0.01)
+    stack.save_weights(moved, folder / f"{name}.safetensors", {})
+    run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES)
+    with pytest.raises(RuntimeError, match=rf"belongs to another run, 3 steps .*: read is '.*{name} .* here"):
+        train_stage(run, stage)
 
 
 def test_other_settings_in_the_same_folder_are_refused(trained):
@@ -151,7 +165,7 @@ def test_beside_another_adapter_the_controlnet_s_run_is_another(finished, tmp_pa
 
     train()
     shutil.copyfile(ADAPTERS / "eq3_c16_seed1.safetensors", finished / "adapter.safetensors")
-    with pytest.raises(RuntimeError, match=r"belongs to another run, 3 steps .*: beside is "):
+    with pytest.raises(RuntimeError, match=r"belongs to another run, 3 steps .*: read is 'adapter"):
         train()
 
 
@@ -219,13 +233,14 @@ def test_what_only_finished_weights_have_is_refused_before_anything_is_drawn(opt
 def test_to_go_further_from_other_weights_is_another_run(trained, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained / "out", other)
-    stack.save_weights(stack.load_model("unet", other), other / "unet.safetensors", {"note": "other"})
+    moved = stack.load_model("unet", other)
+    with torch.no_grad():
+        next(moved.parameters()).add_(0.01)
+    stack.save_weights(moved, other / "unet.safetensors", {})
     for begin in (trained / "out", other):
         run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=begin)
         if begin == other:
-            with pytest.raises(
-                RuntimeError, match=r"belongs to another run, 3 steps .*: begun_from is 'unet of sha256"
-            ):
+            with pytest.raises(RuntimeError, match=r"belongs to another run, 3 steps .*: read is 'autoencoder .* unet"):
                 train_stage(run, FURTHER)
         else:
             train_stage(run, FURTHER)

@@ -16,6 +16,7 @@ from lab.demo.evaluation.judge import CLASSES, INPUT_SIZE, Judge, JudgeFileError
 from lab.demo.evaluation.pairs import any_scene
 from lab.demo.evaluation.train_judge import Sizes, examples, joined, lots
 from lab.train.loop import Schedule
+from lab.train.state import TrainingStateError
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,9 @@ def test_examples_without_product_are_none(few):
 
 def test_it_learns_a_few_examples(few, tmp_path):
     schedule = Schedule(steps=24, learning_rate=4e-3, warmup=5, save_every=1000)
-    trained, loop = train_judge.train_judge(tmp_path, few, Sizes(schedule=schedule, batch_size=16), 0, Accelerator())
+    trained, loop = train_judge.train_judge(
+        tmp_path, few, Sizes(schedule=schedule, batch_size=16), 0, Accelerator(), ""
+    )
     lines = [json.loads(line) for line in (tmp_path / "judge" / "losses.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
     assert loop.step == 24
@@ -125,7 +128,7 @@ def test_lots_that_are_stored_are_not_drawn_again(tmp_path, monkeypatch):
     draw = train_judge.Lot.examples
     monkeypatch.setattr(train_judge.Lot, "examples", lambda lot, coder: calls.append(lot) or draw(lot, coder))
     again = train_judge.training_examples(tmp_path, autoencoder, sizes)
-    assert len(calls) == 1  # the scene that tells these examples from others
+    assert not calls
     assert torch.equal(again.image, made.image)
     assert all(torch.equal(again.target[name], made.target[name]) for name in CLASSES)
     assert len(made) == 7
@@ -138,3 +141,22 @@ def test_other_scenes_are_other_examples(tmp_path, monkeypatch):
     monkeypatch.setattr(train_judge, "any_scene", lambda seed: any_scene(seed + 1))
     train_judge.training_examples(tmp_path, autoencoder, sizes)
     assert len(list(tmp_path.glob("examples_*"))) == 2
+
+
+def test_examples_are_known_by_all_of_their_scenes_and_by_the_autoencoder(monkeypatch):
+    """One scene that looks as before says nothing of the others; a judge of other examples is another training."""
+    autoencoder, other = stack.UnshuffledAutoencoder().eval(), stack.UnshuffledAutoencoder().eval()
+    sizes = Sizes(drawn=2, decoded=1, empty=0, empty_decoded=0)
+    own = train_judge.examples_identity(autoencoder, sizes)
+    assert own == train_judge.examples_identity(autoencoder, sizes)
+    assert own != train_judge.examples_identity(other, sizes)
+    monkeypatch.setattr(train_judge, "any_scene", lambda seed: any_scene(seed + (seed == 2)))
+    assert own != train_judge.examples_identity(autoencoder, sizes)
+
+
+def test_a_judge_of_other_examples_is_not_the_one_that_was_trained(few, tmp_path):
+    sizes = Sizes(schedule=Schedule(steps=1, learning_rate=1e-3, save_every=1), batch_size=16)
+    train_judge.train_judge(tmp_path, few, sizes, 0, Accelerator(), "one")
+    train_judge.train_judge(tmp_path, few, sizes, 0, Accelerator(), "one")
+    with pytest.raises(TrainingStateError, match="examples"):
+        train_judge.train_judge(tmp_path, few, sizes, 0, Accelerator(), "another")

@@ -117,6 +117,18 @@ def put_subject(folder, name="a", size=(60, 40), rows=slice(10, 30)):
 
 
 @pytest.mark.parametrize("shards", [False, True], ids=["folder", "shards"])
+def test_a_scale_counts_beside_a_caption_of_its_own(tmp_path, shards):
+    """A captioner has written name.txt: what name.json knows is not lost with its caption."""
+    folder = write(tmp_path / "images", scale={"top": 10, "bottom": 30})
+    (folder / "a.txt").write_text("another caption")
+    found = sample(write_shards(folder, tmp_path / "shards") if shards else folder)
+    assert (found.caption, found.subject) == ("another caption", (4.0, 12.0))
+    (folder / "a.json").write_text("{")
+    with pytest.raises(DataError, match=r"the JSON file of .*a\.png is not readable"):
+        sample(folder)
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["folder", "shards"])
 def test_a_subjects_mask_says_its_scale_where_nothing_else_does(tmp_path, shards):
     folder = write(tmp_path / "images")
     put_subject(folder)
