@@ -6,7 +6,7 @@ NaN marks a value that is not defined, such as the colour of a wall of which not
 
 Pairs that have something in common, such as the same wall, are not as many looks as there are pairs: what they have in common
 is drawn once. Groups say which do, in (P,) labels, one array for each thing in common; an interval is then the widest of those
-that take the pairs, or the pairs of one group, as one draw.
+that take the pairs, or the pairs of one label, as one draw.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ def rate(hits: ArrayLike, level: float = LEVEL, groups: Groups = ()) -> Interval
         found = [(min(max(of_variance / max(v, 1e-12), 1.0), looks), f) for v, f in estimated if f > 0]
         trials = [*(trials if len(array) == 1 else []), *found]
     intervals = [wilson_interval(share * number, number, level, freedom) for number, freedom in trials]
-    return Interval(share, *max(intervals, key=lambda ends: ends[1] - ends[0]), *array.shape)
+    low, high = max(intervals, key=lambda ends: ends[1] - ends[0])
+    return Interval(share, low, high, array.shape[0], array.shape[1])
 
 
 def _mean_interval(array: Array, level: float, groups: Groups, least_variance: float) -> Interval:
@@ -184,7 +185,7 @@ def _mean_interval(array: Array, level: float, groups: Groups, least_variance: f
         return Interval(mean, math.nan, math.nan, *array.shape)
     half, spread, freedom = max((float(student.ppf((1 + level) / 2, f)) * spread, spread, f) for spread, f in found)
     p = 2 * float(student.sf(abs(mean) / spread, freedom)) if spread > 0 else float(mean == 0)
-    return Interval(mean, mean - half, mean + half, *array.shape, p)
+    return replace(Interval(mean, mean - half, mean + half, *array.shape), p=p)
 
 
 def _variances_of_mean(array: Array, groups: Groups) -> list[tuple[float, float]]:

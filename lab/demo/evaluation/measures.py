@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 
 from ...evaluation.metrics import tint_towards
 from .judge import CLASSES, NONE
-from .pairs import NAMED, Scene, combinations_of, grouped, labels
+from .pairs import NAMED, Scene, grouped, labels, product_of, wall_of
 
 Values = NDArray[np.float64]
+
+
+PRODUCT, WALL, FOREIGN, REFERENCE = "product", "wall", "foreign product", "reference's wall"
+"""What pairs may have in common."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,14 @@ class Truth:
         return {name: value.numpy() for name, value in labels([second for _, second in self.pairs]).items()}
 
     @cached_property
-    def groups(self) -> list[NDArray[np.int_]]:
+    def groups(self) -> dict[str, NDArray[np.int_]]:
         """What pairs have in common: product and wall of A, product and wall of B."""
-        return grouped([(*combinations_of(first), *combinations_of(second)) for first, second in self.pairs])
+        return {
+            PRODUCT: grouped([product_of(first) for first, _ in self.pairs]),
+            WALL: grouped([wall_of(first) for first, _ in self.pairs]),
+            FOREIGN: grouped([product_of(second) for _, second in self.pairs]),
+            REFERENCE: grouped([wall_of(second) for _, second in self.pairs]),
+        }
 
 
 @dataclass(frozen=True)
@@ -89,69 +98,84 @@ class Readings:
 
 @dataclass(frozen=True)
 class Measure:
-    """A column: what it is called, whether it is a rate, what is better, how it is had, and how many digits it is shown with."""
+    """A column: what it is called, whether it is a rate, what is better, how it is had, how many digits it is shown with, and the
+    name of the group of `Truth` that it is read of; empty = of none."""
 
     label: str
     is_rate: bool
     better: str
     of: Callable[[Readings], Values]
+    group: str
     digits: int = 3
 
+    def groups(self, truth: Truth) -> list[NDArray[np.int_]]:
+        """As `lab.evaluation.statistics` takes them."""
+        return [truth.groups[self.group]] if self.group else []
 
-def _rate(label: str, better: str, of: Callable[[Readings], Values]) -> Measure:
-    return Measure(label, True, better, of)
+
+def _rate(label: str, better: str, of: Callable[[Readings], Values], group: str) -> Measure:
+    return Measure(label, True, better, of, group)
 
 
-def _stored(label: str, better: str, name: str, digits: int = 3) -> Measure:
-    return Measure(label, False, better, lambda readings: readings.values[name], digits)
+def _mean(label: str, better: str, of: Callable[[Readings], Values], group: str, digits: int = 3) -> Measure:
+    return Measure(label, False, better, of, group, digits)
+
+
+def _stored(label: str, better: str, name: str, group: str) -> Measure:
+    return _mean(label, better, lambda readings: readings.values[name], group)
 
 
 def _before_plain(label: str, better: str, name: str, digits: int = 3) -> Measure:
-    return Measure(f"{label}, plain walls", False, better, lambda readings: readings.where_plain(name), digits)
+    return _mean(f"{label}, plain walls", better, lambda readings: readings.where_plain(name), PRODUCT, digits)
 
 
-def _of_text(label: str, *names: str) -> Measure:
-    return _rate(f"{label} = text", "higher", lambda readings: readings.is_wanted(*names))
+def _of_text(label: str, group: str, *names: str) -> Measure:
+    return _rate(f"{label} = text", "higher", lambda readings: readings.is_wanted(*names), group)
 
 
-def _of_reference(label: str, *names: str) -> Measure:
-    return _rate(f"{label} = reference", "higher", lambda readings: readings.is_reference(*names))
+def _of_reference(label: str, group: str, *names: str) -> Measure:
+    return _rate(f"{label} = reference", "higher", lambda readings: readings.is_reference(*names), group)
 
 
 def _foreign(label: str, *names: str) -> Measure:
-    return _rate(f"{label} = foreign", "lower", lambda readings: readings.is_reference(*names))
+    return _rate(f"{label} = foreign", "lower", lambda readings: readings.is_reference(*names), FOREIGN)
 
 
 _PLAIN = NAMED["pattern"].index("plain")
 _NO_PRODUCT = CLASSES["product_color"].index(NONE)
 
 MEASURES = {
-    "all_text": _of_text("all five", *CLASSES),
-    "product_text": _of_text("product colour", "product_color"),
-    "table_text": _of_text("table", "table"),
-    "wall_text": _of_text("wall colour", "wall_color"),
-    "pattern_text": _of_text("pattern", "pattern"),
-    "shape_text": _of_text("shape", "shape"),
-    "wall_reference": _of_reference("wall colour", "wall_color"),
-    "pattern_reference": _of_reference("pattern", "pattern"),
-    "table_reference": _of_reference("table", "table"),
-    "all_three": _rate("product, table and wall all right", "higher", Readings.all_three),
+    "all_text": _of_text("all five", WALL, *CLASSES),
+    "product_text": _of_text("product colour", PRODUCT, "product_color"),
+    "table_text": _of_text("table", "", "table"),
+    "wall_text": _of_text("wall colour", WALL, "wall_color"),
+    "pattern_text": _of_text("pattern", WALL, "pattern"),
+    "shape_text": _of_text("shape", PRODUCT, "shape"),
+    "wall_reference": _of_reference("wall colour", REFERENCE, "wall_color"),
+    "pattern_reference": _of_reference("pattern", REFERENCE, "pattern"),
+    "table_reference": _of_reference("table", "", "table"),
+    "all_three": _rate("product, table and wall all right", "higher", Readings.all_three, REFERENCE),
     "foreign_color": _foreign("product colour", "product_color"),
     "foreign_shape": _foreign("shape", "shape"),
     "foreign_object": _foreign("colour and shape", "product_color", "shape"),
-    "no_product": _rate("no product", "", lambda r: (r.values["product_color"] == _NO_PRODUCT).astype(np.float64)),
-    "tint": Measure("wall tint towards the foreign colour", False, "nearer to 0", lambda r: r.tint("wall_rgb")),
-    "tint_upper": Measure("tint of the upper 28 %", False, "nearer to 0", lambda r: r.tint("upper_rgb")),
-    "foreign_share": _stored("foreign-coloured pixels", "lower", "foreign_share"),
-    "palette": _stored("palette distance to the reference's wall", "lower", "palette"),
-    "palette_other": _stored("palette distance to another reference's wall", "", "palette_other"),
-    "region": _stored("wall pixels nearer to the reference than to A", "higher", "region"),
-    "layout": Measure(
-        "light and dark lie as on the reference's wall", False, "higher", lambda r: r.where_patterned("layout")
+    "no_product": _rate(
+        "no product", "", lambda r: (r.values["product_color"] == _NO_PRODUCT).astype(np.float64), PRODUCT
     ),
-    "sharpness": _stored("sharpness of the picture to the true one's", "nearer to 1", "sharpness"),
-    "wall_sharpness": Measure(
-        "sharpness of the wall to the reference's", False, "nearer to 1", lambda r: r.where_patterned("wall_sharpness")
+    "tint": _mean("wall tint towards the foreign colour", "nearer to 0", lambda r: r.tint("wall_rgb"), FOREIGN),
+    "tint_upper": _mean("tint of the upper 28 %", "nearer to 0", lambda r: r.tint("upper_rgb"), FOREIGN),
+    "foreign_share": _stored("foreign-coloured pixels", "lower", "foreign_share", FOREIGN),
+    "palette": _stored("palette distance to the reference's wall", "lower", "palette", REFERENCE),
+    "palette_other": _stored("palette distance to another reference's wall", "", "palette_other", REFERENCE),
+    "region": _stored("wall pixels nearer to the reference than to A", "higher", "region", REFERENCE),
+    "layout": _mean(
+        "light and dark lie as on the reference's wall", "higher", lambda r: r.where_patterned("layout"), REFERENCE
+    ),
+    "sharpness": _stored("sharpness of the picture to the true one's", "nearer to 1", "sharpness", WALL),
+    "wall_sharpness": _mean(
+        "sharpness of the wall to the reference's",
+        "nearer to 1",
+        lambda r: r.where_patterned("wall_sharpness"),
+        REFERENCE,
     ),
     "halo_plain": _before_plain("halo: share of the ring around the product", "lower", "halo"),
     "halo_strength_plain": _before_plain("how far the ring has gone to the product's colour", "lower", "halo_strength"),

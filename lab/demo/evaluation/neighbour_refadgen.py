@@ -10,7 +10,7 @@ receives neighbour_refadgen.md and .json; what is stored in it is not made again
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -38,7 +38,7 @@ from .engines import Prompts, RefAdGens
 from .judge import Judge
 from .models import Models
 from .neighbours import Claim, Column, Derived, Files, Plan, Table, Way, run_command
-from .pairs import combinations_of
+from .pairs import product_of, wall_of
 from .rulers import LabelView, body_color_error, label_views, product_overlap, read_mark
 
 
@@ -169,15 +169,15 @@ TABLES = (
     Table("lambda", "Lambda", "The paper's figure 8. The text names table and wall alone.", AT_LAMBDA, COLUMNS),
 )
 MEASURES = {
-    "mark": Column("mark on the label right", "higher", is_rate=True),
-    "label": Column("likeness of the label", "higher"),
-    "color": Column("product colour right", "higher", is_rate=True),
-    "shape": Column("shape right", "higher", is_rate=True),
-    "body": Column("colour of the body, RGB distance", "lower"),
-    "text": Column("table, wall and pattern as the text says", "higher"),
-    "overlap": Column("drawn product in the mask, IoU", "higher"),
-    "ring": Column("dB in the ring, plain walls", "higher", digits=1),
-    "kept": Column("colour, shape and text right", "higher"),
+    "mark": Column("mark on the label right", "higher", is_rate=True, group="product"),
+    "label": Column("likeness of the label", "higher", group="product"),
+    "color": Column("product colour right", "higher", is_rate=True, group="product"),
+    "shape": Column("shape right", "higher", is_rate=True, group="product"),
+    "body": Column("colour of the body, RGB distance", "lower", group="product"),
+    "text": Column("table, wall and pattern as the text says", "higher", group="wall"),
+    "overlap": Column("drawn product in the mask, IoU", "higher", group="product"),
+    "ring": Column("dB in the ring, plain walls", "higher", digits=1, group="product"),
+    "kept": Column("colour, shape and text right", "higher", group="product"),
 }
 _WHOLE, _UNNAMED = _refadgen().name, _refadgen(names_product=False).name
 
@@ -369,6 +369,12 @@ def product_values(
     }
 
 
+def in_common(split: Split, seeds: range) -> dict[str, list[Hashable]]:
+    """Products and walls."""
+    scenes = [sample_pair(seed, split)[0] for seed in seeds]
+    return {"product": [product_of(scene) for scene in scenes], "wall": [wall_of(scene) for scene in scenes]}
+
+
 PLAN = Plan(
     name="neighbour_refadgen",
     title="RefAdGen on the demo",
@@ -379,7 +385,7 @@ PLAN = Plan(
     chosen_by="kept",
     maker=RefAdGenMaker,
     images_of=lambda way: 0 if way.how.engine is Engine.DECODED else 1,
-    in_common=lambda split, seeds: [combinations_of(sample_pair(seed, split)[0]) for seed in seeds],
+    in_common=in_common,
     takes_controlnet=lambda way: way.how.takes_controlnet,
     derived={"kept": Derived(("color", "shape", "text"), lambda color, shape, text: ((color + shape) / 2 + text) / 2)},
 )

@@ -37,7 +37,7 @@ from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, StrictIDs, hint_of
 from .models import Models
 from .neighbours import Claim, Column, Derived, Files, Plan, Table, Way, run_command
-from .pairs import combinations_of
+from .pairs import product_of, wall_of
 from .rulers import companion_box, companion_mask, nearest, portrait, product_overlap, slope, top_row
 
 
@@ -190,16 +190,16 @@ TABLES = (
     ),
 )
 MEASURES = {
-    "scale_slope": Column("height drawn for height asked, slope", "nearer to 1"),
-    "scale_error": Column("error of the height, share of it", "lower"),
-    "pose_right": Column("poses right, of three", "higher"),
-    "pose_slope": Column("lean drawn for lean asked, slope", "nearer to 1"),
-    "companion": Column("companion as in the picture, of nine", "higher", is_rate=True),
-    "text": Column("table and wall as the text says", "higher", is_rate=True),
-    "both": Column("both", "higher", is_rate=True),
-    "found": Column("companion found", "higher"),
-    "overlap": Column("drawn product in the mask, IoU", "higher"),
-    "rim": Column("colour of its rim, RGB distance", "lower"),
+    "scale_slope": Column("height drawn for height asked, slope", "nearer to 1", group="look"),
+    "scale_error": Column("error of the height, share of it", "lower", group="look"),
+    "pose_right": Column("poses right, of three", "higher", group="look"),
+    "pose_slope": Column("lean drawn for lean asked, slope", "nearer to 1", group="look"),
+    "companion": Column("companion as in the picture, of nine", "higher", is_rate=True, group="other look"),
+    "text": Column("table and wall as the text says", "higher", is_rate=True, group="wall"),
+    "both": Column("both", "higher", is_rate=True, group="other look"),
+    "found": Column("companion found", "higher", group="look"),
+    "overlap": Column("drawn product in the mask, IoU", "higher", group="product"),
+    "rim": Column("colour of its rim, RGB distance", "lower", group="product"),
 }
 CLAIMS = (
     Claim(
@@ -340,13 +340,16 @@ class CompanionChunk:
         return known
 
 
-def in_common(split: Split, seeds: range) -> list[tuple[Hashable, ...]]:
-    """Product and wall of each scene, its companion's look, and the other one's."""
+def in_common(split: Split, seeds: range) -> dict[str, list[Hashable]]:
+    """Product, wall and companion's look of each scene, and the other one's wall and look."""
     chunk = CompanionChunk(split, seeds.start, len(seeds))
-    return [
-        (*combinations_of(scene), _look_of(scene), _look_of(other))
-        for scene, other in zip(chunk.scenes, chunk.others, strict=True)
-    ]
+    return {
+        "product": [product_of(scene) for scene in chunk.scenes],
+        "wall": [wall_of(scene) for scene in chunk.scenes],
+        "look": [_look_of(scene) for scene in chunk.scenes],
+        "other wall": [wall_of(scene) for scene in chunk.others],
+        "other look": [_look_of(scene) for scene in chunk.others],
+    }
 
 
 def _look_of(scene: Scene) -> tuple[str, str]:

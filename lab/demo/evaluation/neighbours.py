@@ -96,12 +96,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: what it is called, what is better, whether it is 0 or 1 for each scene, and how many digits it is shown with."""
+    """A column: what it is called, what is better, whether it is 0 or 1 for each scene, how many digits it is shown with, and the
+    name of what of the scenes it is read of, a key of `Plan.in_common`; empty = of nothing that they have in common."""
 
     label: str
     better: str = ""
     is_rate: bool = False
     digits: int = 3
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Plan:
         chosen_by: the measure by which a strength is chosen, more = better.
         maker: of the models and the steps of the sampling.
         images_of: how many pictures a way makes of a scene; 0 = none is sampled.
-        in_common: what each scene of these seeds may have in common with others, as `pairs.grouped` takes it.
+        in_common: by name what each scene of these seeds may have in common with others.
         takes_controlnet: whether a way is made with the depth ControlNet.
         derived: measures that follow from others, by name.
     """
@@ -161,7 +163,7 @@ class Plan:
     chosen_by: str
     maker: Callable[[Models, int], Maker]
     images_of: Callable[[Way], int]
-    in_common: Callable[[Split, range], list[tuple[Hashable, ...]]]
+    in_common: Callable[[Split, range], dict[str, list[Hashable]]]
     takes_controlnet: Callable[[Way], bool] = lambda _way: False
     derived: Mapping[str, Derived] = field(default_factory=dict)
 
@@ -330,19 +332,24 @@ def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
         np.savez_compressed(file, image=pixels)
 
 
-def interval(column: Column, values: Sequence[Values], groups: Groups) -> Interval:
+def interval(column: Column, values: Sequence[Values], groups: Mapping[str, NDArray[np.int_]]) -> Interval:
     """A measure over seeds and scenes."""
-    return (rate if column.is_rate else mean_interval)(np.stack(values), groups=groups)
+    return (rate if column.is_rate else mean_interval)(np.stack(values), groups=_groups(column, groups))
 
 
-def _cell(column: Column, values: Sequence[Values], groups: Groups) -> dict[str, Any]:
+def _groups(column: Column, groups: Mapping[str, NDArray[np.int_]]) -> Groups:
+    return [groups[column.group]] if column.group else []
+
+
+def _cell(column: Column, values: Sequence[Values], groups: Mapping[str, NDArray[np.int_]]) -> dict[str, Any]:
     """An interval, and of how many scenes it is: those where the measure is defined."""
     return {**plain(interval(column, values, groups)), "scenes": int((~np.isnan(np.stack(values))).any(0).sum())}
 
 
 def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[str, Any]:
     """Tables, sweeps and claims of what is stored."""
-    groups = grouped(plan.in_common(Split.TEST, seeds_of(Split.TEST, scenes)))
+    in_common = plan.in_common(Split.TEST, seeds_of(Split.TEST, scenes))
+    groups = {name: grouped(things) for name, things in in_common.items()}
     tables = {}
     for table in plan.tables:
         rows, missing = [], []
@@ -372,7 +379,9 @@ def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[s
     return {"tables": tables, "claims": claims}
 
 
-def _difference(plan: Plan, store: Store, claim: Claim, scenes: int, development: int, groups: Groups) -> Difference:
+def _difference(
+    plan: Plan, store: Store, claim: Claim, scenes: int, development: int, groups: Mapping[str, NDArray[np.int_]]
+) -> Difference:
     """Of two ways, scene by scene."""
     (table,) = (one for one in plan.tables if one.name == claim.table)
     ways = [next(one for one in table.ways if one.name == name) for name in (claim.first, claim.second)]
@@ -381,7 +390,7 @@ def _difference(plan: Plan, store: Store, claim: Claim, scenes: int, development
     if stacked is None:
         return Difference(None, None, margin)
     difference = hit_difference if measure.is_rate else paired_difference
-    found, narrow = (difference(*stacked, level, groups) for level in (LEVEL, EQUIVALENCE_LEVEL))
+    found, narrow = (difference(*stacked, level, _groups(measure, groups)) for level in (LEVEL, EQUIVALENCE_LEVEL))
     return Difference(found, narrow, margin)
 
 

@@ -26,12 +26,13 @@ __all__ = [
     "Split",
     "any_scene",
     "caption",
-    "combinations_of",
     "grouped",
     "labels",
+    "product_of",
     "render",
     "sample_pair",
     "seeds_of",
+    "wall_of",
 ]
 
 
@@ -45,19 +46,20 @@ def seeds_of(split: Split, count: int) -> range:
     return range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count)
 
 
-def combinations_of(scene: Scene) -> tuple[Hashable, ...]:
-    """What a scene has in common with others of its split: of product and wall there are few combinations."""
-    return tuple(tuple(getattr(scene, name) for name in names) for names in PAIRS)
+def product_of(scene: Scene) -> Hashable:
+    """What a scene's product has in common with those of others: of its colour and shape there are few combinations."""
+    return tuple(getattr(scene, name) for name in PAIRS[0])
 
 
-def grouped(scenes: Sequence[tuple[Hashable, ...]]) -> list[NDArray[np.int_]]:
-    """What scenes have in common, as `lab.evaluation.statistics` reads it: a number for each scene, equal where it is the same;
-    one array for each of the things that every scene has one of."""
-    found = []
-    for things in zip(*scenes, strict=True):
-        numbers = {thing: number for number, thing in enumerate(dict.fromkeys(things))}
-        found.append(np.array([numbers[thing] for thing in things]))
-    return found
+def wall_of(scene: Scene) -> Hashable:
+    """The same of its wall."""
+    return tuple(getattr(scene, name) for name in PAIRS[1])
+
+
+def grouped(things: Sequence[Hashable]) -> NDArray[np.int_]:
+    """A number for each scene, equal where the thing is the same: a group as `lab.evaluation.statistics` reads it."""
+    numbers = {thing: number for number, thing in enumerate(dict.fromkeys(things))}
+    return np.array([numbers[thing] for thing in things])
 
 
 def any_scene(seed: int) -> Scene:

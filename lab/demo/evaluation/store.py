@@ -95,5 +95,5 @@ def truth_of(split: Split, pairs: int) -> Truth:
 def interval(measure: str, readings: dict[int, Readings]) -> Interval:
     """A measure over seeds and pairs."""
     values = np.stack([MEASURES[measure].of(one) for one in readings.values()])
-    groups = next(iter(readings.values())).truth.groups
+    groups = MEASURES[measure].groups(next(iter(readings.values())).truth)
     return (rate if MEASURES[measure].is_rate else mean_interval)(values, groups=groups)

@@ -41,7 +41,7 @@ def difference(
     if not shared:
         return None
     one, other = (np.stack([MEASURES[measure].of(side[seed]) for seed in shared]) for side in (first, second))
-    groups = first[shared[0]].truth.groups
+    groups = MEASURES[measure].groups(first[shared[0]].truth)
     found = (hit_difference if MEASURES[measure].is_rate else paired_difference)(one, other, level, groups)
     return _defined(found)
 

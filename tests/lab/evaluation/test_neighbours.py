@@ -77,7 +77,7 @@ def plan(maker):
         about="About it.",
         tables=(TABLE, replace(TABLE, name="again")),
         measures={
-            "right": Column("right", "higher", is_rate=True),
+            "right": Column("right", "higher", is_rate=True, group="half"),
             "far": Column("far"),
             "chosen": Column("chosen"),
         },
@@ -88,7 +88,7 @@ def plan(maker):
         chosen_by="chosen",
         maker=lambda _models, _steps: maker,
         images_of=lambda _way: 3,
-        in_common=lambda _split, seeds: [(seed // 2,) for seed in seeds],
+        in_common=lambda _split, seeds: {"half": [seed // 2 for seed in seeds]},
     )
 
 

@@ -292,14 +292,15 @@ def test_claims_of_one_table_are_corrected_for_how_many_they_are():
 def test_pairs_with_a_wall_in_common_are_not_as_many_looks(results):
     """The groups are handed on: the intervals are those over the pairs' combinations."""
     truth = truth_of(Split.TEST, PAIRS)
-    assert [len(np.unique(labels)) for labels in truth.groups] == [
+    assert [len(np.unique(labels)) for labels in truth.groups.values()] == [
         len({names(side) for side in sides})
         for sides in zip(*truth.pairs, strict=True)
         for names in (lambda s: (s.product_color, s.shape), lambda s: (s.wall_color, s.pattern))
     ]
-    assert max(len(np.unique(labels)) for labels in truth.groups) <= 10
+    assert max(len(np.unique(labels)) for labels in truth.groups.values()) <= 10
+    assert {one.group for one in MEASURES.values()} == {"", *truth.groups}
     hits = (truth.wanted["wall_color"] == truth.wanted["wall_color"][0]).astype(float)  # one wall, and no other
-    wide, narrow = rate(hits, groups=truth.groups), rate(hits)
+    wide, narrow = rate(hits, groups=MEASURES["wall_text"].groups(truth)), rate(hits)
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
