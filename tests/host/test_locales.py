@@ -41,6 +41,21 @@ def test_a_translation_keeps_the_choices_and_numbers_of_the_english_text(languag
             assert choice in texts[path], path
 
 
+CHOICES = {"product", "adapter", "at"}  # inputs whose names are choices of others, which stay as they are
+
+
+@pytest.mark.parametrize("language", locales.TRANSLATIONS)
+def test_an_input_is_named_as_the_page_shows_it_and_as_messages_call_it(language):
+    """The page labels inputs in its language; what the server refuses names them by their ids."""
+    for node, said in locales.read(language, "nodeDefs.json").items():
+        labels = {key: one["name"] for key, one in said.get("inputs", {}).items() if one.get("name", key) != key}
+        parts = [said, *said.get("inputs", {}).values(), *said.get("outputs", {}).values()]
+        for text in filter(None, (part.get(kind) for part in parts for kind in ("description", "tooltip"))):
+            for key in labels.keys() - CHOICES:
+                bare = re.sub(rf"{re.escape(labels[key])}（{key}）", "", text)
+                assert not re.search(rf"(?<![A-Za-z0-9_/.]){key}(?![A-Za-z0-9_/.])", bare), (node, key, text)
+
+
 @pytest.fixture
 def texts(monkeypatch, tmp_path):
     """Function: write texts of languages, by path; the record begins with what is written first."""
