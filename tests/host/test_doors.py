@@ -102,6 +102,20 @@ def canvas(**changes):
     return outputs(PFVAdCanvas, **{**CANVAS, **inputs, **changes})
 
 
+@pytest.mark.parametrize(("scale_by", "share"), [("original", 1.0), ("height", 0.4)])
+def test_a_photo_that_was_resized_is_not_called_the_photo_itself(scale_by, share):
+    image, mask, _, plan, width, height, report = canvas(scale_by=scale_by, share=share)
+    (placed,) = json.loads(report)["products"]
+    result = StrictIDComposite.execute(
+        reference(height, width, seed=1), image, mask, "product", erode=0, feather=0, canvas=plan
+    )
+    scale = json.loads(result.args[2])["ads"][0]["scale"]
+    (line,) = result.ui["pfv_line"]
+    assert scale == pytest.approx(placed["scale"], abs=1e-4)
+    assert (scale != 1) == placed["resized"] == (scale_by != "original")
+    assert (f"pixels are the photo's, resized once by {scale:.3g}" in line) == placed["resized"]
+
+
 class TestRange:
     """Resampling overshoots; anything further out is something else."""
 
