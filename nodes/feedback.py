@@ -1,4 +1,8 @@
-"""What a node tells the page: a bar that moves while it works, and a line of text that stays below its widgets."""
+"""What a node tells the page: a bar that moves while it works, and a line of text that stays below its widgets.
+
+A node that ever shows something shows something on every run: of a run that shows nothing the page hears nothing, and what the
+run before has shown stays.
+"""
 
 from __future__ import annotations
 

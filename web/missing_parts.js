@@ -2,6 +2,7 @@
 // models. The pack's own nodes then find by themselves what would have come over a link, and the message names that link. What
 // nothing takes the place of, the page says by itself.
 import { app } from '../../scripts/app.js'
+import { graphs } from './graphs.js'
 
 // Nodes of ours: the input that may stay open, and what they do then.
 const OWN_WAY = {
@@ -25,12 +26,6 @@ const BYPASSED = 4
 
 const said = new Set()
 
-const graphs = () => {
-  const found = new Set([app.rootGraph ?? app.graph])
-  for (const graph of found) for (const node of graph.nodes) if (node.subgraph) found.add(node.subgraph)
-  return [...found]
-}
-
 const valuesOf = (widget, node) => {
   const { values } = widget.options ?? {}
   return typeof values === 'function' ? values(widget, node) : values
@@ -40,52 +35,76 @@ const isThere = (node) => node.type in LiteGraph.registered_node_types
 
 const isOff = (node) => node.mode === LiteGraph.NEVER || node.mode === BYPASSED
 
-// Of a loader, each file that is not in its list, and where it can be had.
+const source = (url) => {
+  if (!URL.canParse(url)) return ''
+  const { hostname, pathname } = new URL(url)
+  return ` (from ${hostname}${pathname.split('/').slice(0, 3).join('/')})`
+}
+
+const isAbsent = (name, widget, node) => name && widget.value === name && valuesOf(widget, node)?.includes?.(name) === false
+
+// Of a loader, each file that is not in its list, and where it can be had. What stands in a workflow may be anything.
 const absentFiles = (node) =>
-  (node.properties?.models ?? [])
-    .filter(({ name }) => node.widgets?.some((widget) => widget.value === name && valuesOf(widget, node)?.includes?.(name) === false))
-    .map(({ name, directory, url }) => {
-      const { hostname, pathname } = new URL(url)
-      return `${name} in models/${directory} (from ${hostname}${pathname.split('/').slice(0, 3).join('/')})`
-    })
+  [node.properties?.models]
+    .flat()
+    .filter((model) => node.widgets?.some((widget) => isAbsent(model?.name, widget, node)))
+    .map(({ name, directory, url }) => `${name} in models/${directory}${source(url)}`)
 
 const absentIn = (node) => {
+  if (isOff(node)) return []
   if (isThere(node)) return absentFiles(node)
   return [node.type in SINCE ? `${node.type} of ComfyUI ${SINCE[node.type]}` : node.type]
 }
 
-// The first inputs with a way of their own that a node's outputs lead to; null where one leads somewhere else.
-const replacedBy = (graph, node) => {
-  const reached = new Map()
-  for (const output of node.outputs ?? [])
-    for (const id of output.links ?? []) {
-      const link = graph.links.get(id)
-      const target = link && graph.getNodeById(link.target_id)
-      if (!target) return null // out of a subgraph
-      const name = target.inputs[link.target_slot]?.name
-      const further = OWN_WAY[target.type]?.[0] === name ? new Map([[target, name]]) : replacedBy(graph, target)
-      if (!further?.size) return null
-      for (const [other, input] of further) reached.set(other, input)
+const mayStayOpen = (node, input) => node.type in OWN_WAY && OWN_WAY[node.type][0] === input?.name
+
+const originOf = (graph, input) => graph.getNodeById(graph.links.get(input.link)?.origin_id)
+
+// The nodes before an input, up to the next one that may stay open. Each is read once, whatever circles links may form.
+const allBefore = (graph, input) => {
+  const found = new Set([originOf(graph, input)])
+  for (const node of found)
+    for (const further of node?.inputs ?? []) if (!mayStayOpen(node, further)) found.add(originOf(graph, further))
+  return [...found].filter(Boolean)
+}
+
+// Whether all that a node gives comes to inputs that may stay open, and nowhere else.
+const canBeDoneWithout = (graph, node) => {
+  const reached = new Set([node])
+  for (const one of reached) {
+    const links = (one.outputs ?? []).flatMap((output) => output.links ?? [])
+    if (!links.length) return false
+    for (const id of links) {
+      const { target_id: target, target_slot: slot } = graph.links.get(id) ?? {}
+      const further = graph.getNodeById(target)
+      if (!further) return false // out of a subgraph
+      if (!mayStayOpen(further, further.inputs?.[slot])) reached.add(further)
     }
-  return reached
+  }
+  return true
+}
+
+// What a node lacks before its input that may stay open.
+const lackedBy = (graph, node) => {
+  const input = node.inputs?.find((input) => mayStayOpen(node, input))
+  if (!input) return []
+  return allBefore(graph, input).flatMap((before) => {
+    const parts = absentIn(before)
+    return parts.length && canBeDoneWithout(graph, before) ? parts : []
+  })
 }
 
 // "node (input)" -> what it lacks, and what is done without; nodes that lack the same stand together.
 const lacks = () => {
-  const absent = new Map()
+  const joined = new Map()
   for (const graph of graphs())
     for (const node of graph.nodes) {
-      const parts = isOff(node) ? [] : absentIn(node)
-      for (const target of (parts.length && replacedBy(graph, node)?.keys()) || [])
-        absent.set(target, [...(absent.get(target) ?? []), ...parts])
+      const what = [...new Set(lackedBy(graph, node))].sort().join(', ')
+      if (!what) continue
+      const [input, instead] = OWN_WAY[node.type]
+      const { links = [], ways = [] } = joined.get(what) ?? {}
+      joined.set(what, { links: [...links, `${node.title} (${input})`], ways: [...ways, instead] })
     }
-  const joined = new Map()
-  for (const [target, parts] of absent) {
-    const what = [...new Set(parts)].sort().join(', ')
-    const [input, instead] = OWN_WAY[target.type]
-    const { links = [], ways = [] } = joined.get(what) ?? {}
-    joined.set(what, { links: [...links, `${target.title} (${input})`], ways: [...ways, instead] })
-  }
   return [...joined].map(([what, { links, ways }]) => `${links.join(', ')}: lacks ${what}. Without: ${ways.join('; ')}.`)
 }
 

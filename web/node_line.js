@@ -1,6 +1,9 @@
-// Keeps a line of text on a node after its run: what the node gave out as pfv_line. Progress text would do it on older pages, but
-// newer ones take it away when the run ends.
+// Keeps a line of text on a node after its run: what the node gave out as pfv_line. It is read where the page keeps what nodes
+// gave out, as their pictures are, so it is there again on nodes that an undo or another tab has built anew. Progress text would
+// do it on older pages, but newer ones take it away when the run ends.
+import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
+import { graphs } from './graphs.js'
 
 const NAME = 'pfv_line'
 const HEIGHT = 22
@@ -17,15 +20,17 @@ const show = (node, text) => {
   widget.element.textContent = widget.element.title = text
 }
 
+const showAll = () => {
+  for (const graph of graphs())
+    for (const node of graph.nodes) {
+      const line = app.nodeOutputs[graph.isRootGraph ? node.id : `${graph.id}:${node.id}`]?.[NAME]
+      if (line) show(node, line.join(', '))
+    }
+}
+
 app.registerExtension({
   name: 'pfv-mepa.nodeLine',
-
-  beforeRegisterNodeDef(nodeType, definition) {
-    if (!/^PFV-MEPA(\/|$)/.test(definition.category)) return // its subcategories too
-    const { onExecuted } = nodeType.prototype
-    nodeType.prototype.onExecuted = function (output) {
-      onExecuted?.call(this, output)
-      if (output?.[NAME]) show(this, output[NAME].join(', '))
-    }
-  }
+  setup: () => api.addEventListener('executed', showAll), // the page has listened before, and kept it
+  afterConfigureGraph: showAll,
+  onNodeOutputsUpdated: showAll
 })

@@ -3,6 +3,7 @@
 // that made them. Newer hosts send them by themselves (has_intermediate_output); what came is not asked for.
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
+import { root } from './graphs.js'
 
 const CATEGORY = /^PFV-MEPA(\/|$)/
 const MOST = 64 // runs of the history that are looked at, the newest
@@ -22,7 +23,7 @@ const promptOf = async (run) => {
 
 // Of an id such as 12:3, which is node 3 in the subgraph of node 12.
 const nodeOf = (id) => {
-  let graph = app.rootGraph ?? app.graph, node
+  let graph = root(), node
   for (const part of String(id).split(':')) {
     node = graph?.getNodeById(Number(part))
     graph = node?.subgraph

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
+import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from ..host.regional_prompt import RegionalPrompt
 from ..host.unet import cross_attention_blocks
 from ..types import CATEGORY, AdapterType, ImagePromptType, ImageTokensType
 from .prompt_inputs import balance_inputs, prompt_inputs, regional_prompt
+
+FRAME = 256  # pixels; what is shown where no region says how large the ad is
 
 
 class MEPAAdapterLoader(io.ComfyNode):
@@ -145,12 +148,13 @@ class MEPAApply(io.ComfyNode):
         own = regional_prompt(image_prompt, *numbers, region, std_norm, time_weighting, gamma, weights)
         for prompt in (own, *(branches or ())):
             model = apply_prompt(model, prompt)
-        return io.NodeOutput(model, ui=None if own.region is None else shown_region(model, own.region, cls))
+        return io.NodeOutput(model, ui=shown_region(model, own.region, cls))
 
 
-def shown_region(model: Any, region: Tensor, cls: type[io.ComfyNode]) -> dict[str, Any]:
-    """A region on the grids of a model's own cross-attentions, and its share of the frame."""
-    shares = ", ".join(f"{share:.0%}" for share in region.flatten(1).mean(1).tolist())
+def shown_region(model: Any, region: Tensor | None, cls: type[io.ComfyNode]) -> dict[str, Any]:
+    """A region on the grids of a model's own cross-attentions, and its share of the frame. None: all of a square frame."""
+    drawn = torch.ones(1, FRAME, FRAME) if region is None else region
+    shares = ", ".join(f"{share:.0%}" for share in drawn.flatten(1).mean(1).tolist())
     levels = [block.layer.level for block in cross_attention_blocks(model)]
-    preview = ui.PreviewImage(image_from_core(latent_grid_preview(region, levels)), cls=cls)
-    return with_line(preview.as_dict(), f"region: {shares} of the frame")
+    preview = ui.PreviewImage(image_from_core(latent_grid_preview(drawn, levels)), cls=cls)
+    return with_line(preview.as_dict(), f"region: {'the whole frame' if region is None else f'{shares} of the frame'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def without_host_models() -> dict:
     prompt = essence(WORKFLOWS / "api" / f"{OF_NEWER_HOSTS}.json")
     classes = (*newer_nodes(), "PFVAdCanvasPlace")
     gone = {key for key, (class_type, _) in prompt.items() if class_type in classes}
-    gone |= {key for key, (_, inputs) in prompt.items() if inputs.get("text") == "the bottle"}
+    gone |= {key for key, (_, inputs) in prompt.items() if inputs.get("text") == "the bottle:20"}
     gone |= {key for key, (_, inputs) in prompt.items() if "sam3" in str(inputs.get("ckpt_name"))}
     kept = {key: node for key, node in prompt.items() if key not in gone}
     return {
@@ -78,6 +79,52 @@ def test_files_that_are_not_there_are_named_with_their_folder_and_where_to_get_t
         assert line in said
     assert "delete the link in brackets" in said
     assert "sd_xl" not in said  # which nothing takes the place of: the page itself says that
+    page.complaints.clear()
+
+
+def with_what_others_leave(tmp_path) -> Path:
+    """`ad` with models that say not where they can be had, or are no list, and with a second Product depth.
+
+    Before that one stand two nodes that are not there, in a circle.
+    """
+    form = json.loads(with_absent_files(tmp_path, "unnamed").read_text(encoding="utf-8"))
+    for node in form["nodes"]:
+        for model in node["properties"].get("models", []):
+            model["url"] = ""
+        if node["type"] == "DA3Inference":
+            node["properties"]["models"] = {"name": "none"}
+    own = copy.deepcopy(next(node for node in form["nodes"] if node["type"] == "PFVProductDepth"))
+    for slot in own["inputs"]:
+        slot["link"] = 902 if slot["name"] == "depth" else None
+    own |= {"id": 903, "title": "Other depth", "outputs": []}
+    blank = {"pos": [0, 0], "size": [200, 60], "flags": {}, "order": 0, "mode": 0, "properties": {}}
+    circle = [
+        blank
+        | {
+            "id": node_id,
+            "type": class_type,
+            "inputs": [{"name": "image", "type": "IMAGE", "link": link}],
+            "outputs": [{"name": "image", "type": "IMAGE", "links": further}],
+        }
+        for node_id, class_type, link, further in (
+            (901, "OthersFirst", 901, [900]),
+            (902, "OthersSecond", 900, [901, 902]),
+        )
+    ]
+    form["nodes"] = [*circle, own, *form["nodes"]]
+    form["links"] += [[900, 901, 0, 902, 0, "IMAGE"], [901, 902, 0, 901, 0, "IMAGE"], [902, 902, 0, 903, 1, "IMAGE"]]
+    file = tmp_path / "others.json"
+    file.write_text(json.dumps(form), encoding="utf-8")
+    return file
+
+
+def test_what_others_leave_in_a_workflow_does_not_silence_it(page, tmp_path):
+    page.drop(with_what_others_leave(tmp_path))
+    said = page.toast(SAYS)
+    assert "Other depth (depth): lacks OthersFirst, OthersSecond. Without: the product gets a plain depth." in said
+    if page.has("RemoveBackground"):
+        assert "lacks unnamed_birefnet.safetensors in models/background_removal. Without" in said
+        assert "lacks unnamed_depth_anything_3_mono_large.safetensors in models/geometry_estimation. Without" in said
     page.complaints.clear()
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Route
 
 from headless.host.find import PACK_ROOT
 from pfv_mepa.pfv_demo.sizes import IMAGE_SIZE
-from pfv_mepa.tests.browser.comfy_page import HELP, SEARCH_RESULT
+from pfv_mepa.tests.browser.comfy_page import HELP, SEARCH_FIELD, SEARCH_RESULT
 from pfv_mepa.tests.browser.conftest import REFERENCE, STROKE, WORKFLOWS
 
 CATEGORY = "PFV-MEPA"
@@ -20,6 +20,7 @@ HIDE = "Hide what is painted"
 ENCODE = "Encode the reference"
 APPLY = "Image prompt everywhere"
 SAVE = "Save the ad"
+IS_CLOSED = "(field) => !document.querySelector(field)?.offsetHeight"
 PAINTED = (slice(100, 172), slice(88, 168))
 DOCS = PACK_ROOT / "web" / "docs"
 HELP_PAGES = sorted(file.stem for file in DOCS.glob("*.md"))
@@ -156,7 +157,7 @@ def test_search_finds_the_nodes_under_the_words_people_use(page, keep):
 
 
 def test_the_words_are_found_whether_or_not_the_host_sends_search_aliases(open_page):
-    """Newer hosts send them with every node, known to the page or not."""
+    """Newer hosts send them with every node, known to the page or not, and again when the nodes are read anew."""
 
     def with_aliases(route: Route) -> None:
         answer = route.fetch()
@@ -167,10 +168,16 @@ def test_the_words_are_found_whether_or_not_the_host_sends_search_aliases(open_p
 
     open_page.page.route("**/object_info", with_aliases)
     try:
-        field = open_page.open().search()
-        for words, name in WORDS.items():
-            field.fill(words)
-            assert is_found(open_page, name)
+        open_page.open()
+        for read_anew in (False, True):
+            if read_anew:
+                open_page.ask("() => app.refreshComboInNodes()")
+            field = open_page.search()
+            for words, name in WORDS.items():
+                field.fill(words)
+                assert is_found(open_page, name)
+            open_page.page.keyboard.press("Escape")
+            open_page.page.wait_for_function(IS_CLOSED, arg=SEARCH_FIELD)
     finally:
         open_page.page.unroute("**/object_info")
         open_page.is_usual = False
@@ -189,3 +196,26 @@ def test_another_language_is_on_the_canvas_and_in_the_search(open_page, language
     assert texts["inputs"]["image_prompt"]["name"] in node[1]
     open_page.search().fill("IP-Adapter")
     assert is_found(open_page, texts["display_name"])
+
+
+def test_the_words_are_those_of_a_language_that_is_chosen_while_the_page_is_open(open_page):
+    """The node's own name may stay in the other language until the page is opened anew: newer pages read it too early."""
+    texts, words = (
+        json.loads((PACK_ROOT / "locales" / "ja" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("nodeDefs", "main")
+    )
+    names = [texts["MEPAApplyText"]["display_name"], "MEPA Apply Text"]
+    open_page.open()
+    try:
+        open_page.ask("async () => { await app.extensionManager.setting.set('Comfy.Locale', 'ja') }")
+        field = open_page.search()
+
+        def search() -> None:
+            field.fill("")
+            field.fill(words["pfvMepa"]["searchWords"]["MEPAApplyText"].split(", ")[1])
+
+        is_there = """([results, names]) => [...document.querySelectorAll(results)]
+            .some((result) => names.some((name) => result.innerText.includes(name)))"""
+        open_page.until(search, is_there, [SEARCH_RESULT, names])
+    finally:
+        open_page.is_usual = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from headless.host.find import PACK_ROOT
 from pfv_mepa.nodes.ad import product_nodes
 from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
 from pfv_mepa.nodes.extension import PFVExtension
@@ -18,6 +20,8 @@ from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply
 from pfv_mepa.nodes.reference.encode_nodes import PFVMaskRebinarize
 from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference, right_half
 from pfv_mepa.tests.support.tiny_stack import models
+
+NODES = PACK_ROOT / "nodes"
 
 
 @pytest.fixture
@@ -94,23 +98,43 @@ def test_a_product_that_is_no_8_bit_photo_is_said_on_the_node():
     ]
 
 
-def test_a_region_is_shown_on_the_attentions_grids_and_none_where_there_is_none(
+def test_a_region_is_shown_on_the_attentions_grids_and_where_there_is_none_the_whole_frame(
     tiny_model, tiny_clip_vision, plus_adapter_file, host_base_directory
 ):
+    def shown(result):
+        (picture,) = result.ui["images"]
+        with Image.open(host_base_directory / "temp" / picture["subfolder"] / picture["filename"]) as opened:
+            return np.asarray(opened, dtype=int)
+
     prompt = image_prompt(tiny_clip_vision, plus_adapter_file)
     settings = (1.0, 1.0, "output", 0.0, 1.0)
     result = MEPAApply.execute(tiny_model, prompt, *settings, region=right_half(64, 128))
-    (shown,) = result.ui["images"]
     assert result.ui["pfv_line"] == ["region: 50% of the frame"]
-    with Image.open(host_base_directory / "temp" / shown["subfolder"] / shown["filename"]) as picture:
-        assert picture.size == (256 + 12 + 256, 128)  # 8 x 4 cells of 16 pixels of the ad, and 4 x 2 of 32
-        pixels = np.asarray(picture, dtype=int)
+    pixels = shown(result)
+    assert pixels.shape == (128, 256 + 12 + 256, 3)  # 8 x 4 cells of 16 pixels of the ad, and 4 x 2 of 32
     for cells in (pixels[16::32, 16:256:32], pixels[32::64, 256 + 12 + 32 :: 64]):
         blue = cells[..., 2] - cells[..., 0] > 100
         middle = cells.shape[1] // 2
         assert blue[:, middle:].all()
         assert not blue[:, :middle].any()
-    assert MEPAApply.execute(tiny_model, prompt, *settings).ui is None
+    everywhere = MEPAApply.execute(tiny_model, prompt, *settings)
+    assert everywhere.ui["pfv_line"] == ["region: the whole frame"]
+    pixels = shown(everywhere)
+    assert pixels.shape == (256, 256 + 12 + 256, 3)  # 16 x 16 cells, and 8 x 8
+    for cells in (pixels[8::16, 8:256:16], pixels[16::32, 256 + 12 + 16 :: 32]):
+        assert (cells[..., 2] - cells[..., 0] > 100).all()
+
+
+@pytest.mark.parametrize("file", sorted(NODES.rglob("*_nodes.py")), ids=lambda file: file.stem)
+def test_a_node_that_ever_shows_something_shows_something_on_every_run(file):
+    for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(function, ast.FunctionDef) or function.name != "execute":
+            continue
+        calls = [call for call in ast.walk(function) if isinstance(call, ast.Call)]
+        given = [call.keywords for call in calls if ast.unparse(call.func) == "io.NodeOutput"]
+        shown = [keyword.value for keywords in given for keyword in keywords if keyword.arg == "ui"]
+        assert len(shown) in (0, len(given))
+        assert not any(isinstance(value, ast.IfExp | ast.Constant) for value in shown)
 
 
 def test_newer_hosts_keep_what_nodes_show_and_only_what_saves_is_an_output_node():

@@ -52,7 +52,7 @@ def test_an_input_is_named_as_the_page_shows_it_and_as_messages_call_it(language
         parts = [said, *said.get("inputs", {}).values(), *said.get("outputs", {}).values()]
         for text in filter(None, (part.get(kind) for part in parts for kind in ("description", "tooltip"))):
             for key in labels.keys() - CHOICES:
-                bare = re.sub(rf"{re.escape(labels[key])}（{key}）", "", text)
+                bare = re.sub(rf"{re.escape(labels[key])}\uff08{key}\uff09", "", text)
                 assert not re.search(rf"(?<![A-Za-z0-9_/.]){key}(?![A-Za-z0-9_/.])", bare), (node, key, text)
 
 
