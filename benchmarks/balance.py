@@ -1,7 +1,7 @@
 """What a balanced image prompt costs in the cross-attention: `python -m benchmarks.balance`, from the repository root.
 
 One call of the hook at SDXL's shapes of 1024 px, positive and negative in one pass, 16 image tokens with cached keys and
-values, a hard region of half the frame, to torch's attention of the text alone in the same call. Interleaved, processor time
+values, a region of half the frame, to torch's attention of the text alone in the same call. Interleaved, processor time
 of one thread; weights are random. Prints ratios of medians. Run it with MALLOC_MMAP_THRESHOLD_=4000000000
 MALLOC_TRIM_THRESHOLD_=16000000000 and OMP_NUM_THREADS=1: fresh memory and waiting threads are not what is asked for.
 """
@@ -24,12 +24,15 @@ from .models import facts_of_a_call, unet_without_weights
 
 SHAPES = {"640x4096": (640, 64), "1280x1024": (1280, 32)}  # width x queries: width, side of the grid
 TOKENS, TEXT_TOKENS, HEAD_DIM = 16, 77, 64
-CASES = {  # text share, normalised
-    "text_share 0": (0.0, False),
-    "text_share 1": (1.0, False),
-    "text_share 0, std_norm": (0.0, True),
-    "text_share 1, std_norm": (1.0, True),
-    "text_share 0, half of its time weight": (0.5, False),  # what `PromptControl.at` makes of it
+ROWS, DISC, RAMP = "half the frame, in whole rows", "a disc of that area", "a ramp over the whole frame"
+CASES = {  # text share, normalised, region
+    "text_share 0": (0.0, False, ROWS),
+    "text_share 0, a disc": (0.0, False, DISC),
+    "text_share 0, a ramp": (0.0, False, RAMP),
+    "text_share 1": (1.0, False, ROWS),
+    "text_share 0, std_norm": (0.0, True, ROWS),
+    "text_share 1, std_norm": (1.0, True, ROWS),
+    "text_share 0, half of its time weight": (0.5, False, ROWS),  # what `PromptControl.at` makes of it
 }
 
 
@@ -72,30 +75,32 @@ def contestants(width: int, side: int, dtype: torch.dtype) -> dict[str, Contesta
         **facts_of_a_call(unet_without_weights("sdxl", dtype), (2, 4, 128, 128), (True, False)),
     }
     found: dict[str, Contestant] = {"plain": lambda: attention_pytorch(query, key, value, width // HEAD_DIM)}
-    for case, (text_share, std_norm) in CASES.items():
-        found[case] = _hook(pairs, text_share, std_norm, (query, key, value, options))
+    for case, (text_share, std_norm, region) in CASES.items():
+        found[case] = _hook(pairs, text_share, std_norm, region_of(region), (query, key, value, options))
     return found
 
 
-class _Tokens:
-    """An image prompt, as if an adapter had given its keys and values."""
+def region_of(kind: str) -> Tensor:
+    """(1, 128, 128): half of a latent's area, or soft everywhere."""
+    down, across = torch.meshgrid(*(torch.linspace(-1, 1, 128),) * 2, indexing="ij")
+    made = {
+        ROWS: (down > 0).float(),
+        DISC: (down.square() + across.square() < 2 / torch.pi).float(),
+        RAMP: (across + 1) / 2,
+    }
+    return made[kind][None]
 
-    def __init__(self, keys_values: Any) -> None:
-        self.keys_values = keys_values
 
-    def __len__(self) -> int:
-        return 1
-
-
-def _hook(pairs: Any, text_share: float, std_norm: bool, call: tuple[Any, ...]) -> Contestant:
+def _hook(pairs: Any, text_share: float, std_norm: bool, region: Tensor, call: tuple[Any, ...]) -> Contestant:
+    from pfv_mepa.nodes.host.adapter import ImagePrompt
     from pfv_mepa.nodes.host.cross_attention import ImagePromptPatch, PromptSlot
     from pfv_mepa.nodes.host.regional_prompt import RegionalPrompt
     from pfv_mepa.pfv_core.attention.control import PromptControl
 
-    region = torch.zeros(1, 128, 128)
-    region[:, :, 64:] = 1
     control = PromptControl(text_share=text_share, std_norm=std_norm)
-    image_prompt: Any = _Tokens(pairs)
+    nobody: Any = None  # no adapter gave the keys and values
+    image_prompt = ImagePrompt(nobody, *(torch.zeros(1, TOKENS, 1) for _ in range(2)))
+    vars(image_prompt)["keys_values"] = pairs
     hook = PromptSlot(
         ImagePromptPatch((RegionalPrompt(image_prompt, control, region),), ()), ("input", 4, 0), None, (0,)
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...evaluation.metrics import tint_towards
 from .judge import CLASSES, NONE
-from .pairs import NAMED, Scene, grouped, labels, product_of, wall_of
+from .pairs import NAMED, PAIRS, Scene, grouped, labels, product_of, wall_of
 
 Values = NDArray[np.float64]
 
@@ -98,63 +98,71 @@ class Readings:
 
 @dataclass(frozen=True)
 class Measure:
-    """A column: what it is called, whether it is a rate, what is better, how it is had, how many digits it is shown with, and the
-    name of the group of `Truth` that it is read of; empty = of none."""
+    """A column: what it is called, whether it is a rate, what is better, how it is had, the names of the groups of `Truth` that
+    it is read of, and how many digits it is shown with."""
 
     label: str
     is_rate: bool
     better: str
     of: Callable[[Readings], Values]
-    group: str
+    read_of: tuple[str, ...]
     digits: int = 3
 
     def groups(self, truth: Truth) -> list[NDArray[np.int_]]:
         """As `lab.evaluation.statistics` takes them."""
-        return [truth.groups[self.group]] if self.group else []
+        return [truth.groups[name] for name in self.read_of]
 
 
-def _rate(label: str, better: str, of: Callable[[Readings], Values], group: str) -> Measure:
-    return Measure(label, True, better, of, group)
+def _rate(label: str, better: str, of: Callable[[Readings], Values], *read_of: str) -> Measure:
+    return Measure(label, True, better, of, read_of)
 
 
-def _mean(label: str, better: str, of: Callable[[Readings], Values], group: str, digits: int = 3) -> Measure:
-    return Measure(label, False, better, of, group, digits)
+def _mean(label: str, better: str, of: Callable[[Readings], Values], *read_of: str, digits: int = 3) -> Measure:
+    return Measure(label, False, better, of, read_of, digits)
 
 
-def _stored(label: str, better: str, name: str, group: str) -> Measure:
-    return _mean(label, better, lambda readings: readings.values[name], group)
+def _stored(label: str, better: str, name: str, *read_of: str) -> Measure:
+    return _mean(label, better, lambda readings: readings.values[name], *read_of)
 
 
 def _before_plain(label: str, better: str, name: str, digits: int = 3) -> Measure:
-    return _mean(f"{label}, plain walls", better, lambda readings: readings.where_plain(name), PRODUCT, digits)
+    return _mean(f"{label}, plain walls", better, lambda readings: readings.where_plain(name), PRODUCT, digits=digits)
 
 
-def _of_text(label: str, group: str, *names: str) -> Measure:
-    return _rate(f"{label} = text", "higher", lambda readings: readings.is_wanted(*names), group)
+def _of_text(label: str, *names: str) -> Measure:
+    return _rate(
+        f"{label} = text", "higher", lambda readings: readings.is_wanted(*names), *_read_of(names, PRODUCT, WALL)
+    )
 
 
-def _of_reference(label: str, group: str, *names: str) -> Measure:
-    return _rate(f"{label} = reference", "higher", lambda readings: readings.is_reference(*names), group)
+def _of_reference(label: str, *names: str) -> Measure:
+    read_of = _read_of(names, FOREIGN, REFERENCE)
+    return _rate(f"{label} = reference", "higher", lambda readings: readings.is_reference(*names), *read_of)
 
 
 def _foreign(label: str, *names: str) -> Measure:
     return _rate(f"{label} = foreign", "lower", lambda readings: readings.is_reference(*names), FOREIGN)
 
 
+def _read_of(names: Sequence[str], product: str, wall: str) -> list[str]:
+    """The groups that attributes belong to; a table belongs to none."""
+    return [group for group, of in zip((product, wall), PAIRS, strict=True) if set(of).intersection(names)]
+
+
 _PLAIN = NAMED["pattern"].index("plain")
 _NO_PRODUCT = CLASSES["product_color"].index(NONE)
 
 MEASURES = {
-    "all_text": _of_text("all five", WALL, *CLASSES),
-    "product_text": _of_text("product colour", PRODUCT, "product_color"),
-    "table_text": _of_text("table", "", "table"),
-    "wall_text": _of_text("wall colour", WALL, "wall_color"),
-    "pattern_text": _of_text("pattern", WALL, "pattern"),
-    "shape_text": _of_text("shape", PRODUCT, "shape"),
-    "wall_reference": _of_reference("wall colour", REFERENCE, "wall_color"),
-    "pattern_reference": _of_reference("pattern", REFERENCE, "pattern"),
-    "table_reference": _of_reference("table", "", "table"),
-    "all_three": _rate("product, table and wall all right", "higher", Readings.all_three, REFERENCE),
+    "all_text": _of_text("all five", *CLASSES),
+    "product_text": _of_text("product colour", "product_color"),
+    "table_text": _of_text("table", "table"),
+    "wall_text": _of_text("wall colour", "wall_color"),
+    "pattern_text": _of_text("pattern", "pattern"),
+    "shape_text": _of_text("shape", "shape"),
+    "wall_reference": _of_reference("wall colour", "wall_color"),
+    "pattern_reference": _of_reference("pattern", "pattern"),
+    "table_reference": _of_reference("table", "table"),
+    "all_three": _rate("product, table and wall all right", "higher", Readings.all_three, PRODUCT, REFERENCE),
     "foreign_color": _foreign("product colour", "product_color"),
     "foreign_shape": _foreign("shape", "shape"),
     "foreign_object": _foreign("colour and shape", "product_color", "shape"),

@@ -169,15 +169,15 @@ TABLES = (
     Table("lambda", "Lambda", "The paper's figure 8. The text names table and wall alone.", AT_LAMBDA, COLUMNS),
 )
 MEASURES = {
-    "mark": Column("mark on the label right", "higher", is_rate=True, group="product"),
-    "label": Column("likeness of the label", "higher", group="product"),
-    "color": Column("product colour right", "higher", is_rate=True, group="product"),
-    "shape": Column("shape right", "higher", is_rate=True, group="product"),
-    "body": Column("colour of the body, RGB distance", "lower", group="product"),
-    "text": Column("table, wall and pattern as the text says", "higher", group="wall"),
-    "overlap": Column("drawn product in the mask, IoU", "higher", group="product"),
-    "ring": Column("dB in the ring, plain walls", "higher", digits=1, group="product"),
-    "kept": Column("colour, shape and text right", "higher", group="product"),
+    "mark": Column("mark on the label right", "higher", is_rate=True, read_of=("product",)),
+    "label": Column("likeness of the label", "higher", read_of=("product",)),
+    "color": Column("product colour right", "higher", is_rate=True, read_of=("product",)),
+    "shape": Column("shape right", "higher", is_rate=True, read_of=("product",)),
+    "body": Column("colour of the body, RGB distance", "lower", read_of=("product",)),
+    "text": Column("table, wall and pattern as the text says", "higher", read_of=("wall",)),
+    "overlap": Column("drawn product in the mask, IoU", "higher", read_of=("product",)),
+    "ring": Column("dB in the ring, plain walls", "higher", digits=1, read_of=("product",)),
+    "kept": Column("colour, shape and text right", "higher", read_of=("product", "wall")),
 }
 _WHOLE, _UNNAMED = _refadgen().name, _refadgen(names_product=False).name
 

@@ -190,16 +190,16 @@ TABLES = (
     ),
 )
 MEASURES = {
-    "scale_slope": Column("height drawn for height asked, slope", "nearer to 1", group="look"),
-    "scale_error": Column("error of the height, share of it", "lower", group="look"),
-    "pose_right": Column("poses right, of three", "higher", group="look"),
-    "pose_slope": Column("lean drawn for lean asked, slope", "nearer to 1", group="look"),
-    "companion": Column("companion as in the picture, of nine", "higher", is_rate=True, group="other look"),
-    "text": Column("table and wall as the text says", "higher", is_rate=True, group="wall"),
-    "both": Column("both", "higher", is_rate=True, group="other look"),
-    "found": Column("companion found", "higher", group="look"),
-    "overlap": Column("drawn product in the mask, IoU", "higher", group="product"),
-    "rim": Column("colour of its rim, RGB distance", "lower", group="product"),
+    "scale_slope": Column("height drawn for height asked, slope", "nearer to 1", read_of=("look",)),
+    "scale_error": Column("error of the height, share of it", "lower", read_of=("look",)),
+    "pose_right": Column("poses right, of three", "higher", read_of=("look",)),
+    "pose_slope": Column("lean drawn for lean asked, slope", "nearer to 1", read_of=("look",)),
+    "companion": Column("companion as in the picture, of nine", "higher", is_rate=True, read_of=("other look",)),
+    "text": Column("table and wall as the text says", "higher", is_rate=True, read_of=("wall",)),
+    "both": Column("both", "higher", is_rate=True, read_of=("wall", "other look")),
+    "found": Column("companion found", "higher", read_of=("look",)),
+    "overlap": Column("drawn product in the mask, IoU", "higher", read_of=("product",)),
+    "rim": Column("colour of its rim, RGB distance", "lower", read_of=("product",)),
 }
 CLAIMS = (
     Claim(

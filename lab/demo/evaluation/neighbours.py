@@ -97,13 +97,13 @@ class Table:
 @dataclass(frozen=True)
 class Column:
     """A column: what it is called, what is better, whether it is 0 or 1 for each scene, how many digits it is shown with, and the
-    name of what of the scenes it is read of, a key of `Plan.in_common`; empty = of nothing that they have in common."""
+    names of what of the scenes it is read of, keys of `Plan.in_common`."""
 
     label: str
     better: str = ""
     is_rate: bool = False
     digits: int = 3
-    group: str = ""
+    read_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ def interval(column: Column, values: Sequence[Values], groups: Mapping[str, NDAr
 
 
 def _groups(column: Column, groups: Mapping[str, NDArray[np.int_]]) -> Groups:
-    return [groups[column.group]] if column.group else []
+    return [groups[name] for name in column.read_of]
 
 
 def _cell(column: Column, values: Sequence[Values], groups: Mapping[str, NDArray[np.int_]]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ WAYS = tuple(_way(families) for count in range(4) for families in combinations(E
 ALL, TEXT = _way(EVERYONE).name, _way(()).name
 OTHERS = _way((MEPA, STRICT_ID)).name  # without RefAdGen
 MEASURES = {
-    "wall": Column("wall's colour as MEPA's reference", "higher", is_rate=True, group="other wall"),
+    "wall": Column("wall's colour as MEPA's reference", "higher", is_rate=True, read_of=("other wall",)),
     "table": Column("table as the text says", "higher", is_rate=True),
     "label": OF_PRODUCT["label"],
     "body": OF_PRODUCT["body"],

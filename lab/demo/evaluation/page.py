@@ -41,8 +41,8 @@ measured towards the ad's own product: of the other product's look it says nothi
 
 In brackets: 95 % intervals over trainings and pairs, Student's with the variance of both ways; Wilson's for rates, with as
 many trials as that variance leaves. The test pairs have ten combinations of a product and ten of a wall, so pairs are not as
-many looks as there are pairs: an interval is the wider of the two that take each pair as one draw, and all pairs of the product,
-or the wall, that is read; where all or none hit it is of the pairs. The column *seeds* says how many trainings a row
+many looks as there are pairs: an interval is the widest of those that take each pair as one draw, and all pairs of the product,
+or of the wall, that is read; where all or none hit it is of the pairs. The column *seeds* says how many trainings a row
 has; with one, the interval says nothing of other trainings. Claims about the numbers of tokens compare the first training of
 each. A claim holds where its p, corrected for all claims of its table (Holm), is below 0.05; so its interval alone may leave
 out 0. A difference of rates counts as none where two one-sided tests at 5 % show it to be within {margin:g}; so few pairs can

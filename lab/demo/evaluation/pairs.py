@@ -21,6 +21,7 @@ from ..studio.scene import HELD_OUT_SEEDS, Scene, labels, sample_pair, sample_sc
 
 __all__ = [
     "NAMED",
+    "PAIRS",
     "Rendered",
     "Scene",
     "Split",

@@ -77,7 +77,7 @@ def plan(maker):
         about="About it.",
         tables=(TABLE, replace(TABLE, name="again")),
         measures={
-            "right": Column("right", "higher", is_rate=True, group="half"),
+            "right": Column("right", "higher", is_rate=True, read_of=("half",)),
             "far": Column("far"),
             "chosen": Column("chosen"),
         },

@@ -298,7 +298,13 @@ def test_pairs_with_a_wall_in_common_are_not_as_many_looks(results):
         for names in (lambda s: (s.product_color, s.shape), lambda s: (s.wall_color, s.pattern))
     ]
     assert max(len(np.unique(labels)) for labels in truth.groups.values()) <= 10
-    assert {one.group for one in MEASURES.values()} == {"", *truth.groups}
+    assert {name for one in MEASURES.values() for name in one.read_of} == truth.groups.keys()
+    assert len(MEASURES["all_text"].groups(truth)) == len(MEASURES["all_three"].groups(truth)) == 2
+    assert [MEASURES[name].read_of for name in ("table_text", "shape_text", "pattern_reference")] == [
+        (),
+        ("product",),
+        ("reference's wall",),
+    ]
     hits = (truth.wanted["wall_color"] == truth.wanted["wall_color"][0]).astype(float)  # one wall, and no other
     wide, narrow = rate(hits, groups=MEASURES["wall_text"].groups(truth)), rate(hits)
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
