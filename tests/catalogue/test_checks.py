@@ -11,10 +11,12 @@ from PIL import Image
 
 from headless.catalogue.job.jobs import JobMaker
 from headless.catalogue.job.pictures import PictureError, PictureIndex
+from headless.catalogue.kept.ledger import Ledger
 from headless.catalogue.sources.places import Places
 from headless.catalogue.table.columns import Columns
 from headless.catalogue.table.rows import Row
 from headless.catalogue.work.checks import check_ad, product_place, read_ad, unchecked
+from headless.catalogue.work.delivery import Received, delivery_of, settings_of
 from headless.catalogue.workflow.named_inputs import Workflow
 from headless.host.find import PACK_ROOT
 from pfv_mepa.tests.catalogue.harness import KINDS, OWN, draw_product
@@ -199,3 +201,41 @@ def test_half_a_picture_is_none(job, tmp_path, keep):
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(PictureError):
         read_ad(file)
+
+
+def test_each_ad_of_a_workflow_has_its_own_composites_report(tmp_path):
+    """Of three savers the second one's product is not exact: that of no other is told of it."""
+    workflow = Workflow.read(API / "formats.json", KINDS)
+    draw_product(tmp_path / "cup.png", (64, 96), (200, 10, 10))
+    job = job_of(tmp_path, {"product": "cup.png"}, workflow)
+    prompt = job.prompt(workflow, {})
+    saves = [node_id for node_id, node in prompt.items() if node["class_type"] == "SaveImage"]
+    received, texts = [], {}
+    for number, node_id in enumerate(saves):
+        file = tmp_path / f"{number}.png"
+        Image.new("RGB", (8, 8 + number), (1, 2, 3)).save(file)
+        received.append(Received(node_id, file, read_ad(file)))
+        place = product_place(workflow, prompt, node_id)
+        texts[place.composite] = [json.dumps({"exact": number != 1, "ads": []})]
+    with Ledger(tmp_path / "out") as ledger:
+        made = delivery_of(job, settings_of(workflow, 1), ledger, received, texts, 0)
+    assert [one["checks"]["product"]["passed"] for one in made.files] == [True, False, True]
+
+
+def test_a_mask_s_white_is_the_product_where_the_row_says_so(tmp_path):
+    """A photo and a painted mask of its own: what is compared is what the mask marks, not what lies around it."""
+    photo = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "cup.png")
+    mask = np.zeros((96, 64), np.uint8)
+    mask[30:70, 20:44] = 255
+    Image.fromarray(mask).save(tmp_path / "cup.mask.png")
+    job = job_of(tmp_path, {"product": "cup.png", "product_mask": "cup.mask.png"})
+    place = place_of(job)
+    for changed, passed in ((None, True), ((40, 30), False), ((5, 5), True)):
+        ad = np.full((96, 64, 3), 7, np.uint8)
+        ad[mask > 0] = photo[mask > 0]
+        if changed:
+            ad[changed] = 255 - photo[changed]
+        Image.fromarray(ad).save(tmp_path / "ad.png")
+        found = check_ad(job, read_ad(tmp_path / "ad.png"), place, {})["product"]
+        assert (found["by"], found["passed"]) == ("file", passed), (changed, found)

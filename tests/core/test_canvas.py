@@ -211,6 +211,10 @@ def test_what_was_not_placed_here_is_refused():
     elsewhere[0, 0, 0] = True
     with pytest.raises(ValueError, match="product_mask selects 1 pixels where the canvas has not placed product 0"):
         canvas.check_placed(placed, elsewhere)
+    tinted = placed.clone()
+    tinted[:, 0] += 0.2
+    with pytest.raises(ValueError, match="are not what the canvas placed there"):
+        canvas.check_placed(tinted, mask)
     with pytest.raises(
         ValueError, match=f"{int(mask.sum())} pixels of product 0 in columns .* are not what the canvas"
     ):

@@ -34,6 +34,16 @@ def test_distance_is_the_slow_one_up_to_its_reach(reach):
         assert found[item].max() <= (reach + 1) ** 2
 
 
+@pytest.mark.parametrize("reach", [126, 127, 128, 150, 180, 181, 182])
+def test_distances_are_right_on_both_sides_of_what_small_numbers_hold(reach):
+    mask = torch.zeros(1, 400, 20, dtype=torch.bool)
+    mask[0, 0, 0] = True
+    expected = slow_squared_distance(mask[0]).clamp_max((reach + 1) ** 2)
+    found = squared_distance(mask, reach)[0].double()
+    assert torch.equal(found[expected <= reach**2], expected[expected <= reach**2])
+    assert (found[expected > reach**2] > reach**2).all()
+
+
 @pytest.mark.parametrize("pixels", [0, 1, 2, 5, 40])
 def test_growing_is_morphology_with_a_disk(pixels):
     mask = speckled()

@@ -43,6 +43,21 @@ def test_outside_the_exact_mask_nothing_counts():
     assert all_exact(measure_exactness(ad, photo, mask, exact))
 
 
+def test_a_difference_of_any_size_is_one():
+    photo, (mask, exact) = image(2, 3, 20, 30, seed=1), masks()
+    ad = photo.clone()
+    ad[1, 0, 8, 9] += 2**-20
+    first, second = measure_exactness(ad, photo, mask, exact)
+    assert (first.pixels_equal, second.pixels_equal) == (96, 95)
+    assert not all_exact([second])
+
+
+def test_each_ad_has_its_own_photos_scale():
+    photo, (mask, exact) = image(2, 3, 20, 30, seed=1), masks()
+    for scales, expected in (([1.0, 0.5], [1.0, 0.5]), ([0.5], [0.5, 0.5]), (None, [None, None])):
+        assert [one.scale for one in measure_exactness(photo, photo, mask, exact, scales=scales)] == expected
+
+
 def test_iou():
     mask, exact = masks()
     pairs = [(exact, mask), (mask, exact), (mask, mask.roll(5, 2)), (mask, mask), (mask, ~mask), (mask & False, mask)]

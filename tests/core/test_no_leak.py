@@ -79,7 +79,7 @@ def cases(count: int, seed: int, thresholds: tuple[float, ...] = (0.0, 0.0, 0.1,
             keep,
             patch_mask,
             str(rng.choice(["drop", "zero"])),
-            list(AdapterKind)[rng.integers(3)],
+            list(AdapterKind)[rng.integers(len(AdapterKind))],
             list(Gate)[rng.integers(2)],
         )
         count -= 1

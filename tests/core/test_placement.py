@@ -86,6 +86,11 @@ def test_a_covered_side_moves_the_product_out_of_it(sides, position, expected):
     assert PLAIN.safe_box(SIZE) == Box(0, 0, 200, 300)
 
 
+def test_a_margin_is_a_share_of_the_shorter_side():
+    assert Layout(margin=0.1).safe_box((300, 200)) == Box(20, 20, 260, 160)
+    assert Layout(margin=0.1).safe_box((200, 300)) == Box(20, 20, 160, 260)
+
+
 def test_fit_fills_the_safe_area_alone():
     layout = Layout(scale_by="fit", share=1.0, margin=0.05, safe_area=(0, 0.1, 0, 0.2))
     assert placed_at(layout) == [150 - 30, 20 + 10, 60, 120]

@@ -193,6 +193,7 @@ def test_a_wrong_region_is_refused_with_its_numbers(region, message):
         ((1024, 1024), (128, 128), True),
         ((628, 1200), (78, 150), True),  # an image of 628 px is sampled at 624
         ((64, 64), (128, 128), True),
+        ((100, 1000), (13, 126), True),
         ((512, 1024), (128, 128), False),
         ((1024, 1024), (78, 150), False),
         ((624, 1200), (150, 78), False),

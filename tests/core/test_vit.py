@@ -75,6 +75,26 @@ def test_an_all_visible_image_is_the_ordinary_encoders_answer_bit_for_bit(mode, 
     assert tokens.encoder == ENCODER.spec
 
 
+class Biased(TinyVit):
+    """Its patches' embeddings are not 0 where the pixels are, as DINOv2's are not; `where` = of those patches alone."""
+
+    where: torch.Tensor | float = 1.0
+
+    def embed_patches(self, pixel_values):
+        return super().embed_patches(pixel_values) + 0.5 * self.where
+
+
+def test_zero_zeroes_the_embedding_whatever_the_encoder_makes_of_black():
+    """D_z of Eq. 1: what hidden patches would have been embedded as changes nothing."""
+    pixels, patch_mask = image(1, 3, 48, 40, seed=8), make_mask(half_hidden(), "stretch")
+    everywhere, visible = Biased(), Biased()
+    visible.where = patch_mask.patch_keep_mask.flatten(1)[..., None].float()
+    assert 0 < visible.where.sum() < 16
+    found = encode_image(everywhere, pixels, patch_mask, "zero")
+    assert torch.equal(found.last[0], encode_image(visible, pixels, patch_mask, "zero").last[0])
+    assert not torch.equal(found.last[0], encode_image(ENCODER, pixels, patch_mask, "zero").last[0])
+
+
 def test_drop_removes_hidden_tokens_and_zero_removes_padding_alone():
     pixels, patch_mask = image(1, 3, 64, 32, seed=3), make_mask(half_hidden(1, 64, 32), "pad")
     own = int((~patch_mask.padding_mask).sum())

@@ -68,6 +68,23 @@ class TestCanvas:
         assert json.loads(report) == plan.report()
         assert json.loads(report)["products"][0]["box"] == [58, 40, 33, 50]
 
+    def test_numbers_and_covered_sides_are_each_their_own(self):
+        """Across is across, left is left."""
+
+        def corner(**changes):
+            return json.loads(canvas(scale_by="original", margin=0.0, **changes)[6])["products"][0]["box"][:2]
+
+        assert corner(position="numbers", x=0.3, y=0.6) == [round(0.3 * 150 - 10), round(0.6 * 100 - 15)]
+        expected = {"left": (0, 45), "top": (1, 30), "right": (0, 150 - 45 - 20), "bottom": (1, 100 - 30 - 30)}
+        for side, (axis, at) in expected.items():
+            assert corner(position=side, **{f"safe_{side}": 0.3})[axis] == at, side
+
+    def test_the_backdrop_is_what_stands_around_the_product(self):
+        image, mask, _, plan, *_ = canvas(backdrop=0.5)
+        assert (image[mask == 0] == 0.5).all()
+        (placed,) = outputs(PFVAdCanvasPlace, image=reference(60, 80, seed=3), canvas=plan, backdrop=0.25)
+        assert (placed[mask == 0] == 0.25).all()
+
     def test_a_transparent_cut_out_is_the_same_product(self):
         painted = canvas()
         cut_out = canvas(product_mask=1 - photo_mask(), product_mask_selects="background")

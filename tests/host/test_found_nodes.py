@@ -124,6 +124,11 @@ class TestCutOut:
         with pytest.raises(ValueError, match="touches the top and the left of the photo"):
             cut_out(found=box(0, 50, 0, 50))
 
+    def test_each_photo_of_a_batch_has_its_own_mask(self):
+        two = torch.cat([box(), box(20, 60, 20, 60)])
+        mask, *_ = cut_out(torch.cat([photo(box()), photo(box())]), found=two)
+        assert torch.equal(mask, (two > 0).float())
+
     def test_masks_and_what_they_select_that_do_not_go_together(self):
         with pytest.raises(
             ValueError, match=r"the product would cover the picture's whole border: .* set mask_selects to product"

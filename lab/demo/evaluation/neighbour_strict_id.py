@@ -219,8 +219,6 @@ CLAIMS = (
     ),
     Claim("With time weighting more of the text is right than without", "balance", "text", "guided_time", "guided"),
     Claim("With STD-Norm more of the text is right than without", "balance", "text", "guided_std_norm", "guided"),
-    Claim("Strictly-ID keeps more of the text than an IP-Adapter at scale 1", "balance", "text", "guided", "prompt_1"),
-    Claim("It keeps more of it than an IP-Adapter at its best scale", "balance", "text", "guided_best", "prompt"),
     Claim(
         "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
     ),

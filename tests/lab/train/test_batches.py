@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 import torch
 
-from lab.train.batches import read_ahead
-from lab.train.data import DataError
+from lab.train.batches import read_ahead, time_ids
+from lab.train.data import DataError, Sample
 from lab.train.image_files import open_dataset
 from lab.train.prompt_rows import require_masks
 from lab.train.visibility import on_latents
@@ -41,6 +41,11 @@ def test_a_step_is_the_same_whoever_makes_it():
     source = tiny_batches()
     source[7]
     assert_equal(source[2], tiny_batches()[2])
+
+
+def test_time_ids_are_of_the_picture_before_it_was_cut():
+    sample = Sample(torch.zeros(3, 64, 64), "", original_size=(100, 200), crop=(3, 7))
+    assert time_ids(sample) == [100, 200, 3, 7, 64, 64]
 
 
 def test_processes_take_parts_of_the_same_step():
