@@ -44,10 +44,11 @@ RefAdGen and Strictly-ID, trained on the demo's scenes (`python -m lab.demo.trai
 scenes whose combinations of attributes no training on such scenes saw (U-Net and autoencoder began with weights that were
 trained on flat drawings of all combinations). Written by `python -m tools.write_neighbours`. In brackets are 95 % intervals
 over scenes, and over trainings where a row has several; in square brackets, of how many scenes a measure is, where it is not
-defined on all. The scenes have ten held-out combinations of a product and ten of a wall: an interval is for more scenes of
-these, for other combinations it would be wider, and of as many claims some hold by chance: what lies close to 0 is no proof. A
-claim is told scene by scene and holds where there is *more*; "cannot be told apart" is no equality. Strengths are chosen on
-scenes of other seeds and combinations.
+defined on all. The scenes have ten held-out combinations of a product and ten of a wall, and nine looks of a companion: an
+interval is the widest of those that take each scene as one draw, or all scenes of what a measure is read of. A claim is told
+scene by scene and holds where there is *more* and its p, corrected for all claims of its part of the page (Holm), is below
+0.05, so that an interval alone may leave out 0; "cannot be told apart" is no equality. Strengths are chosen on scenes of other
+seeds and combinations, with the first training.
 
 The first test scenes, as they come:
 
