@@ -60,7 +60,7 @@ def wall(scene):
 def box(scene):
     """Of companions as high and leaning as any here."""
     asked = [with_companion(scene, height=1.3, lean=lean) for lean in (-0.2, 0.0, 0.2)]
-    return grow(companion_box(asked, SIZE), 2)
+    return grow(companion_box(asked, SIZE)[None], 2)[0]
 
 
 def with_companion(scene, **changes):
