@@ -194,8 +194,8 @@ class _Loop:
             raise
         entered.set_result(None)
         await self._over.wait()
-        await self._server.__aexit__(None, None, None)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)  # before the server is left: none finds its session closed
+        await self._server.__aexit__(None, None, None)

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from headless.host.find import PACK_ROOT
+from headless.server import client as client_module
 from headless.server.address import ServerAddress
 from headless.server.blocking import Client, saved_images
 from headless.server.client import Server
@@ -193,6 +194,27 @@ def test_who_waits_for_a_client_that_is_closed_is_told(serve, monkeypatch, when)
         closed.set()
         thread.join(60)
         assert ended == [f"the client of {served.url} is closed: expected a new one"]
+
+
+def test_what_waits_ends_before_the_server_is_left(serve, monkeypatch):
+    """Else it looks once more, through a session that is closed."""
+    leave = Server.__aexit__
+
+    async def leave_slowly(server, *error):
+        await leave(server, *error)
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(Server, "__aexit__", leave_slowly)
+    monkeypatch.setattr(client_module, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(client_module, "LOOK_EVERY_WITHOUT_SOCKET", 0.05)
+    with serve(hang=1.0) as served:
+        client = Client(served.url)
+        with (
+            pytest.raises(RuntimeError, match="is closed: expected a new one"),
+            client._loop.started(client._server.ended(client.submit(PROMPT))) as ended,
+        ):
+            client.close()
+            ended.result(60)
 
 
 def test_several_threads_may_use_one_client(serve):
