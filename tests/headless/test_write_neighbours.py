@@ -11,7 +11,7 @@ from PIL import Image
 
 from lab.demo import stack
 from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
-from lab.demo.evaluation.neighbours import Plan, Store, run_command, summarize
+from lab.demo.evaluation.neighbours import Plan, Scenes, Store, run_command, summarize
 from pfv_mepa.tools import draw_ablations, write_neighbours
 
 SIZE, SCENES = 32, 20
@@ -30,9 +30,8 @@ MADE = {
 
 def results(plan: Plan) -> dict:
     """Of a folder with nothing in it, and rows for what is shown."""
-    empty = summarize(
-        plan, Store(write_neighbours.ROOT / "nowhere", plan.name, {}, SCENES, plan.chosen_by), SCENES, SCENES
-    )
+    store = Store(write_neighbours.ROOT / "nowhere", plan.name, {}, SCENES, plan.chosen_by)
+    empty = summarize(plan, store, Scenes(SCENES, SCENES, SCENES))
     for table in empty["tables"].values():
         table["rows"] = [
             {"way": name, "made_as": name, "label": f"way {name}", "seeds": [0], "measures": {}}

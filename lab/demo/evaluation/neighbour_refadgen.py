@@ -1,7 +1,7 @@
 """Measures on held-out scenes what RefAdGen, trained on the demo, keeps of a product and of a text.
 
-    python -m lab.demo.evaluation.neighbour_refadgen --models FOLDER --out FOLDER [--pairs 100] [--development 40]
-        [--weights FOLDER] [--judge FILE] [--steps 12] [--batch 20] [--precision bfloat16] [--only TABLE]
+    python -m lab.demo.evaluation.neighbour_refadgen --models FOLDER --out FOLDER [--pairs 100] [--many 500]
+        [--development 40] [--weights FOLDER] [--judge FILE] [--steps 12] [--batch 20] [--precision bfloat16] [--only TABLE]
         [--report-only | --count]
 
 --models holds what `train_refadgen` and `train_adapters --adapter ipadapter_c16` wrote, {family}_seed{n}.safetensors. FOLDER
@@ -144,7 +144,7 @@ AT_LAMBDA = tuple(
 )
 IDENTITY = ("mark", "label", "color", "shape", "body")
 COLUMNS = (*IDENTITY, "text", "overlap", "ring")
-TABLES = (
+MAIN, UNNAMED = (
     Table(
         "main",
         "Against the rivals",
@@ -159,6 +159,12 @@ TABLES = (
         (*_rivals(False), _refadgen(names_product=False)),
         COLUMNS,
     ),
+)
+TABLES = (
+    MAIN,
+    MAIN.of_many(),
+    UNNAMED,
+    UNNAMED.of_many(),
     Table(
         "parts",
         "Without the mask's channel, without augmentation",
@@ -216,6 +222,10 @@ CLAIMS = (
     Claim(
         "RefAdGen brings more of it than an untrained fusion", "unnamed", "color", _UNNAMED, "untrained_depth_unnamed"
     ),
+    Claim("On many scenes it brings more of it than an untrained fusion", "unnamed_many", "color", _UNNAMED, "untrained_depth_unnamed"),
+    Claim("On many scenes it brings more of it than an IP-Adapter", "unnamed_many", "color", _UNNAMED, "prompt_depth_unnamed"),
+    Claim("On many scenes it keeps more of the label than an IP-Adapter", "main_many", "label", _WHOLE, "prompt_depth"),
+    Claim("On many scenes it keeps more of the label than an untrained fusion", "main_many", "label", _WHOLE, "untrained_depth"),
     Claim("Lambda 1 brings more of it than 0.5", "lambda", "color", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
     Claim("Lambda 1 keeps more of the label than 0.5", "lambda", "label", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
     Claim("Lambda 1.5 keeps more of the label than 1", "lambda", "label", AT_LAMBDA[6].name, AT_LAMBDA[4].name),

@@ -26,7 +26,6 @@ from ...evaluation.statistics import (
     EQUIVALENCE_LEVEL,
     LEVEL,
     Groups,
-    Interval,
     hit_difference,
     mean_interval,
     paired_difference,
@@ -85,13 +84,42 @@ class Way:
 
 @dataclass(frozen=True)
 class Table:
-    """Ways side by side, and the measures that are its columns."""
+    """Ways side by side, and the measures that are its columns.
+
+    Attributes:
+        many: of more test scenes than the others, with the first training alone.
+    """
 
     name: str
     title: str
     about: str
     ways: tuple[Way, ...]
     columns: tuple[str, ...]
+    many: bool = False
+
+    def of_many(self, *names: str) -> Table:
+        """The same of many scenes; of these ways, or of all."""
+        ways = tuple(way for way in self.ways if not names or way.name in names)
+        return replace(self, name=f"{self.name}_many", title=f"{self.title}: many scenes", ways=ways, many=True)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """How many scenes there are.
+
+    Attributes:
+        test: of a table, with every training.
+        many: of a table of many.
+        development: that strengths are chosen on.
+    """
+
+    test: int
+    many: int
+    development: int
+
+    def of(self, table: Table) -> int:
+        """Test scenes of a table."""
+        return self.many if table.many else self.test
 
 
 @dataclass(frozen=True)
@@ -173,6 +201,11 @@ class Plan:
         return any(way.scales for table in self.tables for way in table.ways)
 
     @property
+    def has_many(self) -> bool:
+        """Whether any table is of many scenes."""
+        return any(table.many for table in self.tables)
+
+    @property
     def with_controlnet(self) -> set[str]:
         """Names of the ways that are made with the depth ControlNet, at each of their strengths."""
         ways = [way for table in self.tables for way in table.ways if self.takes_controlnet(way)]
@@ -249,18 +282,18 @@ class Store:
         names = "+".join(self.identities[family, seed] for family in way.families)
         return Trained(files if len(files) == len(paths) else None, seed, names)
 
-    def trainings(self, way: Way, split: Split) -> list[Trained]:
-        """What a way is measured with: all there are, and the first one where strengths are chosen."""
-        return self.trained_of(way)[: 1 if split is Split.DEVELOPMENT else None]
+    def trainings(self, way: Way, split: Split, first: bool = False) -> list[Trained]:
+        """What a way is measured with: all there are; the first one where that is asked for, or strengths are chosen."""
+        return self.trained_of(way)[: 1 if first or split is Split.DEVELOPMENT else None]
 
     def file(self, way: Way, trained: Trained, split: Split, start: int) -> Path:
         """Where the values of a chunk are; the first test chunk's pictures lie beside them as .npz."""
         return self.folder / way.name / trained.identity / f"{split.value}_{start:05d}.json"
 
-    def values(self, way: Way, split: Split, scenes: int) -> dict[int, dict[str, Values]]:
-        """By seed of the training, where all chunks of a way are there; on the development scenes of the first one."""
+    def values(self, way: Way, split: Split, scenes: int, first: bool = False) -> dict[int, dict[str, Values]]:
+        """By seed of the trainings, see there, where all chunks of a way are there."""
         found = {}
-        for trained in self.trainings(way, split):
+        for trained in self.trainings(way, split, first):
             files = [self.file(way, trained, split, start) for start in seeds_of(split, scenes)[:: self.batch]]
             if all(file.is_file() for file in files):
                 parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
@@ -300,13 +333,13 @@ class Run:
     def __init__(self, maker: Maker, store: Store, precision: str) -> None:
         self.maker, self.store, self.precision = maker, store, precision
 
-    def make(self, ways: Sequence[Way], split: Split, scenes: int, title: str) -> None:
-        """The pictures of ways, chunk by chunk, each way once."""
+    def make(self, ways: Sequence[Way], split: Split, scenes: int, title: str, first: bool = False) -> None:
+        """The pictures of ways, chunk by chunk, each way once; with the first training, or all."""
         units = [
             (start, way, trained)
             for start in seeds_of(split, scenes)[:: self.store.batch]
             for way in dict.fromkeys(ways)
-            for trained in self.store.trainings(way, split)
+            for trained in self.store.trainings(way, split, first)
             if trained.files is not None and not self.store.file(way, trained, split, start).is_file()
         ]
         begun, chunk = -1, None
@@ -332,45 +365,29 @@ def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
         np.savez_compressed(file, image=pixels)
 
 
-def interval(column: Column, values: Sequence[Values], groups: Mapping[str, NDArray[np.int_]]) -> Interval:
-    """A measure over seeds and scenes."""
-    return (rate if column.is_rate else mean_interval)(np.stack(values), groups=_groups(column, groups))
-
-
-def _groups(column: Column, groups: Mapping[str, NDArray[np.int_]]) -> Groups:
-    return [groups[name] for name in column.read_of]
-
-
-def _cell(column: Column, values: Sequence[Values], groups: Mapping[str, NDArray[np.int_]]) -> dict[str, Any]:
-    """An interval, and of how many scenes it is: those where the measure is defined."""
-    return {**plain(interval(column, values, groups)), "scenes": int((~np.isnan(np.stack(values))).any(0).sum())}
-
-
-def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[str, Any]:
+def summarize(plan: Plan, store: Store, scenes: Scenes) -> dict[str, Any]:
     """Tables, sweeps and claims of what is stored."""
-    in_common = plan.in_common(Split.TEST, seeds_of(Split.TEST, scenes))
-    groups = {name: grouped(things) for name, things in in_common.items()}
     tables = {}
     for table in plan.tables:
-        rows, missing = [], []
+        of_table, rows, missing = _OfTable(plan, store, scenes, table), [], []
         for way in table.ways:
-            chosen = store.chosen(way, development)
-            values = {} if chosen is None else store.values(chosen, Split.TEST, scenes)
+            chosen = store.chosen(way, scenes.development)
+            values = {} if chosen is None else of_table.values(chosen)
             if chosen is None or not values:
                 wanted = " and ".join(f"{family}_seed*.safetensors" for family in way.families)
                 missing.append(way.label if store.trained_of(way) else f"{way.label}: no {wanted}")
                 continue
             cells = {
-                name: _cell(plan.measures[name], [one[name] for one in values.values()], groups)
+                name: of_table.cell(name, [one[name] for one in values.values()])
                 for name in table.columns
                 if all(name in one for one in values.values())
             }
             known = {"way": way.name, "made_as": chosen.name, "label": chosen.label}
             rows.append({**known, "seeds": sorted(values) if way.families else [], "measures": cells})
-        swept = {way.label: store.tried(way, development) for way in table.ways if way.scales}
+        swept = {way.label: store.tried(way, scenes.development) for way in table.ways if way.scales}
         sweeps = {label: {f"{scale:g}": value for scale, value in tried.items()} for label, tried in swept.items()}
-        tables[table.name] = {"rows": rows, "missing": missing, "sweeps": sweeps}
-    differences = [_difference(plan, store, claim, scenes, development, groups) for claim in plan.claims]
+        tables[table.name] = {"scenes": of_table.count, "rows": rows, "missing": missing, "sweeps": sweeps}
+    differences = [_difference(plan, store, claim, scenes) for claim in plan.claims]
     claims = [
         {"claim": claim.text, "measure": claim.measure, "difference": None if one.found is None else plain(one.found)}
         | said
@@ -379,37 +396,56 @@ def summarize(plan: Plan, store: Store, scenes: int, development: int) -> dict[s
     return {"tables": tables, "claims": claims}
 
 
-def _difference(
-    plan: Plan, store: Store, claim: Claim, scenes: int, development: int, groups: Mapping[str, NDArray[np.int_]]
-) -> Difference:
+class _OfTable:
+    """What is stored of a table's scenes."""
+
+    def __init__(self, plan: Plan, store: Store, scenes: Scenes, table: Table) -> None:
+        self.plan, self.store, self.table, self.count = plan, store, table, scenes.of(table)
+        self.development = scenes.development
+        in_common = plan.in_common(Split.TEST, seeds_of(Split.TEST, self.count))
+        self._groups = {name: grouped(things) for name, things in in_common.items()}
+
+    def values(self, chosen: Way) -> dict[int, dict[str, Values]]:
+        """By seed of the training."""
+        return self.store.values(chosen, Split.TEST, self.count, self.table.many)
+
+    def cell(self, measure: str, values: Sequence[Values]) -> dict[str, Any]:
+        """An interval over seeds and scenes, and of how many scenes it is: those where the measure is defined."""
+        estimate = rate if self.plan.measures[measure].is_rate else mean_interval
+        found = estimate(np.stack(values), groups=self.groups(measure))
+        return {**plain(found), "scenes": int((~np.isnan(np.stack(values))).any(0).sum())}
+
+    def groups(self, measure: str) -> Groups:
+        """Of the scenes, for a measure."""
+        return [self._groups[name] for name in self.plan.measures[measure].read_of]
+
+    def side_by_side(self, ways: Sequence[Way], measure: str) -> tuple[Values, Values] | None:
+        """(S, P) of two ways, of the trainings that both have; what takes no trained file stands beside each. None where there
+        is none, or the measure was not read of them."""
+        chosen = [self.store.chosen(way, self.development) for way in ways]
+        sides = [{} if way is None else _read(self.values(way), measure) for way in chosen]
+        trained = [set(side) for way, side in zip(ways, sides, strict=True) if way.families]
+        seeds = sorted(set.intersection(*trained)) if trained else [NO_FILE.seed]
+        if not all(sides) or not seeds:
+            return None
+        first, second = (
+            np.stack([side[seed if way.families else NO_FILE.seed] for seed in seeds])
+            for way, side in zip(ways, sides, strict=True)
+        )
+        return first, second
+
+
+def _difference(plan: Plan, store: Store, claim: Claim, scenes: Scenes) -> Difference:
     """Of two ways, scene by scene."""
     (table,) = (one for one in plan.tables if one.name == claim.table)
     ways = [next(one for one in table.ways if one.name == name) for name in (claim.first, claim.second)]
-    measure, stacked = plan.measures[claim.measure], _side_by_side(store, ways, claim.measure, scenes, development)
-    margin = MARGIN if measure.is_rate else None
+    of_table, is_rate = _OfTable(plan, store, scenes, table), plan.measures[claim.measure].is_rate
+    stacked, margin = of_table.side_by_side(ways, claim.measure), MARGIN if is_rate else None
     if stacked is None:
         return Difference(None, None, margin)
-    difference = hit_difference if measure.is_rate else paired_difference
-    found, narrow = (difference(*stacked, level, _groups(measure, groups)) for level in (LEVEL, EQUIVALENCE_LEVEL))
+    difference, groups = hit_difference if is_rate else paired_difference, of_table.groups(claim.measure)
+    found, narrow = (difference(*stacked, level, groups) for level in (LEVEL, EQUIVALENCE_LEVEL))
     return Difference(found, narrow, margin)
-
-
-def _side_by_side(
-    store: Store, ways: Sequence[Way], measure: str, scenes: int, development: int
-) -> tuple[Values, Values] | None:
-    """(S, P) of two ways, of the trainings that both have; what takes no trained file stands beside each. None where there
-    is none, or the measure was not read of them."""
-    chosen = [store.chosen(way, development) for way in ways]
-    sides = [{} if way is None else _read(store.values(way, Split.TEST, scenes), measure) for way in chosen]
-    trained = [set(side) for way, side in zip(ways, sides, strict=True) if way.families]
-    seeds = sorted(set.intersection(*trained)) if trained else [NO_FILE.seed]
-    if not all(sides) or not seeds:
-        return None
-    first, second = (
-        np.stack([side[seed if way.families else NO_FILE.seed] for seed in seeds])
-        for way, side in zip(ways, sides, strict=True)
-    )
-    return first, second
 
 
 def _read(values: dict[int, dict[str, Values]], measure: str) -> dict[int, Values]:
@@ -435,15 +471,16 @@ def page(plan: Plan, results: dict[str, Any]) -> str:
     ]
     for table in plan.tables:
         found = results["tables"][table.name]
-        parts += _table(table, found, measures, results["scenes"], measures[plan.chosen_by]["label"])
+        parts += _table(table, found, measures, measures[plan.chosen_by]["label"])
     return "\n\n".join(parts) + "\n"
 
 
 def _table(
-    table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]], scenes: int, chosen_by: str
+    table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]], chosen_by: str
 ) -> Iterator[str]:
+    scenes = found["scenes"]
     yield f"## {table.title}"
-    yield table.about
+    yield f"The same of {scenes} test scenes, with the first training." if table.many else table.about
     better = [measures[name]["better"] for name in table.columns]
     titles = [
         measures[name]["label"] + (f" ({word})" if word else "")
@@ -455,7 +492,7 @@ def _table(
     ]
     yield markdown_table(["", "trainings", *titles], rows)
     for label, tried in found["sweeps"].items():
-        if tried:
+        if tried and not table.many:
             told = ", ".join(f"{s}: {v:.3f}" for s, v in tried.items())
             yield f"{label}, on the development scenes, by {chosen_by}: {told}.{_at_an_end(tried)}"
     if found["missing"]:
@@ -476,17 +513,21 @@ def _at_an_end(tried: dict[str, float]) -> str:
     return f" The best, {best}, is the last that was tried: a further one might do better." if ends else ""
 
 
-def counted(plan: Plan, seeds: int, scenes: int, development: int) -> str:
+def counted(plan: Plan, seeds: int, scenes: Scenes) -> str:
     """How many pictures it takes with so many trainings of each file, as a table."""
-    known: set[tuple[str, Split]] = set()
+    known: dict[tuple[str, Split, int], int] = {}
     lines, total = ["| table | pictures |", "|---|---|"], 0
     for table in plan.tables:
-        tried = [(way, one, Split.DEVELOPMENT, development) for way in table.ways for one in way.tried]
-        parts = tried + [(way, way, Split.TEST, scenes) for way in table.ways]
-        new = [part for part in parts if (part[1].name, part[2]) not in known]
-        known |= {(one.name, split) for _, one, split, _ in parts}
-        trainings = [seeds if way.families and split is Split.TEST else 1 for way, _, split, _ in new]
-        pictures = sum(plan.images_of(part[0]) * part[3] * number for part, number in zip(new, trainings, strict=True))
+        trainings = 1 if table.many else seeds
+        parts = [
+            *((one, Split.DEVELOPMENT, scenes.development, 1) for way in table.ways for one in way.tried),
+            *((way, Split.TEST, scenes.of(table), trainings if way.families else 1) for way in table.ways),
+        ]
+        pictures = 0
+        for way, split, count, number in parts:
+            for key in ((way.name, split, training) for training in range(number)):
+                pictures += plan.images_of(way) * max(count - known.get(key, 0), 0)
+                known[key] = max(count, known.get(key, 0))
         lines.append(f"| {table.name} | {pictures:,} |")
         total += pictures
     return "\n".join([*lines, f"| all | {total:,} |"])
@@ -504,6 +545,10 @@ def _parser(plan: Plan, description: str | None) -> argparse.ArgumentParser:
         parser.add_argument("--development", type=int, default=40, help="scenes that strengths are chosen on")
     else:
         parser.set_defaults(development=0)
+    if plan.has_many:
+        parser.add_argument("--many", type=int, default=500, help="test scenes of the tables of many (%(default)s)")
+    else:
+        parser.set_defaults(many=0)
     parser.add_argument("--batch", type=int, default=20, help="scenes in a chunk")
     parser.add_argument("--steps", type=int, default=12, help="of DDIM")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the sampling")
@@ -517,11 +562,13 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
     """Measure what was asked for, then sum up all that is stored."""
     parser = _parser(plan, description)
     options = parser.parse_args(arguments)
-    for name in ("pairs", "development") if plan.chooses else ("pairs",):
+    asked = ["pairs", *(["many"] if plan.has_many else []), *(["development"] if plan.chooses else [])]
+    for name in asked:
         if getattr(options, name) < 1 or getattr(options, name) % options.batch:
             parser.error(f"--{name} is {getattr(options, name)}, expected a multiple of --batch, {options.batch}")
+    scenes = Scenes(options.pairs, options.many, options.development)
     if options.count:
-        print(counted(plan, 1, options.pairs, options.development))
+        print(counted(plan, 1, scenes))
         return
     if options.out is None:
         parser.error("--out is needed: where the results go")
@@ -536,11 +583,12 @@ def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | 
         for table in plan.tables:
             if options.only is None or table.name in options.only:
                 tried = [one for way in table.ways for one in way.tried]
-                run.make(tried, Split.DEVELOPMENT, options.development, table.name)
-                chosen = [store.chosen(way, options.development) for way in table.ways]
-                run.make([way for way in chosen if way is not None], Split.TEST, options.pairs, table.name)
-    results = summarize(plan, store, options.pairs, options.development)
-    results |= {"settings": asdict(settings), "scenes": options.pairs, "development": options.development}
+                run.make(tried, Split.DEVELOPMENT, scenes.development, table.name)
+                chosen = [store.chosen(way, scenes.development) for way in table.ways]
+                ways = [way for way in chosen if way is not None]
+                run.make(ways, Split.TEST, scenes.of(table), table.name, table.many)
+    results = summarize(plan, store, scenes)
+    results |= {"settings": asdict(settings), "scenes": scenes.test, "development": scenes.development}
     results["trained"] = sorted(store.identities.values())
     plain = json.loads(json.dumps(results), parse_constant=lambda _nan: None)
     save_text(options.out / f"{plan.name}.json", json.dumps(plain, indent=1))

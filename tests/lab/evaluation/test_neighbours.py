@@ -23,6 +23,7 @@ from lab.demo.evaluation.neighbours import (
     Derived,
     Plan,
     Run,
+    Scenes,
     Store,
     Table,
     Way,
@@ -47,6 +48,7 @@ from pfv_core.research.strict_id_file import StrictIDConfig
 PLAIN = Way("plain", "without a file", 0.2)
 SWEPT = Way("swept", "with a strength", 0.0, ("net",), scales=(0.5, 1.0, 2.0))
 BOTH = Way("both", "with two files", 0.0, ("net", "other"))
+SCENES = Scenes(4, 6, 2)
 TABLE = Table("one", "A table", "What it is about.", (PLAIN, SWEPT), ("right", "far"))
 
 
@@ -149,13 +151,13 @@ def test_readings_of_trainings_whose_files_are_gone_count(nets, tmp_path):
     pack(tmp_path / "first", tmp_path / "kept.zip", store.identities.values())
     unpack(tmp_path / "kept.zip", tmp_path / "second")
     gone = Store(tmp_path / "second", "toy", {}, 2, "chosen")
-    assert summarize(toy, gone, 4, 2)["tables"] == summarize(toy, store, 4, 2)["tables"]
+    assert summarize(toy, gone, SCENES)["tables"] == summarize(toy, store, SCENES)["tables"]
     assert run_toy({}, tmp_path / "second")[2] == []  # nothing can be made, and nothing is lacking
     (tmp_path / "net_seed3.safetensors").write_text("later")
     later = find_trained(tmp_path, ["net"])
     assert run_toy(later, tmp_path / "second")[2] == [("swept_at_2", "test", 0), ("swept_at_2", "test", 2)]
     third = Store(tmp_path / "second", "toy", later, 2, "chosen")
-    rows = summarize(toy, third, 4, 2)["tables"]["one"]["rows"]
+    rows = summarize(toy, third, SCENES)["tables"]["one"]["rows"]
     assert [row["seeds"] for row in rows] == [[], [0, 2, 3]]
 
 
@@ -221,7 +223,7 @@ def test_what_follows_from_other_measures_is_not_stored(nets, tmp_path):
 
 def test_tables_and_claims(nets, tmp_path):
     toy, store, _ = run_toy(nets, tmp_path)
-    results = json.loads(json.dumps(summarize(toy, store, 4, 2)))
+    results = json.loads(json.dumps(summarize(toy, store, SCENES)))
     plain, swept = results["tables"]["one"]["rows"]
     assert (plain["seeds"], swept["seeds"], swept["label"]) == ([], [0, 2], "with a strength, scale 2")
     assert plain["measures"]["far"]["value"] == pytest.approx(0.205)
@@ -239,9 +241,30 @@ def test_tables_and_claims(nets, tmp_path):
     )
 
 
+def test_a_table_of_many_scenes_is_of_the_first_training(nets, tmp_path):
+    toy = replace(plan(maker := Made([])), tables=(TABLE, TABLE.of_many()))
+    toy = replace(toy, claims=(*toy.claims, replace(toy.claims[0], table="one_many")))
+    _, store, _ = run_toy(nets, tmp_path)
+    run = Run(maker, store, "float32")
+    chosen = [store.chosen(way, 2) for way in TABLE.ways]
+    run.make(chosen, Split.TEST, SCENES.many, "many", first=True)
+    assert maker.calls == [(name, "test", 4) for name in ("plain", "swept_at_2")]  # two chunks are there
+    results = json.loads(json.dumps(summarize(toy, store, SCENES)))
+    few, many = (results["tables"][name] for name in ("one", "one_many"))
+    assert [(table["scenes"], [row["seeds"] for row in table["rows"]]) for table in (few, many)] == [
+        (4, [[], [0, 2]]),
+        (6, [[], [0]]),
+    ]
+    assert many["rows"][0]["measures"]["far"]["value"] == pytest.approx(0.2 + (0 + 1) / 2 / 100)
+    assert [one["verdict"] for one in results["claims"]] == ["holds", "cannot be told apart", "holds"]
+    text = page(toy, results | {"settings": {"steps": 1, "precision": "float32"}, "scenes": 4, "development": 2})
+    assert "The same of 6 test scenes, with the first training.\n" in text
+    assert text.count("on the development scenes, by chosen") == 1
+
+
 def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
     toy, store = plan(Made([])), Store(tmp_path, "toy", {"net": {}}, 2, "chosen")
-    results = summarize(toy, store, 4, 2)
+    results = summarize(toy, store, SCENES)
     missing = ["without a file", "with a strength: no net_seed*.safetensors"]
     assert results["tables"]["one"]["missing"] == missing
     assert [one["verdict"] for one in results["claims"]] == ["not measured", "not measured"]
@@ -249,7 +272,14 @@ def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
 
 def test_counting(capsys):
     # 3 pictures a scene: 3 strengths of 40 scenes, 2 ways of 100; the second table has nothing new.
-    assert counted(plan(None), 1, 100, 40).splitlines()[2:] == ["| one | 960 |", "| again | 0 |", "| all | 960 |"]
+    assert counted(plan(None), 1, Scenes(100, 500, 40)).splitlines()[2:] == [
+        "| one | 960 |",
+        "| again | 0 |",
+        "| all | 960 |",
+    ]
+    # Of many there are 400 more; the second training has none of them.
+    many = replace(plan(None), tables=(TABLE, TABLE.of_many()))
+    assert counted(many, 2, Scenes(100, 500, 40)).splitlines()[2:4] == ["| one | 1,260 |", "| one_many | 2,400 |"]
     neighbour_refadgen.main(["--count", "--pairs", "20"])
     assert "| lambda | 140 |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -416,7 +446,7 @@ def test_each_way_of_joining_the_three_makes_its_own_pictures(files):
 
 def test_the_command_writes_page_and_results_and_goes_on(files, tmp_path, capsys):
     """The plan's own, cut down to one table of one way without a sweep."""
-    table = neighbour_refadgen.TABLES[3]
+    table = neighbour_refadgen.TABLES[-1]
     short = replace(neighbour_refadgen.PLAN, tables=(replace(table, ways=table.ways[:1]),), claims=())
     given = ["--models", str(files / "models"), "--out", str(tmp_path), "--weights", str(files / "weights")]
     given += ["--judge", str(files / "weights" / "judge.safetensors"), "--steps", "1", "--batch", "2"]
