@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from hashlib import sha256
 from itertools import repeat
 from multiprocessing import get_context
@@ -54,12 +55,14 @@ def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], size: int, draw
         name: of this.
         scenes: to draw.
         size: side of the pictures.
-        draw: a function that other processes can import; what it draws of a scene is the scene's and the size's alone.
+        draw: a function that other processes can import; what it draws of a scene is the scene's and the size's alone. It draws
+            on the device that new tensors are on: a GPU where there is one.
     """
     place = folder / f"{name}_{len(scenes)}_{drawing_of(scenes, size, draw)}"
     file, done = place / f"{name}.npy", _done(place)
     if done < len(scenes):
         place.mkdir(parents=True, exist_ok=True)
+        draw = partial(drawn_on, "cuda" if torch.cuda.is_available() else "cpu", draw)
         shape = (len(scenes), *draw(scenes[:1], size).shape[1:])
         plane: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(
             file, "r+" if done else "w+", np.uint8, shape
@@ -67,6 +70,12 @@ def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], size: int, draw
         _draw(place, plane, scenes, size, draw, done)
     kept: Plane = np.load(file, mmap_mode="r")
     return kept
+
+
+def drawn_on(device: str, draw: Draw, scenes: Sequence[Scene], size: int) -> Plane:
+    """What `draw` draws, its tensors on a device."""
+    with nullcontext() if device == "cpu" else torch.device(device):
+        return draw(scenes, size)
 
 
 def picture(plane: Plane, place: int) -> torch.Tensor:

@@ -80,5 +80,5 @@ def draw_scenes(scenes: Sequence[Scene], size: int) -> Plane:
     """(B, H, W, 6) uint8, as SceneData has them."""
     drawn = render(scenes, size)
     planes = torch.cat([drawn.image, torch.stack([drawn.product, drawn.wall, drawn.depth], -1)], -1)
-    made: Plane = (planes * 255).round().to(torch.uint8).numpy()
+    made: Plane = (planes * 255).round().to(torch.uint8).cpu().numpy()
     return made

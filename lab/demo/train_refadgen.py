@@ -112,7 +112,7 @@ def packshots_of(work: Path, data: SceneData) -> Plane:
 
 def draw_packshots(scenes: Sequence[Scene], size: int) -> Plane:
     """(B, H, W, 3) uint8 of the products alone."""
-    drawn: Plane = (render_alone(scenes, size, GROUND) * 255).round().to(torch.uint8).numpy()
+    drawn: Plane = (render_alone(scenes, size, GROUND) * 255).round().to(torch.uint8).cpu().numpy()
     return drawn
 
 

@@ -139,7 +139,7 @@ def subject_scenes(work: Path, data: SceneData, cached: Tensor) -> SubjectScenes
 def draw_companions(scenes: Sequence[Scene], size: int) -> Plane:
     """(B, S, S / 4) uint8, 255 where the companions are; 0 everywhere where none of it is in the picture."""
     drawn = torch.stack([companion_columns(scene, size) for scene in scenes])
-    covered: Plane = (drawn * 255).to(torch.uint8).numpy()
+    covered: Plane = (drawn * 255).to(torch.uint8).cpu().numpy()
     return covered
 
 
@@ -147,7 +147,7 @@ def draw_poses(scenes: Sequence[Scene], size: int) -> Plane:
     """(B, S, S, 3) uint8."""
     companions = [scene.companion for scene in scenes if scene.companion is not None]
     drawn = torch.stack([mannequin(one.lean, one.turn, size) for one in companions])
-    poses: Plane = (drawn * 255).round().to(torch.uint8).numpy()
+    poses: Plane = (drawn * 255).round().to(torch.uint8).cpu().numpy()
     return poses
 
 

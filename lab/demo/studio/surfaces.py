@@ -63,7 +63,8 @@ _BANDS = {
 
 @cache
 def _table(device: torch.device) -> Tensor:
-    return torch.rand(NOISE_SIDE, NOISE_SIDE, generator=torch.Generator().manual_seed(7)).to(device)
+    drawn = torch.rand(NOISE_SIDE, NOISE_SIDE, generator=torch.Generator("cpu").manual_seed(7), device="cpu")
+    return drawn.to(device)  # the same one everywhere
 
 
 def noise(points: Tensor, octaves: int) -> Tensor:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import nullcontext
+
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from lab.demo import drawn_once
 from lab.demo.evaluation import pairs
-from lab.demo.scene_data import TRAIN_SEED, SceneData, scene_data
-from lab.demo.studio import scene
+from lab.demo.scene_data import TRAIN_SEED, SceneData, draw_scenes, scene_data
+from lab.demo.studio import scene, surfaces
+from lab.demo.train_refadgen import draw_packshots
+from lab.demo.train_strict_id import draw_companions, draw_poses
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
 
@@ -71,6 +78,52 @@ def test_the_studio_s_source_is_all_of_it_however_its_lines_end(tmp_path):
     assert all(f"class {name}" in drawn_once.STUDIO for name in ("Scene:", "Rendered:", "Surface:"))
     (tmp_path / "one.py").write_bytes(b"A = 1\r\nB = 2\r\n")
     assert drawn_once.source_of(tmp_path) == "A = 1\nB = 2\n"
+
+
+class Elsewhere(TorchFunctionMode):
+    """Stands for a device on which new tensors are: notes what is computed with one that was made without it, or for the CPU.
+    Numbers of no dimension go along with any device, and `to` moves what stays behind."""
+
+    def __init__(self):
+        super().__init__()
+        self.there, self.kept, self.behind, self.moved, self.brought = set(), [], [], 0, False
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor) and one.dim()]
+        name = getattr(function, "__name__", "")
+        if (kwargs or {}).get("device") != "cpu" and name not in ("to", "__get__"):
+            self.behind += [name for one in given if id(one) not in self.there]
+        self.moved += name == "to" and any(id(one) not in self.there for one in given)
+        self.brought |= name == "numpy" and self.kept[-1][0] == "cpu"
+        result = function(*args, **(kwargs or {}))
+        if (kwargs or {}).get("device") != "cpu":
+            made = [one for one in tree_leaves(result) if isinstance(one, torch.Tensor)]
+            self.there |= {id(one) for one in made}
+            self.kept.append((name, made))  # an id is one tensor's as long as it lives
+        return result
+
+
+@pytest.mark.parametrize("draw", [draw_scenes, draw_packshots, draw_companions, draw_poses])
+def test_all_of_a_picture_is_drawn_on_one_device(draw):
+    with_companion = (one for one in map(sample_scene, itertools.count(TRAIN_SEED)) if one.companion is not None)
+    scenes = list(itertools.islice(with_companion, 1))
+    expected = draw(scenes, SIZE)
+    surfaces._table.cache_clear()
+    with Elsewhere() as device:
+        drawn = draw(scenes, SIZE)
+    surfaces._table.cache_clear()
+    assert (drawn == expected).all()
+    assert device.behind == []
+    assert device.brought  # from there, before numpy reads it
+    assert device.moved == (draw in (draw_scenes, draw_packshots))  # the noise, which is the same on all
+
+
+def test_where_there_is_a_device_it_draws(tmp_path, monkeypatch):
+    devices = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "device", lambda name: devices.append(name) or nullcontext())
+    scene_data(tmp_path, 1, SIZE)
+    assert set(devices) == {"cuda"}
 
 
 @pytest.mark.parametrize("seed", [0, TRAIN_SEED // 2, TRAIN_SEED - 1, 3 * TRAIN_SEED + 1])
