@@ -24,7 +24,7 @@ from .workflow import possible_part, title_of
 
 
 class Engine(Protocol):
-    """Runs the full workflow."""
+    """Runs the workflow `ad`, or `demo_ad`."""
 
     def run(self, workflow: Prompt, pictures: Pictures, file: Path) -> Made:
         """Make the ad that `workflow` describes and write it to `file`, a PNG that carries the workflow.

@@ -1,4 +1,4 @@
-"""Which model files of a ComfyUI models folder the full workflow can use. No torch: the two modules of
+"""Which model files of a ComfyUI models folder the workflow `ad` can use. No torch: the two modules of
 the core that it uses are standard library too.
 
 Kinds are read from the tensors' names and shapes in a file's header, never from its name; only what a ControlNet was

@@ -1,4 +1,4 @@
-"""The part of `make_ad` that needs packages: pictures in, two runs of the full workflow, checked ads and a sheet out."""
+"""The part of `make_ad` that needs packages: pictures in, two runs of `ad`, or of `demo_ad`, checked ads and a sheet out."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def load_model(name: str, folder: Path = WEIGHTS, dtype: torch.dtype = torch.flo
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
-    """Read one model's weights into it."""
+    """Read one model's weights into it; FileNotFoundError where there is no such file."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: it is part of the repository, or made by python -m lab.demo.train")
     model.load_state_dict({key: value.float() for key, value in load_file(file).items()})

@@ -29,10 +29,17 @@ def mean_color(image: Tensor, mask: Tensor) -> Tensor:
 def palette_distance(image: Tensor, mask: Tensor, reference: Tensor, reference_mask: Tensor) -> Tensor:
     """How far the colours of one area are from those of another, wherever in the area they are.
 
+    Args:
+        image, reference: (B, 3, H, W), 0..1; the two may have different sizes.
+        mask, reference_mask: (B, H, W) bool, of their sizes.
+
     Formula: 2 * mean over directions u of W1(u . colours, u . reference colours), the sliced Wasserstein distance in
     RGB; W1 is the mean difference of sorted values, here of PALETTE_PIXELS evenly spaced pixels of each area. The factor
     makes it the Euclidean distance of two plain colours, to about 1 %.
-    Range: 0 (same colours in the same shares) to sqrt 3. Lower = closer to the reference.
+    Range: 0 (same colours in the same shares) to sqrt 3. Lower = closer to the reference. NaN where one of the areas is empty.
+
+    Raises:
+        ValueError: shapes that do not go together.
     """
     _check(image, mask)
     _check(reference, reference_mask)
@@ -66,6 +73,9 @@ def tint_towards(color: Tensor, without: Tensor, foreign: Tensor) -> Tensor:
     Formula: <color - without, foreign - without> / |foreign - without|^2.
     Range: signed; 0 = no influence, 1 = the foreign colour itself, negative = away from it. Nearer to 0 = less leak.
     NaN where the foreign colour is nearer than LEAST_WAY to the area's own.
+
+    Raises:
+        ValueError: shapes other than (B, 3), or that differ.
     """
     if not color.shape == without.shape == foreign.shape or color.ndim != 2:
         raise ValueError(
@@ -156,6 +166,9 @@ def sharpness(image: Tensor, mask: Tensor, truth: Tensor) -> Tensor:
     Formula: sum |grad image|^2 / sum |grad truth|^2 over neighbouring cells of SHARPNESS_GRID x SHARPNESS_GRID means. An edge
     that is blurred over w cells keeps 1 / w of it. Range: 0 (plain) upwards; 1 = as sharp as the truth, above 1 = sharper, or
     noise. NaN where the truth is plain.
+
+    Raises:
+        ValueError: sizes that differ, or are no multiples of SHARPNESS_GRID.
     """
     _check(image, mask)
     if image.shape != truth.shape or image.shape[2] % SHARPNESS_GRID or image.shape[3] % SHARPNESS_GRID:

@@ -97,7 +97,7 @@ class Visibility(Sight):
         return torch.ones(height, width, dtype=torch.bool), sample.key
 
     def region(self, sample: Sample, keep_mask: Tensor, generator: Generator) -> Tensor:
-        """(H, W) float, 0..1, 1 = the image prompt rules."""
+        """(H, W) float, 0..1, 1 = the image prompt rules; DataError where the sample lacks the region that is drawn."""
         kind = pick(self.config.region_kinds, generator)
         if kind == VISIBLE:
             return keep_mask.float()

@@ -58,8 +58,9 @@ class PFVCutOut(io.ComfyNode):
                     "found",
                     optional=True,
                     lazy=True,
-                    tooltip="1 = product, soft: from Remove Background or SAM3 Detect. Below 0.1 counts as 0 and above 0.9 as 1. "
-                    "The model is not run where something is painted. Not connected: what stands out is the product.",
+                    tooltip="1 = product, soft: from Remove Background or SAM3 Detect. Below 0.1 counts as 0 and above 0.9 as 1; "
+                    "one that is nowhere above 0.5 is refused. The model is not run where something is painted. Not connected: "
+                    "what stands out is the product.",
                 ),
             ],
             outputs=[

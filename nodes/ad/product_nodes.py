@@ -28,8 +28,8 @@ from ..feedback import with_line
 from ..types import CATEGORY, AdCanvasType
 
 MASK_SELECTS_TOOLTIP = (
-    "What the mask selects. product: you painted the product. background: the file is a cut-out with transparency, whose "
-    "mask is 1 on the transparent part."
+    "What the mask selects. product: you painted the product, or the mask comes from PFV Cut Out or PFV Ad Canvas. background: "
+    "the file is a cut-out with transparency, whose mask is 1 on the transparent part."
 )
 
 

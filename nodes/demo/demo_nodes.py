@@ -37,7 +37,9 @@ class PFVDemoModels(io.ComfyNode):
                     tooltip="For PFV Mask Re-binarize and PFV Image Encode: 8x8 patches.",
                 ),
                 io.ControlNet.Output("control_net", display_name="control_net", tooltip="A depth ControlNet."),
-                AdapterType.Output("adapter", display_name="adapter", tooltip="For PFV Token Compress."),
+                AdapterType.Output(
+                    "adapter", display_name="adapter", tooltip="For PFV Reference or PFV Token Compress."
+                ),
             ],
         )
 

@@ -48,7 +48,11 @@ class MEPAAdapterLoader(io.ComfyNode):
                     tooltip="A file in models/ipadapter.",
                 )
             ],
-            outputs=[AdapterType.Output("adapter", display_name="adapter", tooltip="For PFV Token Compress.")],
+            outputs=[
+                AdapterType.Output(
+                    "adapter", display_name="adapter", tooltip="For PFV Reference or PFV Token Compress."
+                )
+            ],
         )
 
     @classmethod

@@ -42,7 +42,9 @@ def regional_prompt(
 def prompt_inputs() -> list[io.Input]:
     """Everything but the balance, which came later and stands behind it."""
     return [
-        ImagePromptType.Input("image_prompt", tooltip="From PFV Token Compress."),
+        ImagePromptType.Input(
+            "image_prompt", tooltip="From PFV Reference, PFV Combine References or PFV Token Compress."
+        ),
         io.Float.Input(
             "strength",
             default=1.0,
@@ -100,7 +102,7 @@ def balance_inputs() -> list[io.Input]:
             max=10000,
             optional=True,
             tooltip="For time_weighting, in timesteps of the model (SDXL and SD1.5 count 1000, from 999 at the start to 0 at "
-            "the end): absent down to 2 x gamma, whole from gamma on, rising between. Small is late.",
+            "the end): absent down to 2 x gamma, whole from gamma on, rising between. Small is late; less than 1000 there.",
         ),
         BranchesType.Input(
             "branches",

@@ -33,9 +33,10 @@ class MEPAWeights(io.ComfyNode):
                     "layers",
                     options=list(Layers),
                     default=Layers.ALL,
-                    tooltip="all: every layer. look: colours and surfaces without where things lie. layout: where things lie "
-                    "without the colours. Both are measured on the demo models; in SDXL and SD1.5 they are style_transfer and "
-                    "composition, as others found them. From ease_in on: the weight types of IPAdapter_plus. custom: the table.",
+                    tooltip="all: every layer. look: the reference's colours without its patterns. layout: its patterns "
+                    "without its colours. Both are measured of walls on the demo models; in SDXL and SD1.5 they are "
+                    "style_transfer and composition, as others found them. From ease_in on: the weight types of IPAdapter_plus. "
+                    "custom: the table.",
                 ),
                 io.String.Input(
                     "layer_table",

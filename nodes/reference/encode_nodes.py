@@ -29,7 +29,7 @@ class PFVMaskRebinarize(io.ComfyNode):
             display_name="PFV Mask Re-binarize",
             category=CATEGORY,
             description="Turns the painted part of a reference into hidden patches of the image encoder. What is hidden "
-            "has no influence on the ad at all. The preview shows the patch grid; tinted patches are hidden.",
+            "has no influence on the image prompt at all. The preview shows the patch grid; tinted patches are hidden.",
             inputs=[
                 io.ClipVision.Input(
                     "clip_vision", tooltip="The encoder that will encode the reference: the patches are its."

@@ -41,8 +41,10 @@ class PFVReference(io.ComfyNode):
             "painted is hidden, else what a connected model found, else what stands out. The same as PFV Mask Re-binarize, PFV "
             "Image Encode and PFV Token Compress one after another.",
             inputs=[
-                io.ClipVision.Input("clip_vision", tooltip="The adapter's image encoder, from MEPA Load."),
-                AdapterType.Input("adapter", tooltip="From MEPA Load or MEPA Adapter Loader."),
+                io.ClipVision.Input(
+                    "clip_vision", tooltip="The adapter's image encoder, from MEPA Load Adapter and Encoder."
+                ),
+                AdapterType.Input("adapter", tooltip="From MEPA Load Adapter and Encoder or MEPA Adapter Loader."),
                 io.Image.Input(
                     "reference", tooltip="The picture whose look is wanted. A batch gives a prompt for each."
                 ),
@@ -79,15 +81,15 @@ class PFVReference(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="1 = hidden: painted in the mask editor, or transparent in the file. It wins wherever it selects "
-                    "anything; 0 all over, or a file without transparency, paints nothing.",
+                    tooltip="1 = hidden: painted in the mask editor, or transparent in the file. It wins wherever it is above "
+                    "0.1, and fainter paint alone is refused; 0 all over, or a file without transparency, paints nothing.",
                 ),
                 io.Mask.Input(
                     "found",
                     optional=True,
                     lazy=True,
-                    tooltip="1 = hidden (above 0.5): from SAM3 Detect or another model that finds things. It is not run where "
-                    "something is painted. Not connected: what stands out is hidden.",
+                    tooltip="1 = hidden (above 0.1, soft edges too): from SAM3 Detect or another model that finds things. It is "
+                    "not run where something is painted. Not connected: what stands out is hidden.",
                 ),
             ],
             outputs=[

@@ -103,7 +103,11 @@ class Layout:
                 raise ValueError(f"{name} is {value:g}, expected 0 to below 1, a share of the canvas")
 
     def safe_box(self, size: Size) -> Box:
-        """The part of a canvas (height, width) that presets use, edges rounded to whole pixels."""
+        """The part of a canvas (height, width) that presets use, edges rounded to whole pixels.
+
+        Raises:
+            ValueError: margin and safe area leave nothing of it.
+        """
         height, width = size
         margin = self.margin * min(size)
         left, top, right, bottom = self.safe_area

@@ -98,7 +98,12 @@ def save_adapter(path: Path, adapter: Adapter, metadata: Mapping[str, str] | Non
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file under flat keys, and its metadata. Nothing in the file is executed."""
+    """The tensors of a file under flat keys, and its metadata. Nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        AdapterFileError: it is not whole, or not of a kind that is read.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no adapter file at {path}")
     if path.suffix == ".safetensors":

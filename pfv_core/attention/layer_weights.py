@@ -22,7 +22,7 @@ WEAK = 0.2  # of what is weakened
 class Layers(str, Enum):
     """Weights over the layers that have a name; CUSTOM is a table.
 
-    LOOK takes colours and surfaces of a reference and leaves where its light and dark lie, LAYOUT the other way round. Those from
+    LOOK takes the colours of a reference and leaves its patterns, LAYOUT the other way round. Those from
     EASE_IN on are called so, and are the same numbers, in the IP-Adapter pack that most people use.
     """
 

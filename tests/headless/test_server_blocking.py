@@ -209,12 +209,12 @@ def test_what_waits_ends_before_the_server_is_left(serve, monkeypatch):
     monkeypatch.setattr(client_module, "LOOK_EVERY_WITHOUT_SOCKET", 0.05)
     with serve(hang=1.0) as served:
         client = Client(served.url)
-        with (
-            pytest.raises(RuntimeError, match="is closed: expected a new one"),
-            client._loop.started(client._server.ended(client.submit(PROMPT))) as ended,
-        ):
-            client.close()
-            ended.result(60)
+        prompt_id = client.submit(PROMPT)
+        thread = threading.Timer(0.2, client.close)
+        thread.start()
+        with pytest.raises(RuntimeError, match="is closed: expected a new one"):
+            client._loop.result_of(client._server.ended(prompt_id))
+        thread.join()
 
 
 def test_several_threads_may_use_one_client(serve):

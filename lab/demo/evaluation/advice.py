@@ -53,4 +53,4 @@ def _line(name: str, found: Sequence[dict[str, Any]], measures: dict[str, Any]) 
         return ADVICE[name]["not measured"]
     least = min(found, key=lambda one: (VERDICTS.index(one["verdict"]), one["difference"]["value"]))
     gain = number(least["difference"], measures[least["measure"]])
-    return f"{ADVICE[name][least['verdict']]} ({least['claim']}, by {gain}: {least['verdict']}.)"
+    return f'{ADVICE[name][least["verdict"]]} ("{least["claim"]}": {gain}, {least["verdict"]}.)'

@@ -74,7 +74,7 @@ def _convolution(width_in: int, width: int, stride: int) -> nn.Module:
 
 
 def shrink(image: Tensor) -> Tensor:
-    """(B, 3, H, W) in 0..1, clamped to it -> (B, 3, INPUT_SIZE, INPUT_SIZE) by area."""
+    """(B, 3, S, S) in 0..1, clamped to it -> (B, 3, INPUT_SIZE, INPUT_SIZE) by area; ValueError where that does not divide S."""
     if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3] or image.shape[2] % INPUT_SIZE:
         raise ValueError(
             f"image is {tuple(image.shape)}, expected (B, 3, S, S) with S a multiple of {INPUT_SIZE}: the judge knows "

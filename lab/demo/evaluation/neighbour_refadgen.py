@@ -222,10 +222,28 @@ CLAIMS = (
     Claim(
         "RefAdGen brings more of it than an untrained fusion", "unnamed", "color", _UNNAMED, "untrained_depth_unnamed"
     ),
-    Claim("On many scenes it brings more of it than an untrained fusion", "unnamed_many", "color", _UNNAMED, "untrained_depth_unnamed"),
-    Claim("On many scenes it brings more of it than an IP-Adapter", "unnamed_many", "color", _UNNAMED, "prompt_depth_unnamed"),
+    Claim(
+        "On many scenes it brings more of it than an untrained fusion",
+        "unnamed_many",
+        "color",
+        _UNNAMED,
+        "untrained_depth_unnamed",
+    ),
+    Claim(
+        "On many scenes it brings more of it than an IP-Adapter",
+        "unnamed_many",
+        "color",
+        _UNNAMED,
+        "prompt_depth_unnamed",
+    ),
     Claim("On many scenes it keeps more of the label than an IP-Adapter", "main_many", "label", _WHOLE, "prompt_depth"),
-    Claim("On many scenes it keeps more of the label than an untrained fusion", "main_many", "label", _WHOLE, "untrained_depth"),
+    Claim(
+        "On many scenes it keeps more of the label than an untrained fusion",
+        "main_many",
+        "label",
+        _WHOLE,
+        "untrained_depth",
+    ),
     Claim("Lambda 1 brings more of it than 0.5", "lambda", "color", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
     Claim("Lambda 1 keeps more of the label than 0.5", "lambda", "label", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
     Claim("Lambda 1.5 keeps more of the label than 1", "lambda", "label", AT_LAMBDA[6].name, AT_LAMBDA[4].name),

@@ -143,8 +143,7 @@ SCALE, POSE, BALANCE, GAMMA_SWEEP, PASTE = (
         "Appearance against the text",
         "The paper's table 6. The text names product, table and wall; the picture shows another companion on another table "
         "before another wall. The file was trained with neither STD-Norm nor time weighting; what was trained with them has rows "
-        "of its own, of 2,400 steps and one training; of the file with both the text alone is told, its companions were read "
-        "before they were looked for where they are asked. The paper gives the pictures to positive and negative alike.",
+        "of its own, of 2,400 steps and one training. The paper gives the pictures to positive and negative alike.",
         (
             Way(
                 "conflict_decoded",
@@ -165,7 +164,6 @@ SCALE, POSE, BALANCE, GAMMA_SWEEP, PASTE = (
             Way("guided_both", "the same with both", replace(GUIDED, std_norm=True, gamma=GAMMA), OURS),
             Way("trained_std_norm", "the same, trained with STD-Norm", GUIDED, ("strict_id_no_time_weighting",)),
             Way("trained_both", "the same, trained with both, as in the paper", GUIDED, ("strict_id_whole",)),
-            Way("prompt_1", "IP-Adapter, scale 1", How(Engine.PROMPT, Picture.ANOTHER), (IP_ADAPTER,)),
             Way("prompt", "IP-Adapter", How(Engine.PROMPT, Picture.ANOTHER), (IP_ADAPTER,), scales=SCALES),
         ),
         ("text", "companion", "both", "found"),

@@ -475,9 +475,7 @@ def page(plan: Plan, results: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(
-    table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]], chosen_by: str
-) -> Iterator[str]:
+def _table(table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]], chosen_by: str) -> Iterator[str]:
     scenes = found["scenes"]
     yield f"## {table.title}"
     yield f"The same of {scenes} test scenes, with the first training." if table.many else table.about
@@ -524,8 +522,8 @@ def counted(plan: Plan, seeds: int, scenes: Scenes) -> str:
             *((way, Split.TEST, scenes.of(table), trainings if way.families else 1) for way in table.ways),
         ]
         pictures = 0
-        for way, split, count, number in parts:
-            for key in ((way.name, split, training) for training in range(number)):
+        for way, split, count, of_way in parts:
+            for key in ((way.name, split, training) for training in range(of_way)):
                 pictures += plan.images_of(way) * max(count - known.get(key, 0), 0)
                 known[key] = max(count, known.get(key, 0))
         lines.append(f"| {table.name} | {pictures:,} |")

@@ -14,10 +14,10 @@ from lab.demo import drawn_once
 from lab.demo.evaluation import pairs
 from lab.demo.scene_data import TRAIN_SEED, SceneData, draw_scenes, scene_data
 from lab.demo.studio import scene, surfaces
-from lab.demo.train_refadgen import draw_packshots
-from lab.demo.train_strict_id import draw_companions, draw_poses
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
+from lab.demo.train_refadgen import draw_packshots
+from lab.demo.train_strict_id import draw_companions, draw_poses
 
 COUNT, SIZE = 5, 32
 
