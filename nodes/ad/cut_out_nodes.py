@@ -14,7 +14,6 @@ from ..convert import Selects, clamp_overshoot, image_from_core, image_to_core
 from ..feedback import with_line
 from ..types import CATEGORY
 from .cut_out import check, cut_outs, is_painted
-from .product_nodes import MASK_SELECTS_TOOLTIP
 
 SHOWN = 16  # photos of a batch; a preview is for looking at
 
@@ -34,7 +33,11 @@ class PFVCutOut(io.ComfyNode):
             inputs=[
                 io.Image.Input("photo", tooltip="The product photo. Each photo of a batch is cut out by itself."),
                 io.Combo.Input(
-                    "mask_selects", options=list(Selects), default=Selects.BACKGROUND, tooltip=MASK_SELECTS_TOOLTIP
+                    "mask_selects",
+                    options=list(Selects),
+                    default=Selects.BACKGROUND,
+                    tooltip="What the mask selects. product: you painted the product. background: the file is a cut-out with "
+                    "transparency, whose mask is 1 on the transparent part.",
                 ),
                 io.Boolean.Input(
                     "several_parts",
