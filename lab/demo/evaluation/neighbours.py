@@ -297,8 +297,9 @@ class Store:
             files = [self.file(way, trained, split, start) for start in seeds_of(split, scenes)[:: self.batch]]
             if all(file.is_file() for file in files):
                 parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+                read = set.intersection(*map(set, parts))  # earlier chunks may hold what is derived now
                 stored = {
-                    name: np.concatenate([np.asarray(part[name], np.float64) for part in parts]) for name in parts[0]
+                    name: np.concatenate([np.asarray(part[name], np.float64) for part in parts]) for name in read
                 }
                 derived = {
                     name: one.formula(*(stored[of] for of in one.of))

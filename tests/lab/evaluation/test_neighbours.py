@@ -221,6 +221,16 @@ def test_what_follows_from_other_measures_is_not_stored(nets, tmp_path):
     assert found.keys() == stored.keys()
 
 
+def test_what_earlier_chunks_alone_hold_is_not_read(nets, tmp_path):
+    """A measure that was stored once and is derived now."""
+    _, store, _ = run_toy(nets, tmp_path)
+    first = store.file(PLAIN, store.trained_of(PLAIN)[0], Split.TEST, 0)
+    first.write_text(json.dumps(json.loads(first.read_text()) | {"gone": [1, 1]}))
+    (found,) = store.values(PLAIN, Split.TEST, 4).values()
+    assert found.keys() == {"right", "far", "chosen"}
+    assert len(found["far"]) == 4
+
+
 def test_tables_and_claims(nets, tmp_path):
     toy, store, _ = run_toy(nets, tmp_path)
     results = json.loads(json.dumps(summarize(toy, store, SCENES)))
