@@ -20,6 +20,7 @@ COUNTED = {  # what the page says of one ad of a composite's report
     "mask_iou",
     "pixels_checked",
     "pixels_equal",
+    "pixels_left_out",
     "pixels_not_8_bit",
     "product_pixels",
     "translucent_pixels",
@@ -40,10 +41,13 @@ def verdict(ad: Facts) -> tuple[str, bool]:
 
 def notes_on(ad: Facts) -> tuple[str, ...]:
     """What else was counted of the product."""
-    blended = ad["product_pixels"] - ad["translucent_pixels"] - ad["pixels_checked"]
-    notes = [f"{ad['product_pixels']:,} pixels show the product; {blended:,} of them are blended at its rim"]
+    shown = ad["product_pixels"] - ad["pixels_left_out"]
+    blended = shown - ad["translucent_pixels"] - ad["pixels_checked"]
+    notes = [f"{shown:,} pixels show the product; {blended:,} of them are blended at its rim"]
     if ad["translucent_pixels"]:
         notes[0] += f", {ad['translucent_pixels']:,} are translucent and mixed with the ad"
+    if ad["pixels_left_out"]:
+        notes.append(f"{ad['pixels_left_out']:,} further pixels of its mask are left to the generated image")
     if ad["pixels_not_8_bit"]:
         notes.append(f"{ad['pixels_not_8_bit']:,} checked pixels are no 8-bit photo's: a saved file rounds them")
     if ad["mask_iou"] is not None:

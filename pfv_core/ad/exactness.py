@@ -22,6 +22,8 @@ class Exactness:
         product_pixels: pixels of the product's mask, whatever their opacity.
         translucent_pixels: those of them whose opacity is below 1: glass, smoothed edges. They are mixed with the generated
             image, so they are not the photo's and not checked.
+        pixels_left_out: those of them that show nothing of the photo: the generated image, bit for bit. They count neither as
+            translucent nor as checked. What is none of the three is blended at the rim.
         pixels_checked: those that must be the photo's: opaque, and inside the eroded mask.
         pixels_equal: those of the checked ones whose channels all are the photo's, bit for bit.
         max_difference: largest difference of any of their values, 0..1; 0 where none is checked.
@@ -35,6 +37,7 @@ class Exactness:
 
     product_pixels: int
     translucent_pixels: int
+    pixels_left_out: int
     pixels_checked: int
     pixels_equal: int
     max_difference: float
@@ -45,6 +48,7 @@ class Exactness:
 
 def measure_exactness(
     image: Tensor,
+    generated: Tensor,
     product: Tensor,
     product_mask: Tensor,
     exact_mask: Tensor,
@@ -55,6 +59,7 @@ def measure_exactness(
 
     Args:
         image: (B, C, H, W), the ads.
+        generated: (B, C, H, W), before the products were pasted.
         product: (B, C, H, W), the photos.
         product_mask: (B, H, W): bool, True = product; or float, 0..1, its opacity.
         exact_mask: (B, H, W) bool, True = the ad must be the photo here.
@@ -64,14 +69,16 @@ def measure_exactness(
     seen = product_mask > SEEN_ABOVE
     ious = [None] * len(image) if generated_mask is None else mask_iou(generated_mask, seen).tolist()
     reports = []
-    for index, (ad, photo, mask, exact) in enumerate(zip(image, product, product_mask, exact_mask, strict=True)):
+    left = _left_out(image, generated, product, product_mask, exact_mask)
+    ads = zip(image, product, product_mask, exact_mask, left, strict=True)
+    for index, (ad, photo, mask, exact, left_out) in enumerate(ads):
         own = photo[:, exact]
         difference = (ad[:, exact] - own).abs().amax(0)
-        shown = int((mask > 0).sum())
         reports.append(
             Exactness(
-                product_pixels=shown,
-                translucent_pixels=shown - int((mask == 1).sum()),
+                product_pixels=int((mask > 0).sum()),
+                translucent_pixels=int(((mask > 0) & (mask < 1) & ~left_out).sum()),
+                pixels_left_out=int(left_out.sum()),
                 pixels_checked=difference.numel(),
                 pixels_equal=int((difference == 0).sum()),
                 max_difference=float(difference.max()) if difference.numel() else 0.0,
@@ -83,22 +90,31 @@ def measure_exactness(
     return reports
 
 
-def not_exact(image: Tensor, generated: Tensor, product_mask: Tensor, exact_mask: Tensor) -> tuple[Tensor, Tensor]:
+def not_exact(
+    image: Tensor, generated: Tensor, product: Tensor, product_mask: Tensor, exact_mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """What of the products, or of what a paste changed, is not the photo's own pixels, and why.
 
     Args:
         image: (B, C, H, W), the ads.
         generated: (B, C, H, W), before the products were pasted.
+        product: (B, C, H, W), the photos.
         product_mask: (B, H, W): bool, True = product; or float, 0..1, its opacity.
         exact_mask: (B, H, W) bool, True = the ad is the photo.
 
     Returns:
-        Two (B, H, W) bool masks that never meet: True = blended at the rim, or left to the generated image there; True =
-        translucent, so mixed with the generated image. With `exact_mask` they hold the whole product.
+        Three (B, H, W) bool masks that never meet: True = blended at the rim; True = translucent, so mixed with the generated
+        image; True = left to the generated image, bit for bit. With `exact_mask` they hold the whole product.
     """
-    translucent = (product_mask > 0) & (product_mask < 1)
+    left_out = _left_out(image, generated, product, product_mask, exact_mask)
+    translucent = (product_mask > 0) & (product_mask < 1) & ~left_out
     touched = (product_mask > 0) | (image != generated).any(1)
-    return touched & ~translucent & ~exact_mask, translucent
+    return touched & ~translucent & ~left_out & ~exact_mask, translucent, left_out
+
+
+def _left_out(image: Tensor, generated: Tensor, product: Tensor, product_mask: Tensor, exact_mask: Tensor) -> Tensor:
+    """(B, H, W) bool: the product's pixels that are the generated image's, where that is not by chance the photo's too."""
+    return (product_mask > 0) & ~exact_mask & (image == generated).all(1) & (image != product).any(1)
 
 
 def mask_iou(first: Tensor, second: Tensor) -> Tensor:

@@ -207,6 +207,7 @@ class TestComposite:
         assert first == {
             "product_pixels": 600,
             "translucent_pixels": 0,
+            "pixels_left_out": 0,
             "pixels_checked": 16 * 26,
             "pixels_equal": 16 * 26,
             "max_difference": 0.0,

@@ -26,6 +26,7 @@ OLD_WORKFLOW = PACK_ROOT / "tests" / "host" / "old_workflows" / "0.2.0" / "api" 
 COUNTED = {
     "product_pixels": 600,
     "translucent_pixels": 40,
+    "pixels_left_out": 0,
     "pixels_checked": 416,
     "pixels_equal": 416,
     "max_difference": 0.0,
@@ -149,6 +150,11 @@ def test_the_verdict_and_its_notes():
     assert verdict(COUNTED | {"pixels_checked": 0, "pixels_equal": 0})[1] is False
     assert notes_on(COUNTED) == (
         "600 pixels show the product; 144 of them are blended at its rim, 40 are translucent and mixed with the ad.",
+    )
+    left_out = COUNTED | {"pixels_left_out": 100}
+    assert notes_on(left_out) == (
+        "500 pixels show the product; 44 of them are blended at its rim, 40 are translucent and mixed with the ad.",
+        "100 further pixels of its mask are left to the generated image.",
     )
     worse = COUNTED | {"mask_iou": 0.5, "pixels_not_8_bit": 7}
     assert notes_on(worse)[1:] == (
