@@ -423,7 +423,7 @@ def composite(
         generated = add_contact_shadow(generated, opacity > SEEN_ABOVE, shadow_strength, shadow_size)
     image, exact = paste_back(generated, product, opacity, erode, feather, rim)
     reports = measure_exactness(
-        image, generated, product, opacity, exact, scales=None if canvas is None else canvas.scales
+        image, generated, product, opacity, exact, placements=None if canvas is None else canvas.placements
     )
     text = json.dumps({"exact": all_exact(reports), "ads": [asdict(report) for report in reports]}, indent=2)
     return Computed((image, exact.float(), text), image, text)

@@ -13,6 +13,7 @@ from ...pfv_core.ad.composite import Rim, paste_back
 from ...pfv_core.ad.exactness import Exactness, all_exact, measure_exactness, not_exact
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.ad.shadow import add_contact_shadow
+from ...pfv_core.figures import times
 from ...pfv_core.region.preview import exactness_preview
 from ..convert import (
     SELECTED_ABOVE,
@@ -158,8 +159,8 @@ class StrictIDComposite(io.ComfyNode):
             generated_image = add_contact_shadow(generated_image, opacity > SEEN_ABOVE, shadow_strength, shadow_size)
         image, exact_mask = paste_back(generated_image, product_image, opacity, erode, feather, rim)
         found = None if drawn is None else (drawn > SELECTED_ABOVE).expand_as(opacity)
-        scales = None if canvas is None else canvas.scales
-        reports = measure_exactness(image, generated_image, product_image, opacity, exact_mask, found, scales)
+        placements = None if canvas is None else canvas.placements
+        reports = measure_exactness(image, generated_image, product_image, opacity, exact_mask, found, placements)
         report = _report(reports)
         marked = not_exact(image, generated_image, product_image, opacity, exact_mask)
         preview = image_from_core(exactness_preview(image.clamp(0, 1), *marked))
@@ -187,8 +188,8 @@ def _legend(blended: Tensor, translucent: Tensor, left_out: Tensor) -> str:
 def _line(reports: list[Exactness]) -> str:
     """The report in a line."""
     counts = ", ".join(f"{one.pixels_equal} of {one.pixels_checked}" for one in reports)
-    scales = list(dict.fromkeys(one.scale for one in reports if one.scale not in (None, 1)))
-    resized = f", resized once by {', '.join(f'{scale:.3g}' for scale in scales)}" if scales else ""
+    scales = dict.fromkeys(times(one.scale) for one in reports if one.resized and one.scale is not None)
+    resized = f", resized once by {', '.join(scales)}" if scales else ""
     line = f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's{resized}"
     if not any(one.pixels_checked for one in reports):
         line = "NOT exact: no opaque pixel is left to check"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ...pfv_core.figures import times
 from ..host.prompt_graph import Prompt, Told, model_files, samplers, texts, written
 from .report_page import Section
 
@@ -34,8 +35,7 @@ def verdict(ad: Facts) -> tuple[str, bool]:
     good = equal == checked > 0
     if not checked:
         return "Product NOT exact: no opaque pixel was left to check", False
-    scale = ad.get("scale")
-    resized = "" if scale in (None, 1) else f", resized once by {scale:.3g}"
+    resized = f", resized once by {times(ad['scale'])}" if ad.get("resized") else ""
     return f"Product {'exact' if good else 'NOT exact'}: {equal:,} of {checked:,} pixels are the photo's{resized}", good
 
 

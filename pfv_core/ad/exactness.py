@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .opacity import SEEN_ABOVE
+from .placement import Placement
 
 EIGHT_BITS = 255  # steps
 CHUNK = 1 << 18  # pixels at a time, which stay in the processor's cache
@@ -31,8 +32,8 @@ class Exactness:
             where no mask of the generated one was given.
         pixels_not_8_bit: those of the checked ones with a value that no 8-bit file holds, which is none of k / 255: the photo
             has 16 bits, was resized or blurred, or was decoded some other way, and a saved ad may be a step off.
-        scale: ad pixels per pixel of the photo: other than 1 the photo was resized once, when it was placed, and what is compared
-            is that. None = it is not known, the product came as it is.
+        scale: ad pixels per pixel of the photo, along its longer side. None = it is not known, the product came as it is.
+        resized: whether the photo was resized, once, when it was placed: what is compared is that. None = it is not known.
     """
 
     product_pixels: int
@@ -44,6 +45,7 @@ class Exactness:
     mask_iou: float | None
     pixels_not_8_bit: int
     scale: float | None = None
+    resized: bool | None = None
 
 
 def measure_exactness(
@@ -53,7 +55,7 @@ def measure_exactness(
     product_mask: Tensor,
     exact_mask: Tensor,
     generated_mask: Tensor | None = None,
-    scales: Sequence[float] | None = None,
+    placements: Sequence[Placement] | None = None,
 ) -> list[Exactness]:
     """Compare ads with their product photos, after all is done.
 
@@ -64,7 +66,7 @@ def measure_exactness(
         product_mask: (B, H, W): bool, True = product; or float, 0..1, its opacity.
         exact_mask: (B, H, W) bool, True = the ad must be the photo here.
         generated_mask: (B, H, W) bool, True = the product as the model drew it.
-        scales: of the photos, one for each or one for all; None = not known.
+        placements: of the photos, one for each or one for all; None = not known.
     """
     seen = product_mask > SEEN_ABOVE
     ious = [None] * len(image) if generated_mask is None else mask_iou(generated_mask, seen).tolist()
@@ -72,7 +74,7 @@ def measure_exactness(
     left = _left_out(image, generated, product, product_mask, exact_mask)
     ads = zip(image, product, product_mask, exact_mask, left, strict=True)
     for index, (ad, photo, mask, exact, left_out) in enumerate(ads):
-        own = photo[:, exact]
+        own, placement = photo[:, exact], None if placements is None else placements[index % len(placements)]
         difference = (ad[:, exact] - own).abs().amax(0)
         reports.append(
             Exactness(
@@ -84,7 +86,8 @@ def measure_exactness(
                 max_difference=float(difference.max()) if difference.numel() else 0.0,
                 mask_iou=ious[index],
                 pixels_not_8_bit=sum(_not_eight_bits(part) for part in own.split(CHUNK, 1)),
-                scale=None if scales is None else scales[index % len(scales)],
+                scale=None if placement is None else placement.scale,
+                resized=None if placement is None else placement.resized,
             )
         )
     return reports

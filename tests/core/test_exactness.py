@@ -9,6 +9,7 @@ import torch
 from pfv_mepa.pfv_core.ad import exactness
 from pfv_mepa.pfv_core.ad.composite import Rim, paste_back
 from pfv_mepa.pfv_core.ad.exactness import all_exact, mask_iou, measure_exactness, not_exact
+from pfv_mepa.pfv_core.ad.placement import Box, Placement
 
 from .weights import image
 
@@ -52,10 +53,16 @@ def test_a_difference_of_any_size_is_one():
     assert not all_exact([second])
 
 
-def test_each_ad_has_its_own_photos_scale():
+def test_each_ad_has_its_own_photos_placement():
     photo, (mask, exact) = image(2, 3, 20, 30, seed=1), masks()
-    for scales, expected in (([1.0, 0.5], [1.0, 0.5]), ([0.5], [0.5, 0.5]), (None, [None, None])):
-        assert [one.scale for one in measure_exactness(photo, photo, photo, mask, exact, scales=scales)] == expected
+    same, half = Placement(Box(0, 0, 4, 8), Box(1, 1, 4, 8)), Placement(Box(0, 0, 4, 8), Box(1, 1, 2, 4))
+    for placements, expected in (
+        ([same, half], [(1.0, False), (0.5, True)]),
+        ([half], [(0.5, True)] * 2),
+        (None, [(None, None)] * 2),
+    ):
+        reports = measure_exactness(photo, photo, photo, mask, exact, placements=placements)
+        assert [(one.scale, one.resized) for one in reports] == expected
 
 
 def test_iou():

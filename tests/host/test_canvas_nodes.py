@@ -214,6 +214,7 @@ class TestComposite:
             "mask_iou": 0.5,
             "pixels_not_8_bit": 16 * 26,
             "scale": None,
+            "resized": None,
         }
         assert second["mask_iou"] == 0.0  # nothing was drawn: no error, a figure
         assert json.loads(composite(generated, product, mask)[2])["ads"][0]["mask_iou"] is None

@@ -143,10 +143,12 @@ def test_a_page_for_each_ad_and_the_same_again():
 
 
 def test_the_verdict_and_its_notes():
-    assert verdict(COUNTED) == verdict(COUNTED | {"scale": 1.0})
+    assert verdict(COUNTED) == verdict(COUNTED | {"scale": 1.0, "resized": False})
     assert verdict(COUNTED) == ("Product exact: 416 of 416 pixels are the photo's", True)
     resized = "Product exact: 416 of 416 pixels are the photo's, resized once by 0.64"
-    assert verdict(COUNTED | {"scale": 0.64}) == (resized, True)
+    assert verdict(COUNTED | {"scale": 0.64, "resized": True}) == (resized, True)
+    hardly = COUNTED | {"scale": 1602 / 1600, "resized": True}
+    assert verdict(hardly)[0] == "Product exact: 416 of 416 pixels are the photo's, resized once by 1.001"
     assert verdict(COUNTED | {"pixels_checked": 0, "pixels_equal": 0})[1] is False
     assert notes_on(COUNTED) == (
         "600 pixels show the product; 144 of them are blended at its rim, 40 are translucent and mixed with the ad.",
