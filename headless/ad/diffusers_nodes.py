@@ -27,6 +27,7 @@ from pfv_core.ad.shadow import add_contact_shadow
 from pfv_core.adapter.checkpoint import load_adapter
 from pfv_core.attention.balance import PAPER_GAMMA
 from pfv_core.attention.control import PromptControl
+from pfv_core.figures import percent
 from pfv_core.found.depth import plain_depth, standing_depth
 from pfv_core.found.line import find_ground_line
 from pfv_core.found.preview import cut_out_preview
@@ -139,7 +140,7 @@ class DemoNodes:
         tokens = encode_image(self._encoder, reference, patch_mask, mode)
         pixels = patch_mask.hidden_pixels()
         shown = patch_grid_preview(reference, pixels, patch_mask.geometry)
-        line = f"hidden: {said}, kept {patch_mask.kept_share[0]:.0%}"
+        line = f"hidden: {said}, kept {percent(float(patch_mask.kept_share[0]))}"
         return Computed((self._adapter.image_prompt(tokens), pixels.float()), shown, line)
 
     def _encode(self, clip_vision: Any, reference: Tensor, patch_mask: PatchMask, mode: str) -> Computed:
@@ -238,7 +239,7 @@ def cut_out(
             )
         opacity, said = found.opacity[None], f"found on its ground, sure to {found.sure:.2f}"
     share = float((opacity > SEEN_ABOVE).float().mean())
-    return Computed((opacity,), cut_out_preview(photo, opacity), f"{said}: {share:.0%} of the photo")
+    return Computed((opacity,), cut_out_preview(photo, opacity), f"{said}: {percent(share)} of the photo")
 
 
 def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tensor, str]:
@@ -277,7 +278,7 @@ def ground(
         line, said = found.share, f"found, sure to {found.sure:.2f}"
     if depth is None:
         depth = plain_depth((picture.shape[2], picture.shape[3]), line).expand(1, 3, -1, -1)
-    return Computed((line, depth), depth, f"the ground begins at {line:.0%} of the height: {said}")
+    return Computed((line, depth), depth, f"the ground begins at {percent(line)} of the height: {said}")
 
 
 def product_depth(

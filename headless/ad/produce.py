@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from pfv_core.figures import percent
+
 from ..host.start import HostStartError
 from ..make_ad import parser
 from ..pictures.door import header, open_picture
@@ -31,7 +33,7 @@ def main(options: argparse.Namespace) -> int:
     with engine_of(plan, options.out / "server.log") as engine:
         ads = [engine.run(variant, pictures, options.out / name) for name, variant in workflows.items()]
     kept = [report(ad) for ad in ads]
-    print(f"without PFV {changed_share(*(ad.file for ad in ads)):.0%} of the pixels are others", flush=True)
+    print(f"without PFV {percent(changed_share(*(ad.file for ad in ads)))} of the pixels are others", flush=True)
     sheet = options.out / "contact_sheet.png"
     contact_sheet(pictures, *ads).save(sheet, optimize=True)
     print(f"contact sheet: {sheet}")

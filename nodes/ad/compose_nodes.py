@@ -8,6 +8,7 @@ from torch import Tensor
 from ...pfv_core.ad.depth import DepthFill, compose_depth
 from ...pfv_core.ad.depth_fit import DepthFit, check_shape, fit_depth, visible_at
 from ...pfv_core.choices import parse_choice
+from ...pfv_core.figures import percent
 from ...pfv_core.region.preview import small_picture
 from ..convert import NO_MASK_SIZE, Selects, depth_to_core, image_from_core, mask_to_core, visible_mask, within_range
 from ..convert import product_mask as product_mask_to_core
@@ -132,7 +133,8 @@ def _visible(hidden_mask: Tensor | None, reference: Tensor, fit: DepthFit) -> Te
 
 def _line(given: Tensor, product: Tensor, visible: Tensor, fit: DepthFit) -> str:
     """How the reference's depth came to the frame, and how much of the frame is filled."""
-    filled = ", ".join(f"{share:.0%}" for share in (~visible & ~product).float().flatten(1).mean(1).tolist())
+    shares = (~visible & ~product).flatten(1).double().mean(1).tolist()
+    filled = ", ".join(percent(share) for share in shares)
     height, width = visible.shape[1:]
     line = f"hidden in the reference, so filled: {filled} of the frame"
     if tuple(given.shape[2:]) == (height, width):

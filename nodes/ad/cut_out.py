@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
+from ...pfv_core.figures import percent
 from ...pfv_core.found.cut import without_dust
 from ...pfv_core.found.product import find_product
 from ...pfv_core.found.sides import borders_touched
@@ -83,7 +84,7 @@ class CutOut:
         parts = f", {self.parts} parts" if self.parts > 1 else ""
         specks = f", {self.specks} specks left out" if self.specks else ""
         touches = f", cut off at the {' and the '.join(self.touches)}" if self.touches else ""
-        return f"{said}: {self.share:.0%} of the photo{parts}{specks}{touches}"
+        return f"{said}: {percent(self.share)} of the photo{parts}{specks}{touches}"
 
 
 def is_painted(mask: Tensor | None, count: int) -> Tensor:

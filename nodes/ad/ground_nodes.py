@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pfv_core.choices import parse_choice
+from ...pfv_core.figures import percent
 from ...pfv_core.found.depth import hangs, plain_depth, standing_depth
 from ...pfv_core.found.line import find_ground_line
 from ...pfv_core.found.preview import ground_preview
@@ -116,7 +117,9 @@ class PFVGround(io.ComfyNode):
         made = plain if given is None else given
         whose = "plain, by geometry" if given is None else "as connected"
         whose += _if_dark_below(made, line) if given is not None else ""
-        said = f"ground from {line:.0%} of the height, {'as set' if sure is None else f'found, sure to {sure:.2f}'}"
+        said = (
+            f"ground from {percent(line)} of the height, {'as set' if sure is None else f'found, sure to {sure:.2f}'}"
+        )
         # What is hidden may be anything, NaN included.
         preview = ground_preview(image[:1].nan_to_num(0.5).clamp(0, 1), line, made[:1])
         shown: dict[str, Any] = ui.PreviewImage(image_from_core(preview), cls=cls).as_dict()

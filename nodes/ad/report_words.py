@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...pfv_core.figures import times
+from ...pfv_core.figures import percent, times
 from ..host.prompt_graph import Prompt, Told, model_files, samplers, texts, written
 from .report_page import Section
 
@@ -51,7 +51,7 @@ def notes_on(ad: Facts) -> tuple[str, ...]:
     if ad["pixels_not_8_bit"]:
         notes.append(f"{ad['pixels_not_8_bit']:,} checked pixels are no 8-bit photo's: a saved file rounds them")
     if ad["mask_iou"] is not None:
-        notes.append(f"The product as the model drew it and as it was asked for overlap by {ad['mask_iou']:.0%}")
+        notes.append(f"The product as the model drew it and as it was asked for overlap by {percent(ad['mask_iou'])}")
     return tuple(f"{note}." for note in notes)
 
 
@@ -87,9 +87,9 @@ def _one(number: int, one: Facts) -> Iterator[str]:
     yield head + (f", strength {one['strength']:g}" if "strength" in one else "")
     settings = []
     if one.get("text_share") not in (None, 1.0):
-        settings.append(f"the text keeps {one['text_share']:.0%} there")
+        settings.append(f"the text keeps {percent(one['text_share'])} there")
     if (one.get("start_percent", 0.0), one.get("end_percent", 1.0)) != (0.0, 1.0):
-        settings.append(f"from {one['start_percent']:.0%} to {one['end_percent']:.0%} of the sampling")
+        settings.append(f"from {percent(one['start_percent'])} to {percent(one['end_percent'])} of the sampling")
     if one.get("weighted"):
         settings.append("weighted by layer or over the sampling")
     if settings:
@@ -103,7 +103,7 @@ def _one(number: int, one: Facts) -> Iterator[str]:
 def _reference(reference: Facts) -> str:
     kept, source = reference["kept_share"], reference["source"]
     said: list[str] = [] if source is None else [HIDDEN.get(source, str(source))]
-    said += [] if kept is None else [f"{kept:.0%} of its patches were seen"]
+    said += [] if kept is None else [f"{percent(kept)} of its patches were seen"]
     said += [] if reference["weight"] == 1.0 else [f"weight {reference['weight']:g}"]
     said += ["to move away from"] if reference["against"] else []
     return f"reference: {'; '.join(said) or 'nothing more is known of it'}"
@@ -123,4 +123,4 @@ def _settings(told: Sequence[Told]) -> Iterator[str]:
 
 
 def _shares(region: Sequence[float]) -> str:
-    return ", ".join(f"{share:.0%}" for share in region)
+    return ", ".join(percent(share) for share in region)

@@ -41,8 +41,8 @@ def model_facts(model: Any) -> list[Facts]:
 
 
 def shares(region: Tensor | None) -> list[float] | None:
-    """Of the frame, for each mask."""
-    return None if region is None else [round(share, 4) for share in region.flatten(1).mean(1).tolist()]
+    """Of the frame, for each mask, 0..1; not rounded, since a small one is not none."""
+    return None if region is None else region.flatten(1).double().mean(1).tolist()
 
 
 def _prompt(prompt: RegionalPrompt) -> Facts:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...pfv_core.adapter.model import CompressMethod
 from ...pfv_core.attention.balance import PAPER_GAMMA
 from ...pfv_core.attention.weights import PromptWeights
+from ...pfv_core.figures import percent
 from ...pfv_core.reference.vit import ImageTokens
 from ...pfv_core.region.grid_preview import latent_grid_preview
 from ..convert import image_from_core
@@ -158,7 +159,7 @@ class MEPAApply(io.ComfyNode):
 def shown_region(model: Any, region: Tensor | None, cls: type[io.ComfyNode]) -> dict[str, Any]:
     """A region on the grids of a model's own cross-attentions, and its share of the frame. None: all of a square frame."""
     drawn = torch.ones(1, FRAME, FRAME) if region is None else region
-    shares = ", ".join(f"{share:.0%}" for share in drawn.flatten(1).mean(1).tolist())
+    shares = ", ".join(percent(share) for share in drawn.flatten(1).double().mean(1).tolist())
     levels = [block.layer.level for block in cross_attention_blocks(model)]
     preview = ui.PreviewImage(image_from_core(latent_grid_preview(drawn, levels)), cls=cls)
     return with_line(preview.as_dict(), f"region: {'the whole frame' if region is None else f'{shares} of the frame'}")

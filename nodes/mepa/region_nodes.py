@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ...pfv_core.figures import percent
 from ...pfv_core.region.distance import fade, grow
 from ...pfv_core.region.preview import COLOURS, region_preview
 from ...pfv_core.region.regions import Shape, Sharing, draw_region, share_frame
@@ -135,7 +136,7 @@ class MEPARegionFromMask(io.ComfyNode):
 
 def _shown(region: Tensor, cls: type[io.ComfyNode]) -> dict[str, Any]:
     """A region on grey, and its share of the frame."""
-    shares = ", ".join(f"{share:.0%}" for share in region.flatten(1).mean(1).tolist())
+    shares = ", ".join(percent(share) for share in region.flatten(1).double().mean(1).tolist())
     preview = ui.PreviewImage(image_from_core(region_preview([region])), cls=cls)
     return with_line(preview.as_dict(), f"region: {shares} of the frame")
 

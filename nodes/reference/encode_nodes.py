@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ...pfv_core.figures import percent
 from ...pfv_core.reference.fit import Fit, fit_geometry
 from ...pfv_core.reference.patch_mask import PatchMask, rebinarize
 from ...pfv_core.reference.preview import patch_grid_preview
@@ -80,7 +81,7 @@ class PFVMaskRebinarize(io.ComfyNode):
         preview = image_from_core(patch_grid_preview(image, hidden, geometry))
         shown: dict[str, Any] = ui.PreviewImage(preview, cls=cls).as_dict()
         shown["kept_share"] = [round(share, 4) for share in patch_mask.kept_share.tolist()]
-        line = f"kept: {', '.join(f'{share:.0%}' for share in shown['kept_share'])}"
+        line = f"kept: {', '.join(percent(share) for share in patch_mask.kept_share.tolist())}"
         return io.NodeOutput(patch_mask, hidden.float(), ui=with_line(shown, line))
 
 

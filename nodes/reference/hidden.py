@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
+from ...pfv_core.figures import percent
 from ...pfv_core.found.product import find_product
 from ...pfv_core.found.unsure import NothingFoundError, UnsureError
 from ..convert import NO_MASK_SIZE, PAINT_STEP, mask_to_core, one_for_each, selected_mask, within_range
@@ -52,10 +53,10 @@ class Hidden:
         """What was hidden, by whom, and what is left, in one line."""
         if len(self.sources) > LISTED:
             counts = ", ".join(f"{count} {WORDS[source]}" for source, count in Counter(self.sources).items())
-            kept = f"kept {min(kept_shares):.0%} to {max(kept_shares):.0%}"
+            kept = f"kept {percent(min(kept_shares))} to {percent(max(kept_shares))}"
             return f"hidden in {len(self.sources)} references: {counts}; {kept}{self.why}"
         said = (
-            f"{WORDS[source]}{'' if sure is None else f', sure to {sure:.2f}'}, kept {share:.0%}"
+            f"{WORDS[source]}{'' if sure is None else f', sure to {sure:.2f}'}, kept {percent(share)}"
             for source, sure, share in zip(self.sources, self.sure, kept_shares, strict=True)
         )
         return f"hidden: {'; '.join(said)}{self.why}"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..figures import percent
 from .ground import SMOOTH_BELOW, Bools, Floats, shrunk, to_lab
 from .unsure import UnsureError
 
@@ -61,8 +62,8 @@ def find_ground_line(image: Tensor, visible: Tensor) -> GroundLine:
     if min(small.shape[1:]) < LEAST_ROWS or seen.any(1).mean() < 0.5:
         raise UnsureError(
             f"the picture is {image.shape[2]}x{image.shape[1]} pixels (width x height), of which something is visible in "
-            f"{seen.any(1).mean():.0%} of the rows: too little to find where the ground begins. Set ground_line to at, and at "
-            "to its share of the height"
+            f"{percent(seen.any(1).mean())} of the rows: too little to find where the ground begins. Set ground_line to at, and "
+            "at to its share of the height"
         )
     lab = to_lab(small)
     colours = _places(lab)

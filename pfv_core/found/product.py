@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..ad.opacity import SEEN_ABOVE
+from ..figures import percent
 from .cut import edge_costs, enclosed, least_cut, without_dust
 from .edge import soft_edge
 from .ground import (
@@ -160,14 +161,14 @@ def _check_alone(lab: Floats, standing: _Standing, touches: tuple[str, ...]) -> 
     mask, beside = standing.mask, _fainter_beside(lab, standing, _without(*touches))
     if beside > MOST_BESIDE:
         raise UnsureError(
-            f"beside what stands out there are fainter things, {beside:.0%} as large, which may belong to it or be other "
+            f"beside what stands out there are fainter things, {percent(beside)} as large, which may belong to it or be other "
             "products: paint the product, or connect what a model finds"
         )
     rows, columns = (mask.any(axis).nonzero()[0] for axis in (1, 0))
     box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
     if mask.sum() >= PANEL_FILL * box and mask.mean() >= PANEL_SHARE:
         raise UnsureError(
-            f"what stands out is a rectangle over {mask.mean():.0%} of the picture, as a picture on a page is: cut the page "
+            f"what stands out is a rectangle over {percent(mask.mean())} of the picture, as a picture on a page is: cut the page "
             "off, or paint the product"
         )
 

@@ -15,9 +15,15 @@ from PIL import Image
 from headless.host.find import PACK_ROOT
 from pfv_mepa.nodes.ad import product_nodes
 from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
+from pfv_mepa.nodes.ad.report_words import columns
 from pfv_mepa.nodes.extension import PFVExtension
+from pfv_mepa.nodes.host.model_facts import model_facts
+from pfv_mepa.nodes.host.prompt_facts import Source
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply
+from pfv_mepa.nodes.mepa.region_nodes import MEPARegionShape
 from pfv_mepa.nodes.reference.encode_nodes import PFVMaskRebinarize
+from pfv_mepa.nodes.reference.hidden import Hidden
+from pfv_mepa.pfv_core.reference.patch_mask import PatchMask
 from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference, right_half
 from pfv_mepa.tests.support.tiny_stack import models
 
@@ -65,8 +71,34 @@ def test_the_kept_share_is_said_on_the_node(tiny_clip_vision):
     mask[1, :3, :3] = 1
     result = PFVMaskRebinarize.execute(tiny_clip_vision, reference(batch=2), "stretch", 0.0, mask)
     first, second = result.ui["kept_share"]
-    assert result.ui["pfv_line"] == [f"kept: {first:.0%}, {second:.0%}"]
-    assert first < second
+    assert result.ui["pfv_line"] == [f"kept: {first:.0%}, >99%"]
+    assert first < second == round(255 / 256, 4)  # one patch of the grid
+
+
+def test_a_small_region_is_not_nothing_and_a_large_one_not_the_whole_frame(
+    tiny_model, tiny_clip_vision, plus_adapter_file
+):
+    region = torch.zeros(1, 512, 512)
+    region[:, :8, :8] = 1
+    prompt = image_prompt(tiny_clip_vision, plus_adapter_file)
+    settings = (1.0, 1.0, "output", 0.0, 1.0)
+    for given, told in ((region, "<1%"), (1 - region, ">99%"), (region * 0 + 1, "100%")):
+        result = MEPAApply.execute(tiny_model, prompt, *settings, region=given)
+        assert result.ui["pfv_line"] == [f"region: {told} of the frame"]
+        (facts,) = model_facts(result.args[0])
+        assert columns([facts], [], {})[0][0].lines[0] == f"1. image prompt, {told} of the frame, strength 1"
+    drawn = MEPARegionShape.execute(512, 512, "rectangle", 0.0, 0.0, 0.02, 0.02, 0.0)
+    assert drawn.ui["pfv_line"] == ["region: <1% of the frame"]
+
+
+def test_one_hidden_patch_of_many_is_not_all_kept(tiny_clip_vision, monkeypatch):
+    many = 255 / 256
+    monkeypatch.setattr(PatchMask, "kept_share", property(lambda _: torch.tensor([many, 1.0])))
+    result = PFVMaskRebinarize.execute(tiny_clip_vision, reference(batch=2), "stretch", 0.0)
+    assert result.ui["pfv_line"] == ["kept: >99%, 100%"]
+    nothing = torch.zeros(1, 4, 4, dtype=torch.bool)
+    assert Hidden(nothing, (Source.PAINTED,), (None,)).line((many,)) == "hidden: painted, kept >99%"
+    assert Hidden(nothing, (Source.PAINTED,) * 5, (None,) * 5).line((many, 1.0)).endswith("kept >99% to 100%")
 
 
 def test_the_exact_pixels_are_counted_on_the_node(monkeypatch):
