@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pfv_core.ad.opacity import SEEN_ABOVE
+from ...pfv_core.ad.opacity import PAINT_STEP, SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.found.cut import without_dust
 from ...pfv_core.found.product import find_product
 from ...pfv_core.found.sides import borders_touched
 from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ..convert import (
+from ...pfv_core.masks import (
     NO_MASK_SIZE,
-    PAINT_STEP,
     SELECTED_ABOVE,
     Selects,
     mask_like,

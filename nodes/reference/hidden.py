@@ -9,11 +9,11 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from ...pfv_core.ad.opacity import SEEN_ABOVE
+from ...pfv_core.ad.opacity import PAINT_STEP, SEEN_ABOVE
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.found.product import find_product
 from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ..convert import NO_MASK_SIZE, PAINT_STEP, mask_to_core, one_for_each, selected_mask, within_range
+from ...pfv_core.masks import NO_MASK_SIZE, mask_to_core, one_for_each, selected_mask, within_range
 from ..host.prompt_facts import Source
 
 LISTED = 4  # references that the line below a node names one by one

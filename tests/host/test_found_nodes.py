@@ -131,11 +131,11 @@ class TestCutOut:
 
     def test_masks_and_what_they_select_that_do_not_go_together(self):
         with pytest.raises(
-            ValueError, match=r"the product would cover the picture's whole border: .* set mask_selects to product"
+            ValueError, match=r"the product would lie in 4 of the picture's corners: .* set mask_selects to product"
         ):
             cut_out(mask=box())
         with pytest.raises(
-            ValueError, match=r"the product would cover the picture's whole border: .* set mask_selects to background"
+            ValueError, match=r"the product would lie in 4 of the picture's corners: .* set mask_selects to background"
         ):
             cut_out(mask=1 - box(), mask_selects="product")
         with pytest.raises(ValueError, match="mask 0 selects the whole image"):
