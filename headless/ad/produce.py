@@ -66,10 +66,11 @@ def changed_share(ad: Path, other: Path) -> float:
 
 def with_options(message: str) -> str:
     """A node's message, and which options of this command do what it asks for."""
-    if "paint" not in message and "ground_line" not in message:
+    if not any(word in message for word in ("paint", "ground_line", "mask_selects", "cut_off", "several_parts")):
         return message
     return (
-        f"{message}\nHere --product-mask and --reference-mask name what is painted: a picture that is white there; "
+        f"{message}\nHere --product-mask and --reference-mask name what is painted: a picture that is white there, so one that "
+        "is the wrong way round, give it inverted; "
         "--whole-reference hides nothing, and --ground 0.66 says where the ground begins"
     )
 

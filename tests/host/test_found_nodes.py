@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from pfv_mepa.nodes.ad import cut_out as cut_out_module
 from pfv_mepa.nodes.ad.cut_out_nodes import PFVCutOut
 from pfv_mepa.nodes.ad.ground_nodes import PFVGround, PFVProductDepth
+from pfv_mepa.pfv_core.found import photo as photo_module
 from pfv_mepa.pfv_core.found.depth import plain_depth
 from pfv_mepa.tests.host.sampling import outputs
 from pfv_mepa.tests.support.found_once import found_once
@@ -20,7 +20,7 @@ WHITE, RED, BLUE, TABLE = (0.92, 0.92, 0.92), (0.8, 0.1, 0.1), (0.1, 0.1, 0.8), 
 
 @pytest.fixture(scope="module", autouse=True)
 def _each_photo_is_looked_at_once():
-    with found_once(cut_out_module):
+    with found_once(photo_module):
         yield
 
 

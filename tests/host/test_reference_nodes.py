@@ -8,13 +8,14 @@ import nodes as host_nodes
 import pytest
 import torch
 
-from pfv_mepa.nodes.host.prompt_facts import PromptFacts, ReferenceFacts, Source
+from pfv_mepa.nodes.host.prompt_facts import PromptFacts, ReferenceFacts
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.reference import hidden
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.reference.file_nodes import PFVLoadReference, PFVSaveReference
 from pfv_mepa.nodes.reference.reference_nodes import PFVReference
 from pfv_mepa.pfv_core.found.product import Found
+from pfv_mepa.pfv_core.found.reference import Source
 from pfv_mepa.tests.host.host_queue import full_prompt, queue_for
 from pfv_mepa.tests.host.sampling import outputs, painted, reference
 from pfv_mepa.tests.support.tiny_stack import models

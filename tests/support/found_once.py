@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 @contextmanager
-def found_once(module: ModuleType) -> Iterator[None]:
-    """In the block a module's `find_product` answers from what it found in a picture of the same values before."""
-    find, found = module.find_product, {}
+def found_once(*modules: ModuleType) -> Iterator[None]:
+    """In the block the `find_product` of modules answers from what it found in a picture of the same values before."""
+    find, found = modules[0].find_product, {}
 
     def once(image: Tensor) -> Any:
         picture = (image.dtype, image.shape, image.contiguous().numpy().tobytes())
@@ -23,5 +23,6 @@ def found_once(module: ModuleType) -> Iterator[None]:
         return found[picture]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "find_product", once)
+        for module in modules:
+            patch.setattr(module, "find_product", once)
         yield

@@ -9,13 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pfv_core.ad.opacity import PAINT_STEP, SEEN_ABOVE
-from ...pfv_core.choices import parse_choice
-from ...pfv_core.found.cut import without_dust
-from ...pfv_core.found.product import find_product
-from ...pfv_core.found.sides import borders_touched
-from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ...pfv_core.masks import (
+from ..ad.opacity import PAINT_STEP, SEEN_ABOVE
+from ..choices import parse_choice
+from ..masks import (
     NO_MASK_SIZE,
     SELECTED_ABOVE,
     Selects,
@@ -25,6 +21,10 @@ from ...pfv_core.masks import (
     product_opacity,
     within_range,
 )
+from .cut import without_dust
+from .product import find_product
+from .sides import borders_touched
+from .unsure import NothingFoundError, UnsureError
 
 HAZE = 0.1  # opacity of a found mask below which there is nothing; as far below 1 it is opaque
 DUST = 0.01  # of the largest part

@@ -9,14 +9,25 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from ...pfv_core.ad.opacity import PAINT_STEP, SEEN_ABOVE
-from ...pfv_core.choices import parse_choice
-from ...pfv_core.found.product import find_product
-from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ...pfv_core.masks import NO_MASK_SIZE, mask_to_core, one_for_each, selected_mask, within_range
-from ..host.prompt_facts import Source
+from ..ad.opacity import PAINT_STEP, SEEN_ABOVE
+from ..choices import parse_choice
+from ..masks import NO_MASK_SIZE, mask_to_core, one_for_each, selected_mask, within_range
+from .product import find_product
+from .unsure import NothingFoundError, UnsureError
 
 LISTED = 4  # references that the line below a node names one by one
+
+
+class Source(str, Enum):
+    """Who said what of a reference is hidden: a person's PAINT, a model that FOUND it, this pack, which took what STANDS_OUT, or
+    nobody: NOTHING is hidden."""
+
+    PAINTED = "painted"
+    FOUND = "found"
+    STANDS_OUT = "stands_out"
+    NOTHING = "nothing"
+
+
 WORDS = {
     Source.PAINTED: "painted",
     Source.FOUND: "found by the model that is connected",
