@@ -27,11 +27,14 @@ def main(options: argparse.Namespace) -> int:
     print(plan, flush=True)
     workflow = plan_workflow(plan, options)
     pictures = write_pictures(plan, options, workflow, options.out / "inputs")
-    workflows = {"ad.png": workflow, "ad_without_pfv.png": without_pfv(workflow)}
+    workflows = {"ad.png": workflow}
+    if (hides_nothing := without_pfv(workflow)) != workflow:
+        workflows["ad_without_pfv.png"] = hides_nothing
     with engine_of(plan, options.out / "server.log") as engine:
         ads = [engine.run(variant, pictures, options.out / name) for name, variant in workflows.items()]
     kept = [report(ad) for ad in ads]
-    print(f"without PFV {changed_share(*(ad.file for ad in ads)):.0%} of the pixels are others", flush=True)
+    if len(ads) > 1:
+        print(f"without PFV {changed_share(*(ad.file for ad in ads)):.0%} of the pixels are others", flush=True)
     sheet = options.out / "contact_sheet.png"
     contact_sheet(pictures, *ads).save(sheet, optimize=True)
     print(f"contact sheet: {sheet}")

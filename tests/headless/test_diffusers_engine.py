@@ -325,3 +325,13 @@ def test_the_whole_run(engine, tmp_path, monkeypatch, capsys):
     assert said.count("opaque pixels are the photo's as it was placed") == 2
     assert "as it was run" in said
     assert "next: the same with SDXL" in said
+
+
+def test_where_nothing_is_hidden_there_is_one_ad(engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("headless.ad.diffusers_engine.DiffusersEngine", lambda: engine)
+    given = ["--engine", "diffusers", "--out", str(tmp_path / "out"), "--steps", "1", "--whole-reference"]
+    assert produce_ad.main(make_ad.parser().parse_args(given)) == 0
+    assert {file.name for file in (tmp_path / "out").glob("*.png")} == {"ad.png", "contact_sheet.png"}
+    said = capsys.readouterr().out
+    assert "hidden: nothing" in said
+    assert "without PFV" not in said
