@@ -48,8 +48,8 @@ def draw_region(
         (1, H, W) float32, 0..1. A pixel of a hard shape is 1 where its centre lies in it, edge included.
 
     Raises:
-        ValueError: an unknown shape, a size below 1, points that are no numbers, a negative softness, one for a gradient, a box without area or two
-            points that are one, or a region that is empty.
+        ValueError: an unknown shape, a size below 1, points that are no numbers, a negative softness, one for a gradient, a box
+            without area or two points that are one, or a region that is empty.
     """
     shape = parse_choice(Shape, shape, "shape")
     height, width = size
