@@ -10,10 +10,10 @@ import torch
 
 from pfv_mepa.nodes.host.prompt_facts import PromptFacts, ReferenceFacts
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
-from pfv_mepa.nodes.reference import hidden
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.reference.file_nodes import PFVLoadReference, PFVSaveReference
 from pfv_mepa.nodes.reference.reference_nodes import PFVReference
+from pfv_mepa.pfv_core.found import reference as reference_module
 from pfv_mepa.pfv_core.found.product import Found
 from pfv_mepa.pfv_core.found.reference import Source
 from pfv_mepa.tests.host.host_queue import full_prompt, queue_for
@@ -55,7 +55,7 @@ def stands_out(monkeypatch):
                 raise answer
             return Found(answer, 0.93, 1, (), torch.zeros_like(answer).bool() if mirrored is None else mirrored)
 
-        monkeypatch.setattr(hidden, "find_product", find)
+        monkeypatch.setattr(reference_module, "find_product", find)
         return asked
 
     return give
@@ -183,7 +183,7 @@ def test_values_out_of_range_are_refused_before_anything_is_looked_for(node, sta
 
 
 def test_a_picture_in_which_nothing_stands_out_is_fine_and_said(node, stands_out):
-    stands_out(hidden.NothingFoundError("nothing stands out"))
+    stands_out(reference_module.NothingFoundError("nothing stands out"))
     result = node()
     assert result.ui["pfv_line"] == ["hidden: nothing, kept 100%, because nothing stands out"]
     assert result.args[0].facts.references == (ReferenceFacts(Source.NOTHING, 1.0),)
@@ -191,7 +191,7 @@ def test_a_picture_in_which_nothing_stands_out_is_fine_and_said(node, stands_out
 
 
 def test_a_picture_of_which_it_is_not_sure_is_refused_with_what_to_do(node, stands_out):
-    stands_out(hidden.UnsureError("sure to 0.41 alone: paint it"))
+    stands_out(reference_module.UnsureError("sure to 0.41 alone: paint it"))
     message = "reference 0: sure to 0.41 alone: paint it. If nothing is to be hidden, set hide to nothing"
     with pytest.raises(ValueError, match=message):
         node()
@@ -354,6 +354,6 @@ def test_faint_paint_is_refused_and_never_passed_over(node, highest):
 
 def test_what_stands_out_at_the_border_may_be_ground(node, monkeypatch):
     found = Found(box(), 0.99, 1, ("left",), box() > 1)
-    monkeypatch.setattr(hidden, "find_product", lambda image: found)
+    monkeypatch.setattr(reference_module, "find_product", lambda image: found)
     with pytest.raises(ValueError, match="reference 0: what stands out touches the left of the picture"):
         node(scene())
