@@ -388,7 +388,9 @@ def composite(
     if shadow_strength:
         generated = add_contact_shadow(generated, opacity > SEEN_ABOVE, shadow_strength, shadow_size)
     image, exact = paste_back(generated, product, opacity, erode, feather, rim)
-    reports = measure_exactness(image, product, opacity, exact, scales=None if canvas is None else canvas.scales)
+    reports = measure_exactness(
+        image, generated, product, opacity, exact, placements=None if canvas is None else canvas.placements
+    )
     text = json.dumps({"exact": all_exact(reports), "ads": [asdict(report) for report in reports]}, indent=2)
     return Computed((image, exact.float(), text), image, text)
 

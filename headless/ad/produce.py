@@ -55,6 +55,7 @@ def report(ad: Made) -> bool:
     workflow_kept = embedded is not None and same_workflow(embedded, ad.workflow)
     print(
         f"    product: {counts['pixels_equal']} of {counts['pixels_checked']} opaque pixels are the photo's as it was placed"
+        + (f"; {counts['pixels_left_out']} are left to the generated image" if counts.get("pixels_left_out") else "")
     )
     nodes = f"{len(embedded)} nodes" if embedded else "nothing"
     print(f"    workflow: {nodes} embedded in the file, {'as' if workflow_kept else 'NOT as'} it was run", flush=True)

@@ -13,6 +13,7 @@ from ...pfv_core.ad.composite import Rim, paste_back
 from ...pfv_core.ad.exactness import Exactness, all_exact, measure_exactness, not_exact
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.ad.shadow import add_contact_shadow
+from ...pfv_core.figures import times
 from ...pfv_core.masks import SELECTED_ABOVE, Selects, mask_like, product_opacity, settled, within_range
 from ...pfv_core.region.preview import exactness_preview
 from ..convert import image_from_core, image_to_core
@@ -150,15 +151,14 @@ class StrictIDComposite(io.ComfyNode):
             generated_image = add_contact_shadow(generated_image, opacity > SEEN_ABOVE, shadow_strength, shadow_size)
         image, exact_mask = paste_back(generated_image, product_image, opacity, erode, feather, rim)
         found = None if drawn is None else (drawn > SELECTED_ABOVE).expand_as(opacity)
-        scales = None if canvas is None else canvas.scales
-        reports = measure_exactness(image, product_image, opacity, exact_mask, found, scales)
+        placements = None if canvas is None else canvas.placements
+        reports = measure_exactness(image, generated_image, product_image, opacity, exact_mask, found, placements)
         report = _report(reports)
-        blended, translucent = not_exact(image, generated_image, opacity, exact_mask)
-        preview = image_from_core(exactness_preview(image.clamp(0, 1), blended, translucent))
+        marked = not_exact(image, generated_image, product_image, opacity, exact_mask)
+        preview = image_from_core(exactness_preview(image.clamp(0, 1), *marked))
         # The text stays: whoever runs this without a page reads the report in it.
         shown = ui.PreviewText(report).as_dict() | ui.PreviewImage(preview, cls=cls).as_dict()
-        line = _line(reports) + _legend(blended, translucent)
-        shown = with_line(shown, line)
+        shown = with_line(shown, _line(reports) + _legend(*marked))
         return io.NodeOutput(image_from_core(image), exact_mask.float(), report, ui=shown)
 
 
@@ -166,9 +166,13 @@ def _report(reports: list[Exactness]) -> str:
     return json.dumps({"exact": all_exact(reports), "ads": [asdict(report) for report in reports]}, indent=2)
 
 
-def _legend(blended: Tensor, translucent: Tensor) -> str:
+def _legend(blended: Tensor, translucent: Tensor, left_out: Tensor) -> str:
     """What the colours in the picture stand for; nothing where none is in it."""
-    colours = {"orange: blended at the rim": blended, "blue: translucent": translucent}
+    colours = {
+        "orange: blended at the rim": blended,
+        "blue: translucent": translucent,
+        "magenta: the generated image": left_out,
+    }
     seen = [name for name, marked in colours.items() if bool(marked.any())]
     return f"; in the picture {', '.join(seen)}" if seen else ""
 
@@ -176,13 +180,15 @@ def _legend(blended: Tensor, translucent: Tensor) -> str:
 def _line(reports: list[Exactness]) -> str:
     """The report in a line."""
     counts = ", ".join(f"{one.pixels_equal} of {one.pixels_checked}" for one in reports)
-    scales = list(dict.fromkeys(one.scale for one in reports if one.scale not in (None, 1)))
-    resized = f", resized once by {', '.join(f'{scale:.3g}' for scale in scales)}" if scales else ""
+    scales = dict.fromkeys(times(one.scale) for one in reports if one.resized and one.scale is not None)
+    resized = f", resized once by {', '.join(scales)}" if scales else ""
     line = f"{'exact' if all_exact(reports) else 'NOT exact'}: {counts} pixels are the photo's{resized}"
     if not any(one.pixels_checked for one in reports):
         line = "NOT exact: no opaque pixel is left to check"
     if any(one.translucent_pixels for one in reports):
         line += f"; translucent, so mixed with the ad: {', '.join(str(one.translucent_pixels) for one in reports)}"
+    if any(one.pixels_left_out for one in reports):
+        line += f"; of the product, but left to the generated image: {', '.join(str(one.pixels_left_out) for one in reports)}"
     if any(one.pixels_not_8_bit for one in reports):
         line += (
             f"; no 8-bit photo's: {', '.join(str(one.pixels_not_8_bit) for one in reports)}, which a saved file rounds. The "

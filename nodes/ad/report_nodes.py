@@ -16,14 +16,21 @@ from ...pfv_core.region.preview import small_picture
 from ..convert import image_from_core, image_to_core
 from ..feedback import with_line
 from ..host.model_facts import model_facts
-from ..host.prompt_graph import Prompt, gives, links, told_upstream
+from ..host.prompt_graph import Prompt, gives, links, told_upstream, upstream
 from ..types import CATEGORY
 from .report_page import Page, draw_page
-from .report_words import COUNTED, columns, notes_on, verdict
+from .report_words import COUNTED, OWN, columns, notes_on, verdict
 
 COMPOSITE = "StrictIDComposite"
 CHANGED = "The picture does not come straight from the Strict-ID Composite that counted: what changed it since is not counted."
-NOT_SAMPLED = "No sampler takes the model that is connected to the report: it may not be the one that made the ad."
+NOT_SAMPLED = (
+    "No sampler of the ad takes the model that is connected to the report: what is said of it may not be the ad's."
+)
+STEERING = (
+    "MODEL",
+    "CONDITIONING",
+)  # what a sampler heeds: another picture behind it, such as a reference, is not the ad
+SAMPLED = ("LATENT", "GUIDER", "IMAGE")  # what a node that samples a model gives: detailers give the last
 
 
 class PFVAdReport(io.ComfyNode):
@@ -120,10 +127,17 @@ def _graph(cls: type[io.ComfyNode]) -> tuple[Prompt, str | None]:
 
 
 def _asides(prompt: Prompt, own: str) -> list[str]:
-    """What the connections say against the page: a picture that is not the composite's own, a model that nobody samples."""
+    """What the connections say against the page: a picture that is not the composite's own, a model that did not make it."""
     given = links(prompt, own)
     image, report, model = (given.get(name) for name in ("image", "report", "model"))
     straight = image and report and image[0] == report[0] and prompt.get(image[0], {}).get("class_type") == COMPOSITE
     said = [] if straight else [CHANGED]
-    samples = [one for one in prompt if model in links(prompt, one).values() and not gives(prompt, one, "MODEL")]
-    return said if model is None or set(samples) - {own} else [*said, NOT_SAMPLED]
+    made = [image[0], *upstream(prompt, image[0], STEERING)] if image and image[0] in prompt else []
+    sampled = any(model in links(prompt, one).values() and _samples(prompt, one) for one in made)
+    return said if model is None or sampled else [*said, NOT_SAMPLED]
+
+
+def _samples(prompt: Prompt, node_id: str) -> bool:
+    """Whether a node that takes a model makes a picture with it; those of this pack ask it for sizes alone."""
+    own = prompt[node_id]["class_type"].startswith(OWN)
+    return not own and any(gives(prompt, node_id, kind) for kind in SAMPLED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ...pfv_core.figures import times
 from ..host.prompt_graph import Prompt, Told, model_files, samplers, texts, written
 from .report_page import Section
 
@@ -20,6 +21,7 @@ COUNTED = {  # what the page says of one ad of a composite's report
     "mask_iou",
     "pixels_checked",
     "pixels_equal",
+    "pixels_left_out",
     "pixels_not_8_bit",
     "product_pixels",
     "translucent_pixels",
@@ -33,17 +35,19 @@ def verdict(ad: Facts) -> tuple[str, bool]:
     good = equal == checked > 0
     if not checked:
         return "Product NOT exact: no opaque pixel was left to check", False
-    scale = ad.get("scale")
-    resized = "" if scale in (None, 1) else f", resized once by {scale:.3g}"
+    resized = f", resized once by {times(ad['scale'])}" if ad.get("resized") else ""
     return f"Product {'exact' if good else 'NOT exact'}: {equal:,} of {checked:,} pixels are the photo's{resized}", good
 
 
 def notes_on(ad: Facts) -> tuple[str, ...]:
     """What else was counted of the product."""
-    blended = ad["product_pixels"] - ad["translucent_pixels"] - ad["pixels_checked"]
-    notes = [f"{ad['product_pixels']:,} pixels show the product; {blended:,} of them are blended at its rim"]
+    shown = ad["product_pixels"] - ad["pixels_left_out"]
+    blended = shown - ad["translucent_pixels"] - ad["pixels_checked"]
+    notes = [f"{shown:,} pixels show the product; {blended:,} of them are blended at its rim"]
     if ad["translucent_pixels"]:
         notes[0] += f", {ad['translucent_pixels']:,} are translucent and mixed with the ad"
+    if ad["pixels_left_out"]:
+        notes.append(f"{ad['pixels_left_out']:,} further pixels of its mask are left to the generated image")
     if ad["pixels_not_8_bit"]:
         notes.append(f"{ad['pixels_not_8_bit']:,} checked pixels are no 8-bit photo's: a saved file rounds them")
     if ad["mask_iou"] is not None:

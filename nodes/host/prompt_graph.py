@@ -44,11 +44,12 @@ def told_upstream(prompt: Prompt, node_id: str) -> list[Told]:
     ]
 
 
-def upstream(prompt: Prompt, node_id: str) -> list[str]:
-    """The nodes that a node depends on, in the prompt's order."""
+def upstream(prompt: Prompt, node_id: str, without: tuple[str, ...] = ()) -> list[str]:
+    """The nodes that a node depends on, in the prompt's order; links of the kinds `without`, such as MODEL, are not followed."""
     found, to_do = set[str](), [node_id]
     while to_do:
-        sources = {source for source, _ in links(prompt, to_do.pop()).values() if source in prompt}
+        given = links(prompt, to_do.pop()).values()
+        sources = {one for one, output in given if one in prompt and _kind(prompt, one, output) not in without}
         to_do += sources - found
         found |= sources
     return [one for one in prompt if one in found]
@@ -67,8 +68,12 @@ def title_of(prompt: Prompt, node_id: str) -> str:
 
 def gives(prompt: Prompt, node_id: str, kind: str) -> bool:
     """Whether a node's class has an output of this kind."""
-    known = host_nodes.NODE_CLASS_MAPPINGS.get(prompt[node_id]["class_type"])
-    return kind in tuple(getattr(known, "RETURN_TYPES", ()))
+    return kind in _kinds(prompt, node_id)
+
+
+def _kind(prompt: Prompt, node_id: str, output: int) -> str | None:
+    """Of one output; None where the host does not know the class, or such an output of it."""
+    return dict(enumerate(_kinds(prompt, node_id))).get(output)
 
 
 def texts(told: list[Told], prompt: Prompt) -> list[Told]:
@@ -90,6 +95,12 @@ def model_files(told: list[Told]) -> list[str]:
 def written(one: Told) -> list[str]:
     """The texts that were set on a node."""
     return [value for name, value in one["values"].items() if isinstance(value, str) and re.search("text|prompt", name)]
+
+
+def _kinds(prompt: Prompt, node_id: str) -> tuple[str, ...]:
+    """Of a node's outputs, in their order."""
+    known = host_nodes.NODE_CLASS_MAPPINGS.get(prompt[node_id]["class_type"])
+    return tuple(getattr(known, "RETURN_TYPES", ()))
 
 
 def _told(prompt: Prompt, name: str, value: Any) -> Any:

@@ -44,11 +44,6 @@ class AdCanvas:
                 raise ValueError(f"product {index}: {error}") from error
         return cls(ad_format, product_mask, tuple(placements))
 
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """Canvas pixels per pixel of the photo, of each product; 1 = its pixels are the photo's."""
-        return tuple(placement.scale for placement in self.placements)
-
     def place(self, image: Tensor, backdrop: float) -> tuple[Tensor, Tensor]:
         """Products, or other images of the same photos such as their depth, in the frame.
 

@@ -37,7 +37,8 @@ def paste_back(
         product: (B, C, H, W) float, colours not multiplied with any opacity.
         product_mask: (B, H, W): bool, True = product; or float, 0..1, its opacity, 1 = opaque. A translucent part, such as
             glass, is mixed with the generated image by its opacity.
-        erode: pixels taken off the rim of what is seen of the product, 0 or more: a photo's rim carries its old background.
+        erode: pixels taken off the rim of what is seen of the product, 0 or more: a photo's rim carries its old background. A
+            part too thin for it, such as a strap, keeps all its pixels; see `core_of`.
         feather: pixels over which the product fades out from the eroded mask outwards, 0 or more, 0 = a hard edge. The fade
             is a ramp that ends at 0: 1 - d / (length + 1) at a distance of d pixels.
         rim: within_mask: the ramp ends where the mask ends, so its length is the smaller of `feather` and `erode`.
@@ -61,7 +62,7 @@ def paste_back(
     rows, columns = window(product_mask > 0, feather + 1)  # all that a paste can change
     part = (slice(None), slice(None), rows, columns)
     opacity, own = product_mask[:, rows, columns].float(), product[part]
-    core = torch.from_numpy(core_of(opacity.numpy(), erode))
+    core = torch.from_numpy(core_of(product_mask.numpy(), erode))[:, rows, columns]
     lost = (~core.flatten(1).any(1)).nonzero().flatten().tolist()
     if lost:
         raise ValueError(f"nothing of product {lost[0]} is left after eroding its mask by {erode} px: erode less")

@@ -16,7 +16,6 @@ from .opacity import SEEN_ABOVE, core_of, settled
 STRIP_BYTES = 1 << 20  # of a picture at a time, which stays in the processor's cache
 
 Bytes = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def measure_file(ad: Bytes, photo: Bytes, alpha: Bytes, erode: int) -> FileExact
     seen_from, opaque_from, some_from = (
         int(found.argmax()) for found in (opacity > SEEN_ABOVE, opacity == 1, opacity > 0)
     )
-    core = _core(alpha >= seen_from, erode)
+    core = core_of((alpha >= seen_from)[None], erode)[0]
     inside = wrong = largest = outside = changed = translucent = 0
     for rows in _strips(alpha.shape):
         difference, values = _difference(ad[rows], photo[rows]), alpha[rows]
@@ -71,17 +70,6 @@ def measure_file(ad: Bytes, photo: Bytes, alpha: Bytes, erode: int) -> FileExact
         wrong += int(np.count_nonzero(difference))
         largest = max(largest, int(difference.max(initial=0)))
     return FileExactness(inside, inside - wrong, largest, changed / outside if outside else 0.0, translucent)
-
-
-def _core(seen: Bools, erode: int) -> Bools:
-    """`core_of` one mask, looked for within the box that holds it: what is nearest beyond lies on the box's rim."""
-    core = np.zeros_like(seen)
-    box = tuple(
-        slice(max(found[0] - 1, 0), found[-1] + 2) for axis in (1, 0) if (found := np.flatnonzero(seen.any(axis))).size
-    )
-    if box:
-        core[box] = core_of(seen[box][None], erode)[0]
-    return core
 
 
 def _strips(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -141,8 +141,10 @@ class Placement:
 
     @property
     def scale(self) -> float:
-        """Canvas pixels per pixel of the photo: above 1 the photo is enlarged; 1 = its pixels are the photo's."""
-        return self.target.height / self.source.height if self.resized else 1.0
+        """Canvas pixels per pixel of the photo, along its longer side: above 1 the photo is enlarged."""
+        if self.source.height >= self.source.width:
+            return self.target.height / self.source.height
+        return self.target.width / self.source.width
 
 
 def plan_placement(product_mask: Tensor, size: Size, layout: Layout) -> Placement:

@@ -19,6 +19,7 @@ CUT_OFF = (0.85, 0.1, 0.35)  # what only the latent needs
 PAPER = 0.5  # grey around a product, whatever stands there
 BLENDED = (1.0, 0.55, 0.0)  # orange
 TRANSLUCENT = (0.1, 0.45, 1.0)  # blue
+LEFT_OUT = (0.9, 0.0, 0.8)  # magenta
 MARK_OPACITY = 0.7
 LARGEST_SIDE = 1024  # pixels; a preview is for looking at
 
@@ -62,21 +63,23 @@ def _step(image: Tensor) -> int:
     return -(-max(image.shape[2:]) // LARGEST_SIDE)
 
 
-def exactness_preview(ad: Tensor, blended: Tensor, translucent: Tensor) -> Tensor:
+def exactness_preview(ad: Tensor, blended: Tensor, translucent: Tensor, left_out: Tensor) -> Tensor:
     """An ad in which it is marked what of the product is not the photo's own pixels.
 
     Args:
         ad: (B, 3, H, W), 0..1.
-        blended: (B, H, W) bool, True = blended with the generated image at the rim, or left to it.
+        blended: (B, H, W) bool, True = blended with the generated image at the rim.
         translucent: (B, H, W) bool, True = mixed with the generated image, since the product is translucent here.
+        left_out: (B, H, W) bool, True = of the product, but left to the generated image.
 
     Returns:
         (B, 3, h, w), 0..1, at most 1024 pixels a side: tinted orange where it is blended, blue where it is translucent,
-        everywhere else the ad. A larger ad is shown by every n-th pixel, marked where any pixel that it stands for is.
+        magenta where it is left out, everywhere else the ad. A larger ad is shown by every n-th pixel, marked where any pixel
+        that it stands for is.
     """
     step = _step(ad)
     picture = small_picture(ad).float()
-    for marked, colour in ((blended, BLENDED), (translucent, TRANSLUCENT)):
+    for marked, colour in ((blended, BLENDED), (translucent, TRANSLUCENT), (left_out, LEFT_OUT)):
         seen = F.max_pool2d(marked[:, None].float(), step, ceil_mode=True) > 0
         tinted = torch.lerp(picture, torch.tensor(colour).view(1, 3, 1, 1), MARK_OPACITY)
         picture = torch.where(seen, tinted, picture)

@@ -330,14 +330,31 @@ def compose_depth(
     return out
 
 
+def core(mask: Array, erode: int) -> Array:
+    """Where no pixel outside the mask is within `erode`, and all of what is too thin for that."""
+    stays = mask & ~near(~mask, erode)
+    if not stays.any():
+        return stays
+    opened = near(stays, erode)
+    lost = mask & ~opened
+    far, reach = lost & ~near(stays, 2**0.5 * erode + 1), max(erode, 2) + 1
+    open_ground = ~np.pad(near(opened, reach), 1)
+    between = lost & ~near(open_ground, reach)[1:-1, 1:-1]
+    return stays | (mask & near(between | (lost & near(far, reach)), reach))
+
+
+def near(mask: Array, reach: float) -> Array:
+    """The pixels with one of the mask within `reach`, centre to centre."""
+    found, places = np.zeros_like(mask), np.indices(mask.shape)
+    for y, x in np.argwhere(mask):
+        found |= (places[0] - y) ** 2 + (places[1] - x) ** 2 <= reach**2
+    return found
+
+
 def paste_back(generated: Array, product: Array, product_mask: Array, erode: int, feather: int) -> tuple[Array, Array]:
-    """One pixel at a time. A pixel lies inside if none outside the mask is within `erode` of it; the ramp ends with the mask."""
+    """One pixel at a time. Inside is the mask's core; the ramp ends with the mask."""
     height, width = product_mask.shape
-    exact = np.zeros_like(product_mask)
-    left_out = np.argwhere(~product_mask)
-    for y in range(height):
-        for x in range(width):
-            exact[y, x] = (((left_out - [y, x]) ** 2).sum(1) > erode**2).all()
+    exact = core(product_mask, erode)
     kept, length = np.argwhere(exact), min(erode, feather)
     out = generated.copy()
     for y in range(height):

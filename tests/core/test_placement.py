@@ -145,3 +145,13 @@ def test_a_product_that_does_not_fit_is_refused_with_its_numbers(layout, message
 def test_numbers_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Layout(**options)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_photo_that_is_resized_along_its_longer_side_alone_has_a_scale_of_its_own(turned):
+    mask, size = torch.zeros(420, 1620, dtype=torch.bool), (800, 1602)
+    mask[10:410, 10:1610] = True
+    placement = plan_placement(mask.T if turned else mask, size[::-1] if turned else size, replace(PLAIN, margin=0.0))
+    assert sorted((placement.target.height, placement.target.width)) == [400, 1602]
+    assert placement.resized
+    assert placement.scale == 1602 / 1600

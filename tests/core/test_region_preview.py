@@ -10,6 +10,7 @@ from pfv_mepa.pfv_core.region.preview import (
     BLENDED,
     COLOURS,
     CUT_OFF,
+    LEFT_OUT,
     MARK_OPACITY,
     REST,
     SAFE_LINE,
@@ -81,24 +82,24 @@ def test_the_canvas_shows_product_safe_area_and_what_is_cut_off():
     )
 
 
-def test_what_is_not_exact_is_tinted_in_two_colours_and_the_rest_untouched():
+def test_what_is_not_exact_is_tinted_in_three_colours_and_the_rest_untouched():
     ad = image(2, 3, 20, 30, seed=4)
-    blended, translucent = torch.zeros(2, 20, 30, dtype=torch.bool), torch.zeros(2, 20, 30, dtype=torch.bool)
-    blended[0, 5, 6:9] = translucent[1, 7, 8] = True
-    picture = exactness_preview(ad, blended, translucent)
-    for where, colour in ((blended, BLENDED), (translucent, TRANSLUCENT)):
+    blended, translucent, left_out = torch.zeros(3, 2, 20, 30, dtype=torch.bool)
+    blended[0, 5, 6:9] = translucent[1, 7, 8] = left_out[1, 9, 9:12] = True
+    picture = exactness_preview(ad, blended, translucent, left_out)
+    for where, colour in ((blended, BLENDED), (translucent, TRANSLUCENT), (left_out, LEFT_OUT)):
         marked = where[:, None].expand_as(ad)
         expected = torch.lerp(ad, torch.tensor(colour).view(1, 3, 1, 1), MARK_OPACITY)
         assert torch.equal(picture[marked], expected[marked])
         assert not torch.equal(picture[marked], ad[marked])
-    rest = ~(blended | translucent)[:, None].expand_as(ad)
+    rest = ~(blended | translucent | left_out)[:, None].expand_as(ad)
     assert torch.equal(picture[rest], ad[rest])
 
 
 def test_a_rim_of_one_pixel_is_seen_in_a_small_picture_of_a_large_ad():
     ad, blended = torch.zeros(1, 3, 2500, 40), torch.zeros(1, 2500, 40, dtype=torch.bool)
     blended[0, 1001, 7] = True  # no third row or column
-    picture = exactness_preview(ad, blended, torch.zeros_like(blended))
+    picture = exactness_preview(ad, blended, *[torch.zeros_like(blended)] * 2)
     assert picture.shape == (1, 3, 834, 14)
     assert picture[0, 0].nonzero().tolist() == [[333, 2]]
 

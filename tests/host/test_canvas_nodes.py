@@ -207,12 +207,14 @@ class TestComposite:
         assert first == {
             "product_pixels": 600,
             "translucent_pixels": 0,
+            "pixels_left_out": 0,
             "pixels_checked": 16 * 26,
             "pixels_equal": 16 * 26,
             "max_difference": 0.0,
             "mask_iou": 0.5,
             "pixels_not_8_bit": 16 * 26,
             "scale": None,
+            "resized": None,
         }
         assert second["mask_iou"] == 0.0  # nothing was drawn: no error, a figure
         assert json.loads(composite(generated, product, mask)[2])["ads"][0]["mask_iou"] is None

@@ -109,10 +109,11 @@ def test_a_photo_that_was_resized_is_not_called_the_photo_itself(scale_by, share
     result = StrictIDComposite.execute(
         reference(height, width, seed=1), image, mask, "product", erode=0, feather=0, canvas=plan
     )
-    scale = json.loads(result.args[2])["ads"][0]["scale"]
+    counted = json.loads(result.args[2])["ads"][0]
+    scale = counted["scale"]
     (line,) = result.ui["pfv_line"]
     assert scale == pytest.approx(placed["scale"], abs=1e-4)
-    assert (scale != 1) == placed["resized"] == (scale_by != "original")
+    assert (scale != 1) == counted["resized"] == placed["resized"] == (scale_by != "original")
     assert (f"pixels are the photo's, resized once by {scale:.3g}" in line) == placed["resized"]
 
 

@@ -213,11 +213,11 @@ class TestShown:
         result = StrictIDComposite.execute(generated, product, photo_mask(), "product", 2, 0)
         pixels = picture(result.ui)
         assert (pixels[22:48, 12:28] == 127).all()
-        assert (pixels[20, 10:30] == [178, 98, 0]).all()  # 0.7 of orange, over black
+        assert (pixels[20, 10:30] == [160, 0, 142]).all()  # 0.7 of magenta, over black
         assert (pixels[19] == 0).all()
         assert json.loads(result.ui["text"][0])["exact"] is True
         assert result.ui["pfv_line"] == [
-            "exact: 416 of 416 pixels are the photo's; no 8-bit photo's: 416, which a saved file "
-            "rounds. The product image was resized, blurred or edited, or its file is not 8-bit RGB: save it as 8-bit RGB PNG; "
-            "in the picture orange: blended at the rim"
+            "exact: 416 of 416 pixels are the photo's; of the product, but left to the generated image: 184; no 8-bit photo's: "
+            "416, which a saved file rounds. The product image was resized, blurred or edited, or its file is not 8-bit RGB: save "
+            "it as 8-bit RGB PNG; in the picture magenta: the generated image"
         ]

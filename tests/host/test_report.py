@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headless.host.find import PACK_ROOT
 from pfv_demo.sizes import IMAGE_SIZE
-from pfv_mepa.nodes.ad.report_nodes import CHANGED, NOT_SAMPLED, PFVAdReport
+from pfv_mepa.nodes.ad.report_nodes import CHANGED, NOT_SAMPLED, PFVAdReport, _asides
 from pfv_mepa.nodes.ad.report_page import HEIGHT, WIDTH, Page, Section, draw_page
 from pfv_mepa.nodes.ad.report_words import columns, notes_on, verdict
 from pfv_mepa.nodes.host.model_facts import model_facts
@@ -26,6 +26,7 @@ OLD_WORKFLOW = PACK_ROOT / "tests" / "host" / "old_workflows" / "0.2.0" / "api" 
 COUNTED = {
     "product_pixels": 600,
     "translucent_pixels": 40,
+    "pixels_left_out": 0,
     "pixels_checked": 416,
     "pixels_equal": 416,
     "max_difference": 0.0,
@@ -126,6 +127,64 @@ def test_what_the_wires_say_against_the_page_is_said(run_demo):
     assert report["model"] is None
 
 
+def ab_graph(**changes: dict[str, Any]) -> Prompt:
+    """The ad is sampled by A from the plain model; B samples another picture, with the model that the report is given."""
+    composite = {"generated": ["decode A", 0], "product": ["photo", 0], "product_mask": ["photo", 1]}
+    inputs: dict[str, tuple[str, dict[str, Any]]] = {
+        "photo": ("LoadImage", {}),
+        "loader": ("CheckpointLoaderSimple", {}),
+        "patched": ("MEPAApply", {"model": ["loader", 0]}),
+        "A": ("KSampler", {"model": ["loader", 0]}),
+        "B": ("KSampler", {"model": ["patched", 0]}),
+        "decode A": ("VAEDecode", {"samples": ["A", 0]}),
+        "decode B": ("VAEDecode", {"samples": ["B", 0]}),
+        "ad": ("StrictIDComposite", composite),
+        "report": ("PFVAdReport", {"image": ["ad", 0], "report": ["ad", 2], "model": ["patched", 0]}),
+    }
+    graph = {one: {"class_type": kind, "inputs": given} for one, (kind, given) in inputs.items()}
+    for one, change in changes.items():
+        graph.setdefault(one, {"class_type": change.get("class_type"), "inputs": {}})["inputs"] |= change["inputs"]
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        ({}, [NOT_SAMPLED]),
+        ({"report": {"inputs": {"model": ["loader", 0]}}}, []),
+        ({"A": {"inputs": {"model": ["patched", 0]}}}, []),
+        # B's picture is what the ad begins with, or what A is shown of it.
+        ({"A": {"inputs": {"latent_image": ["B", 0]}}}, []),
+        (
+            {
+                "A": {"inputs": {"positive": ["hint", 0]}},
+                "hint": {"class_type": "ControlNetApply", "inputs": {"image": ["decode B", 0]}},
+            },
+            [NOT_SAMPLED],
+        ),
+        # Others that take the model, and sample nothing.
+        (
+            {
+                "A": {"inputs": {"sigmas": ["s", 0]}},
+                "s": {"class_type": "BasicScheduler", "inputs": {"model": ["patched", 0]}},
+            },
+            [NOT_SAMPLED],
+        ),
+        (
+            {
+                "ad": {"inputs": {"canvas": ["c", 3]}},
+                "c": {"class_type": "PFVAdCanvas", "inputs": {"model": ["patched", 0]}},
+            },
+            [NOT_SAMPLED],
+        ),
+        ({"s": {"class_type": "ModelSave", "inputs": {"model": ["patched", 0]}}}, [NOT_SAMPLED]),
+        ({"report": {"inputs": {"image": ["decode B", 0]}}}, [CHANGED]),
+    ],
+)
+def test_a_model_is_vouched_for_where_it_is_sampled_for_this_ad_alone(run_demo, changes, notes):
+    assert _asides(ab_graph(**changes), "report") == notes
+
+
 def test_a_page_for_each_ad_and_the_same_again():
     ads = reference(60, 80, batch=2, seed=1)
     report = report_of(COUNTED, COUNTED | {"pixels_equal": 400})
@@ -142,13 +201,20 @@ def test_a_page_for_each_ad_and_the_same_again():
 
 
 def test_the_verdict_and_its_notes():
-    assert verdict(COUNTED) == verdict(COUNTED | {"scale": 1.0})
+    assert verdict(COUNTED) == verdict(COUNTED | {"scale": 1.0, "resized": False})
     assert verdict(COUNTED) == ("Product exact: 416 of 416 pixels are the photo's", True)
     resized = "Product exact: 416 of 416 pixels are the photo's, resized once by 0.64"
-    assert verdict(COUNTED | {"scale": 0.64}) == (resized, True)
+    assert verdict(COUNTED | {"scale": 0.64, "resized": True}) == (resized, True)
+    hardly = COUNTED | {"scale": 1602 / 1600, "resized": True}
+    assert verdict(hardly)[0] == "Product exact: 416 of 416 pixels are the photo's, resized once by 1.001"
     assert verdict(COUNTED | {"pixels_checked": 0, "pixels_equal": 0})[1] is False
     assert notes_on(COUNTED) == (
         "600 pixels show the product; 144 of them are blended at its rim, 40 are translucent and mixed with the ad.",
+    )
+    left_out = COUNTED | {"pixels_left_out": 100}
+    assert notes_on(left_out) == (
+        "500 pixels show the product; 44 of them are blended at its rim, 40 are translucent and mixed with the ad.",
+        "100 further pixels of its mask are left to the generated image.",
     )
     worse = COUNTED | {"mask_iou": 0.5, "pixels_not_8_bit": 7}
     assert notes_on(worse)[1:] == (

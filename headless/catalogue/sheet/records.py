@@ -116,8 +116,9 @@ def _product_note(check: Mapping[str, Any]) -> Note:
     by = ", by the node's own count" if check.get("by") == "node" else ""
     if check.get("why"):
         return Note(mark, f"product: {_text(check['why'])}{by}")
-    inside, exact, difference, translucent = _counts(check)
+    inside, exact, difference, translucent, left_out = _counts(check)
     mixed = f"; {translucent:,} are translucent and not compared" if translucent else ""
+    mixed += f"; {left_out:,} are left to the generated image" if left_out else ""
     if inside is None or exact is None:
         return Note(mark, f"product: {mark}, without a count{by}")
     if inside == 0:
@@ -128,26 +129,29 @@ def _product_note(check: Mapping[str, Any]) -> Note:
     return Note(mark, f"product: {inside - exact:,} of {inside:,} pixels differ{how_far}{by}{mixed}")
 
 
-def _counts(check: Mapping[str, Any]) -> tuple[int | None, int | None, int, int]:
-    """Pixels compared, equal, the largest difference, translucent pixels: of the check, or of the node's own reports."""
+def _counts(check: Mapping[str, Any]) -> tuple[int | None, int | None, int, int, int]:
+    """Pixels compared, equal, the largest difference, translucent pixels, and those left to the generated image, which a file
+    does not say: of the check, or of the node's own reports."""
     if "inside" in check:
         return (
             _whole(check.get("inside")),
             _whole(check.get("exact")),
             _whole(check.get("max_difference")) or 0,
             _whole(check.get("translucent")) or 0,
+            0,
         )
     ads = check.get("ads")
     reports = [_mapping(report) for report in ads] if isinstance(ads, list) else []
     compared = [_whole(report.get("pixels_checked")) for report in reports]
     equal = [_whole(report.get("pixels_equal")) for report in reports]
     if not reports or None in compared or None in equal:
-        return None, None, 0, 0
+        return None, None, 0, 0, 0
     return (
         sum(count or 0 for count in compared),
         sum(count or 0 for count in equal),
         max(_whole(report.get("max_difference")) or 0 for report in reports),
         sum(_whole(report.get("translucent_pixels")) or 0 for report in reports),
+        sum(_whole(report.get("pixels_left_out")) or 0 for report in reports),
     )
 
 
