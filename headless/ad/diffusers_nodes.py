@@ -30,7 +30,7 @@ from pfv_core.attention.control import PromptControl
 from pfv_core.found.depth import plain_depth, standing_depth
 from pfv_core.found.line import find_ground_line
 from pfv_core.found.preview import cut_out_preview
-from pfv_core.found.product import Found, find_product
+from pfv_core.found.product import Found, find_product, left_out_line
 from pfv_core.found.unsure import NothingFoundError, UnsureError
 from pfv_core.reference.fit import fit_geometry
 from pfv_core.reference.patch_mask import PatchMask, rebinarize
@@ -226,6 +226,7 @@ def cut_out(
     photo: Tensor, mask_selects: str, several_parts: bool, cut_off: bool, mask: Tensor | None = None
 ) -> Computed:
     """PFV Cut Out, of one photo."""
+    left_out = ""
     if mask is not None and bool((mask > SEEN_ABOVE).any()):
         opacity, said = opacity_of(mask, mask_selects), "painted"
     else:
@@ -237,8 +238,9 @@ def cut_out(
                 "or paint the product"
             )
         opacity, said = found.opacity[None], f"found on its ground, sure to {found.sure:.2f}"
+        left_out = left_out_line(found.specks, found.enclosed_share)
     share = float((opacity > SEEN_ABOVE).float().mean())
-    return Computed((opacity,), cut_out_preview(photo, opacity), f"{said}: {share:.0%} of the photo")
+    return Computed((opacity,), cut_out_preview(photo, opacity), f"{said}: {share:.0%} of the photo{left_out}")
 
 
 def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tensor, str]:
@@ -248,7 +250,7 @@ def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tens
     if mask is not None and bool((mask > SEEN_ABOVE).any()):
         return mask, "painted"
     try:
-        found = _found(reference[0], "the reference")
+        found = _found(reference[0], "the reference", to_hide=True)
     except NothingFoundError:
         return torch.zeros_like(reference[:, 0]), "nothing, because nothing stands out"
     if found.touches:
@@ -259,9 +261,9 @@ def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tens
     return found.seen[None].float(), f"what stands out, sure to {found.sure:.2f}"
 
 
-def _found(image: Tensor, name: str) -> Found:
+def _found(image: Tensor, name: str, to_hide: bool = False) -> Found:
     try:
-        return find_product(image)
+        return find_product(image, to_hide)
     except UnsureError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -16,10 +16,10 @@ def found_once(module: ModuleType) -> Iterator[None]:
     """In the block a module's `find_product` answers from what it found in a picture of the same values before."""
     find, found = module.find_product, {}
 
-    def once(image: Tensor) -> Any:
-        picture = (image.dtype, image.shape, image.contiguous().numpy().tobytes())
+    def once(image: Tensor, **options: Any) -> Any:
+        picture = (image.dtype, image.shape, image.contiguous().numpy().tobytes(), *options.items())
         if picture not in found:
-            found[picture] = find(image)
+            found[picture] = find(image, **options)
         return found[picture]
 
     with pytest.MonkeyPatch.context() as patch:
