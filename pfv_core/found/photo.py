@@ -22,7 +22,7 @@ from ..masks import (
     within_range,
 )
 from .cut import without_dust
-from .product import find_product
+from .product import find_product, left_out_line
 from .sides import borders_touched
 from .unsure import NothingFoundError, UnsureError
 
@@ -55,8 +55,10 @@ class CutOut:
         source: who said so.
         sure: how sure this pack is, 0..1; None where somebody else said it.
         parts: separate things, specks left out.
-        specks: how many parts of a found mask were dropped because they are smaller than a hundredth of the largest.
+        specks: how many parts were left out: of a found mask those smaller than a hundredth of the largest, of what this pack
+            finds those too small or too faint to be the product's.
         touches: the borders that it touches.
+        enclosed_share: of all within its outline, 0..1, what has the ground's colour, where this pack found it.
     """
 
     opacity: Tensor
@@ -65,6 +67,7 @@ class CutOut:
     parts: int
     specks: int
     touches: tuple[str, ...]
+    enclosed_share: float = 0.0
 
     @property
     def share(self) -> float:
@@ -80,9 +83,8 @@ class CutOut:
         """The same for the person who looks at the node."""
         said = WORDS[self.source] + ("" if self.sure is None else f", sure to {self.sure:.2f}")
         parts = f", {self.parts} parts" if self.parts > 1 else ""
-        specks = f", {self.specks} specks left out" if self.specks else ""
         touches = f", cut off at the {' and the '.join(self.touches)}" if self.touches else ""
-        return f"{said}: {self.share:.0%} of the photo{parts}{specks}{touches}"
+        return f"{said}: {self.share:.0%} of the photo{parts}{left_out_line(self.specks, self.enclosed_share)}{touches}"
 
 
 def is_painted(mask: Tensor | None, count: int) -> Tensor:
@@ -175,7 +177,15 @@ def _looked_for(photo: Tensor, index: int) -> CutOut:
         product = find_product(within_range(photo, f"photo {index}"))
     except (NothingFoundError, UnsureError) as error:
         raise ValueError(f"photo {index}: {error}") from error
-    return CutOut(product.opacity, Source.PLAIN_GROUND, product.sure, product.parts, 0, product.touches)
+    return CutOut(
+        product.opacity,
+        Source.PLAIN_GROUND,
+        product.sure,
+        product.parts,
+        product.specks,
+        product.touches,
+        product.enclosed_share,
+    )
 
 
 def _found(found: Tensor, image: Tensor) -> Tensor:

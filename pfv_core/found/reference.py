@@ -123,9 +123,9 @@ def _of_one(image: Tensor, painted: Tensor, found: Tensor | None, index: int) ->
 
 
 def _stands_out(image: Tensor, index: int) -> tuple[Tensor, Source, float | None]:
-    """Its soft edge, its glass and its mirror image are hidden with it: they are the product's colours too."""
+    """All that may be its colours is hidden with it: soft edge, glass, mirror image, what lies beside it and what it encloses."""
     try:
-        product = find_product(within_range(image, f"reference {index}"))
+        product = find_product(within_range(image, f"reference {index}"), to_hide=True)
     except NothingFoundError:
         return torch.zeros(image.shape[1:], dtype=torch.bool), Source.NOTHING, None
     except UnsureError as error:

@@ -49,11 +49,13 @@ def stands_out(monkeypatch):
     asked = []
 
     def give(answer, mirrored=None):
-        def find(image):
+        def find(image, to_hide):
+            assert to_hide
             asked.append(image)
             if isinstance(answer, Exception):
                 raise answer
-            return Found(answer, 0.93, 1, (), torch.zeros_like(answer).bool() if mirrored is None else mirrored)
+            nothing = torch.zeros_like(answer).bool()
+            return Found(answer, 0.93, 1, (), nothing if mirrored is None else mirrored, nothing, 0, nothing)
 
         monkeypatch.setattr(reference_module, "find_product", find)
         return asked
@@ -353,7 +355,8 @@ def test_faint_paint_is_refused_and_never_passed_over(node, highest):
 
 
 def test_what_stands_out_at_the_border_may_be_ground(node, monkeypatch):
-    found = Found(box(), 0.99, 1, ("left",), box() > 1)
-    monkeypatch.setattr(reference_module, "find_product", lambda image: found)
+    nothing = box() > 1
+    found = Found(box(), 0.99, 1, ("left",), nothing, nothing, 0, nothing)
+    monkeypatch.setattr(reference_module, "find_product", lambda image, to_hide: found)
     with pytest.raises(ValueError, match="reference 0: what stands out touches the left of the picture"):
         node(scene())
