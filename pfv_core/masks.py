@@ -175,6 +175,12 @@ def mask_like(mask: Tensor, image: Tensor, name: str) -> Tensor:
     return mask
 
 
+def in_corners(selected: Tensor) -> Tensor:
+    """(B, H, W) bool -> (B,): in how many corners of its picture each mask selects something."""
+    _, height, width = selected.shape
+    return selected[:, :: height - 1 or 1, :: width - 1 or 1].flatten(1).sum(1)
+
+
 def one_for_each(found: Tensor, count: int, pictures: str) -> Tensor:
     """A MASK of what a model found -> `mask_to_core`, one for all of `count` pictures or one each.
 
@@ -233,7 +239,7 @@ def _of_product(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
         if background
         else (Selects.BACKGROUND, "the mask is that of a cut-out with transparency")
     )
-    corners = (opacity[:, :: opacity.shape[1] - 1 or 1, :: opacity.shape[2] - 1 or 1] > SEEN_ABOVE).flatten(1).sum(1)
+    corners = in_corners(opacity > SEEN_ABOVE)
     if bool((corners > CORNERS).any()):
         raise ValueError(
             f"the product would lie in {int(corners.max())} of the picture's corners: {why}, it seems, so set {name}_selects to "

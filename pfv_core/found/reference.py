@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ad.opacity import PAINT_STEP, SEEN_ABOVE
 from ..choices import parse_choice
-from ..masks import NO_MASK_SIZE, mask_to_core, one_for_each, selected_mask, within_range
+from ..masks import NO_MASK_SIZE, in_corners, mask_to_core, one_for_each, selected_mask, within_range
 from .product import find_product
 from .unsure import NothingFoundError, UnsureError
 
@@ -107,8 +107,10 @@ def hidden_of(image: Tensor, hide: Hide | str, mask: Tensor | None, found: Tenso
     given = None if found is None or not bool(asked.any()) else _found(found, image, asked)
     parts = [_of_one(image[i], painted[i], None if given is None else given[i], i) for i in range(count)]
     masks, sources, sure = zip(*parts, strict=True)
-    nothing = ", because nothing stands out" if Source.NOTHING in sources else ""
-    return Hidden(torch.stack(masks), sources, sure, nothing)
+    why = ", because nothing stands out" if Source.NOTHING in sources else ""
+    if bool(in_corners(painted).eq(4).any()):
+        why += "; corners hidden and the middle seen, as of a cut-out: is that what is wanted?"
+    return Hidden(torch.stack(masks), sources, sure, why)
 
 
 def _of_one(image: Tensor, painted: Tensor, found: Tensor | None, index: int) -> tuple[Tensor, Source, float | None]:

@@ -354,6 +354,14 @@ def test_faint_paint_is_refused_and_never_passed_over(node, highest):
         node(scene(), mask=faint)
 
 
+def test_a_cut_out_s_transparency_hides_all_but_its_product_and_that_is_said(node):
+    around = (box() == 0).float()
+    line = node(scene(), mask=around).ui["pfv_line"][0]
+    assert line.startswith("hidden: painted, kept ")
+    assert line.endswith("; corners hidden and the middle seen, as of a cut-out: is that what is wanted?")
+    assert "cut-out" not in node(scene(), mask=box()).ui["pfv_line"][0]
+
+
 def test_what_stands_out_at_the_border_may_be_ground(node, monkeypatch):
     nothing = box() > 1
     found = Found(box(), 0.99, 1, ("left",), nothing, nothing, 0, nothing)
