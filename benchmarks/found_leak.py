@@ -91,7 +91,7 @@ def leak(pairs: int, steps: int) -> dict[str, Any]:
 def _found(image: Tensor) -> Tensor | None:
     """(H, W) bool as PFV Reference hides it; None where it refuses."""
     try:
-        return find_product(image.contiguous()).seen
+        return find_product(image.contiguous(), to_hide=True).seen
     except NothingFoundError:
         return torch.zeros(image.shape[1:], dtype=torch.bool)
     except UnsureError:

@@ -12,6 +12,8 @@ prompts into one cross-attention, each in its own region. Nothing here knows the
                 strongly an image prompt counts in it, and when
     region      regions drawn, grown and shared; distance
     ad          formats, placement, cut_out, canvas; depth, composite, shadow; exactness, counted
+    masks       masks as people and files give them: polarity, soft edges, what is refused
+    found       what a picture shows, found without a model
     research    scale_map (Strictly-ID, sections 3.2, 6.2), mask_input (RefAdGen)
 
 Imports go from right to left in: reference <- adapter <- attention; region and ad stand beside them.

@@ -17,27 +17,29 @@ COLUMNS = 4
 MARGIN, CAPTION = 14, 28
 FONT_SIZE = 16
 INK, PAPER = (40, 40, 40), (255, 255, 255)
+SAYS_ITSELF = "PFVReference"  # its line begins with what was hidden, and who said so
 SHOWN = {  # class of node -> what its picture is called
-    "PFVCutOut": "found: the product",
-    "PFVReference": "found and hidden: its product",
+    "PFVCutOut": "the product",
+    SAYS_ITSELF: "hidden",
     "MEPARegionBuilder": "who rules: reference, text",
     "PFVDepthCompose": "depth for the ControlNet",
 }
 
 
-def contact_sheet(pictures: Pictures, ad: Made, ad_without_pfv: Made) -> Image.Image:
+def contact_sheet(pictures: Pictures, ad: Made, ad_without_pfv: Made | None = None) -> Image.Image:
     """Put the pictures of a run side by side, each as its node showed it.
 
     Args:
         pictures: what went in.
-        ad, ad_without_pfv: with the reference's hidden patches and with nothing hidden.
+        ad: as it was asked for.
+        ad_without_pfv: the same with nothing hidden; None where nothing was to be hidden.
     """
     panels = [
         ("product photo", opened(_loaded(ad.workflow, pictures, PRODUCT_PHOTO))),
         ("reference", opened(_loaded(ad.workflow, pictures, REFERENCE))),
-        *((caption, ad.shown[title_of(the_node(ad.workflow, name))]) for name, caption in SHOWN.items()),
-        ("the ad, with PFV", opened(ad.file)),
-        ("without PFV: nothing hidden", opened(ad_without_pfv.file)),
+        *((_caption(ad, name), ad.shown[title_of(the_node(ad.workflow, name))]) for name in SHOWN),
+        ("the ad" if ad_without_pfv is None else "the ad, with PFV", opened(ad.file)),
+        *([] if ad_without_pfv is None else [("without PFV: nothing hidden", opened(ad_without_pfv.file))]),
     ]
     return arrange(panels)
 
@@ -56,6 +58,12 @@ def arrange(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
         sheet.paste(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC), (left, top))
         draw.text((left, top + PANEL_HEIGHT + 5), caption, INK, font)
     return sheet
+
+
+def _caption(ad: Made, name: str) -> str:
+    """What a node's picture is called: of what is hidden, the beginning of what the node says."""
+    said = ad.said.get(title_of(the_node(ad.workflow, name)), "") if name == SAYS_ITSELF else ""
+    return said.split(", kept")[0] or SHOWN[name]
 
 
 def _loaded(workflow: Prompt, pictures: Pictures, title: str) -> Path:

@@ -21,7 +21,7 @@ from pfv_core.ad.depth import compose_depth
 from pfv_core.ad.depth_fit import DepthFit, fit_depth, visible_at
 from pfv_core.ad.exactness import all_exact, measure_exactness
 from pfv_core.ad.formats import Training, ad_format
-from pfv_core.ad.opacity import SEEN_ABOVE, settled
+from pfv_core.ad.opacity import SEEN_ABOVE
 from pfv_core.ad.placement import Layout
 from pfv_core.ad.shadow import add_contact_shadow
 from pfv_core.adapter.checkpoint import load_adapter
@@ -30,9 +30,10 @@ from pfv_core.attention.control import PromptControl
 from pfv_core.figures import percent
 from pfv_core.found.depth import plain_depth, standing_depth
 from pfv_core.found.line import find_ground_line
+from pfv_core.found.photo import check, cut_outs
 from pfv_core.found.preview import cut_out_preview
-from pfv_core.found.product import Found, find_product
-from pfv_core.found.unsure import NothingFoundError, UnsureError
+from pfv_core.found.reference import hidden_of
+from pfv_core.masks import product_opacity, product_selection, region_selection, settled, visible_mask
 from pfv_core.reference.fit import fit_geometry
 from pfv_core.reference.patch_mask import PatchMask, rebinarize
 from pfv_core.reference.preview import patch_grid_preview
@@ -114,7 +115,7 @@ class DemoNodes:
 
     def _patch_mask(self, reference: Tensor, mask: Tensor | None, fit: str, threshold: float) -> PatchMask:
         spec, (height, width) = self._encoder.spec, reference.shape[2:]
-        visible = torch.ones(1, height, width, dtype=torch.bool) if mask is None else mask <= SEEN_ABOVE
+        visible = visible_mask(mask, reference, "mask", empty=True)
         return rebinarize(visible, fit_geometry(height, width, spec.image_size, spec.patch_size, fit), threshold)
 
     def _rebinarize(
@@ -135,13 +136,13 @@ class DemoNodes:
         mode: str,
         mask: Tensor | None = None,
     ) -> Computed:
-        hidden, said = hidden_part(reference, hide, mask)
-        patch_mask = self._patch_mask(reference, hidden, fit, threshold)
+        hidden = hidden_of(reference, hide, mask, None)
+        patch_mask = self._patch_mask(reference, hidden.mask.float(), fit, threshold)
         tokens = encode_image(self._encoder, reference, patch_mask, mode)
         pixels = patch_mask.hidden_pixels()
         shown = patch_grid_preview(reference, pixels, patch_mask.geometry)
-        line = f"hidden: {said}, kept {percent(float(patch_mask.kept_share[0]))}"
-        return Computed((self._adapter.image_prompt(tokens), pixels.float()), shown, line)
+        said = hidden.line((float(patch_mask.kept_share[0]),))
+        return Computed((self._adapter.image_prompt(tokens), pixels.float()), shown, said)
 
     def _encode(self, clip_vision: Any, reference: Tensor, patch_mask: PatchMask, mode: str) -> Computed:
         return Computed((encode_image(self._encoder, reference, patch_mask, mode),))
@@ -217,61 +218,21 @@ class DemoNodes:
         return Computed((self._models.autoencoder.decode(samples).clamp(0, 1),))
 
 
-def opacity_of(mask: Tensor, selects: str) -> Tensor:
-    """A mask as ComfyUI has it -> how opaque the product is, as the nodes read it."""
-    mask = torch.from_numpy(settled(mask.numpy()))
-    return 1 - mask if selects == "background" else mask
-
-
 def cut_out(
     photo: Tensor, mask_selects: str, several_parts: bool, cut_off: bool, mask: Tensor | None = None
 ) -> Computed:
     """PFV Cut Out, of one photo."""
-    if mask is not None and bool((mask > SEEN_ABOVE).any()):
-        opacity, said = opacity_of(mask, mask_selects), "painted"
-    else:
-        found = _found(photo[0], "the product photo")
-        if (found.parts > 1 and not several_parts) or (found.touches and not cut_off):
-            cut = f", cut off at the {' and the '.join(found.touches)}" if found.touches else ""
-            raise ValueError(
-                f"the product photo shows {found.parts} separate thing(s){cut}: expected one, and all of it. Take another photo, "
-                "or paint the product"
-            )
-        opacity, said = found.opacity[None], f"found on its ground, sure to {found.sure:.2f}"
-    share = float((opacity > SEEN_ABOVE).float().mean())
-    return Computed((opacity,), cut_out_preview(photo, opacity), f"{said}: {percent(share)} of the photo")
-
-
-def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tensor, str]:
-    """What PFV Reference hides, as a mask, and who said so."""
-    if hide == "nothing":
-        return torch.zeros_like(reference[:, 0]), "nothing, as asked"
-    if mask is not None and bool((mask > SEEN_ABOVE).any()):
-        return mask, "painted"
-    try:
-        found = _found(reference[0], "the reference")
-    except NothingFoundError:
-        return torch.zeros_like(reference[:, 0]), "nothing, because nothing stands out"
-    if found.touches:
-        raise ValueError(
-            f"the reference: what stands out touches the {' and the '.join(found.touches)} and may be a part of its ground: "
-            "paint over what is to be hidden, or hide nothing"
-        )
-    return found.seen[None].float(), f"what stands out, sure to {found.sure:.2f}"
-
-
-def _found(image: Tensor, name: str) -> Found:
-    try:
-        return find_product(image)
-    except UnsureError as error:
-        raise ValueError(f"{name}: {error}") from error
+    (made,) = cut_outs(photo, mask, mask_selects, None)
+    check(made, 0, several_parts, cut_off)
+    opacity = made.opacity[None]
+    return Computed((opacity,), cut_out_preview(photo, opacity), made.line())
 
 
 def ground(
     picture: Tensor, ground_line: str, at: float, hidden_mask: Tensor | None = None, depth: Tensor | None = None
 ) -> Computed:
     """PFV Ground, of one picture."""
-    visible = torch.ones_like(picture[0, 0]).bool() if hidden_mask is None else hidden_mask[0] <= SEEN_ABOVE
+    visible = visible_mask(hidden_mask, picture, "hidden_mask", empty=True)[0]
     line, said = (at, "set") if ground_line == "at" else (None, "")
     if line is None:
         found = find_ground_line(picture[0], visible)
@@ -286,7 +247,7 @@ def product_depth(
 ) -> Computed:
     """PFV Product Depth, of one product."""
     if depth is None:
-        product = opacity_of(product_mask, product_mask_selects)[0] > SEEN_ABOVE
+        product = product_selection(product_mask, product_mask_selects, "product_mask")[0]
         depth = standing_depth(product, line).expand(1, 3, -1, -1)
     return Computed((depth,), depth)
 
@@ -315,10 +276,11 @@ def canvas(
 ) -> Computed:
     """PFV Ad Canvas."""
     layout = Layout(position, scale_by, share, margin, (safe_left, safe_top, safe_right, safe_bottom), x, y)
-    opacity = opacity_of(product_mask, product_mask_selects)
+    opacity = product_opacity(product_mask, product_mask_selects, product, "product_mask")
     planned_format = ad_format(format, (custom_height, custom_width), sampling_scale, None if model is None else DEMO)
     planned = AdCanvas.plan(opacity, planned_format, layout)
     placed, placed_opacity = planned.place(product, backdrop)
+    planned = replace(planned, shown=(placed, placed_opacity))
     region = 1 - fade(placed_opacity > SEEN_ABOVE, region_rim)
     height, width = planned.format.sampling
     shown = canvas_preview(placed, placed_opacity, planned.format.size, layout.safe_box(planned.format.size))
@@ -334,7 +296,7 @@ def region_shape(
 
 def region_from_mask(mask: Tensor, mask_selects: str, grow: int, softness: int, around: bool) -> Computed:
     """MEPA Region From Mask."""
-    region = fade(grown(opacity_of(mask, mask_selects) > SEEN_ABOVE, grow), softness)
+    region = fade(grown(region_selection(mask, mask_selects, "mask"), grow), softness)
     return Computed((1 - region if around else region,))
 
 
@@ -365,11 +327,14 @@ def depth_of_the_ad(
     fit: str = DepthFit.SAME_SIZE,
 ) -> Computed:
     """PFV Depth Compose."""
-    product = opacity_of(product_mask, product_mask_selects) > SEEN_ABOVE
+    product = product_selection(product_mask, product_mask_selects, "product_mask")
     size = product.shape[1], product.shape[2]
     whole = torch.ones_like(foreground_depth[:, 0]).bool()
     foreground, _ = fit_depth(foreground_depth, whole, size, fit)
-    visible = torch.ones_like(reference_depth[:, 0]).bool() if hidden_mask is None else hidden_mask <= SEEN_ABOVE
+    like = reference_depth
+    if hidden_mask is not None and fit != DepthFit.SAME_SIZE:  # the mask is of the reference, the depth an estimator's
+        like = reference_depth.new_zeros(()).expand(len(reference_depth), 1, *hidden_mask.shape[1:])
+    visible = visible_mask(hidden_mask, like, "hidden_mask", empty=True)
     if fit != DepthFit.SAME_SIZE:
         visible = visible_at(visible, (reference_depth.shape[2], reference_depth.shape[3]))
     reference, visible = fit_depth(reference_depth, visible, size, fit)
@@ -416,10 +381,11 @@ def composite(
     canvas: AdCanvas | None = None,
 ) -> Computed:
     """Strict-ID Composite."""
-    opacity = opacity_of(product_mask, product_mask_selects)
+    opacity = product_opacity(product_mask, product_mask_selects, product, "product_mask")
     if canvas is not None:
         generated, product = canvas.finish(generated), canvas.finish(product)
-        opacity = torch.from_numpy(settled(canvas.finish(opacity[:, None])[:, 0].numpy()))
+        opacity = settled(canvas.finish(opacity[:, None])[:, 0])
+        canvas.check_placed(product, opacity)
     if shadow_strength:
         generated = add_contact_shadow(generated, opacity > SEEN_ABOVE, shadow_strength, shadow_size)
     image, exact = paste_back(generated, product, opacity, erode, feather, rim)

@@ -42,7 +42,7 @@ def write_pictures(plan: Plan, options: argparse.Namespace, workflow: Prompt, fo
         Name -> file.
 
     Raises:
-        ValueError: a file that is no picture, or a mask that does not fit or marks nothing.
+        ValueError: a file that is no picture, a mask that does not fit or marks nothing, or a reference that is a cut-out.
     """
     product = _own(options.product, options.product_mask, product=True) or _shipped_product(plan)
     reference = _own(options.reference, options.reference_mask, product=False) or _shipped_reference(plan)
@@ -104,6 +104,14 @@ def _own(file: Path | None, mask: Path | None, product: bool) -> Image.Image | N
     _say(picture.converted, file)
     image = Image.fromarray(picture.pixels)
     if mask is None:
+        if not product and bool(
+            (picture.pixels[:: picture.size[1] - 1 or 1, :: picture.size[0] - 1 or 1, 3] < 255).all()
+        ):
+            raise ValueError(
+                f"{file} is transparent in its corners, and what is transparent in a reference counts as painted over, so "
+                "that what is in its middle would be seen: give it without transparency, or say with --reference-mask what is "
+                "to be hidden"
+            )
         return image if bool((picture.pixels[..., 3] < 255).any()) else image.convert("RGB")
     marked, said = read_mask(mask.read_bytes(), str(mask), picture.size, str(file))
     _say(said, mask)

@@ -29,11 +29,14 @@ def main(options: argparse.Namespace) -> int:
     print(plan, flush=True)
     workflow = plan_workflow(plan, options)
     pictures = write_pictures(plan, options, workflow, options.out / "inputs")
-    workflows = {"ad.png": workflow, "ad_without_pfv.png": without_pfv(workflow)}
+    workflows = {"ad.png": workflow}
+    if (hides_nothing := without_pfv(workflow)) != workflow:
+        workflows["ad_without_pfv.png"] = hides_nothing
     with engine_of(plan, options.out / "server.log") as engine:
         ads = [engine.run(variant, pictures, options.out / name) for name, variant in workflows.items()]
     kept = [report(ad) for ad in ads]
-    print(f"without PFV {percent(changed_share(*(ad.file for ad in ads)))} of the pixels are others", flush=True)
+    if len(ads) > 1:
+        print(f"without PFV {percent(changed_share(*(ad.file for ad in ads)))} of the pixels are others", flush=True)
     sheet = options.out / "contact_sheet.png"
     contact_sheet(pictures, *ads).save(sheet, optimize=True)
     print(f"contact sheet: {sheet}")
@@ -69,10 +72,11 @@ def changed_share(ad: Path, other: Path) -> float:
 
 def with_options(message: str) -> str:
     """A node's message, and which options of this command do what it asks for."""
-    if "paint" not in message and "ground_line" not in message:
+    if not any(word in message for word in ("paint", "ground_line", "mask_selects", "cut_off", "several_parts")):
         return message
     return (
-        f"{message}\nHere --product-mask and --reference-mask name what is painted: a picture that is white there; "
+        f"{message}\nHere --product-mask and --reference-mask name what is painted: a picture that is white there, so one that "
+        "is the wrong way round, give it inverted; "
         "--whole-reference hides nothing, and --ground 0.66 says where the ground begins"
     )
 

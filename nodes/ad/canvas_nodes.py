@@ -13,17 +13,10 @@ from ...pfv_core.ad.canvas import AdCanvas
 from ...pfv_core.ad.formats import AUTO, CUSTOM, FORMATS, SAMPLING_SCALES, AdFormat, Training, ad_format
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.ad.placement import Layout, Position, ScaleBy
+from ...pfv_core.masks import Selects, background_of, product_opacity, within_range
 from ...pfv_core.region.distance import fade
 from ...pfv_core.region.preview import canvas_preview, small_picture
-from ..convert import (
-    Selects,
-    background_of,
-    depth_to_core,
-    image_from_core,
-    image_to_core,
-    product_opacity,
-    within_range,
-)
+from ..convert import depth_to_core, image_from_core, image_to_core
 from ..feedback import with_line
 from ..host.training_size import family_of, training_of
 from ..types import CATEGORY, AdCanvasType

@@ -9,9 +9,10 @@ from ...pfv_core.ad.depth import DepthFill, compose_depth
 from ...pfv_core.ad.depth_fit import DepthFit, check_shape, fit_depth, visible_at
 from ...pfv_core.choices import parse_choice
 from ...pfv_core.figures import percent
+from ...pfv_core.masks import NO_MASK_SIZE, Selects, mask_to_core, visible_mask, within_range
+from ...pfv_core.masks import product_mask as product_mask_to_core
 from ...pfv_core.region.preview import small_picture
-from ..convert import NO_MASK_SIZE, Selects, depth_to_core, image_from_core, mask_to_core, visible_mask, within_range
-from ..convert import product_mask as product_mask_to_core
+from ..convert import depth_to_core, image_from_core
 from ..feedback import with_line
 from ..types import CATEGORY
 from .product_nodes import MASK_SELECTS_TOOLTIP

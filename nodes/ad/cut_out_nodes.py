@@ -9,11 +9,12 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ...pfv_core.found.photo import check, cut_outs, is_painted
 from ...pfv_core.found.preview import cut_out_preview
-from ..convert import Selects, clamp_overshoot, image_from_core, image_to_core
+from ...pfv_core.masks import Selects
+from ..convert import clamp_overshoot, image_from_core, image_to_core
 from ..feedback import with_line
 from ..types import CATEGORY
-from .cut_out import check, cut_outs, is_painted
 
 SHOWN = 16  # photos of a batch; a preview is for looking at
 

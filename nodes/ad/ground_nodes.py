@@ -16,17 +16,9 @@ from ...pfv_core.found.depth import hangs, plain_depth, standing_depth
 from ...pfv_core.found.line import find_ground_line
 from ...pfv_core.found.preview import ground_preview
 from ...pfv_core.found.unsure import UnsureError
+from ...pfv_core.masks import NO_MASK_SIZE, Selects, product_selection, visible_mask, within_range
 from ...pfv_core.region.preview import small_picture
-from ..convert import (
-    NO_MASK_SIZE,
-    Selects,
-    depth_to_core,
-    image_from_core,
-    image_to_core,
-    product_selection,
-    visible_mask,
-    within_range,
-)
+from ..convert import depth_to_core, image_from_core, image_to_core
 from ..feedback import with_line
 from ..types import CATEGORY
 from .product_nodes import MASK_SELECTS_TOOLTIP

@@ -14,17 +14,9 @@ from ...pfv_core.ad.exactness import Exactness, all_exact, measure_exactness, no
 from ...pfv_core.ad.opacity import SEEN_ABOVE
 from ...pfv_core.ad.shadow import add_contact_shadow
 from ...pfv_core.figures import times
+from ...pfv_core.masks import SELECTED_ABOVE, Selects, mask_like, product_opacity, settled, within_range
 from ...pfv_core.region.preview import exactness_preview
-from ..convert import (
-    SELECTED_ABOVE,
-    Selects,
-    image_from_core,
-    image_to_core,
-    mask_like,
-    product_opacity,
-    settled,
-    within_range,
-)
+from ..convert import image_from_core, image_to_core
 from ..feedback import with_line
 from ..types import CATEGORY, AdCanvasType
 

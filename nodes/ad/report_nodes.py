@@ -11,8 +11,9 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ...pfv_core.masks import within_range
 from ...pfv_core.region.preview import small_picture
-from ..convert import image_from_core, image_to_core, within_range
+from ..convert import image_from_core, image_to_core
 from ..feedback import with_line
 from ..host.model_facts import model_facts
 from ..host.prompt_graph import Prompt, gives, links, told_upstream, upstream

@@ -12,7 +12,7 @@ from .report_page import Section
 Facts = Mapping[str, Any]
 
 HIDDEN = {  # by who said what of a reference is hidden; nothing is said where nobody knows
-    "painted": "hidden by hand",
+    "painted": "hidden as it was painted, or transparent in its file",
     "found": "hidden as a model found it",
     "stands_out": "hidden what stands out",
     "nothing": "nothing hidden",

@@ -21,11 +21,12 @@ from torch import Tensor
 from ...pfv_core.adapter.checkpoint import load_adapter
 from ...pfv_core.adapter.model import Adapter, AdapterConfig, CompressMethod
 from ...pfv_core.choices import parse_choice
+from ...pfv_core.found.reference import Source
 from ...pfv_core.reference.origin import tensor_hash
 from ...pfv_core.reference.vit import ImageTokens
 from ..feedback import progress_over
 from .content_cache import ContentCache
-from .prompt_facts import PromptFacts, ReferenceFacts, Source
+from .prompt_facts import PromptFacts, ReferenceFacts
 from .whole_layers import whole_layers
 
 FOLDER = "ipadapter"

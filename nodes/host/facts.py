@@ -97,6 +97,7 @@ class Run:
         patches: of ours, in what is sampled.
         replaced: by kind and block, the callables in the host's attention slots as the run begins.
         sampling: the host's `model_sampling` in force, once the model is loaded.
+        sigmas: (steps + 1,) noise levels at which its steps begin, and where the last one ends, from then on.
         sampler: the name of the sampler's function, once it runs.
         evaluating: whether an evaluation of the model is under way.
         nameless: names of conditions that do not say whether they are negative.
@@ -111,6 +112,7 @@ class Run:
     patches: tuple[Any, ...] = ()
     replaced: Options = field(default_factory=dict)
     sampling: Any = None
+    sigmas: Tensor | None = None
     sampler: str = ""
     evaluating: bool = False
     nameless: set[str] = field(default_factory=set)
@@ -133,9 +135,17 @@ class Run:
         """Timesteps of the model as it is sampled, whatever changed its sampling after our nodes."""
         return NoiseSchedule.of(self.sampling)
 
-    def levels(self, window: Window) -> tuple[float, float]:
-        """The window's highest and lowest noise level in the schedule in force."""
-        return window.levels(self.sampling)
+    def levels(self, window: Window, node: str) -> tuple[float, float]:
+        """The window's highest and lowest noise level in the schedule in force; a window in which no step begins is said."""
+        start, end = window.levels(self.sampling)
+        if not window.whole and self.sigmas is not None:
+            begins = self.sigmas[:-1].tolist()
+            if not any(end <= sigma <= start for sigma in begins):
+                self.tell(
+                    f"{node}: none of the {len(begins)} steps of this sampling begins between start_percent "
+                    f"{window.start_percent:g} and end_percent {window.end_percent:g}, so it has no effect in it"
+                )
+        return start, end
 
     def check_sides(self, node: str) -> None:
         """ValueError if the guider has conditions of which nobody says whether they are negative."""

@@ -57,7 +57,7 @@ class FusionRun:
                 "weights, and a LoRA or another patch of weights is on one of them alone: load the checkpoint of "
                 "reference_model with a loader of its own, or disconnect it, and the sampled model reads the product itself"
             )
-        self._start, self._end = run.levels(fusion.window)
+        self._start, self._end = run.levels(fusion.window, NAME)
         self._active = False
         self._keys_values: KeysValues | None = None
         self._layouts: dict[Any, list[FusionRows]] = {}

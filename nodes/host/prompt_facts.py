@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
-
-class Source(str, Enum):
-    """Who said what of a reference is hidden: a person's PAINT, a model that FOUND it, this pack, which took what STANDS_OUT, or
-    nobody: NOTHING is hidden."""
-
-    PAINTED = "painted"
-    FOUND = "found"
-    STANDS_OUT = "stands_out"
-    NOTHING = "nothing"
+from ...pfv_core.found.reference import Source
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class PromptRun:
             None if prompt.region is None else run.placed(prompt.region, prompt.node, "the region")
             for prompt in prompts
         ]
-        self._levels = [run.levels(prompt.window) for prompt in prompts]
+        self._levels = [run.levels(prompt.window, prompt.node) for prompt in prompts]
         timed = [prompt.control.gamma is not None or prompt.weights.sampling.constant is None for prompt in prompts]
         self._schedule = run.schedule if any(timed) else None
         self._reads_noise = any(timed) or any(not prompt.window.whole for prompt in prompts)

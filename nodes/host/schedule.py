@@ -15,8 +15,10 @@ from ...pfv_core.attention.curve import share_of_timestep
 class Window:
     """A part of the sampling, as shares of it; what noise levels those are, the run's own schedule says.
 
+    Where both are the same no step, or one at the most, is in it.
+
     Raises:
-        ValueError: a window that is empty or reaches out of 0..1.
+        ValueError: a window that ends before it begins, or reaches out of 0..1.
     """
 
     start_percent: float = 0.0

@@ -144,19 +144,19 @@ def _check_one_model(guider: Any, options: Options) -> None:
         )
 
 
-def _around_the_sampler(executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Tensor:
+def _around_the_sampler(executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Around the steps, when the model is loaded as it will be sampled: each patch looks whether it fits."""
     options = guider.model_options["transformer_options"]
     run: Run = options[KEY]
     if run.sampling is not None:
-        return executor(guider, *args, **kwargs)
-    run.sampling = guider.inner_model.model_sampling
+        return executor(guider, sigmas, *args, **kwargs)
+    run.sampling, run.sigmas = guider.inner_model.model_sampling, sigmas
     sampler = executor.class_obj
     run.sampler = getattr(getattr(sampler, "sampler_function", None), "__name__", type(sampler).__name__)
     for patch in run.patches:
         run.state(patch)
     with _conditions_made_later(guider.inner_model, run):
-        return executor(guider, *args, **kwargs)
+        return executor(guider, sigmas, *args, **kwargs)
 
 
 def _around_an_evaluation(

@@ -153,13 +153,16 @@ class MEPAApply(io.ComfyNode):
         own = regional_prompt(image_prompt, *numbers, region, std_norm, time_weighting, gamma, weights)
         for prompt in (own, *(branches or ())):
             model = apply_prompt(model, prompt)
-        return io.NodeOutput(model, ui=shown_region(model, own.region, cls))
+        return io.NodeOutput(model, ui=shown_region(model, own.region, cls, strength))
 
 
-def shown_region(model: Any, region: Tensor | None, cls: type[io.ComfyNode]) -> dict[str, Any]:
-    """A region on the grids of a model's own cross-attentions, and its share of the frame. None: all of a square frame."""
+def shown_region(model: Any, region: Tensor | None, cls: type[io.ComfyNode], strength: float = 1.0) -> dict[str, Any]:
+    """A region on the grids of a model's own cross-attentions, its share of the frame, and that strength 0 is off. None: all of a
+    square frame."""
     drawn = torch.ones(1, FRAME, FRAME) if region is None else region
     shares = ", ".join(percent(share) for share in drawn.flatten(1).double().mean(1).tolist())
     levels = [block.layer.level for block in cross_attention_blocks(model)]
     preview = ui.PreviewImage(image_from_core(latent_grid_preview(drawn, levels)), cls=cls)
-    return with_line(preview.as_dict(), f"region: {'the whole frame' if region is None else f'{shares} of the frame'}")
+    off = "" if strength else "; strength is 0, so the node does nothing"
+    said = "the whole frame" if region is None else f"{shares} of the frame"
+    return with_line(preview.as_dict(), f"region: {said}{off}")

@@ -8,7 +8,7 @@ from torch import Tensor
 from ...pfv_core.attention.balance import PAPER_GAMMA
 from ...pfv_core.attention.control import Gate, PromptControl
 from ...pfv_core.attention.weights import PromptWeights
-from ..convert import region_mask
+from ...pfv_core.masks import region_mask
 from ..host.adapter import ImagePrompt
 from ..host.regional_prompt import RegionalPrompt
 from ..host.schedule import Window

@@ -8,18 +8,11 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pfv_core.figures import percent
+from ...pfv_core.masks import Selects, background_of, region_of, region_selection, within_range
 from ...pfv_core.region.distance import fade, grow
 from ...pfv_core.region.preview import COLOURS, region_preview
 from ...pfv_core.region.regions import Shape, Sharing, draw_region, share_frame
-from ..convert import (
-    Selects,
-    background_of,
-    image_from_core,
-    image_to_core,
-    region_of,
-    region_selection,
-    within_range,
-)
+from ..convert import image_from_core, image_to_core
 from ..feedback import with_line
 from ..types import CATEGORY
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...pfv_core.attention.control import PromptControl
-from ..convert import mask_to_core, region_of
+from ...pfv_core.masks import mask_to_core, region_of
 from ..host.cross_attention import apply_prompt
 from ..host.regional_prompt import RegionalPrompt
 from ..host.schedule import Window

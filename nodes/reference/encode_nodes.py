@@ -8,11 +8,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pfv_core.figures import percent
+from ...pfv_core.masks import visible_mask
 from ...pfv_core.reference.fit import Fit, fit_geometry
 from ...pfv_core.reference.patch_mask import PatchMask, rebinarize
 from ...pfv_core.reference.preview import patch_grid_preview
 from ...pfv_core.reference.vit import HideMode
-from ..convert import clamp_overshoot, image_from_core, image_to_core, visible_mask
+from ..convert import clamp_overshoot, image_from_core, image_to_core
 from ..feedback import with_line
 from ..host.vit import clip_vision_output, encoder_spec
 from ..types import CATEGORY, ImageTokensType, PatchMaskType

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...pfv_core.adapter.combine import Combine
 from ...pfv_core.adapter.model import CompressMethod
+from ...pfv_core.found.reference import Hidden, Hide, asks_for_found, hidden_of
 from ...pfv_core.reference.fit import Fit, fit_geometry
 from ...pfv_core.reference.patch_mask import PatchMask, rebinarize
 from ...pfv_core.reference.preview import patch_grid_preview
@@ -21,7 +22,6 @@ from ..host.combination import combined
 from ..host.vit import encoder_spec
 from ..types import CATEGORY, AdapterType, ImagePromptType
 from .encoded import encode_reference
-from .hidden import Hidden, Hide, asks_for_found, hidden_of
 
 SHOWN = 16  # pictures of a batch; a preview is for looking at
 NUM_PROMPTS = 4

@@ -9,11 +9,12 @@ import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...pfv_core.ad.opacity import PAINT_STEP
 from ...pfv_core.attention.fusion import Combine, FusionControl
 from ...pfv_core.choices import parse_choice
+from ...pfv_core.masks import region_of
 from ...pfv_core.research.mask_input import load_mask_input
 from ...pfv_core.research.refadgen import open_refadgen
-from ..convert import PAINT_STEP, region_of
 from ..host.files import Fingerprint, fingerprint
 from ..host.mask_input import apply_mask_input
 from ..host.refadgen import combine_of, load_reference

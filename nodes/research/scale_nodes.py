@@ -8,11 +8,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pfv_core.choices import parse_choice
+from ...pfv_core.masks import Selects, within_range
+from ...pfv_core.masks import product_mask as product_mask_to_core
 from ...pfv_core.region.preview import region_preview
 from ...pfv_core.research.scale_map import scale_hint, scale_map, subject_height_by_ratio, subject_height_by_size
 from ..ad.product_nodes import MASK_SELECTS_TOOLTIP
-from ..convert import Selects, image_from_core, image_to_core, within_range
-from ..convert import product_mask as product_mask_to_core
+from ..convert import image_from_core, image_to_core
 from ..types import RESEARCH_CATEGORY
 
 

@@ -49,7 +49,7 @@ class AdCanvas:
 
         Args:
             image: (N, C, H, W) float, of the photos' size; batch 1 serves every product.
-            backdrop: what stands around the products.
+            backdrop: what stands around the products, 0..1.
 
         Returns:
             (N, C, frame height, frame width), and where the products are, (N, frame height, frame width), of the mask's
@@ -58,8 +58,11 @@ class AdCanvas:
             in steps of 1/255, so that a saved file holds just these values.
 
         Raises:
-            ValueError: another size or batch than the photos', or a product so thin that nothing of it is left.
+            ValueError: another size or batch than the photos', a backdrop outside 0..1, or a product so thin that nothing of it
+                is left.
         """
+        if not 0 <= backdrop <= 1:
+            raise ValueError(f"backdrop is {backdrop:g}, expected a grey from 0 (black) to 1 (white)")
         image = self._for_every_product(image)
         placed = image.new_full((len(self.placements), image.shape[1], *self.format.frame), backdrop)
         mask = torch.zeros(len(self.placements), *self.format.frame, dtype=self.product_mask.dtype)

@@ -82,7 +82,7 @@ class Layout:
         x, y: centre of the product's box for NUMBERS, shares of the canvas's width and height.
 
     Raises:
-        ValueError: an unknown choice, a share that is not positive, margins that leave nothing.
+        ValueError: an unknown choice, a share that is not positive, margins that leave nothing, a place that is no number.
     """
 
     position: Position | str = Position.CENTER
@@ -101,6 +101,9 @@ class Layout:
         for name, value in (("margin", self.margin), *zip(_SIDES, self.safe_area, strict=True)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name} is {value:g}, expected 0 to below 1, a share of the canvas")
+        for name, value in (("x", self.x), ("y", self.y)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value:g}, expected a share of the canvas")
 
     def safe_box(self, size: Size) -> Box:
         """The part of a canvas (height, width) that presets use, edges rounded to whole pixels.

@@ -54,6 +54,10 @@ NEAR = 3  # pixels around a product that are its edge and its shadow
 MOST_BESIDE = 0.25
 """Of the product's pixels: as much may be faint beside it. A white bottle on white, of which the label alone stands out, has five
 times its pixels beside it; a podium half of them; a scene of the demo 0.01 in the middle and less than 0.12 in 95 of 100."""
+MOST_ENCLOSED = 0.2
+"""Of all within a product's outline: as much may have the ground's colour, and is taken for a hole. Drawn ones: a mug's handle
+0.11, a bag's straps 0.17. A label is 0.25, a screen 0.9; so rings, 0.3 to 0.8, and glasses, 0.5 to 0.7, are refused too."""
+SAID_FROM = 0.01  # of all within its outline: less that is enclosed is not worth a word
 PANEL_FILL, PANEL_SHARE = 0.985, 0.4  # of its box, and of the picture: a picture on a page
 
 
@@ -68,6 +72,9 @@ class Found:
         parts: separate things that it consists of.
         touches: names of the borders that it touches, of "top", "bottom", "left", "right".
         mirrored: (H, W) bool, where polished ground mirrors it: no part of it, but its colours.
+        left_out: (H, W) bool, what stands out beside it, too small or too faint to be taken for a part of it.
+        specks: how many parts that has.
+        enclosed: (H, W) bool, what has the ground's colour within its outline: a hole, or a part of it.
     """
 
     opacity: Tensor
@@ -75,11 +82,19 @@ class Found:
     parts: int
     touches: tuple[str, ...]
     mirrored: Tensor
+    left_out: Tensor
+    specks: int
+    enclosed: Tensor
 
     @property
     def seen(self) -> Tensor:
-        """(H, W) bool: wherever its colours are seen, in the ground too. What hides it hides all of this."""
-        return (self.opacity > SEEN_ABOVE) | self.mirrored
+        """(H, W) bool: wherever it or its colours may be seen, in the ground too. What hides it hides all of this."""
+        return (self.opacity > SEEN_ABOVE) | self.mirrored | self.left_out | self.enclosed
+
+    @property
+    def enclosed_share(self) -> float:
+        """Of all within its outline, 0..1, what is `enclosed`."""
+        return float(self.enclosed.sum() / ((self.opacity > SEEN_ABOVE) | self.enclosed).sum())
 
 
 @dataclass(frozen=True)
@@ -88,12 +103,14 @@ class _Standing:
 
     Attributes:
         mask, shadow, mirrored: (H, W).
+        dust: (H, W), what stands out as well, in parts too small to be the product's.
         is_doubtful: whether a part of what stands may be a mirror image.
     """
 
     mask: Bools
     shadow: Bools
     mirrored: Bools
+    dust: Bools
     is_doubtful: bool
 
     @property
@@ -101,17 +118,19 @@ class _Standing:
         return self.shadow | self.mirrored
 
 
-def find_product(image: Tensor) -> Found:
+def find_product(image: Tensor, to_hide: bool = False) -> Found:
     """Find what stands out from the ground.
 
     Args:
         image: (3, H, W) float, 0..1, sRGB.
+        to_hide: whether what is enclosed is hidden with the product (`Found.seen`): then it may be as much as it is, for it need
+            not be told from a part of it.
 
     Raises:
         NothingFoundError: nothing stands out.
         UnsureError: a picture too small or too narrow, one in which the result depends on the way, one in which fainter things
-            stand out beside what was found, one of which a shadow is all that is seen or a mirror image a part, or a picture on a
-            page.
+            stand out beside what was found, one of which a shadow is all that is seen or a mirror image a part, a picture on a
+            page, or an outline around much that has the ground's colour.
 
     Notes: what the border shows is ground; it goes on along rows or columns, and smoothly in gradients and soft shadows. What
     is far from it is the product; then both have colours, the outline of least cost between them is taken, and again. The
@@ -147,7 +166,38 @@ def find_product(image: Tensor) -> Found:
         )
     opacity = soft_edge(image, standing.mask)
     _, parts = without_dust(opacity.numpy() > SEEN_ABOVE, DUST)
-    return Found(opacity, sure, parts, touches, _as_large(standing.mirrored, image))
+    _, specks = without_dust(standing.dust, 0.0)
+    mirrored, left_out = (_as_large(part, image) for part in (standing.mirrored, standing.dust))
+    enclosed = _as_large(_within(standing.mask), image) & ~(opacity > SEEN_ABOVE)
+    found = Found(opacity, sure, parts, touches, mirrored, left_out, specks, enclosed)
+    if found.enclosed_share > MOST_ENCLOSED and not to_hide:
+        raise UnsureError(
+            f"{percent(found.enclosed_share)} of what lies within the outline has the ground's colour, which may be holes or "
+            "parts of the product: paint the product, or connect what a model finds"
+        )
+    return found
+
+
+def left_out_line(specks: int, enclosed_share: float) -> str:
+    """What was left out of a product, as the end of a line; empty where nothing was.
+
+    Args:
+        specks: parts that are too small or too faint.
+        enclosed_share: of all within its outline, 0..1, what has the ground's colour.
+    """
+    said = f", {specks} specks left out" if specks else ""
+    if enclosed_share >= SAID_FROM:
+        said += f", {percent(enclosed_share)} within its outline taken for holes: it has the ground's colour"
+    return said
+
+
+def _within(mask: Bools) -> Bools:
+    """(H, W), outside the mask what it encloses, gaps in the outline closed where they are narrower than two edges."""
+    padded = np.pad(mask, NEAR + 1)
+    closed = ndimage.binary_closing(padded, iterations=NEAR)
+    inner = ndimage.binary_opening(ndimage.binary_fill_holes(closed) & ~padded)
+    enclosed: Bools = inner[NEAR + 1 : -NEAR - 1, NEAR + 1 : -NEAR - 1]
+    return enclosed
 
 
 def _as_large(mask: Bools, image: Tensor) -> Tensor:
@@ -219,20 +269,22 @@ def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
 
 def _reading(lab: Floats, logs: Logs, costs: tuple[Floats, Floats], sides: tuple[str, ...]) -> tuple[_Standing, float]:
     """What stands if some sides are ground, and how sure that is."""
-    standing = _apart(logs, _outlined(lab, costs, sides))
+    standing = _apart(logs, *_outlined(lab, costs, sides))
     if standing.mask.mean() < LEAST_SHARE:
         return standing, 0.0
-    others = (_apart(logs, _outlined(lab, costs, sides, *way)).mask for way in OTHER_WAYS)
+    others = (_apart(logs, *_outlined(lab, costs, sides, *way)).mask for way in OTHER_WAYS)
     return standing, min(_agreement(standing.mask, other) for other in others)
 
 
-def _apart(logs: Logs, mask: Bools) -> _Standing:
+def _apart(logs: Logs, mask: Bools, dust: Bools) -> _Standing:
     """What stands out, with what it casts told from it."""
     shadow = cast_shadow(logs, mask)
     image = mirror_image(logs, mask & ~shadow)
     mirrored = image.where & image.certain
-    standing, _ = without_dust(mask & ~shadow & ~mirrored, DUST)
-    return _Standing(standing, shadow, mirrored, bool(image.where.any()) and not image.certain)
+    apart = mask & ~shadow & ~mirrored
+    standing, _ = without_dust(apart, DUST)
+    dust = (apart & ~standing) | (dust & ~mirrored)
+    return _Standing(standing, shadow, mirrored, dust, bool(image.where.any()) and not image.certain)
 
 
 def _without(*sides: str) -> tuple[str, ...]:
@@ -245,20 +297,24 @@ def _outlined(
     sides: tuple[str, ...],
     along_rows: tuple[float, float] = ALONG_ROWS,
     outline: float = OUTLINE,
-) -> Bools:
-    """What stands out from the ground of some sides."""
+) -> tuple[Bools, Bools]:
+    """What stands out from the ground of some sides; and apart from it what was taken for it in any round, or is fainter."""
     known = border((lab.shape[0], lab.shape[1]), sides)
     far = distance_to_ground(lab, known, along_rows)
     limit = float(np.clip(_between_two(far), 0.04, 0.25))
-    mask, _ = without_dust(_cut(1 - far / limit, costs, known, outline), DUST)
+    taken = _cut(1 - far / limit, costs, known, outline)
+    mask, _ = without_dust(taken, DUST)
+    everything = taken | ndimage.binary_opening(far > FAINT_FROM)
     for _ in range(ROUNDS):
         if not mask.any():
             break
         own = distance_to(lab, mask, ANYWHERE)
         against = 1.5 * (own - far) / (own + far + 0.03)
         within = enclosed(mask) * (1 - np.exp(-((far / EVIDENCE_AT) ** 2)))
-        mask, _ = without_dust(_cut(np.clip(against, -1, 1) - within, costs, known, outline), DUST)
-    return mask
+        taken = _cut(np.clip(against, -1, 1) - within, costs, known, outline)
+        mask, _ = without_dust(taken, DUST)
+        everything = everything | taken
+    return mask, everything & ~_parts_that_meet(everything, mask)
 
 
 def _cut(against: NDArray[np.floating], costs: tuple[Floats, Floats], known: Bools, outline: float) -> Bools:

@@ -48,8 +48,8 @@ def draw_region(
         (1, H, W) float32, 0..1. A pixel of a hard shape is 1 where its centre lies in it, edge included.
 
     Raises:
-        ValueError: an unknown shape, a size below 1, a negative softness, one for a gradient, a box without area or two
-            points that are one, or a region that is empty.
+        ValueError: an unknown shape, a size below 1, points that are no numbers, a negative softness, one for a gradient, a box
+            without area or two points that are one, or a region that is empty.
     """
     shape = parse_choice(Shape, shape, "shape")
     height, width = size
@@ -57,6 +57,8 @@ def draw_region(
         raise ValueError(f"the canvas is {width}x{height} pixels (width x height), expected at least 1x1")
     if not (softness >= 0 and math.isfinite(softness)) or (softness and shape is Shape.GRADIENT):
         raise ValueError(f"softness is {softness:g}, expected 0 or more, and 0 for a gradient, which is soft by itself")
+    if not all(map(math.isfinite, (*first, *second))):
+        raise ValueError(f"the points are {first} and {second}, expected finite shares of the canvas")
     start, end = ((x * width, y * height) for x, y in (first, second))
     box = shape in (Shape.RECTANGLE, Shape.ELLIPSE)
     if (box and (start[0] == end[0] or start[1] == end[1])) or start == end:

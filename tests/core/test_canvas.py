@@ -219,3 +219,9 @@ def test_what_was_not_placed_here_is_refused():
         ValueError, match=f"{int(mask.sum())} pixels of product 0 in columns .* are not what the canvas"
     ):
         canvas.check_placed(placed + 3 / 255, mask)
+
+
+@pytest.mark.parametrize("backdrop", [-0.1, 1.1, float("nan")])
+def test_a_backdrop_that_is_no_grey_is_refused(backdrop):
+    with pytest.raises(ValueError, match="expected a grey from 0"):
+        AdCanvas.plan(photo_mask(), custom(*SIZE), PLAIN).place(image(1, 3, 80, 100, seed=7), backdrop)

@@ -136,6 +136,8 @@ def test_a_product_that_does_not_fit_is_refused_with_its_numbers(layout, message
         ({"scale_by": "depth"}, "scale_by is 'depth', expected one of"),
         ({"share": 0.0}, "share is 0, expected more than 0"),
         ({"share": float("nan")}, "share is nan"),
+        ({"x": float("nan")}, "x is nan, expected a share of the canvas"),
+        ({"y": float("inf")}, "y is inf, expected a share of the canvas"),
         ({"margin": -0.1}, "margin is -0.1, expected 0 to below 1"),
         ({"safe_area": (0, 0, 1.0, 0)}, "safe_right is 1, expected 0 to below 1"),
     ],

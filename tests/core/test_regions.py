@@ -112,6 +112,8 @@ def test_a_drawing_serves_every_resolution(shape):
         (("gradient", SIZE, FIRST, SECOND, 0.1), "softness is 0.1, expected 0 or more, and 0 for a gradient"),
         (("rectangle", SIZE, (0.3, 0.1), (0.3, 0.9)), r"\(0.3, 0.1\) and \(0.3, 0.9\) span no rectangle"),
         (("half_plane", SIZE, (0.3, 0.1), (0.3, 0.1)), "span no half_plane: move one of them"),
+        (("gradient", SIZE, FIRST, (math.nan, 1.0)), "expected finite shares of the canvas"),
+        (("rectangle", SIZE, (-math.inf, 0.0), SECOND), "expected finite shares of the canvas"),
         (("ellipse", SIZE, (1.2, 1.2), (1.5, 1.5)), "the ellipse from .* holds no pixel of the canvas"),
     ],
 )

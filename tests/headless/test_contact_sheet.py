@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from PIL import Image
 
 from headless import make_ad
@@ -25,6 +27,17 @@ def test_panels_stand_in_rows_with_their_captions():
     assert sheet.getpixel((sheet.width - MARGIN, sheet.height - MARGIN)) == PAPER
 
 
+def test_the_reference_is_called_what_its_node_says():
+    workflow = plan_workflow(Plan(None, None, ""), make_ad.parser().parse_args([]))
+    title = title_of(the_node(workflow, "PFVReference"))
+    for said, caption in (
+        ("hidden: what stands out, sure to 0.98, kept 84%", "hidden: what stands out, sure to 0.98"),
+        ("hidden: nothing, kept 100%, as asked", "hidden: nothing"),
+    ):
+        assert contact_sheet._caption(Made(Path("ad.png"), workflow, said={title: said}), "PFVReference") == caption
+    assert contact_sheet._caption(Made(Path("ad.png"), workflow), "PFVCutOut") == SHOWN["PFVCutOut"]
+
+
 def test_the_sheet_of_the_demo(tmp_path):
     """Both pictures, what four nodes showed, and both ads."""
     workflow = plan_workflow(Plan(None, None, ""), make_ad.parser().parse_args([]))
@@ -35,6 +48,11 @@ def test_the_sheet_of_the_demo(tmp_path):
     titles = [title_of(the_node(workflow, name)) for name in SHOWN]
     shown = {title: Image.new("RGB", (64, 64), (200 + i, 0, 0)) for i, title in enumerate(titles)}
     ads = [Made(tmp_path / f"{name}.png", workflow, shown) for name in colours]
+    alone = contact_sheet.contact_sheet(pictures, ads[0])  # nothing was to be hidden
+    assert (
+        alone.getpixel((MARGIN + 3 * (PANEL_HEIGHT + MARGIN) + 60, MARGIN + PANEL_HEIGHT + CAPTION + MARGIN + 60))
+        == PAPER
+    )
     sheet = contact_sheet.contact_sheet(pictures, *ads)
     middles = [
         sheet.getpixel(

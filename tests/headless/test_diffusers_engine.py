@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from headless import make_ad
-from headless.ad import check_ad, diffusers_nodes
+from headless.ad import check_ad
 from headless.ad import produce as produce_ad
 from headless.ad.diffusers_engine import DiffusersEngine
 from headless.ad.pictures import DEMO_INPUTS
 from headless.ad.workflow import load_prompt, nodes_of, set_inputs, the_node, without_pfv
 from headless.host.find import PACK_ROOT
+from pfv_core.found import photo, reference
 from pfv_mepa.tests.demo_weights import write_random_weights
 from pfv_mepa.tests.support.found_once import found_once
 
@@ -40,7 +41,7 @@ def engine(tmp_path_factory) -> DiffusersEngine:
 @pytest.fixture(scope="module", autouse=True)
 def _each_picture_is_looked_at_once():
     """The same few are in every workflow here."""
-    with found_once(diffusers_nodes):
+    with found_once(photo, reference):
         yield
 
 
@@ -253,7 +254,7 @@ def test_a_photo_without_one_whole_product_is_refused_before_any_sampling(ad_of,
     else:
         values[:] = values[0, 0]
     Image.fromarray(values).save(tmp_path / "photo.png")
-    with pytest.raises(ValueError, match=r"the product photo shows|nothing stands out"):
+    with pytest.raises(ValueError, match=r"photo 0 shows|photo 0: the product touches|nothing stands out"):
         ad_of(ad, PICTURES | {PRODUCT: tmp_path / "photo.png"})
     assert "sampling" not in capsys.readouterr().out
 
@@ -263,6 +264,31 @@ def test_a_large_photograph_is_brought_to_its_place(made_of, ad, tmp_path):
         image.convert("RGB").resize((480, 600), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=90)
     made = made_of(ad, PICTURES | {PRODUCT: tmp_path / "photo.jpg"})
     assert produce_ad.report(made)
+
+
+def with_alpha(file: Path, alpha: np.ndarray, folder: Path) -> Path:
+    """The picture of a file, as opaque as is said."""
+    with Image.open(file) as image:
+        pixels = np.dstack([np.asarray(image.convert("RGB")), alpha.astype(np.uint8)])
+    Image.fromarray(pixels).save(folder / "marked.png")
+    return folder / "marked.png"
+
+
+def test_a_cut_out_the_wrong_way_round_is_refused_as_in_comfyui(ad_of, ad, tmp_path):
+    with Image.open(PICTURES[PRODUCT]) as image:
+        around = np.full((image.height, image.width), 255)
+    around[60:, 90:160] = 0  # cut off at the bottom
+    with pytest.raises(ValueError, match=r"lie in 4 of the picture's corners.* set mask_selects to product") as refused:
+        ad_of(ad, PICTURES | {PRODUCT: with_alpha(PICTURES[PRODUCT], around, tmp_path)})
+    assert "give it inverted" in produce_ad.with_options(str(refused.value))
+
+
+def test_paint_that_is_too_faint_to_hide_anything_is_refused_as_in_comfyui(ad_of, ad, tmp_path):
+    with Image.open(PICTURES[REFERENCE]) as image:
+        alpha = np.full((image.height, image.width), 255)
+    alpha[100:150, 100:150] = 240
+    with pytest.raises(ValueError, match=r"what is above 0\.1 counts as painted, so nothing does"):
+        ad_of(ad, PICTURES | {REFERENCE: with_alpha(PICTURES[REFERENCE], alpha, tmp_path)})
 
 
 def test_what_a_node_asks_for_is_said_in_the_commands_words():
@@ -299,3 +325,13 @@ def test_the_whole_run(engine, tmp_path, monkeypatch, capsys):
     assert said.count("opaque pixels are the photo's as it was placed") == 2
     assert "as it was run" in said
     assert "next: the same with SDXL" in said
+
+
+def test_where_nothing_is_hidden_there_is_one_ad(engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("headless.ad.diffusers_engine.DiffusersEngine", lambda: engine)
+    given = ["--engine", "diffusers", "--out", str(tmp_path / "out"), "--steps", "1", "--whole-reference"]
+    assert produce_ad.main(make_ad.parser().parse_args(given)) == 0
+    assert {file.name for file in (tmp_path / "out").glob("*.png")} == {"ad.png", "contact_sheet.png"}
+    said = capsys.readouterr().out
+    assert "hidden: nothing" in said
+    assert "without PFV" not in said

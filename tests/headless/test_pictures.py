@@ -188,6 +188,8 @@ def test_an_own_product_of_any_kind_is_what_its_file_says(own, tmp_path, capsys)
             "--product picture.png --product-mask dark_cut_out.png",
             "dark_cut_out.png has transparency: 800 of its",
         ),
+        ("--reference opaque_mark.png", "opaque_mark.png is transparent in its corners.* --reference-mask"),
+        ("--reference round_corners.png", "round_corners.png is transparent in its corners"),
     ],
 )
 def test_what_cannot_be_used_is_named(own, tmp_path, words, message):
@@ -198,5 +200,8 @@ def test_what_cannot_be_used_is_named(own, tmp_path, words, message):
     dark = np.zeros((64, 100, 4), np.uint8)
     dark[16:56, 40:60, 3] = 255
     Image.fromarray(dark).save(own / "dark_cut_out.png")
+    round_corners = np.full((64, 100, 4), 90, np.uint8)
+    round_corners[::63, ::99, 3] = 0
+    Image.fromarray(round_corners).save(own / "round_corners.png")
     with pytest.raises(ValueError, match=message):
         write(DEMO, tmp_path / "out", *given(own, words))

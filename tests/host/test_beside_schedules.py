@@ -120,6 +120,22 @@ def test_a_window_of_each_part(pack, model, texts, part, edge, node):
     assert_window(pack, part, model, texts, node, {"sampling": "v_prediction"}, edge)
 
 
+@pytest.mark.parametrize("part", ["prompt", "branches", "fusion"])
+def test_a_window_in_which_no_step_begins_is_said(pack, model, texts, part, caplog):
+    """As that of a second pass, which begins where less noise is."""
+    end = level(model, PERCENT)
+    late = torch.tensor([0.6 * end, 0.3 * end, 0.0])
+    patched = pack.put(part, model, end_percent=PERCENT)
+    assert_same(made(model, texts, late), made(patched, texts, late))
+    said = f"none of the 2 steps of this sampling begins between start_percent 0 and end_percent {PERCENT:g}"
+    assert said in caplog.text
+    assert not caplog.records[-1].getMessage().startswith("none")  # the node is named
+    caplog.clear()
+    made(patched, texts, torch.tensor([1.2 * end, 0.3 * end, 0.0]))
+    made(pack.put(part, model), texts, late)
+    assert "of this sampling begins" not in caplog.text
+
+
 def test_these_windows_tell_the_schedules_apart(model):
     """Otherwise the tests above would not see a schedule that is read when a node is run."""
     ends = {}

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from pfv_mepa.nodes.host.adapter import ImagePrompt
-from pfv_mepa.nodes.host.prompt_facts import PromptFacts, ReferenceFacts, Source
+from pfv_mepa.nodes.host.prompt_facts import PromptFacts, ReferenceFacts
 from pfv_mepa.nodes.reference.reference_nodes import PFVCombineReferences, PFVReference
+from pfv_mepa.pfv_core.found.reference import Source
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, painted, reference, right_half, sample
 from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pfv_mepa.nodes import convert
 from pfv_mepa.nodes.ad.canvas_nodes import PFVAdCanvas, PFVAdCanvasFinish, PFVAdCanvasPlace
 from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
 from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
@@ -22,6 +21,7 @@ from pfv_mepa.nodes.host.files import fingerprint
 from pfv_mepa.nodes.mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
+from pfv_mepa.pfv_core import masks
 from pfv_mepa.tests.host.sampling import outputs, reference
 
 SIZE = (64, 96)
@@ -124,8 +124,8 @@ class TestRange:
     def test_what_resampling_overshoots_is_brought_back(self, low, high):
         mask = product_mask()
         out = torch.where(mask == 1, high, low)
-        assert torch.equal(convert.mask_to_core(out, "mask"), mask)
-        assert torch.equal(convert.within_range(out, "image"), mask)
+        assert torch.equal(masks.mask_to_core(out, "mask"), mask)
+        assert torch.equal(masks.within_range(out, "image"), mask)
 
     @pytest.mark.parametrize(
         ("low", "high", "said"), [(-0.26, 1, r"-0\.26\.\.1"), (0, 1.26, r"0\.\.1\.26"), (-1, 1, r"-1\.\.1")]
@@ -133,9 +133,9 @@ class TestRange:
     def test_what_is_out_by_more_is_refused_with_both_ends(self, low, high, said):
         values = torch.where(product_mask() == 1, float(high), float(low))
         with pytest.raises(ValueError, match=f"mask spans {said}, expected finite values from 0 to 1"):
-            convert.mask_to_core(values, "mask")
+            masks.mask_to_core(values, "mask")
         with pytest.raises(ValueError, match=f"image spans {said}, expected finite values from 0 to 1"):
-            convert.within_range(values, "image")
+            masks.within_range(values, "image")
 
     @pytest.mark.parametrize("kernel", [Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
     def test_a_resampled_mask_and_photo_are_taken_by_every_node_that_composites(self, kernel):
@@ -297,7 +297,7 @@ class TestSoftMask:
 
     def test_a_mask_of_the_canvas_the_wrong_way_round_is_refused(self):
         image, mask, _, plan, width, height, _ = canvas()
-        with pytest.raises(ValueError, match=r"cover the picture's whole border.*set product_mask_selects to product"):
+        with pytest.raises(ValueError, match=r"lie in 4 of the picture's corners.*set product_mask_selects to product"):
             composite(mask, "background", generated=reference(height, width), product=image, canvas=plan)
 
     def test_a_product_that_the_canvas_did_not_place_is_refused(self):
@@ -344,7 +344,7 @@ def test_nodes_begin_with_what_fits_the_mask_of_a_cut_out(host_base_directory):
     """A transparent PNG through LoadImage, with every node as it is shipped."""
     ports = [port for node in NODES for port in node.GET_SCHEMA().inputs if port.id == "product_mask_selects"]
     assert len(ports) == 5
-    assert {port.default for port in ports} == {convert.Selects.BACKGROUND}
+    assert {port.default for port in ports} == {masks.Selects.BACKGROUND}
     rgba = np.full((*SIZE, 4), 200, np.uint8)
     rgba[..., 3] = 255 * product_mask()[0].numpy()
     rgba[rgba[..., 3] == 0] = 0  # as many programs save what is transparent: black

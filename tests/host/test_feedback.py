@@ -18,11 +18,10 @@ from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
 from pfv_mepa.nodes.ad.report_words import columns
 from pfv_mepa.nodes.extension import PFVExtension
 from pfv_mepa.nodes.host.model_facts import model_facts
-from pfv_mepa.nodes.host.prompt_facts import Source
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply
 from pfv_mepa.nodes.mepa.region_nodes import MEPARegionShape
 from pfv_mepa.nodes.reference.encode_nodes import PFVMaskRebinarize
-from pfv_mepa.nodes.reference.hidden import Hidden
+from pfv_mepa.pfv_core.found.reference import Hidden, Source
 from pfv_mepa.pfv_core.reference.patch_mask import PatchMask
 from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference, right_half
 from pfv_mepa.tests.support.tiny_stack import models
@@ -142,6 +141,8 @@ def test_a_region_is_shown_on_the_attentions_grids_and_where_there_is_none_the_w
     settings = (1.0, 1.0, "output", 0.0, 1.0)
     result = MEPAApply.execute(tiny_model, prompt, *settings, region=right_half(64, 128))
     assert result.ui["pfv_line"] == ["region: 50% of the frame"]
+    off = MEPAApply.execute(tiny_model, prompt, 0.0, *settings[1:], region=right_half(64, 128))
+    assert off.ui["pfv_line"] == ["region: 50% of the frame; strength is 0, so the node does nothing"]
     pixels = shown(result)
     assert pixels.shape == (128, 256 + 12 + 256, 3)  # 8 x 4 cells of 16 pixels of the ad, and 4 x 2 of 32
     for cells in (pixels[16::32, 16:256:32], pixels[32::64, 256 + 12 + 32 :: 64]):

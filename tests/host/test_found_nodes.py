@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from pfv_mepa.nodes.ad import cut_out as cut_out_module
 from pfv_mepa.nodes.ad.cut_out_nodes import PFVCutOut
 from pfv_mepa.nodes.ad.ground_nodes import PFVGround, PFVProductDepth
+from pfv_mepa.pfv_core.found import photo as photo_module
 from pfv_mepa.pfv_core.found.depth import plain_depth
 from pfv_mepa.tests.host.sampling import outputs
 from pfv_mepa.tests.support.found_once import found_once
@@ -20,7 +20,7 @@ WHITE, RED, BLUE, TABLE = (0.92, 0.92, 0.92), (0.8, 0.1, 0.1), (0.1, 0.1, 0.8), 
 
 @pytest.fixture(scope="module", autouse=True)
 def _each_photo_is_looked_at_once():
-    with found_once(cut_out_module):
+    with found_once(photo_module):
         yield
 
 
@@ -131,11 +131,11 @@ class TestCutOut:
 
     def test_masks_and_what_they_select_that_do_not_go_together(self):
         with pytest.raises(
-            ValueError, match=r"the product would cover the picture's whole border: .* set mask_selects to product"
+            ValueError, match=r"the product would lie in 4 of the picture's corners: .* set mask_selects to product"
         ):
             cut_out(mask=box())
         with pytest.raises(
-            ValueError, match=r"the product would cover the picture's whole border: .* set mask_selects to background"
+            ValueError, match=r"the product would lie in 4 of the picture's corners: .* set mask_selects to background"
         ):
             cut_out(mask=1 - box(), mask_selects="product")
         with pytest.raises(ValueError, match="mask 0 selects the whole image"):

@@ -217,7 +217,7 @@ class TestShown:
         assert (pixels[19] == 0).all()
         assert json.loads(result.ui["text"][0])["exact"] is True
         assert result.ui["pfv_line"] == [
-            "exact: 416 of 416 pixels are the photo's; of the product, but left to the generated image: 184; no 8-bit photo's: "
-            "416, which a saved file rounds. The product image was resized, blurred or edited, or its file is not 8-bit RGB: "
-            "save it as 8-bit RGB PNG; in the picture magenta: the generated image"
+            "exact: 416 of 416 pixels are the photo's; of the product, but left to the generated image: 184; no 8-bit "
+            "photo's: 416, which a saved file rounds. The product image was resized, blurred or edited, or its file is not "
+            "8-bit RGB: save it as 8-bit RGB PNG; in the picture magenta: the generated image"
         ]

@@ -8,13 +8,14 @@ import nodes as host_nodes
 import pytest
 import torch
 
-from pfv_mepa.nodes.host.prompt_facts import PromptFacts, ReferenceFacts, Source
+from pfv_mepa.nodes.host.prompt_facts import PromptFacts, ReferenceFacts
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
-from pfv_mepa.nodes.reference import hidden
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.reference.file_nodes import PFVLoadReference, PFVSaveReference
 from pfv_mepa.nodes.reference.reference_nodes import PFVReference
+from pfv_mepa.pfv_core.found import reference as reference_module
 from pfv_mepa.pfv_core.found.product import Found
+from pfv_mepa.pfv_core.found.reference import Source
 from pfv_mepa.tests.host.host_queue import full_prompt, queue_for
 from pfv_mepa.tests.host.sampling import outputs, painted, reference
 from pfv_mepa.tests.support.tiny_stack import models
@@ -48,13 +49,15 @@ def stands_out(monkeypatch):
     asked = []
 
     def give(answer, mirrored=None):
-        def find(image):
+        def find(image, to_hide):
+            assert to_hide
             asked.append(image)
             if isinstance(answer, Exception):
                 raise answer
-            return Found(answer, 0.93, 1, (), torch.zeros_like(answer).bool() if mirrored is None else mirrored)
+            nothing = torch.zeros_like(answer).bool()
+            return Found(answer, 0.93, 1, (), nothing if mirrored is None else mirrored, nothing, 0, nothing)
 
-        monkeypatch.setattr(hidden, "find_product", find)
+        monkeypatch.setattr(reference_module, "find_product", find)
         return asked
 
     return give
@@ -182,7 +185,7 @@ def test_values_out_of_range_are_refused_before_anything_is_looked_for(node, sta
 
 
 def test_a_picture_in_which_nothing_stands_out_is_fine_and_said(node, stands_out):
-    stands_out(hidden.NothingFoundError("nothing stands out"))
+    stands_out(reference_module.NothingFoundError("nothing stands out"))
     result = node()
     assert result.ui["pfv_line"] == ["hidden: nothing, kept 100%, because nothing stands out"]
     assert result.args[0].facts.references == (ReferenceFacts(Source.NOTHING, 1.0),)
@@ -190,7 +193,7 @@ def test_a_picture_in_which_nothing_stands_out_is_fine_and_said(node, stands_out
 
 
 def test_a_picture_of_which_it_is_not_sure_is_refused_with_what_to_do(node, stands_out):
-    stands_out(hidden.UnsureError("sure to 0.41 alone: paint it"))
+    stands_out(reference_module.UnsureError("sure to 0.41 alone: paint it"))
     message = "reference 0: sure to 0.41 alone: paint it. If nothing is to be hidden, set hide to nothing"
     with pytest.raises(ValueError, match=message):
         node()
@@ -351,8 +354,17 @@ def test_faint_paint_is_refused_and_never_passed_over(node, highest):
         node(scene(), mask=faint)
 
 
+def test_a_cut_out_s_transparency_hides_all_but_its_product_and_that_is_said(node):
+    around = (box() == 0).float()
+    line = node(scene(), mask=around).ui["pfv_line"][0]
+    assert line.startswith("hidden: painted, kept ")
+    assert line.endswith("; corners hidden and the middle seen, as of a cut-out: is that what is wanted?")
+    assert "cut-out" not in node(scene(), mask=box()).ui["pfv_line"][0]
+
+
 def test_what_stands_out_at_the_border_may_be_ground(node, monkeypatch):
-    found = Found(box(), 0.99, 1, ("left",), box() > 1)
-    monkeypatch.setattr(hidden, "find_product", lambda image: found)
+    nothing = box() > 1
+    found = Found(box(), 0.99, 1, ("left",), nothing, nothing, 0, nothing)
+    monkeypatch.setattr(reference_module, "find_product", lambda image, to_hide: found)
     with pytest.raises(ValueError, match="reference 0: what stands out touches the left of the picture"):
         node(scene())

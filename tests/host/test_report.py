@@ -244,7 +244,8 @@ def test_what_is_known_of_a_reference_and_no_more():
         return columns([one], [], {})[0][0].lines[-1]
 
     assert line() == "reference: nothing more is known of it"
-    assert line(source="painted", kept_share=0.6) == "reference: hidden by hand; 60% of its patches were seen"
+    painted = "reference: hidden as it was painted, or transparent in its file; 60% of its patches were seen"
+    assert line(source="painted", kept_share=0.6) == painted
     assert line(source="stands_out", weight=0.5) == "reference: hidden what stands out; weight 0.5"
     assert line(against=True) == "reference: to move away from"
 

@@ -12,16 +12,17 @@ from torch import Tensor
 
 
 @contextmanager
-def found_once(module: ModuleType) -> Iterator[None]:
-    """In the block a module's `find_product` answers from what it found in a picture of the same values before."""
-    find, found = module.find_product, {}
+def found_once(*modules: ModuleType) -> Iterator[None]:
+    """In the block the `find_product` of modules answers from what it found in a picture of the same values before."""
+    find, found = modules[0].find_product, {}
 
-    def once(image: Tensor) -> Any:
-        picture = (image.dtype, image.shape, image.contiguous().numpy().tobytes())
+    def once(image: Tensor, **options: Any) -> Any:
+        picture = (image.dtype, image.shape, image.contiguous().numpy().tobytes(), *options.items())
         if picture not in found:
-            found[picture] = find(image)
+            found[picture] = find(image, **options)
         return found[picture]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "find_product", once)
+        for module in modules:
+            patch.setattr(module, "find_product", once)
         yield

@@ -298,9 +298,7 @@ class Store:
             if all(file.is_file() for file in files):
                 parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
                 read = set.intersection(*map(set, parts))  # earlier chunks may hold what is derived now
-                stored = {
-                    name: np.concatenate([np.asarray(part[name], np.float64) for part in parts]) for name in read
-                }
+                stored = {name: np.concatenate([np.asarray(part[name], np.float64) for part in parts]) for name in read}
                 derived = {
                     name: one.formula(*(stored[of] for of in one.of))
                     for name, one in self.derived.items()

@@ -9,15 +9,26 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from ...pfv_core.ad.opacity import SEEN_ABOVE
-from ...pfv_core.choices import parse_choice
-from ...pfv_core.figures import percent
-from ...pfv_core.found.product import find_product
-from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ..convert import NO_MASK_SIZE, PAINT_STEP, mask_to_core, one_for_each, selected_mask, within_range
-from ..host.prompt_facts import Source
+from ..ad.opacity import PAINT_STEP, SEEN_ABOVE
+from ..choices import parse_choice
+from ..figures import percent
+from ..masks import NO_MASK_SIZE, in_corners, mask_to_core, one_for_each, selected_mask, within_range
+from .product import find_product
+from .unsure import NothingFoundError, UnsureError
 
 LISTED = 4  # references that the line below a node names one by one
+
+
+class Source(str, Enum):
+    """Who said what of a reference is hidden: a person's PAINT, a model that FOUND it, this pack, which took what STANDS_OUT, or
+    nobody: NOTHING is hidden."""
+
+    PAINTED = "painted"
+    FOUND = "found"
+    STANDS_OUT = "stands_out"
+    NOTHING = "nothing"
+
+
 WORDS = {
     Source.PAINTED: "painted",
     Source.FOUND: "found by the model that is connected",
@@ -97,8 +108,10 @@ def hidden_of(image: Tensor, hide: Hide | str, mask: Tensor | None, found: Tenso
     given = None if found is None or not bool(asked.any()) else _found(found, image, asked)
     parts = [_of_one(image[i], painted[i], None if given is None else given[i], i) for i in range(count)]
     masks, sources, sure = zip(*parts, strict=True)
-    nothing = ", because nothing stands out" if Source.NOTHING in sources else ""
-    return Hidden(torch.stack(masks), sources, sure, nothing)
+    why = ", because nothing stands out" if Source.NOTHING in sources else ""
+    if bool(in_corners(painted).eq(4).any()):
+        why += "; corners hidden and the middle seen, as of a cut-out: is that what is wanted?"
+    return Hidden(torch.stack(masks), sources, sure, why)
 
 
 def _of_one(image: Tensor, painted: Tensor, found: Tensor | None, index: int) -> tuple[Tensor, Source, float | None]:
@@ -113,9 +126,9 @@ def _of_one(image: Tensor, painted: Tensor, found: Tensor | None, index: int) ->
 
 
 def _stands_out(image: Tensor, index: int) -> tuple[Tensor, Source, float | None]:
-    """Its soft edge, its glass and its mirror image are hidden with it: they are the product's colours too."""
+    """All that may be its colours is hidden with it: soft edge, glass, mirror image, what lies beside it and what it encloses."""
     try:
-        product = find_product(within_range(image, f"reference {index}"))
+        product = find_product(within_range(image, f"reference {index}"), to_hide=True)
     except NothingFoundError:
         return torch.zeros(image.shape[1:], dtype=torch.bool), Source.NOTHING, None
     except UnsureError as error:

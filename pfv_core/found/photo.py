@@ -9,16 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...pfv_core.ad.opacity import SEEN_ABOVE
-from ...pfv_core.choices import parse_choice
-from ...pfv_core.figures import percent
-from ...pfv_core.found.cut import without_dust
-from ...pfv_core.found.product import find_product
-from ...pfv_core.found.sides import borders_touched
-from ...pfv_core.found.unsure import NothingFoundError, UnsureError
-from ..convert import (
+from ..ad.opacity import PAINT_STEP, SEEN_ABOVE
+from ..choices import parse_choice
+from ..figures import percent
+from ..masks import (
     NO_MASK_SIZE,
-    PAINT_STEP,
     SELECTED_ABOVE,
     Selects,
     mask_like,
@@ -27,6 +22,10 @@ from ..convert import (
     product_opacity,
     within_range,
 )
+from .cut import without_dust
+from .product import find_product, left_out_line
+from .sides import borders_touched
+from .unsure import NothingFoundError, UnsureError
 
 HAZE = 0.1  # opacity of a found mask below which there is nothing; as far below 1 it is opaque
 DUST = 0.01  # of the largest part
@@ -57,8 +56,10 @@ class CutOut:
         source: who said so.
         sure: how sure this pack is, 0..1; None where somebody else said it.
         parts: separate things, specks left out.
-        specks: how many parts of a found mask were dropped because they are smaller than a hundredth of the largest.
+        specks: how many parts were left out: of a found mask those smaller than a hundredth of the largest, of what this pack
+            finds those too small or too faint to be the product's.
         touches: the borders that it touches.
+        enclosed_share: of all within its outline, 0..1, what has the ground's colour, where this pack found it.
     """
 
     opacity: Tensor
@@ -67,6 +68,7 @@ class CutOut:
     parts: int
     specks: int
     touches: tuple[str, ...]
+    enclosed_share: float = 0.0
 
     @property
     def share(self) -> float:
@@ -82,9 +84,8 @@ class CutOut:
         """The same for the person who looks at the node."""
         said = WORDS[self.source] + ("" if self.sure is None else f", sure to {self.sure:.2f}")
         parts = f", {self.parts} parts" if self.parts > 1 else ""
-        specks = f", {self.specks} specks left out" if self.specks else ""
         touches = f", cut off at the {' and the '.join(self.touches)}" if self.touches else ""
-        return f"{said}: {percent(self.share)} of the photo{parts}{specks}{touches}"
+        return f"{said}: {percent(self.share)} of the photo{parts}{left_out_line(self.specks, self.enclosed_share)}{touches}"
 
 
 def is_painted(mask: Tensor | None, count: int) -> Tensor:
@@ -177,7 +178,15 @@ def _looked_for(photo: Tensor, index: int) -> CutOut:
         product = find_product(within_range(photo, f"photo {index}"))
     except (NothingFoundError, UnsureError) as error:
         raise ValueError(f"photo {index}: {error}") from error
-    return CutOut(product.opacity, Source.PLAIN_GROUND, product.sure, product.parts, 0, product.touches)
+    return CutOut(
+        product.opacity,
+        Source.PLAIN_GROUND,
+        product.sure,
+        product.parts,
+        product.specks,
+        product.touches,
+        product.enclosed_share,
+    )
 
 
 def _found(found: Tensor, image: Tensor) -> Tensor:
