@@ -263,7 +263,7 @@ def hidden_part(reference: Tensor, hide: str, mask: Tensor | None) -> tuple[Tens
 
 def _found(image: Tensor, name: str, to_hide: bool = False) -> Found:
     try:
-        return find_product(image, to_hide)
+        return find_product(image, to_hide=to_hide)
     except UnsureError as error:
         raise ValueError(f"{name}: {error}") from error
 
