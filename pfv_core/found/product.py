@@ -56,7 +56,7 @@ MOST_BESIDE = 0.25
 times its pixels beside it; a podium half of them; a scene of the demo 0.01 in the middle and less than 0.12 in 95 of 100."""
 MOST_ENCLOSED = 0.2
 """Of all within a product's outline: as much may have the ground's colour, and is taken for a hole. Drawn ones: a mug's handle
-0.11, a bag's straps 0.17. A label is 0.25, a screen 0.9; so rings, 0.3 to 0.8, and glasses, 0.5 to 0.7, are refused too."""
+0.11, a bag's straps 0.17. A label is 0.25, a phone's screen 0.9; so rings, 0.3 to 0.8, and glasses, 0.5 to 0.7, are refused."""
 SAID_FROM = 0.01  # of all within its outline: less that is enclosed is not worth a word
 PANEL_FILL, PANEL_SHARE = 0.985, 0.4  # of its box, and of the picture: a picture on a page
 
@@ -195,14 +195,14 @@ def _within(mask: Bools) -> Bools:
     """(H, W), outside the mask what it encloses, gaps in the outline closed where they are narrower than two edges."""
     padded = np.pad(mask, NEAR + 1)
     closed = ndimage.binary_closing(padded, iterations=NEAR)
-    inner = ndimage.binary_opening(ndimage.binary_fill_holes(closed) & ~padded)
+    inner = ndimage.binary_opening(ndimage.binary_fill_holes(closed) & ~padded, np.ones((3, 3)))
     enclosed: Bools = inner[NEAR + 1 : -NEAR - 1, NEAR + 1 : -NEAR - 1]
     return enclosed
 
 
 def _as_large(mask: Bools, image: Tensor) -> Tensor:
     """(h, w) -> (H, W) bool, every pixel that it reaches."""
-    grown = torch.from_numpy(ndimage.binary_dilation(mask)).float()
+    grown = torch.from_numpy(ndimage.binary_dilation(mask, np.ones((3, 3)))).float()
     return F.interpolate(grown[None, None], size=image.shape[1:], mode="nearest")[0, 0] > 0
 
 

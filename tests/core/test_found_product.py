@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
-from pfv_mepa.pfv_core.found.product import find_product
+from pfv_mepa.pfv_core.found.product import find_product, left_out_line
 from pfv_mepa.pfv_core.found.unsure import NothingFoundError, UnsureError
 
 from .found_pictures import BLUE, RED, agreement, ellipse, over, plain
@@ -67,10 +67,76 @@ def test_a_soft_shadow_is_ground():
 
 
 def test_a_handle_and_its_hole():
-    truth = one((0.5, 0.5), (0.3, 0.25)) * (1 - one((0.5, 0.5), (0.18, 0.15)))
+    truth = one(radii=(0.3, 0.25)) * (1 - one(radii=(0.12, 0.1)))
     found = find_product(over(plain(*SIZE), truth, RED))
     assert agreement(found.opacity, truth) > 0.97
     assert found.opacity[75, 100] == 0
+    assert found.enclosed_share == pytest.approx(0.16, abs=0.02)
+    assert left_out_line(found.specks, found.enclosed_share) == (
+        f", {found.enclosed_share:.0%} within its outline taken for holes: it has the ground's colour"
+    )
+
+
+def rim(gap=0):
+    """(H, W): the rim of a box, of which so many pixels on the left are missing."""
+    opacity = torch.zeros(SIZE)
+    opacity[30:120, 60:140] = 1
+    opacity[36:114, 66:134] = 0
+    opacity[70 : 70 + gap, 60:66] = 0
+    return opacity
+
+
+@pytest.mark.parametrize("ground", [(1.0, 1.0, 1.0), (0.92, 0.92, 0.92), (0.2, 0.3, 0.5)])
+@pytest.mark.parametrize("gap", [0, 4])
+def test_what_has_the_grounds_colour_within_an_outline_may_be_a_part_of_it(ground, gap):
+    """A phone with a white screen on white: cut out it would be a frame through which the ad is seen."""
+    phone = over(plain(*SIZE, ground), rim(gap), (0.05, 0.05, 0.05))
+    with pytest.raises(
+        UnsureError, match=r"7\d% of what lies within the outline has the ground's colour.*paint the product"
+    ):
+        find_product(phone)
+    hidden = find_product(phone, to_hide=True).seen
+    assert bool(hidden[36:114, 66:134].all())
+    assert not hidden[:26].any()
+
+
+def test_a_screen_that_is_brighter_than_the_ground_is_taken():
+    phone = over(plain(*SIZE), rim(), (0.05, 0.05, 0.05))
+    phone[:, 36:114, 66:134] = 1
+    found = find_product(phone)
+    assert (found.opacity > 0.5).sum() == 90 * 80
+    assert found.enclosed_share == 0
+
+
+def marks(*places, size=7):
+    """(H, W): squares in these places (row, column)."""
+    opacity = torch.zeros(SIZE)
+    for row, column in places:
+        opacity[row : row + size, column : column + size] = 1
+    return opacity
+
+
+LETTERS = ((15, 20), (15, 32), (15, 44))
+
+
+@pytest.mark.parametrize("colour", [RED, BLUE, (0.7, 0.7, 0.7)], ids=["red", "the product's", "grey"])
+@pytest.mark.parametrize("size", [4, 7])
+def test_small_things_beside_a_product_are_left_out_counted_and_hidden(colour, size):
+    letters = marks(*LETTERS, size=size)
+    found = find_product(over(over(plain(*SIZE), one(), BLUE), letters, colour))
+    assert agreement(found.opacity, one()) > 0.97
+    assert (found.parts, found.specks) == (1, 3)
+    assert bool(found.seen[letters > 0].all())
+    assert found.left_out.sum() < 4 * letters.sum() + 100
+    assert left_out_line(found.specks, found.enclosed_share) == ", 3 specks left out"
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.03, 0.05])
+def test_the_grounds_grain_is_no_small_thing(noise):
+    grain = noise * torch.randn(3, *SIZE, generator=seeded(2))
+    found = find_product((over(plain(*SIZE, (0.8, 0.8, 0.8)), one(), BLUE) + grain).clamp(0, 1))
+    assert agreement(found.opacity, one()) > 0.95
+    assert found.left_out.float().mean() < 0.002
 
 
 def test_a_label_that_is_like_the_ground_belongs_to_the_product_that_encloses_it():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from headless import make_ad
@@ -257,6 +258,35 @@ def test_a_photo_without_one_whole_product_is_refused_before_any_sampling(ad_of,
     with pytest.raises(ValueError, match=r"photo 0 shows|photo 0: the product touches|nothing stands out"):
         ad_of(ad, PICTURES | {PRODUCT: tmp_path / "photo.png"})
     assert "sampling" not in capsys.readouterr().out
+
+
+def drawn(*boxes):
+    """(1, 3, 120, 160): white, with boxes (top, bottom, left, right, grey), each over those before."""
+    picture = torch.ones(1, 3, 120, 160)
+    for top, bottom, left, right, grey in boxes:
+        picture[..., top:bottom, left:right] = grey
+    return picture
+
+
+PRODUCT_BOX = (30, 90, 60, 100, 0.1)
+
+
+def test_what_a_cut_out_leaves_out_is_said_or_refused_as_the_node_does():
+    made = diffusers_nodes.cut_out(
+        drawn(PRODUCT_BOX, (60, 72, 76, 88, 1), (14, 20, 20, 26, 0.2)), "background", False, False
+    )
+    assert made.text.endswith(
+        "of the photo, 1 specks left out, 6% within its outline taken for holes: it has the ground's colour"
+    )
+    with pytest.raises(ValueError, match=r"the product photo: 69% of what lies within the outline has the ground's"):
+        diffusers_nodes.cut_out(drawn(PRODUCT_BOX, (34, 86, 64, 96, 1)), "background", False, False)
+
+
+def test_all_that_may_be_the_other_products_is_hidden_as_the_node_does():
+    screen, mark = (34, 86, 64, 96, 1), (14, 20, 20, 26, 0.2)
+    hidden, _ = diffusers_nodes.hidden_part(drawn(PRODUCT_BOX, screen, mark), "automatic", None)
+    assert bool((hidden[0, 30:90, 60:100] == 1).all())
+    assert bool((hidden[0, 14:20, 20:26] == 1).all())
 
 
 def test_a_large_photograph_is_brought_to_its_place(made_of, ad, tmp_path):

@@ -99,6 +99,18 @@ class TestCutOut:
         assert report["parts"] == 1
         assert line.endswith("of the photo, 1 specks left out")
 
+    def test_small_things_beside_what_stands_out_are_left_out_and_that_is_said(self):
+        mask, report, line = cut_out(photo(box(), box(14, 20, 20, 26), box(14, 20, 32, 38), colours=(RED, BLUE, RED)))
+        assert torch.equal(mask, SOLID)
+        assert report["parts"] == 1
+        assert line.endswith("of the photo, 2 specks left out")
+
+    def test_what_has_the_grounds_colour_within_it_is_said_or_refused(self):
+        _, _, line = cut_out(photo(box(), box(60, 72, 76, 88), colours=(RED, WHITE)))
+        assert line.endswith("of the photo, 6% within its outline taken for holes: it has the ground's colour")
+        with pytest.raises(ValueError, match=r"photo 0: 69% of what lies within the outline has the ground's colour"):
+            cut_out(photo(box(), box(34, 86, 64, 96), colours=(RED, WHITE)))
+
     def test_several_things(self):
         two = photo(box(30, 90, 20, 50), box(30, 90, 110, 140))
         with pytest.raises(ValueError, match=r"photo 0 shows 2 separate things: switch several_parts on"):

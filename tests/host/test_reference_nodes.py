@@ -368,3 +368,14 @@ def test_what_stands_out_at_the_border_may_be_ground(node, monkeypatch):
     monkeypatch.setattr(reference_module, "find_product", lambda image, to_hide: found)
     with pytest.raises(ValueError, match="reference 0: what stands out touches the left of the picture"):
         node(scene())
+
+
+def test_all_that_may_be_the_other_products_is_hidden(node):
+    """Its mark beside it, and a screen in the wall's colour, of which nobody has to say whether it is a hole."""
+    image = scene()
+    image[:, 110:150, 130:190] = 0.8
+    image[:, 30:40, 30:40] = torch.tensor([0.1, 0.1, 0.8])
+    mask = node(image).args[1][0]
+    assert bool((mask[90:200, 120:200] == 1).all())
+    assert bool((mask[30:40, 30:40] == 1).all())
+    assert mask.mean() < 0.3
