@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from headless import make_ad
-from headless.ad import check_ad
+from headless.ad import check_ad, diffusers_nodes
 from headless.ad import produce as produce_ad
 from headless.ad.diffusers_engine import DiffusersEngine
 from headless.ad.pictures import DEMO_INPUTS
@@ -278,15 +278,15 @@ def test_what_a_cut_out_leaves_out_is_said_or_refused_as_the_node_does():
     assert made.text.endswith(
         "of the photo, 1 specks left out, 6% within its outline taken for holes: it has the ground's colour"
     )
-    with pytest.raises(ValueError, match=r"the product photo: 69% of what lies within the outline has the ground's"):
+    with pytest.raises(ValueError, match=r"photo 0: 69% of what lies within the outline has the ground's"):
         diffusers_nodes.cut_out(drawn(PRODUCT_BOX, (34, 86, 64, 96, 1)), "background", False, False)
 
 
 def test_all_that_may_be_the_other_products_is_hidden_as_the_node_does():
     screen, mark = (34, 86, 64, 96, 1), (14, 20, 20, 26, 0.2)
-    hidden, _ = diffusers_nodes.hidden_part(drawn(PRODUCT_BOX, screen, mark), "automatic", None)
-    assert bool((hidden[0, 30:90, 60:100] == 1).all())
-    assert bool((hidden[0, 14:20, 20:26] == 1).all())
+    hidden = reference.hidden_of(drawn(PRODUCT_BOX, screen, mark), "automatic", None, None).mask
+    assert bool(hidden[0, 30:90, 60:100].all())
+    assert bool(hidden[0, 14:20, 20:26].all())
 
 
 def test_a_large_photograph_is_brought_to_its_place(made_of, ad, tmp_path):
