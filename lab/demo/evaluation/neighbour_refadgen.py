@@ -162,7 +162,6 @@ MAIN, UNNAMED = (
 )
 TABLES = (
     MAIN,
-    MAIN.of_many(),
     UNNAMED,
     UNNAMED.of_many(),
     Table(
@@ -235,14 +234,6 @@ CLAIMS = (
         "color",
         _UNNAMED,
         "prompt_depth_unnamed",
-    ),
-    Claim("On many scenes it keeps more of the label than an IP-Adapter", "main_many", "label", _WHOLE, "prompt_depth"),
-    Claim(
-        "On many scenes it keeps more of the label than an untrained fusion",
-        "main_many",
-        "label",
-        _WHOLE,
-        "untrained_depth",
     ),
     Claim("Lambda 1 brings more of it than 0.5", "lambda", "color", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
     Claim("Lambda 1 keeps more of the label than 0.5", "lambda", "label", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
