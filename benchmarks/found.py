@@ -4,7 +4,7 @@
 
 Scenes of the demo at 256x256: the product, the ground line beside it, the plain depth. Packshots at 1024x1024 drawn from their
 products. Two photographs marked by hand, if scikit-image is there. And how much of the other product in a reference reaches the
-demo's ads. Prints the tables of docs/found.md and writes all figures as JSON. Needs no ComfyUI.
+demo's ads. Prints the tables of docs/found.md and writes all figures as JSON; of 0 there is none. Needs no ComfyUI.
 """
 
 from __future__ import annotations
@@ -52,14 +52,17 @@ def main() -> None:
     from .found_leak import leak, table
 
     figures: dict[str, Any] = {}
-    figures["scenes"] = scenes(options.scenes)
-    print(_products("wall", figures["scenes"]["by"]), "\n", _grounds(figures["scenes"]), sep="\n", flush=True)
-    figures["packshots"] = packshots(options.packshots)
-    print("\n" + _products("ground", figures["packshots"]["by"]), flush=True)
+    if options.scenes:
+        figures["scenes"] = scenes(options.scenes)
+        print(_products("wall", figures["scenes"]["by"]), "\n", _grounds(figures["scenes"]), sep="\n", flush=True)
+    if options.packshots:
+        figures["packshots"] = packshots(options.packshots)
+        print("\n" + _products("ground", figures["packshots"]["by"]), flush=True)
     figures["photographs"] = photographs()
     print("\n" + "\n".join(f"{name}: {said}" for name, said in figures["photographs"].items()), flush=True)
-    figures["leak"] = leak(options.pairs, options.steps)
-    print(f"\n{table(figures['leak'])}\n\nrefused: {figures['leak']['refused']:.1%} of {options.pairs} references")
+    if options.pairs:
+        figures["leak"] = leak(options.pairs, options.steps)
+        print(f"\n{table(figures['leak'])}\n\nrefused: {figures['leak']['refused']:.1%} of {options.pairs} references")
     options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
