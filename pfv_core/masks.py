@@ -240,11 +240,15 @@ def _of_product(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
         else (Selects.BACKGROUND, "the mask is that of a cut-out with transparency")
     )
     corners = in_corners(opacity > SEEN_ABOVE)
-    if bool((corners > CORNERS).any()):
-        raise ValueError(
-            f"the product would lie in {int(corners.max())} of the picture's corners: {why}, it seems, so set {name}_selects to "
-            f"{right.value}. Where it does lie in them, leave all but {CORNERS} out of its mask"
-        )
+    for count, turned in zip(corners.tolist(), in_corners(1 - opacity > SEEN_ABOVE).tolist(), strict=True):
+        if count > CORNERS:
+            seems = (
+                f"{why}, it seems, so set {name}_selects to {right.value}" if turned <= CORNERS else "it is soft there"
+            )
+            raise ValueError(
+                f"the product would lie in {count} of the picture's corners: {seems}. Where it does lie in them, leave all but "
+                f"{CORNERS} out of its mask"
+            )
     return opacity
 
 

@@ -133,8 +133,19 @@ def _asides(prompt: Prompt, own: str) -> list[str]:
     straight = image and report and image[0] == report[0] and prompt.get(image[0], {}).get("class_type") == COMPOSITE
     said = [] if straight else [CHANGED]
     made = [image[0], *upstream(prompt, image[0], STEERING)] if image and image[0] in prompt else []
-    sampled = any(model in links(prompt, one).values() and _samples(prompt, one) for one in made)
+    sampled = any(_samples(prompt, one) and model in _models(prompt, one) for one in made)
     return said if model is None or sampled else [*said, NOT_SAMPLED]
+
+
+def _models(prompt: Prompt, node_id: str) -> set[tuple[str, int]]:
+    """The model that a node takes, and what it was before nodes of others that change models and say nothing here."""
+    found, to_do = set[tuple[str, int]](), [node_id]
+    while to_do:
+        new = {link for link in links(prompt, to_do.pop()).values() if link[0] in prompt} - found
+        found |= new
+        theirs = (one for one, _ in new if gives(prompt, one, "MODEL"))
+        to_do += [one for one in theirs if not prompt[one]["class_type"].startswith(OWN)]
+    return found
 
 
 def _samples(prompt: Prompt, node_id: str) -> bool:

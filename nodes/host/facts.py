@@ -143,7 +143,8 @@ class Run:
             if not any(end <= sigma <= start for sigma in begins):
                 self.tell(
                     f"{node}: none of the {len(begins)} steps of this sampling begins between start_percent "
-                    f"{window.start_percent:g} and end_percent {window.end_percent:g}, so it has no effect in it"
+                    f"{window.start_percent:g} and end_percent {window.end_percent:g}, so it has no effect, unless the sampler "
+                    "evaluates the model within its steps"
                 )
         return start, end
 

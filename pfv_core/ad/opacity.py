@@ -19,6 +19,10 @@ SEEN_ABOVE = 0.1
 lies above it, the haze that automatic cut-outs leave around a product below."""
 
 
+BETWEEN_UP_TO = 4
+"""Pixels of erosion. In the rim of a mask that was enlarged in steps a wider one sees gaps between parts, and would keep it."""
+
+
 def settled(opacity: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy whose values one 8-bit step from 0 or 1, as the mask editor leaves them, are exactly 0 or 1."""
     result = opacity.copy()
@@ -37,7 +41,8 @@ def core_of(opacity: NDArray[Any], erode: int) -> NDArray[np.bool_]:
 
     What erosion would lose for good is looked at once more, since a strap or a chain is no rim. It stays, with what joins it
     to the rest, where it is farther than sqrt(2) `erode` + 1 from all that erosion leaves, which no corner of 90 degrees is,
-    or lies between parts of that, as the string between two beads. A product that is thin everywhere has no core.
+    or, up to an erosion of BETWEEN_UP_TO, lies between parts of that, as the string between two beads. A product that is thin
+    everywhere has no core.
 
     Notes: the pixels of it whose opacity is exactly 1 are those that count as inside: they must be the photo's own.
     """
@@ -56,8 +61,10 @@ def _core(seen: NDArray[np.bool_], erode: int, reach: int) -> NDArray[np.bool_]:
     lost &= ~opened
     if not lost.any():
         return core
-    opened = np.pad(grow(opened, reach), ((0, 0), (1, 1), (1, 1)))  # at the image's border nothing lies between
-    thin = lost & grow(opened, -reach)[:, 1:-1, 1:-1]
+    thin = np.zeros_like(lost)
+    if erode <= BETWEEN_UP_TO:
+        opened = np.pad(grow(opened, reach), ((0, 0), (1, 1), (1, 1)))  # at the image's border nothing lies between
+        thin = lost & grow(opened, -reach)[:, 1:-1, 1:-1]
     far = lost & (squared_distance(core, min(2 * erode, MAX_REACH)) > (2**0.5 * erode + 1) ** 2)
     thin |= lost & grow(far, reach)
     return core | (seen & grow(thin, reach)) if thin.any() else core

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from pfv_mepa.pfv_core.ad.composite import erode_mask, paste_back
+from pfv_mepa.pfv_core.ad.opacity import core_of
 from pfv_mepa.pfv_core.region.distance import fade
+from pfv_mepa.pfv_core.region.nearest import grow
 
 from . import reference
 from .tolerances import HALF_DTYPES, assert_close
@@ -210,6 +212,16 @@ def test_no_gap_is_in_a_slanted_strap(width):
         out = paste_back(torch.zeros(1, 1, 90, 90), torch.ones(1, 1, 90, 90), torch.from_numpy(mask)[None])[0][0, 0]
         middle = (abs(across) < 0.5) & (along > 30) & (along < 75)
         assert (out[middle] > 0.6).all()
+
+
+@pytest.mark.parametrize("step", [3, 4, 5, 8])
+@pytest.mark.parametrize("erode", [2, 4, 8, 16, 32])
+def test_the_rim_of_a_mask_that_was_enlarged_in_steps_is_a_rim(step, erode):
+    rows, columns = np.mgrid[:320, :320]
+    disc = np.hypot(rows - 160, columns - 160) < 130
+    stepped = disc[step // 2 :: step, step // 2 :: step].repeat(step, 0).repeat(step, 1)[None]
+    taken_off = stepped & ~grow(stepped, -erode)
+    assert (core_of(stepped, erode) & taken_off).sum() < 0.02 * taken_off.sum()
 
 
 def test_a_corner_is_a_rim_however_it_is_turned():

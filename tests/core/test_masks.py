@@ -55,6 +55,14 @@ def test_a_product_that_a_whole_side_cuts_off_lies_in_two_corners():
         product_opacity(low, "product", IMAGE, "mask")
 
 
+def test_a_haze_in_the_corners_is_not_called_the_wrong_way_round():
+    """Neither way would be right."""
+    hazy = standing("in the middle").clamp_min(0.12)
+    for way in ("product", "background"):
+        with pytest.raises(ValueError, match="4 of the picture's corners: it is soft there"):
+            product_opacity(hazy, way, IMAGE, "mask")
+
+
 def test_of_a_batch_one_that_is_the_wrong_way_round_is_enough():
     both = torch.cat([1 - standing("in the middle"), standing("in the middle")])
     with pytest.raises(ValueError, match="4 of the picture's corners"):

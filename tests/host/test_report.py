@@ -153,6 +153,18 @@ def ab_graph(**changes: dict[str, Any]) -> Prompt:
         ({}, [NOT_SAMPLED]),
         ({"report": {"inputs": {"model": ["loader", 0]}}}, []),
         ({"A": {"inputs": {"model": ["patched", 0]}}}, []),
+        # What changes a model on its way, and says nothing on the page; what this pack does to it, the page would say.
+        (
+            {
+                "A": {"inputs": {"model": ["lora", 0]}},
+                "lora": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["patched", 0]}},
+            },
+            [],
+        ),
+        (
+            {"report": {"inputs": {"model": ["loader", 0]}}, "A": {"inputs": {"model": ["patched", 0]}}},
+            [NOT_SAMPLED],
+        ),
         # B's picture is what the ad begins with, or what A is shown of it.
         ({"A": {"inputs": {"latent_image": ["B", 0]}}}, []),
         (
