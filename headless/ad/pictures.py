@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 from torch import Tensor
 
+from pfv_core.masks import in_corners
+
 from ..host.find import PACK_ROOT
 from ..pictures.door import open_picture
 from ..pictures.masks import read_mask
@@ -104,9 +106,7 @@ def _own(file: Path | None, mask: Path | None, product: bool) -> Image.Image | N
     _say(picture.converted, file)
     image = Image.fromarray(picture.pixels)
     if mask is None:
-        if not product and bool(
-            (picture.pixels[:: picture.size[1] - 1 or 1, :: picture.size[0] - 1 or 1, 3] < 255).all()
-        ):
+        if not product and int(in_corners(torch.from_numpy(picture.pixels[None, ..., 3] < 255))) == 4:
             raise ValueError(
                 f"{file} is transparent in its corners, and what is transparent in a reference counts as painted over, so "
                 "that what is in its middle would be seen: give it without transparency, or say with --reference-mask what is "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from headless import make_ad
@@ -13,6 +14,7 @@ from headless.ad.made import Made
 from headless.ad.pictures import DEMO_INPUTS
 from headless.ad.plan import Plan, plan_workflow
 from headless.ad.workflow import the_node, title_of
+from pfv_core.found.reference import Hidden, Source
 
 
 def test_panels_stand_in_rows_with_their_captions():
@@ -30,10 +32,11 @@ def test_panels_stand_in_rows_with_their_captions():
 def test_the_reference_is_called_what_its_node_says():
     workflow = plan_workflow(Plan(None, None, ""), make_ad.parser().parse_args([]))
     title = title_of(the_node(workflow, "PFVReference"))
-    for said, caption in (
-        ("hidden: what stands out, sure to 0.98, kept 84%", "hidden: what stands out, sure to 0.98"),
-        ("hidden: nothing, kept 100%, as asked", "hidden: nothing"),
+    for source, sure, caption in (
+        (Source.STANDS_OUT, 0.98, "hidden: what stands out, sure to 0.98"),
+        (Source.NOTHING, None, "hidden: nothing"),
     ):
+        said = Hidden(torch.zeros(1, 8, 8).bool(), (source,), (sure,), ", as asked").line((0.84,))
         assert contact_sheet._caption(Made(Path("ad.png"), workflow, said={title: said}), "PFVReference") == caption
     assert contact_sheet._caption(Made(Path("ad.png"), workflow), "PFVCutOut") == SHOWN["PFVCutOut"]
 

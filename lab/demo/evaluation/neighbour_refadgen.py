@@ -144,7 +144,14 @@ AT_LAMBDA = tuple(
 )
 IDENTITY = ("mark", "label", "color", "shape", "body")
 COLUMNS = (*IDENTITY, "text", "overlap", "ring")
-MAIN, UNNAMED = (
+UNNAMED = Table(
+    "unnamed",
+    "Where the text does not name the product",
+    "The text names table and wall: what the product is, the photo alone says.",
+    (*_rivals(False), _refadgen(names_product=False)),
+    COLUMNS,
+)
+TABLES = (
     Table(
         "main",
         "Against the rivals",
@@ -152,16 +159,6 @@ MAIN, UNNAMED = (
         (DECODED, TEXT, PROMPT, *_rivals(True), _refadgen()),
         COLUMNS,
     ),
-    Table(
-        "unnamed",
-        "Where the text does not name the product",
-        "The text names table and wall: what the product is, the photo alone says.",
-        (*_rivals(False), _refadgen(names_product=False)),
-        COLUMNS,
-    ),
-)
-TABLES = (
-    MAIN,
     UNNAMED,
     UNNAMED.of_many(),
     Table(
