@@ -71,13 +71,22 @@ def product_opacity(mask: Tensor, selects: Selects | str, image: Tensor, name: s
     return _of_product(mask_like(mask, image, name), selects, name).expand(image.shape[0], -1, -1)
 
 
-def product_selection(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
-    """`product_opacity` of no image in particular -> (B, H, W) bool, True = product, glass and all.
+def product_region(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
+    """`product_opacity` of no image in particular -> (B, H, W) float32, 0..1.
 
     Raises:
         ValueError: values outside 0..1, and what `product_opacity` raises.
     """
-    return _of_product(mask_to_core(mask, name), selects, name) > SEEN_ABOVE
+    return _of_product(mask_to_core(mask, name), selects, name)
+
+
+def product_selection(mask: Tensor, selects: Selects | str, name: str) -> Tensor:
+    """`product_region` -> (B, H, W) bool, True = product, glass and all.
+
+    Raises:
+        ValueError: what `product_region` raises.
+    """
+    return product_region(mask, selects, name) > SEEN_ABOVE
 
 
 def product_mask(mask: Tensor, selects: Selects | str, image: Tensor, name: str) -> Tensor:

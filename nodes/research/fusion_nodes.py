@@ -9,12 +9,12 @@ import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...pfv_core.ad.opacity import PAINT_STEP
 from ...pfv_core.attention.fusion import Combine, FusionControl
 from ...pfv_core.choices import parse_choice
-from ...pfv_core.masks import region_of
+from ...pfv_core.masks import Selects, product_region
 from ...pfv_core.research.mask_input import load_mask_input
 from ...pfv_core.research.refadgen import open_refadgen
+from ..ad.product_nodes import MASK_SELECTS_TOOLTIP
 from ..host.files import Fingerprint, fingerprint
 from ..host.mask_input import apply_mask_input
 from ..host.refadgen import combine_of, load_reference
@@ -81,8 +81,8 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                 io.Mask.Input(
                     "product_mask",
                     optional=True,
-                    tooltip="1 = the product stands here in the new image, 0 = it does not; soft edges blend. It spans the whole "
-                    "image, at any resolution of the same shape. Not connected: everywhere.",
+                    tooltip="Where the product stands in the new image; soft edges blend. It spans the whole image, at any "
+                    "resolution of the same shape. Not connected: everywhere.",
                 ),
                 io.Model.Input(
                     "reference_model",
@@ -90,6 +90,7 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                     tooltip="What reads the product image: trained for it, from RefAdGen Load, or another checkpoint of the same "
                     "family from a loader of its own. Not connected: the model reads it itself.",
                 ),
+                _selects_input(),
             ],
             outputs=[
                 io.Model.Output(
@@ -113,6 +114,7 @@ class RefAdGenAttentionFusion(io.ComfyNode):
         end_percent: float,
         product_mask: Tensor | None = None,
         reference_model: Any = None,
+        product_mask_selects: str = Selects.PRODUCT,
     ) -> io.NodeOutput:
         """Patch a clone of the model."""
         return io.NodeOutput(
@@ -122,7 +124,7 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                 reference_prompt,
                 FusionControl(strength, combine_of(reference_model) if combine == AS_TRAINED else combine),
                 parse_choice(ReferenceNoise, reference_noise, "reference_noise"),
-                None if product_mask is None else _product_mask(product_mask),
+                None if product_mask is None else product_region(product_mask, product_mask_selects, "product_mask"),
                 reference_model,
                 Window(start_percent, end_percent),
             )
@@ -195,9 +197,10 @@ class RefAdGenMaskInput(io.ComfyNode):
                 ),
                 io.Mask.Input(
                     "product_mask",
-                    tooltip="1 = the product stands here in the new image. It spans the whole image, at any resolution of the "
-                    "same shape. One for all images of a batch, or one for each.",
+                    tooltip="Where the product stands in the new image. It spans the whole image, at any resolution of the same "
+                    "shape. One for all images of a batch, or one for each.",
                 ),
+                _selects_input(),
             ],
             outputs=[
                 io.Model.Output(
@@ -207,10 +210,13 @@ class RefAdGenMaskInput(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, mask_input_name: str, product_mask: Tensor) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, mask_input_name: str, product_mask: Tensor, product_mask_selects: str = Selects.PRODUCT
+    ) -> io.NodeOutput:
         """Patch a clone of the model."""
         mask_input = load_mask_input(Path(folder_paths.get_full_path_or_raise(FOLDER, mask_input_name)))
-        return io.NodeOutput(apply_mask_input(model, mask_input, _product_mask(product_mask)))
+        product = product_region(product_mask, product_mask_selects, "product_mask")
+        return io.NodeOutput(apply_mask_input(model, mask_input, product))
 
     @classmethod
     def fingerprint_inputs(cls, mask_input_name: str, **kwargs: Any) -> Fingerprint:
@@ -218,11 +224,15 @@ class RefAdGenMaskInput(io.ComfyNode):
         return fingerprint(FOLDER, mask_input_name)
 
 
-def _product_mask(mask: Tensor) -> Tensor:
-    """A MASK -> (B, H, W) float, 0..1, soft edges kept; ValueError where it selects nothing."""
-    if not bool((mask > PAINT_STEP).any()):
-        raise ValueError("product_mask selects nothing: paint where the product stands in the new image")
-    return region_of(mask, "product_mask")
+def _selects_input() -> io.Combo.Input:
+    """Last and optional, and the product at first: files that were saved without it mean that."""
+    return io.Combo.Input(
+        "product_mask_selects",
+        options=list(Selects),
+        default=Selects.PRODUCT,
+        optional=True,
+        tooltip=MASK_SELECTS_TOOLTIP,
+    )
 
 
 def _safetensors() -> list[str]:

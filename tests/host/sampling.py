@@ -138,6 +138,13 @@ def right_half(height: int = 128, width: int = 128, batch: int = 1) -> Tensor:
     return region
 
 
+def cut_out(height: int = 128, width: int = 128) -> Tensor:
+    """The mask of a file whose product stands in the middle: 1 where it is transparent, all around."""
+    mask = torch.ones(1, height, width)
+    mask[:, height // 4 : -height // 4, width // 4 : -width // 4] = 0
+    return mask
+
+
 def options_of_a_call(
     model: Any, latent: Tensor, negative: tuple[bool, ...] = (False,), sigma: float = 1.0
 ) -> dict[str, Any]:

@@ -18,9 +18,12 @@ from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
 from pfv_mepa.nodes.host import fusion_run
 from pfv_mepa.nodes.host.fusion_run import FusionRun
+from pfv_mepa.nodes.host.reference_pass import ReferenceNoise
+from pfv_mepa.nodes.host.self_attention import apply_attention_fusion
 from pfv_mepa.nodes.host.slots import host_attention
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
-from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
+from pfv_mepa.pfv_core.attention.fusion import FusionControl
+from pfv_mepa.tests.host.sampling import apply, cut_out, image_prompt, outputs, reference, right_half, sample
 from pfv_mepa.tests.support.tiny_stack import models
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}  # of the largest value, in float32 through a whole random U-Net
@@ -206,10 +209,18 @@ def test_a_patch_that_adds_nothing_is_the_unpatched_model(model, calls):
     """The patched path itself, not its shortcut: every block is taken, with no row to reach."""
     region = right_half(batch=2)
     region[1] = 0
-    together, vanilla = sample(fuse(model, product_mask=region), batch=2), sample(model, batch=2)
+    latent, prompt = product()["samples"], models.tiny_conditioning(model, seed=8)
+    patched = apply_attention_fusion(model, latent, prompt, FusionControl(1.0, "add"), ReferenceNoise.CLEAN, region)
+    together, vanilla = sample(patched, batch=2), sample(model, batch=2)
     assert calls
     assert (together[1] - vanilla[1]).abs().max() == 0.0
     assert not torch.equal(together[0], vanilla[0])
+
+
+def test_a_cut_outs_mask_is_turned_around(model):
+    """A file's transparency is 1 where the product is not."""
+    turned = fuse(model, product_mask=cut_out(), product_mask_selects="background")
+    assert torch.equal(sample(turned), sample(fuse(model, product_mask=1 - cut_out())))
 
 
 def test_outside_its_window_it_is_absent_and_reads_nothing(model, passes):
@@ -335,7 +346,9 @@ def test_other_widths_and_heads_are_refused(model):
         ({"reference_latent": {"samples": torch.zeros(1, 16, 8, 8)}}, r"is \(1, 16, 8, 8\), expected \(batch, 4,"),
         ({"reference_latent": {"samples": torch.zeros(1, 4, 1, 8, 8)}}, r"is \(1, 4, 1, 8, 8\), expected \(batch, 4,"),
         ({"reference_prompt": []}, "reference_prompt holds 0 prompts, expected 1"),
-        ({"product_mask": torch.zeros(1, 64, 64)}, "product_mask selects nothing: paint where the product stands"),
+        ({"product_mask": torch.zeros(1, 64, 64)}, "product_mask 0 selects nothing: paint the part it is meant"),
+        ({"product_mask": cut_out()}, "set product_mask_selects to background"),
+        ({"product_mask_selects": "the product"}, "product_mask_selects is 'the product', expected one of"),
         ({"strength": 1.5, "combine": "blend"}, "scale is 1.5, expected 0"),
         ({"combine": "sum"}, "combine is 'sum', expected one of"),
         ({"reference_noise": "noisy"}, "reference_noise is 'noisy', expected one of"),

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from headless.host.find import PACK_ROOT
-from pfv_mepa.nodes.host.mask_input import FIRST_CONVOLUTION
+from pfv_mepa.nodes.host.mask_input import FIRST_CONVOLUTION, apply_mask_input
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenMaskInput
 from pfv_mepa.pfv_core.attention.query_mask import query_mask
-from pfv_mepa.pfv_core.research.mask_input import MaskInput, save_mask_input
-from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
+from pfv_mepa.pfv_core.research.mask_input import MaskInput, load_mask_input, save_mask_input
+from pfv_mepa.tests.host.sampling import apply, cut_out, image_prompt, outputs, reference, right_half, sample
 from pfv_mepa.tests.support.tiny_stack import models
 
 CHANNELS = 32  # of the tiny models' first level
@@ -47,9 +47,9 @@ def kernel(seed: int = 1):
     return torch.randn(CHANNELS, 1, 3, 3, generator=torch.Generator().manual_seed(seed)) * 0.3
 
 
-def with_mask(model, name, mask=None):
+def with_mask(model, name, mask=None, **options):
     mask = right_half() if mask is None else mask
-    (patched,) = outputs(RefAdGenMaskInput, model=model, mask_input_name=name, product_mask=mask)
+    (patched,) = outputs(RefAdGenMaskInput, model=model, mask_input_name=name, product_mask=mask, **options)
     return patched
 
 
@@ -71,7 +71,7 @@ def widened(model, kernel, latent_mask):
 def test_the_sampled_latent_is_the_widened_unets(tiny_model_of, write, topology, height, width):
     model = tiny_model_of(topology)
     mask = right_half(height, width)
-    mask[:, : height // 3] = 0.4
+    mask[:, : height // 3] *= 0.4
     size = (height // 8, width // 8)
     latent_mask = query_mask(mask, size, size).view(1, 1, *size)
     where = {"height": height, "width": width}
@@ -147,16 +147,25 @@ def test_one_mask_for_each_image(model, write):
         torch.testing.assert_close(together[index], alone[index], rtol=1e-4, atol=1e-4)
 
 
-def test_area_conditioning_reads_its_part_of_the_mask(model, write):
+def test_area_conditioning_reads_its_part_of_the_mask(model, write, host_base_directory):
     """An area in the right half sees a mask of ones, one in the left half a mask of zeros."""
     name = write(MaskInput(kernel()))
-    for left, mask in ((64, torch.ones(1, 128, 128)), (0, None)):
+    file = host_base_directory / "models" / "model_patches" / name
+    everywhere = apply_mask_input(model, load_mask_input(file), torch.ones(1, 128, 128))
+    for left, other in ((64, everywhere), (0, model)):
         (area,) = host_nodes.ConditioningSetArea().append(
             models.tiny_conditioning(model, seed=6), 64, 128, left, 0, 1.0
         )
         out = sample(with_mask(model, name), positive=area, cfg=1.0)
-        other = model if mask is None else with_mask(model, name, mask)
         assert torch.equal(out, sample(other, positive=area, cfg=1.0))
+
+
+def test_a_cut_outs_mask_is_turned_around_or_refused(model, write):
+    """A file's transparency is 1 where the product is not."""
+    name = write(MaskInput(kernel()))
+    turned = sample(with_mask(model, name, cut_out(), product_mask_selects="background"))
+    assert torch.equal(turned, sample(with_mask(model, name, 1 - cut_out())))
+    assert not torch.equal(turned, sample(model))
 
 
 def test_tiles_that_do_not_say_where_they_are_are_refused(model, write):
@@ -218,8 +227,10 @@ def test_what_does_not_fit(model, tiny_model_of, write):
     stranger = torch.randn(CHANNELS, 4, 3, 3, generator=torch.Generator().manual_seed(3))
     with pytest.raises(ValueError, match="which no training on this base does"):
         with_mask(model, write(MaskInput(kernel(), stranger)))
-    with pytest.raises(ValueError, match="product_mask selects nothing"):
+    with pytest.raises(ValueError, match="product_mask 0 selects nothing"):
         with_mask(model, name, torch.zeros(1, 64, 64))
+    with pytest.raises(ValueError, match="set product_mask_selects to background"):
+        with_mask(model, name, cut_out())
     with pytest.raises(ValueError, match="product_mask is 128x256, the image being sampled is 128x128"):
         sample(with_mask(model, name, right_half(128, 256)))
     with pytest.raises(ValueError, match="product_mask is a batch of 3, 2 image"):

@@ -144,7 +144,7 @@ def with_mask(model, file, mask):
 
 def mask_of_the_product():
     mask = right_half(HEIGHT, WIDTH)
-    mask[:, : HEIGHT // 3] = 0.4
+    mask[:, : HEIGHT // 3] *= 0.4
     return mask
 
 
