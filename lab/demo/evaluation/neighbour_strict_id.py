@@ -112,19 +112,32 @@ DECODED = How(Engine.DECODED)
 OWN, ANOTHER = How(Engine.STRICT_ID, Picture.OWN), How(Engine.STRICT_ID, Picture.ANOTHER)
 GUIDED = replace(ANOTHER, guided=True)
 
-
-TABLES = (
-    Table(
-        "scale",
-        "Scale asked and scale drawn",
-        "The same companion in four heights, at the same place. Its foot stays where it is: its first row says how high it is.",
-        (
-            Way("scale_decoded", "the true pictures through the autoencoder", replace(DECODED, heights=HEIGHTS)),
-            Way("scale", "Strictly-ID", replace(OWN, heights=HEIGHTS), OURS),
-            Way("scale_untold", "the same scale map for all", replace(OWN, heights=HEIGHTS, tells_scale=False), OURS),
-        ),
-        ("scale_slope", "scale_error", "found"),
+SCALE = Table(
+    "scale",
+    "Scale asked and scale drawn",
+    "The same companion in four heights, at the same place. Its foot stays where it is: its first row says how high it is.",
+    (
+        Way("scale_decoded", "the true pictures through the autoencoder", replace(DECODED, heights=HEIGHTS)),
+        Way("scale", "Strictly-ID", replace(OWN, heights=HEIGHTS), OURS),
+        Way("scale_untold", "the same scale map for all", replace(OWN, heights=HEIGHTS, tells_scale=False), OURS),
     ),
+    ("scale_slope", "scale_error", "found"),
+)
+PASTE = Table(
+    "paste",
+    "Under the paste",
+    "How well what is drawn of the product agrees with what is pasted over it.",
+    (
+        Way("paste_decoded", "the true pictures through the autoencoder", replace(DECODED, picture=Picture.OWN)),
+        Way("text", "text alone", How(Engine.TEXT)),
+        Way("depth", "depth ControlNet", How(Engine.DEPTH)),
+        Way("paste", "Strictly-ID", OWN, OURS),
+    ),
+    ("overlap", "rim", "text"),
+)
+TABLES = (
+    SCALE,
+    SCALE.of_many(),
     Table(
         "pose",
         "Pose",
@@ -175,18 +188,8 @@ TABLES = (
         tuple(Way(f"gamma_{gamma:g}", f"gamma {gamma:g}", replace(GUIDED, gamma=gamma), OURS) for gamma in GAMMAS),
         ("text", "companion", "both", "found"),
     ),
-    Table(
-        "paste",
-        "Under the paste",
-        "How well what is drawn of the product agrees with what is pasted over it.",
-        (
-            Way("paste_decoded", "the true pictures through the autoencoder", replace(DECODED, picture=Picture.OWN)),
-            Way("text", "text alone", How(Engine.TEXT)),
-            Way("depth", "depth ControlNet", How(Engine.DEPTH)),
-            Way("paste", "Strictly-ID", OWN, OURS),
-        ),
-        ("overlap", "rim", "text"),
-    ),
+    PASTE,
+    PASTE.of_many(),
 )
 MEASURES = {
     "scale_slope": Column("height drawn for height asked, slope", "nearer to 1", read_of=("look",)),
@@ -204,6 +207,7 @@ CLAIMS = (
     Claim(
         "The companion is drawn as high as it is asked, not by chance", "scale", "scale_slope", "scale", "scale_untold"
     ),
+    Claim("So it is on many scenes", "scale_many", "scale_slope", "scale", "scale_untold"),
     Claim("It leans as it is asked, not by chance", "pose", "pose_right", "pose_guided", "pose_untold"),
     Claim("The further it is asked to lean the further it leans", "pose", "pose_slope", "pose_guided", "pose_untold"),
     Claim("So it does where the negative has the pose too", "pose", "pose_slope", "pose", "pose_untold"),
@@ -221,7 +225,9 @@ CLAIMS = (
     Claim(
         "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
     ),
+    Claim("So it has on many scenes", "paste_many", "overlap", "paste", "depth"),
     Claim("An item's picture leaves less of a rim than its depth", "paste", "rim", "depth", "paste"),
+    Claim("So it does on many scenes", "paste_many", "rim", "depth", "paste"),
 )
 ABOUT = """\
 A held-out product stands beside a companion before a plain wall; its colour and shape are a combination that no training on
