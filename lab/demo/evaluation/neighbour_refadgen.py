@@ -101,10 +101,13 @@ PHOTOS = {
 }
 
 
-def _refadgen(variant: str = "whole", photo: Photo = Photo.PACKSHOT, names_product: bool = True) -> Way:
-    words = "" if names_product else "_unnamed"
-    label = f"{VARIANTS[variant]}, {PHOTOS[photo]}" + ("" if names_product else ", not named")
-    how = How(Engine.REFADGEN, photo, names_product=names_product)
+def _refadgen(
+    variant: str = "whole", photo: Photo = Photo.PACKSHOT, names_product: bool = True, depth: bool = False
+) -> Way:
+    words = ("_depth" if depth else "") + ("" if names_product else "_unnamed")
+    label = f"{VARIANTS[variant]}{' with depth' if depth else ''}, {PHOTOS[photo]}"
+    label += "" if names_product else ", not named"
+    how = How(Engine.REFADGEN, photo, depth, names_product)
     return Way(f"refadgen_{variant}_{photo.value}{words}", label, how, (f"refadgen_{variant}",))
 
 
@@ -148,14 +151,14 @@ UNNAMED = Table(
     "unnamed",
     "Where the text does not name the product",
     "The text names table and wall: what the product is, the photo alone says.",
-    (*_rivals(False), _refadgen(names_product=False)),
+    (*_rivals(False), _refadgen(names_product=False), _refadgen(names_product=False, depth=True)),
     COLUMNS,
 )
 MAIN = Table(
     "main",
     "Against the rivals",
     "The text names product, table and wall. Each rival at the strength that did best on the development scenes.",
-    (DECODED, TEXT, PROMPT, *_rivals(True), _refadgen()),
+    (DECODED, TEXT, PROMPT, *_rivals(True), _refadgen(), _refadgen(depth=True)),
     COLUMNS,
 )
 TABLES = (
@@ -184,6 +187,7 @@ MEASURES = {
     "kept": Column("colour, shape and text right", "higher", read_of=("product", "wall")),
 }
 _WHOLE, _UNNAMED = _refadgen().name, _refadgen(names_product=False).name
+_WITH_DEPTH, _UNNAMED_WITH_DEPTH = _refadgen(depth=True).name, _refadgen(names_product=False, depth=True).name
 
 
 def _variant(variant: str, photo: Photo) -> str:
@@ -198,6 +202,9 @@ CLAIMS = (
     Claim("On many scenes it keeps more of it than an IP-Adapter", "main_many", "label", _WHOLE, "prompt_depth"),
     Claim(
         "On many scenes it keeps more of it than an untrained fusion", "main_many", "label", _WHOLE, "untrained_depth"
+    ),
+    Claim(
+        "Beside a depth ControlNet it keeps more of it than that alone", "main_many", "label", _WITH_DEPTH, "controlnet"
     ),
     Claim("RefAdGen keeps more of the text than an IP-Adapter", "main", "text", _WHOLE, "prompt_depth"),
     Claim(
@@ -237,6 +244,13 @@ CLAIMS = (
         "unnamed_many",
         "color",
         _UNNAMED,
+        "prompt_depth_unnamed",
+    ),
+    Claim(
+        "Beside a depth ControlNet it brings more of it than an IP-Adapter does there",
+        "unnamed_many",
+        "color",
+        _UNNAMED_WITH_DEPTH,
         "prompt_depth_unnamed",
     ),
     Claim("Lambda 1 brings more of it than 0.5", "lambda", "color", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
