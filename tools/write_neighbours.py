@@ -20,11 +20,13 @@ import numpy as np
 
 from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id, neighbours_together
 from lab.demo.evaluation.chunk import channels_first
+from lab.demo.evaluation.companion_chunk import CompanionChunk
+from lab.demo.evaluation.neighbour_plan import Plan
 from lab.demo.evaluation.neighbour_refadgen import Photo, ProductChunk
-from lab.demo.evaluation.neighbour_strict_id import HEIGHTS, LEANS, CompanionChunk, Picture
-from lab.demo.evaluation.neighbours import Plan, page
+from lab.demo.evaluation.neighbours import page
 from lab.demo.evaluation.pairs import Scene
 from lab.demo.evaluation.readings import RESULTS, pack
+from lab.demo.evaluation.strict_id_ways import HEIGHTS, LEANS, Picture
 from lab.demo.splits import Split
 from lab.demo.studio.beside import mannequin
 from pfv_demo.sizes import IMAGE_SIZE

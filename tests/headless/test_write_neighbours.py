@@ -11,7 +11,9 @@ from PIL import Image
 
 from lab.demo import stack
 from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
-from lab.demo.evaluation.neighbours import Plan, Scenes, Store, run_command, summarize
+from lab.demo.evaluation.neighbour_plan import Plan, Scenes
+from lab.demo.evaluation.neighbour_store import Store
+from lab.demo.evaluation.neighbours import run_command, summarize
 from pfv_mepa.tools import draw_ablations, write_neighbours
 
 SIZE, SCENES = 32, 20

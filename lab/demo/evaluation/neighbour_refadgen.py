@@ -37,7 +37,8 @@ from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, RefAdGens
 from .judge import Judge
 from .models import Models
-from .neighbours import Claim, Column, Derived, Files, Plan, Table, Way, run_command
+from .neighbour_plan import Claim, Column, Derived, Files, Plan, Table, Way
+from .neighbours import run_command
 from .pairs import product_of, wall_of
 from .rulers import LabelView, body_color_error, label_views, product_overlap, read_mark
 
@@ -314,7 +315,7 @@ class ProductChunk:
 
 
 class RefAdGenMaker:
-    """Makes and measures; see `neighbours.Maker`."""
+    """Makes and measures; see `neighbour_plan.Maker`."""
 
     def __init__(self, models: Models, steps: int) -> None:
         self.models, self.steps = models, steps

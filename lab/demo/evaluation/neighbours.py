@@ -1,4 +1,4 @@
-"""What a neighbour's method is measured with: ways of making pictures, tables of them, and chunks stored as they come.
+"""Sums up what was measured of a neighbour's method, writes its page, and is the commands' common part.
 
 `neighbour_refadgen`, `neighbour_strict_id` and `neighbours_together` are the commands. What has a strength is tried at several on
 the development scenes with the first training, and measured on the test scenes at the one that did best there. Killed and started
@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from ...evaluation.statistics import (
     EQUIVALENCE_LEVEL,
@@ -31,336 +26,19 @@ from ...evaluation.statistics import (
     paired_difference,
     rate,
 )
-from ...files import save_atomically, save_text
+from ...files import save_text
 from .. import stack
 from ..splits import Split
-from .ablation_units import claim_folder, settings_of, short_hash, stored_trainings
-from .ablations import PRECISIONS, autocast
+from .ablation_units import claim_folder, settings_of
+from .ablations import PRECISIONS
 from .claims import MARGIN
 from .judge import FILE as JUDGE_FILE
 from .markdown import claims_table, markdown_table, number
-from .models import Models, load_models
+from .models import load_models
+from .neighbour_plan import Claim, Plan, Scenes, Table, Values, Way
+from .neighbour_store import NO_FILE, Run, Store, find_trained
 from .pairs import grouped, seeds_of
-from .readings import NO_TRAINING, RESULTS
 from .summary import Difference, plain, verdicts
-
-Files = Mapping[str, Path]
-"""Trained files of one seed by family."""
-
-Values = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way of making pictures.
-
-    Attributes:
-        name: of its results.
-        label: for readers.
-        how: the method's own settings of it.
-        families: of the trained files that it takes, {family}_seed{n}.safetensors; those of one seed at a time.
-        scale: its strength.
-        scales: strengths that are tried; of these the best one is measured.
-    """
-
-    name: str
-    label: str
-    how: Any
-    families: tuple[str, ...] = ()
-    scale: float = 1.0
-    scales: tuple[float, ...] = ()
-
-    def at(self, scale: float) -> Way:
-        """The way at one strength."""
-        return replace(
-            self, name=f"{self.name}_at_{scale:g}", label=f"{self.label}, scale {scale:g}", scale=scale, scales=()
-        )
-
-    @property
-    def tried(self) -> tuple[Way, ...]:
-        """At each of its strengths."""
-        return tuple(self.at(scale) for scale in self.scales)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Ways side by side, and the measures that are its columns.
-
-    Attributes:
-        many: of more test scenes than the others, with the first training alone.
-    """
-
-    name: str
-    title: str
-    about: str
-    ways: tuple[Way, ...]
-    columns: tuple[str, ...]
-    many: bool = False
-
-    def of_many(self) -> Table:
-        """The same of many scenes."""
-        return replace(self, name=f"{self.name}_many", title=f"{self.title}: many scenes", many=True)
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """How many scenes there are.
-
-    Attributes:
-        test: of a table, with every training.
-        many: of a table of many.
-        development: that strengths are chosen on.
-    """
-
-    test: int
-    many: int
-    development: int
-
-    def of(self, table: Table) -> int:
-        """Test scenes of a table."""
-        return self.many if table.many else self.test
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: what it is called, what is better, whether it is 0 or 1 for each scene, how many digits it is shown with, and the
-    names of what of the scenes it is read of, keys of `Plan.in_common`."""
-
-    label: str
-    better: str = ""
-    is_rate: bool = False
-    digits: int = 3
-    read_of: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Derived:
-    """A measure that follows from others: which, and how. It is not stored, so that it is always today's."""
-
-    of: tuple[str, ...]
-    formula: Callable[..., Values]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """That a measure is more for one way of a table than for another."""
-
-    text: str
-    table: str
-    measure: str
-    first: str
-    second: str
-
-
-class Maker(Protocol):
-    """Makes and measures the pictures of a method."""
-
-    def chunk(self, split: Split, start: int, count: int) -> Any:
-        """Held-out scenes, with what all ways make of them."""
-
-    def make(self, chunk: Any, way: Way, files: Files) -> Tensor:
-        """(P * n, 3, H, W) in 0..1: n pictures of P scenes each, the first of every scene first; in the running autocast."""
-
-    def measure(self, chunk: Any, way: Way, image: Tensor) -> dict[str, Tensor]:
-        """By measure (P,), NaN where it is not defined."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All of a method that is measured.
-
-    Attributes:
-        name: of the command's module.
-        title, about: of its page.
-        tables, measures, claims: see there; measures by their names in the tables.
-        chosen_by: the measure by which a strength is chosen, more = better.
-        maker: of the models and the steps of the sampling.
-        images_of: how many pictures a way makes of a scene; 0 = none is sampled.
-        in_common: by name what each scene of these seeds may have in common with others.
-        takes_controlnet: whether a way is made with the depth ControlNet.
-        derived: measures that follow from others, by name.
-    """
-
-    name: str
-    title: str
-    about: str
-    tables: tuple[Table, ...]
-    measures: dict[str, Column]
-    claims: tuple[Claim, ...]
-    chosen_by: str
-    maker: Callable[[Models, int], Maker]
-    images_of: Callable[[Way], int]
-    in_common: Callable[[Split, range], dict[str, list[Hashable]]]
-    takes_controlnet: Callable[[Way], bool] = lambda _way: False
-    derived: Mapping[str, Derived] = field(default_factory=dict)
-
-    @property
-    def chooses(self) -> bool:
-        """Whether any way has strengths to choose from."""
-        return any(way.scales for table in self.tables for way in table.ways)
-
-    @property
-    def has_many(self) -> bool:
-        """Whether any table is of many scenes."""
-        return any(table.many for table in self.tables)
-
-    @property
-    def with_controlnet(self) -> set[str]:
-        """Names of the ways that are made with the depth ControlNet, at each of their strengths."""
-        ways = [way for table in self.tables for way in table.ways if self.takes_controlnet(way)]
-        return {one.name for way in ways for one in (way, *way.tried)}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a way takes of one seed of the training: its files, None where there are only results made with them, and the
-    name of those results."""
-
-    files: Files | None
-    seed: int
-    identity: str
-
-
-NO_FILE = Trained({}, 0, NO_TRAINING)
-
-
-def find_trained(folder: Path, families: Sequence[str]) -> dict[str, dict[int, Path]]:
-    """The files of each family in a folder, by seed."""
-    found: dict[str, dict[int, Path]] = {family: {} for family in families}
-    for path in folder.glob("*.safetensors"):
-        match = re.fullmatch(r"(.+)_seed(\d+)", path.stem)
-        if match and match[1] in found:
-            found[match[1]][int(match[2])] = path
-    return found
-
-
-@cache
-def _identity(path: Path) -> str:
-    """Name and content of a file."""
-    return f"{path.stem}-{short_hash(path)}"
-
-
-class Store:
-    """What is stored of a plan in a folder of results.
-
-    Args:
-        out: the folder; of several plans, whose ways may have the same names.
-        plan: its name.
-        trained: files by family and seed.
-        batch: scenes in a chunk.
-        chosen_by, derived: see `Plan`.
-
-    Raises:
-        AblationError: there are results of two trainings of one family and seed, and the file of neither.
-    """
-
-    def __init__(
-        self,
-        out: Path,
-        plan: str,
-        trained: dict[str, dict[int, Path]],
-        batch: int,
-        chosen_by: str,
-        derived: Mapping[str, Derived] | None = None,
-    ) -> None:
-        self.folder, self.trained, self.batch, self.chosen_by = out / RESULTS / plan, trained, batch, chosen_by
-        self.derived = derived or {}
-        files = {(family, seed): _identity(path) for family, of in trained.items() for seed, path in of.items()}
-        self.identities = stored_trainings(self.folder, files) | files
-
-    def trained_of(self, way: Way) -> list[Trained]:
-        """What a way is measured with: of each seed that all of its families have, as files or as results."""
-        if not way.families:
-            return [NO_FILE]
-        of_families = [{seed for name, seed in self.identities if name == family} for family in way.families]
-        return [self._training(way, seed) for seed in sorted(set.intersection(*of_families))]
-
-    def _training(self, way: Way, seed: int) -> Trained:
-        paths = {family: self.trained.get(family, {}).get(seed) for family in way.families}
-        files = {family: path for family, path in paths.items() if path is not None}
-        names = "+".join(self.identities[family, seed] for family in way.families)
-        return Trained(files if len(files) == len(paths) else None, seed, names)
-
-    def trainings(self, way: Way, split: Split, first: bool = False) -> list[Trained]:
-        """What a way is measured with: all there are; the first one where that is asked for, or strengths are chosen."""
-        return self.trained_of(way)[: 1 if first or split is Split.DEVELOPMENT else None]
-
-    def file(self, way: Way, trained: Trained, split: Split, start: int) -> Path:
-        """Where the values of a chunk are; the first test chunk's pictures lie beside them as .npz."""
-        return self.folder / way.name / trained.identity / f"{split.value}_{start:05d}.json"
-
-    def values(self, way: Way, split: Split, scenes: int, first: bool = False) -> dict[int, dict[str, Values]]:
-        """By seed of the trainings, see there, where all chunks of a way are there."""
-        found = {}
-        for trained in self.trainings(way, split, first):
-            files = [self.file(way, trained, split, start) for start in seeds_of(split, scenes)[:: self.batch]]
-            if all(file.is_file() for file in files):
-                parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-                read = set.intersection(*map(set, parts))  # earlier chunks may hold what is derived now
-                stored = {name: np.concatenate([np.asarray(part[name], np.float64) for part in parts]) for name in read}
-                derived = {
-                    name: one.formula(*(stored[of] for of in one.of))
-                    for name, one in self.derived.items()
-                    if stored.keys() >= set(one.of)
-                }
-                found[trained.seed] = stored | derived
-        return found
-
-    def tried(self, way: Way, development: int) -> dict[float, float]:
-        """By strength, what it did on the development scenes."""
-        found = {}
-        for one in way.tried:
-            values = self.values(one, Split.DEVELOPMENT, development)
-            if values:
-                found[one.scale] = float(np.nanmean(np.stack([each[self.chosen_by] for each in values.values()])))
-        return found
-
-    def chosen(self, way: Way, development: int) -> Way | None:
-        """A way as it is, or at the strength that did best, of equals the one nearest to 1; None where one is missing."""
-        if not way.scales:
-            return way
-        tried = self.tried(way, development)
-        if len(tried) < len(way.scales):
-            return None
-        return way.at(max(way.scales, key=lambda scale: (tried[scale], -abs(scale - 1))))
-
-
-class Run:
-    """Makes what is not stored yet."""
-
-    def __init__(self, maker: Maker, store: Store, precision: str) -> None:
-        self.maker, self.store, self.precision = maker, store, precision
-
-    def make(self, ways: Sequence[Way], split: Split, scenes: int, title: str, first: bool = False) -> None:
-        """The pictures of ways, chunk by chunk, each way once; with the first training, or all."""
-        units = [
-            (start, way, trained)
-            for start in seeds_of(split, scenes)[:: self.store.batch]
-            for way in dict.fromkeys(ways)
-            for trained in self.store.trainings(way, split, first)
-            if trained.files is not None and not self.store.file(way, trained, split, start).is_file()
-        ]
-        begun, chunk = -1, None
-        for start, way, trained in tqdm(units, f"{title}, {split.value}", mininterval=10, disable=not units):
-            if start != begun:
-                begun, chunk = start, self.maker.chunk(split, start, self.store.batch)
-            self._make(chunk, way, trained, split, start)
-
-    def _make(self, chunk: Any, way: Way, trained: Trained, split: Split, start: int) -> None:
-        assert trained.files is not None
-        with autocast(self.precision):
-            image = self.maker.make(chunk, way, trained.files).float()
-        file = self.store.file(way, trained, split, start)
-        if split is Split.TEST and start == 0:
-            pixels = (image.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
-            save_atomically(file.with_suffix(".npz"), lambda path: _save_images(path, pixels))
-        values = {name: value.double().tolist() for name, value in self.maker.measure(chunk, way, image).items()}
-        save_text(file, json.dumps(values))
-
-
-def _save_images(path: Path, pixels: NDArray[np.uint8]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, image=pixels)
 
 
 def summarize(plan: Plan, store: Store, scenes: Scenes) -> dict[str, Any]:

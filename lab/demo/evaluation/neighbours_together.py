@@ -27,15 +27,17 @@ from ..splits import Split
 from ..studio.render import render
 from ..studio.scene import Scene, labels
 from .chunk import channels_first
+from .companion_chunk import RULER_SIZE, CompanionChunk, companion_right, in_common
 from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, RefAdGens, StrictIDs, hint_of
 from .models import Models
+from .neighbour_plan import Claim, Column, Files, Plan, Table, Way
 from .neighbour_refadgen import MEASURES as OF_PRODUCT
 from .neighbour_refadgen import packshots, product_values
-from .neighbour_strict_id import MEASURES as OF_COMPANION
-from .neighbour_strict_id import RULER_SIZE, CompanionChunk, Engine, How, Picture, companion_right, in_common
-from .neighbours import Claim, Column, Files, Plan, Table, Way, run_command
+from .neighbours import run_command
 from .rulers import LabelView, label_views
+from .strict_id_ways import MEASURES as OF_COMPANION
+from .strict_id_ways import Engine, How, Picture
 
 MEPA, REFADGEN, STRICT_ID = "eq3_c16", "refadgen_whole", "strict_id_no_balance"
 NAMES = {MEPA: "MEPA", REFADGEN: "RefAdGen", STRICT_ID: "Strictly-ID"}
@@ -107,7 +109,7 @@ class TogetherChunk(CompanionChunk):
 
 
 class TogetherMaker:
-    """Makes and measures; see `neighbours.Maker`."""
+    """Makes and measures; see `neighbour_plan.Maker`."""
 
     def __init__(self, models: Models, steps: int) -> None:
         self.models, self.steps = models, steps

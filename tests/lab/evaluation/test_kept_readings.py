@@ -13,7 +13,7 @@ from lab.demo import stack
 from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
 from lab.demo.evaluation.judge import FILE as JUDGE_FILE
 from lab.demo.evaluation.models import load_models
-from lab.demo.evaluation.neighbours import Way
+from lab.demo.evaluation.neighbour_plan import Way
 from lab.demo.evaluation.readings import NO_TRAINING, RESULTS
 from lab.demo.splits import Split
 from tools.write_neighbours import READINGS, ROOT

@@ -13,26 +13,13 @@ import torch
 from torch import Tensor
 
 from lab.demo import stack
-from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id, neighbours_together
+from lab.demo.evaluation import companion_chunk, neighbour_refadgen, neighbour_strict_id, neighbours_together
 from lab.demo.evaluation.ablation_units import AblationError
 from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.models import load_models
-from lab.demo.evaluation.neighbours import (
-    Claim,
-    Column,
-    Derived,
-    Plan,
-    Run,
-    Scenes,
-    Store,
-    Table,
-    Way,
-    counted,
-    find_trained,
-    page,
-    run_command,
-    summarize,
-)
+from lab.demo.evaluation.neighbour_plan import Claim, Column, Derived, Plan, Scenes, Table, Way
+from lab.demo.evaluation.neighbour_store import Run, Store, find_trained
+from lab.demo.evaluation.neighbours import counted, page, run_command, summarize
 from lab.demo.evaluation.readings import pack, unpack
 from lab.demo.splits import Split
 from lab.diffusers import sample
@@ -306,7 +293,7 @@ def small():
         patch.setitem(stack.UNET, "block_out_channels", (32, 64))
         patch.setitem(stack.UNET, "attention_head_dim", (1, 1))
         patch.setitem(stack.AUTOENCODER, "block_out_channels", (32, 32))
-        for module in (neighbour_strict_id, neighbours_together):
+        for module in (companion_chunk, neighbour_strict_id, neighbours_together):
             patch.setattr(module, "RULER_SIZE", 64)
         yield
 
