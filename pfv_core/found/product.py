@@ -90,7 +90,7 @@ class Found:
         touches: names of the borders that it touches, of "top", "bottom", "left", "right".
         mirrored: (H, W) bool, where polished ground mirrors it: no part of it, but its colours.
         left_out: (H, W) bool, what stands out beside it, too small or too faint to be taken for a part of it.
-        specks: how many parts that has, but for what touches it.
+        specks: how many parts that has, but for what is faint and touches it, as a shadow does.
         enclosed: (H, W) bool, what has the ground's colour within its outline: a hole, or a part of it.
         lighter: what of `left_out` touches the product and is lighter than the ground, as a share of the product's pixels.
         enclosed_share, filled: of all within its outline, 0..1, what is `enclosed`, and what has the ground's colour and was
@@ -185,7 +185,8 @@ def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str 
             "the product, or connect what a model finds"
         )
     known = border((lab.shape[0], lab.shape[1]), _without(*touches))
-    _check_alone(standing.mask, _fainter(lab, standing, known))
+    fainter = _fainter(lab, standing, known)
+    _check_alone(standing.mask, fainter)
     lighter = _lighter(lab, standing, known)
     share = float(lighter.sum() / standing.mask.sum())
     if share > MOST_LIGHTER and not to_hide:
@@ -214,7 +215,9 @@ def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str 
     _, parts = without_dust(opacity.numpy() > SEEN_ABOVE, DUST)
     dust = standing.dust & ~fill
     _, specks = without_dust(dust, 0.0)
-    mirrored, left_out, within = (_as_large(part, image) for part in (standing.mirrored, dust | lighter, left))
+    edge = ndimage.binary_dilation(standing.mask, iterations=NEAR)
+    beside = dust | lighter | ndimage.binary_dilation(fainter, iterations=NEAR, mask=fainter | edge)
+    mirrored, left_out, within = (_as_large(part, image) for part in (standing.mirrored, beside, left))
     within &= ~(opacity > SEEN_ABOVE)
     of_holes, of_fill = (_share(part, standing.mask | closed | around) for part in (left, fill))
     return Found(opacity, sure, parts, touches, mirrored, left_out, specks, within, share, of_holes, of_fill)

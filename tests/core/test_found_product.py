@@ -187,12 +187,18 @@ def test_small_things_beside_a_product_are_left_out_counted_and_hidden(colour, s
     assert found.left_out_line() == ", 3 specks left out"
 
 
-def with_a_cap(grey, height=18):
-    """A red box with a white cap on it, on grey ground; and where the cap is."""
+def with_a_cap(grey, cap_grey=255):
+    """A red box with a cap on it, on grey ground; and where the cap is."""
     box, cap = torch.zeros(SIZE), torch.zeros(SIZE)
     box[50:130, 80:120] = 1
-    cap[50 - height : 50, 84:116] = 1
-    return over(over(plain(*SIZE, (grey / 255,) * 3), box, RED), cap, (1.0, 1.0, 1.0)), cap > 0
+    cap[32:50, 84:116] = 1
+    return over(over(plain(*SIZE, (grey / 255,) * 3), box, RED), cap, (cap_grey / 255,) * 3), cap > 0
+
+
+def test_what_touches_a_product_and_is_a_little_darker_than_the_ground_is_hidden_with_it():
+    picture, cap = with_a_cap(255, 235)
+    assert not find_product(picture).opacity[cap].any()  # a shadow looks the same
+    assert find_product(picture, to_hide=True).seen[cap].all()
 
 
 @pytest.mark.parametrize("grey", [205, 220, 225, 230, 235])
