@@ -72,9 +72,9 @@ class PFVCutOut(io.ComfyNode):
                     options=list(Enclosed),
                     default=Enclosed.REFUSE,
                     optional=True,
-                    tooltip="What has the ground's colour within the outline that this node finds. refuse: up to a fifth is holes, "
-                    "more is refused. holes: all of it is, as in a ring or a basket. product: all of it is the product, as a white "
-                    "screen on white.",
+                    tooltip="What has the ground's colour within the outline that this node finds. refuse: up to a fifth is "
+                    "holes, more is refused. holes: all of it is, as in a ring or a basket. product: all of it is the product, "
+                    "as a white screen on white.",
                 ),
             ],
             outputs=[
