@@ -1,9 +1,9 @@
 """What `pfv_core.found` finds, against the truth of pictures that nothing was tuned on: `python -m benchmarks.found`.
 
-    python -m benchmarks.found [--scenes N] [--packshots N] [--pairs N] [--steps N] [--out FILE]
+    python -m benchmarks.found [--scenes N] [--packshots N] [--filled N] [--pairs N] [--steps N] [--out FILE]
 
 Scenes of the demo at 256x256: the product, the ground line beside it, the plain depth. Packshots at 1024x1024 drawn from their
-products. Two photographs marked by hand, if scikit-image is there. And how much of the other product in a reference reaches the
+products; and some cut so that the product fills them. Two photographs marked by hand, if scikit-image is there. And how much of the other product in a reference reaches the
 demo's ads. Prints the tables of docs/found.md and writes all figures as JSON; of 0 there is none. Needs no ComfyUI.
 """
 
@@ -28,11 +28,12 @@ from pfv_core.found.product import Found, find_product
 from pfv_core.found.unsure import NothingFoundError, UnsureError
 from pfv_demo.sizes import IMAGE_SIZE
 
-from .packshots import GROUNDS, packshot
+from .packshots import GROUNDS, filled, packshot
 
 FIRST_SCENE = 940_000_000  # scenes of other measurements have other seeds
 FIRST_PACKSHOT = 950_000_000
 PACKSHOT_SIZE = 1024
+FILLED_MARGIN = 0.03  # of the product's longer side, free at both ends of a photo that it fills
 WRONG_BELOW = 0.8
 FIGURES = Path(__file__).parent / "results_found.json"
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--packshots", type=int, default=200)
+    parser.add_argument("--filled", type=int, default=200, help="packshots that their product fills")
     parser.add_argument("--pairs", type=int, default=200, help="references whose leak is measured")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: 20)")
     parser.add_argument("--out", type=Path, default=FIGURES)
@@ -58,6 +60,9 @@ def main() -> None:
     if options.packshots:
         figures["packshots"] = packshots(options.packshots)
         print("\n" + _products("ground", figures["packshots"]["by"]), flush=True)
+    if options.filled:
+        figures["filled"] = packshots(options.filled, FILLED_MARGIN)
+        print("\n" + _products("ground, filled", figures["filled"]["by"]), flush=True)
     figures["photographs"] = photographs()
     print("\n" + "\n".join(f"{name}: {said}" for name, said in figures["photographs"].items()), flush=True)
     if options.pairs:
@@ -86,11 +91,12 @@ def scenes(number: int) -> dict[str, Any]:
     }
 
 
-def packshots(number: int) -> dict[str, Any]:
-    """The product of each."""
+def packshots(number: int, margin: float | None = None) -> dict[str, Any]:
+    """The product of each, or of what of it leaves this much around the product."""
     rows = []
     for index in range(number):
-        shot = packshot(FIRST_PACKSHOT + index, PACKSHOT_SIZE)
+        whole = packshot(FIRST_PACKSHOT + index, PACKSHOT_SIZE)
+        shot = whole if margin is None else filled(whole, margin)
         rows.append(_looked_at(shot.image, shot.product, shot.ground)[0])
     return {"by": _by_kind(rows, GROUNDS), "each": rows}
 

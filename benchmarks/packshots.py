@@ -54,6 +54,20 @@ def packshot(seed: int, size: int) -> Packshot:
     return Packshot(_as_file(picture, quality), product, kind)
 
 
+def filled(shot: Packshot, margin: float) -> Packshot:
+    """A square cut from a photo so that the product's longer side leaves this share of itself free at both ends, as shops ask
+    for; less where the photo ends before."""
+    rows, columns = (shot.product.gt(0.5).any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    spans = [(line[0], line[-1] + 1) for line in (rows, columns)]
+    side = min(round((1 + 2 * margin) * max(end - start for start, end in spans)), *shot.product.shape)
+    starts = [
+        min(max((start + end - side) // 2, 0), length - side)
+        for (start, end), length in zip(spans, shot.product.shape, strict=True)
+    ]
+    where = tuple(slice(start, start + side) for start in starts)
+    return Packshot(shot.image[:, *where].contiguous(), shot.product[where].contiguous(), shot.ground)
+
+
 def _own_colours(image: Tensor, product: Tensor) -> Tensor:
     """(3, H, W) whose product goes on beyond its edge, so that nothing of its scene is mixed in there."""
     solid = (product == 1)[None, None]

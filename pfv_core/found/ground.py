@@ -10,7 +10,9 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 SIDES = ("top", "bottom", "left", "right")
-MARGIN = 0.06  # of the shorter side: how much of each border counts as ground
+MARGIN = 0.06  # of the shorter side: how much of each border counts as ground, but for what reaches into it
+OUTERMOST = 2  # pixels of each border that count as ground whatever they show
+REACHES_IN = 0.06  # distance from the outermost pixels' colours at which something in a border may be no ground
 NUM_SAMPLES = 3000  # colours that stand for a set of pixels
 ALONG_ROWS = (0.25, 0.0)  # what a height and a width of the picture count as colour: ground goes on along rows ...
 ALONG_COLUMNS = (0.05, 1.0)  # ... or along columns
@@ -51,10 +53,26 @@ def to_lab(image: Tensor) -> Floats:
     return (lab / 100).astype(np.float32)
 
 
-def border(size: tuple[int, int], sides: tuple[str, ...]) -> Bools:
-    """(height, width), True on those sides of a picture, MARGIN wide."""
+def shown_ground(lab: Floats, sides: tuple[str, ...]) -> Bools:
+    """(H, W), True where those sides of a picture (H, W, 3), see `to_lab`, show its ground.
+
+    That is their border but for what reaches into it from the picture and not to its outermost pixels: a product that nearly
+    fills its photo. Taken for ground, its colours would eat it wherever they come again.
+    """
+    size = (lab.shape[0], lab.shape[1])
+    strip = border(size, sides)
+    strange = distance_to_ground(lab, border(size, sides, OUTERMOST)) > REACHES_IN
+    places, count = ndimage.label(strange)
+    goes_on = np.zeros(count + 1, bool)
+    goes_on[np.unique(places[strange & ~strip])] = True
+    shown: Bools = strip & ~goes_on[places]
+    return shown
+
+
+def border(size: tuple[int, int], sides: tuple[str, ...], margin: int | None = None) -> Bools:
+    """(height, width), True on those sides of a picture, so many pixels wide, or MARGIN of the shorter side."""
     height, width = size
-    margin = max(2, round(MARGIN * min(height, width)))
+    margin = max(OUTERMOST, round(MARGIN * min(height, width))) if margin is None else margin
     mask = np.zeros(size, bool)
     at: dict[str, tuple[slice, ...]] = {
         "top": np.s_[:margin, :],

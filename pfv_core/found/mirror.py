@@ -164,7 +164,8 @@ def _likeness(
         if loss > LOSS:
             continue
         is_left = strength[-WINDOW:].mean() >= FADED * begins
-        fades, is_cut_off = not is_left and loss <= LOSS_OF_FADING, is_left and height < reach
+        fades = not is_left and loss <= LOSS_OF_FADING
+        is_cut_off = is_left and height < reach and bool(mask[-1].any())
         others = [one.shown[foot - BESIDE, columns][None]]
         others += [shown[np.clip(top + by + away[:, 0] - 1, 0, len(mask) - 1)] for by in MOVED]
         better = explained - max(_explained(changed, other * asked)[1] for other in others)

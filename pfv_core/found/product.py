@@ -23,10 +23,10 @@ from .ground import (
     SMOOTH_BELOW,
     Bools,
     Floats,
-    border,
     distance_to,
     distance_to_ground,
     largest_steps,
+    shown_ground,
     shrunk,
     to_lab,
 )
@@ -184,7 +184,7 @@ def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str 
             f"what the product is cannot be told from the ground: sure to {sure:.2f}, expected {SURE_FROM:g} or more. Paint "
             "the product, or connect what a model finds"
         )
-    known = border((lab.shape[0], lab.shape[1]), _without(*touches))
+    known = shown_ground(lab, _without(*touches))
     fainter = _fainter(lab, standing, known)
     _check_alone(standing.mask, fainter)
     lighter = _lighter(lab, standing, known)
@@ -371,7 +371,7 @@ def _outlined(
     outline: float = OUTLINE,
 ) -> tuple[Bools, Bools]:
     """What stands out from the ground of some sides; and apart from it what was taken for it in any round, or is fainter."""
-    known = border((lab.shape[0], lab.shape[1]), sides)
+    known = shown_ground(lab, sides)
     far = distance_to_ground(lab, known, along_rows)
     limit = float(np.clip(_between_two(far), 0.04, 0.25))
     taken = _cut(1 - far / limit, costs, known, outline)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .ground import SIDES, Bools, Floats, border, distance_to_ground
+from .ground import SIDES, Bools, Floats, border, distance_to_ground, shown_ground
 
 STRANGE_FROM = 0.08  # distance from the ground of the other sides
 TOUCHES_FROM = 0.02  # share of a side: less is a speck
@@ -26,7 +26,7 @@ def strange_stretches(lab: Floats) -> dict[str, list[float]]:
     size = (lab.shape[0], lab.shape[1])
     found = {}
     for side in SIDES:
-        far = distance_to_ground(lab, border(size, tuple(other for other in SIDES if other != side)))
+        far = distance_to_ground(lab, shown_ground(lab, tuple(other for other in SIDES if other != side)))
         across = 0 if side in ("top", "bottom") else 1
         outermost = np.where(border(size, (side,)), far, np.inf).min(across)  # all the way through the border's strip
         places, _ = ndimage.label(outermost > STRANGE_FROM)

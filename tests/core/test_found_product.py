@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.packshots import filled, packshot
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
@@ -306,6 +307,31 @@ def test_what_is_cut_off_is_taken_as_a_whole_though_its_upper_part_alone_stands_
     found = find_product(over(plain(300, 300), truth, RED))
     assert found.touches == ("bottom",)
     assert agreement(found.opacity, truth) > 0.98
+
+
+@pytest.mark.parametrize("free", [0.02, 0.03, 0.05])
+def test_a_product_that_nearly_fills_its_photo_is_not_taken_for_ground(free):
+    """Shops ask for little room around it: what reaches into the border, here a dark foot and a pale cap, is no ground, or it
+    would eat the product wherever its colours come again."""
+    size, truth, end = (200, 200), torch.zeros(200, 200), round(200 * free)
+    truth[end:-end, 60:140] = 1
+    picture = over(plain(*size, (0.6, 0.6, 0.6)), truth, RED)
+    for rows in (slice(end, end + 30), slice(90, 100)):
+        picture[:, rows, 60:140] = torch.tensor((0.93, 0.9, 0.85)).view(3, 1, 1)
+    picture[:, 170:-end, 60:140] = 0.2
+    found = find_product(picture)
+    assert agreement(found.opacity, truth) > 0.97
+    assert found.touches == ()
+
+
+def test_a_product_that_nearly_fills_its_photo_is_not_halved():
+    """Only what the picture's end cuts off can be told for certain to be a mirror image."""
+    shot = filled(packshot(950_000_011, 512), 0.03)
+    try:
+        found = find_product(shot.image)
+    except UnsureError:
+        return
+    assert agreement(found.opacity, shot.product) > 0.9
 
 
 def test_a_thing_at_the_border_that_is_not_the_products_is_left_out():

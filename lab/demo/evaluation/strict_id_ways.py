@@ -148,7 +148,6 @@ TABLES = (
         ("text", "companion", "both", "found"),
     ),
     PASTE,
-    PASTE.of_many(),
 )
 MEASURES = {
     "scale_slope": Column("height drawn for height asked, slope", "nearer to 1", read_of=("look",)),
@@ -183,7 +182,5 @@ CLAIMS = (
     Claim(
         "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
     ),
-    Claim("So it has on many scenes", "paste_many", "overlap", "paste", "depth"),
     Claim("An item's picture leaves less of a rim than its depth", "paste", "rim", "depth", "paste"),
-    Claim("So it does on many scenes", "paste_many", "rim", "depth", "paste"),
 )
