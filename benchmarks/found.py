@@ -3,8 +3,9 @@
     python -m benchmarks.found [--scenes N] [--packshots N] [--filled N] [--pairs N] [--steps N] [--out FILE]
 
 Scenes of the demo at 256x256: the product, the ground line beside it, the plain depth. Packshots at 1024x1024 drawn from their
-products; and some cut so that the product fills them. Two photographs marked by hand, if scikit-image is there. And how much of the other product in a reference reaches the
-demo's ads. Prints the tables of docs/found.md and writes all figures as JSON; of 0 there is none. Needs no ComfyUI.
+products; and some cut so that the product fills them. Two photographs marked by hand, if scikit-image is there. And how much of
+the other product in a reference reaches the demo's ads. Prints the tables of docs/found.md and writes all figures as JSON; of 0
+there is none. Needs no ComfyUI.
 """
 
 from __future__ import annotations

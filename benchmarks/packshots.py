@@ -65,7 +65,7 @@ def filled(shot: Packshot, margin: float) -> Packshot:
         for (start, end), length in zip(spans, shot.product.shape, strict=True)
     ]
     where = tuple(slice(start, start + side) for start in starts)
-    return Packshot(shot.image[:, *where].contiguous(), shot.product[where].contiguous(), shot.ground)
+    return Packshot(shot.image[(slice(None), *where)].contiguous(), shot.product[where].contiguous(), shot.ground)
 
 
 def _own_colours(image: Tensor, product: Tensor) -> Tensor:

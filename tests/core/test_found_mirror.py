@@ -97,6 +97,17 @@ def test_a_picture_turned_over_below_itself_to_its_end_is_found(ground, strength
     assert is_left(shown, ground, opacity)
 
 
+@pytest.mark.parametrize("ground", ["slate", "black"])
+def test_what_ends_before_the_picture_does_is_not_cut_off(ground):
+    """It may be the lower half of a thing whose halves are alike and that nearly fills its photo."""
+    ground = plain(*SIZE, GROUNDS[ground])
+    picture, opacity = bottle(ground)
+    shown = laid_over(picture, opacity, 0.4 * torch.ones(SIZE))
+    assert is_left(shown, ground, opacity)
+    shown[:, -2:] = ground[:, -2:]
+    assert not found_in(shown, ground).certain
+
+
 @pytest.mark.parametrize("strength", [0.1, 0.3])
 @pytest.mark.parametrize("ground", ["slate", "black"])
 def test_what_polished_ground_adds_is_found(ground, strength):

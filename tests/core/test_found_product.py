@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.packshots import filled, packshot
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
@@ -322,16 +321,6 @@ def test_a_product_that_nearly_fills_its_photo_is_not_taken_for_ground(free):
     found = find_product(picture)
     assert agreement(found.opacity, truth) > 0.97
     assert found.touches == ()
-
-
-def test_a_product_that_nearly_fills_its_photo_is_not_halved():
-    """Only what the picture's end cuts off can be told for certain to be a mirror image."""
-    shot = filled(packshot(950_000_011, 512), 0.03)
-    try:
-        found = find_product(shot.image)
-    except UnsureError:
-        return
-    assert agreement(found.opacity, shot.product) > 0.9
 
 
 def test_a_thing_at_the_border_that_is_not_the_products_is_left_out():
