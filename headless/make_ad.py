@@ -21,6 +21,7 @@ from .host.environment import EnvironmentFailedError, python_for
 from .host.find import PACK_ROOT, HostNotFoundError
 
 SMALLEST_SIDE = 64
+MOST_STEPS, LARGEST_SEED = 10000, 2**64 - 1  # of ComfyUI's KSampler
 LEAST_SHARE = 0.01  # of the height: the look rules in the wall and on the ground, and no region may be empty
 
 
@@ -28,10 +29,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     summary, details = (__doc__ or "").split("\n\n", 1)
     options = argparse.ArgumentParser("python3 -m headless.make_ad", description=summary, epilog=details)
-    options.add_argument("--out", type=Path, default=PACK_ROOT / "out", help="folder for everything that is written")
-    options.add_argument("--steps", type=_positive, help="sampling steps (the workflow's)")
-    options.add_argument("--seed", type=int, help="seed of the sampler (the workflow's)")
-    options.add_argument("--prompt", help="what the ad shows, in words; needed with --product")
+    options.add_argument("--out", type=_folder, default=PACK_ROOT / "out", help="folder for everything that is written")
+    options.add_argument("--steps", type=_steps, help="sampling steps (the workflow's)")
+    options.add_argument("--seed", type=_seed, help="seed of the sampler (the workflow's)")
+    options.add_argument("--prompt", type=_words, help="what the ad shows, in words; needed with --product")
     own = options.add_argument_group(
         "your own pictures",
         "plain photographs will do: product and hidden part are found; what is transparent, or a mask, wins over that",
@@ -91,10 +92,29 @@ def _share(text: str) -> float:
     return share
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps: expected 1 or more")
+def _steps(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_STEPS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps: expected 1 to {MOST_STEPS}")
     return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected a whole number from 0 to {LARGEST_SEED}")
+    return int(text)
+
+
+def _words(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: expected a sentence that says what the ad shows")
+    return text
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.expanduser().exists() and not path.expanduser().is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file: expected a folder, which may be a new one")
+    return path
 
 
 def _file(text: str) -> Path:

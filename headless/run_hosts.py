@@ -80,6 +80,9 @@ class Result:
 
 def main(arguments: list[str]) -> int:
     """Run the tests on each host and print the table; returns the exit status."""
+    if {"-h", "--help"} & {*arguments[: arguments.index("--") if "--" in arguments else None]}:
+        print(__doc__)
+        return 0
     folders, pytest_arguments = split_arguments(arguments)
     results = []
     for host in hosts_of(folders):

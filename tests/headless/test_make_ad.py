@@ -69,13 +69,16 @@ def test_size_option():
             for size in ("640", "63x360", "0x8", "80x80x80")
         ),
         *(
-            (["--steps", steps], f"'{steps}' is no number of steps: expected 1 or more")
-            for steps in ("0", "-3", "many")
+            (["--steps", steps], f"'{steps}' is no number of steps: expected 1 to 10000")
+            for steps in ("0", "-3", "many", "20000")
         ),
         *(
             (["--ground", share], f"'{share}' is no share: expected 0.01")
             for share in ("0", "1", "1.2", "-0.1", "low", "nan")
         ),
+        *((["--seed", seed], f"'{seed}' is no seed: expected") for seed in ("-1", "1.5", "18446744073709551616")),
+        (["--prompt", " "], "it is empty: expected a sentence"),
+        (["--out", __file__], "is a file: expected a folder"),
         (["--product", "nowhere.png"], "there is no file nowhere.png"),
         (["--engine", "another"], "invalid choice: 'another'"),
     ],

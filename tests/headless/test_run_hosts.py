@@ -142,6 +142,11 @@ def test_folders_come_before_the_dashes_and_pytests_arguments_after(arguments, f
     assert split_arguments(arguments) == (folders, for_pytest)
 
 
+def test_help_is_told(capsys):
+    assert run_hosts.main(["--help"]) == 0
+    assert "python3 -m headless.run_hosts [HOST_FOLDER...]" in capsys.readouterr().out
+
+
 def test_an_option_before_the_dashes_is_refused():
     with pytest.raises(ValueError, match=r"-k is no host's folder: put pytest's arguments after a --"):
         split_arguments(["a", "-k", "x"])
