@@ -172,7 +172,7 @@ def _around_an_evaluation(
     try:
         for state in run.states:
             if hasattr(state, "evaluate"):
-                state.evaluate(guider, sigma, seed or 0)
+                state.evaluate(guider, sigma)
         return executor(x, sigma, options, seed)
     finally:
         run.evaluating = False
