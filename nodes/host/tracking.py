@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from comfy.conds import CONDNoiseShape
 from comfy.hooks import EnumHookScope, EnumHookType, HookGroup, TransformerOptionsHook
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from .compiled import compiled_run
@@ -27,6 +27,9 @@ from .facts import CALL, KEY, NEGATIVE, Call, Crop, Options, Patch, Row, Run, na
 PATCHES = "pfv_patches"  # of a model's patches in its options
 CROP = "pfv_crop"  # of the part of the ad that a model's runs sample
 MAP = "pfv_map"  # of the map among a condition's tensors
+UNKNOWN = -1  # in a map: the side, or the image
+
+ONE_MODEL = "connect the same model, after all nodes of this pack, to both inputs, or use another guider"
 
 
 def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
@@ -37,6 +40,8 @@ def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
     if not model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         for kind, wrapper in _wrappers().items():
             model.add_wrapper_with_key(kind, KEY, wrapper)
+        # Among its options, where the host looks for a guider's second model too.
+        add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, _around_the_loading, options)
 
 
 def facts_hook(others: Any = None) -> Any:
@@ -135,15 +140,32 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
 
 
 def _check_one_model(guider: Any, options: Options) -> None:
-    """The host's DualModelGuider hands the patches of its first model to the second one, which they were not made for."""
+    """The host's DualModelGuider runs the patches and the crop of its first model in both, and those of the second in none."""
     other = getattr(guider, "uncond_model_patcher", None)
-    if options.get(PATCHES) and other is not None and not other.is_clone(guider.model_patcher):
+    if other is None:
+        return
+    own, theirs = options, other.model_options["transformer_options"]
+    same = all(own.get(key) == theirs.get(key) for key in (PATCHES, CROP))
+    if not same or (own.get(PATCHES) and not other.is_clone(guider.model_patcher)):
         raise ValueError(
             f"MEPA: the guider {type(guider).__name__} samples the negative with another model, and would run the patches of the "
-            "first one in it: use one checkpoint for both, or another guider"
+            f"first one in both: {ONE_MODEL}"
         )
 
 
+def _around_the_loading(
+    executor: Any, model: Any, noise_shape: Any, conditions: dict[str, list[Options]], *args: Any, **kwargs: Any
+) -> Any:
+    """Around the loading of a model for a run, which has given the conditions their facts: else the model is the second one of
+    a guider whose first one has no part of this pack."""
+    if any(MAP not in condition.get("model_conds", {}) for several in conditions.values() for condition in several):
+        raise ValueError(
+            "MEPA: this model is sampled as a second one, as Dual Model CFG Guider samples model_negative, and would lose what "
+            f"the nodes of this pack have put into it, for the first one has none of it: {ONE_MODEL}"
+        )
+
+
+    return executor(model, noise_shape, conditions, *args, **kwargs)
 def _around_the_sampler(executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Around the steps, when the model is loaded as it will be sampled: each patch looks whether it fits."""
     options = guider.model_options["transformer_options"]
