@@ -90,6 +90,8 @@ class FusionRun:
         else:
             call = call_of(options, NAME)
             rows = call.rows_of(query.shape[0], options, NAME)
+            call.check_images(rows, len(key_ref), NAME, "reference_latent")
+            call.check_images(rows, 1 if self._mask is None else len(self._mask), NAME, "product_mask")
             layout = self._layout(call, rows, query, options)
             reference = self._to_rows(key_ref, rows), self._to_rows(value_ref, rows)
         return fused_attention(query, (key, value), reference, self._fusion.control, layout, attend, base)
@@ -111,11 +113,11 @@ class FusionRun:
         if key not in self._layouts:
             made: dict[Any, FusionRows] = {}
             for row in rows:
-                spot = row.image % len(self._mask), row.corner
+                spot = row.among(len(self._mask)), row.corner
                 if spot not in made:
-                    covered = cells(self._mask[spot[0] : spot[0] + 1], grid, call, row.corner)
+                    covered = cells(self._mask[spot[0] : spot[0] + 1], grid, call, row.corner, NAME)
                     made[spot] = fusion_rows(covered, query.shape[1]).to(query.device, query.dtype)
-            of_rows = [made[row.image % len(self._mask), row.corner] for row in rows]
+            of_rows = [made[row.among(len(self._mask)), row.corner] for row in rows]
             self._layouts[key] = of_rows[:1] if len(made) == 1 else of_rows
         return self._layouts[key]
 
@@ -125,5 +127,5 @@ class FusionRun:
             return tensor.expand(len(rows), -1, -1)
         key = rows, len(tensor), tensor.device
         if key not in self._orders:
-            self._orders[key] = torch.tensor([row.image % len(tensor) for row in rows]).to(tensor.device)
+            self._orders[key] = torch.tensor([row.among(len(tensor)) for row in rows]).to(tensor.device)
         return tensor.index_select(0, self._orders[key])

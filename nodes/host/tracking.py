@@ -75,19 +75,21 @@ def read_map(
     network: Any = None,
     hooked: bool = False,
 ) -> Call | None:
-    """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's."""
-    if facts is None or facts.shape[0] != latent.shape[0] or facts.shape[-2:] != latent.shape[-2:]:
+    """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's. A map of
+    another size, or whose pixels lie apart, says of each row all but its place."""
+    if facts is None or facts.shape[0] != latent.shape[0]:
         return None
-    height, width = facts.shape[-2:]
+    height, width = latent.shape[-2:]
+    same_size = facts.shape[-2:] == latent.shape[-2:]
     rows: list[Row] = []
     images = _images_in_window(options, len(facts))
     # One read: in a ControlNet the map is on the device, which is waited for.
     corners = torch.stack([facts[:, :, 0, 0], facts[:, :, -1, -1]], 1).tolist()
     for (top, left, image, negative), (bottom, right, *_) in corners:
-        if (bottom, right) != (top + height - 1, left + width - 1):
-            return None  # resized on its way, not cropped
+        cropped = same_size and (bottom, right) == (top + height - 1, left + width - 1)
         image = images[len(rows) % len(images)] if images else image
-        rows.append(Row(None if negative < 0 else bool(negative), image, (top, left)))
+        side, known = None if negative < 0 else bool(negative), None if image < 0 else image
+        rows.append(Row(side, known, (top, left) if cropped else None))
     return Call(run, tuple(rows), (height, width), sigmas, replaced or {}, network=network, hooked=hooked)
 
 
@@ -163,9 +165,9 @@ def _around_the_loading(
             "MEPA: this model is sampled as a second one, as Dual Model CFG Guider samples model_negative, and would lose what "
             f"the nodes of this pack have put into it, for the first one has none of it: {ONE_MODEL}"
         )
-
-
     return executor(model, noise_shape, conditions, *args, **kwargs)
+
+
 def _around_the_sampler(executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Around the steps, when the model is loaded as it will be sampled: each patch looks whether it fits."""
     options = guider.model_options["transformer_options"]
@@ -244,16 +246,30 @@ def _conditions_made_later(model: Any, run: Run) -> Iterator[None]:
             model.extra_conds = replaced
 
 
-def _map(noise: Tensor, run: Run, name: str) -> CONDNoiseShape:
-    """(B, 4, rows, columns) int32 on the CPU, so that reading it waits for no device: row, column, image, negative (-1 where
-    the condition's name does not say)."""
+class _Map(CONDNoiseShape):
+    """A condition that knows when it is cut or repeated to the number of images that a sampler evaluates: then nobody says
+    which images these are. Who takes images out of the batch by their numbers takes them out of this too."""
+
+    def process_cond(self, batch_size: int, **where: Any) -> Any:
+        """The host's, of the part of the frame and the number of images that are evaluated."""
+        processed = super().process_cond(batch_size, **where)
+        if len(self.cond) != batch_size:
+            processed.cond = processed.cond.clone()
+            processed.cond[:, 2] = UNKNOWN
+        return processed
+
+
+def _map(noise: Tensor, run: Run, name: str) -> _Map:
+    """(B, 4, rows, columns) int32 on the CPU, so that reading it waits for no device: row, column, image (-1 where the noise is
+    not the run's whole batch), negative (-1 where the condition's name does not say)."""
     if name not in NEGATIVE:
         run.nameless.add(name)
     batch, rows, columns = noise.shape[0], noise.shape[-2], noise.shape[-1]
     facts = torch.empty(batch, 4, rows, columns, dtype=torch.int32)
     facts[:, 0], facts[:, 1] = torch.arange(rows)[:, None], torch.arange(columns)[None]
-    facts[:, 2], facts[:, 3] = torch.arange(batch)[:, None, None], int(NEGATIVE.get(name, -1))
-    return CONDNoiseShape(facts)
+    facts[:, 2] = torch.arange(batch)[:, None, None] if batch == run.batch else UNKNOWN
+    facts[:, 3] = int(NEGATIVE.get(name, UNKNOWN))
+    return _Map(facts)
 
 
 def _named(model_options: Options, options: Options) -> Iterator[str]:
