@@ -32,6 +32,7 @@ from pfv_core.found.depth import plain_depth, standing_depth
 from pfv_core.found.line import find_ground_line
 from pfv_core.found.photo import check, cut_outs
 from pfv_core.found.preview import cut_out_preview
+from pfv_core.found.product import Enclosed
 from pfv_core.found.reference import hidden_of
 from pfv_core.masks import product_opacity, product_selection, region_selection, settled, visible_mask
 from pfv_core.reference.fit import fit_geometry
@@ -219,10 +220,15 @@ class DemoNodes:
 
 
 def cut_out(
-    photo: Tensor, mask_selects: str, several_parts: bool, cut_off: bool, mask: Tensor | None = None
+    photo: Tensor,
+    mask_selects: str,
+    several_parts: bool,
+    cut_off: bool,
+    mask: Tensor | None = None,
+    enclosed: str = Enclosed.REFUSE,
 ) -> Computed:
     """PFV Cut Out, of one photo."""
-    (made,) = cut_outs(photo, mask, mask_selects, None)
+    (made,) = cut_outs(photo, mask, mask_selects, None, enclosed)
     check(made, 0, several_parts, cut_off)
     opacity = made.opacity[None]
     return Computed((opacity,), cut_out_preview(photo, opacity), made.line())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...pfv_core.found.photo import check, cut_outs, is_painted
 from ...pfv_core.found.preview import cut_out_preview
+from ...pfv_core.found.product import Enclosed
 from ...pfv_core.masks import Selects
 from ..convert import clamp_overshoot, image_from_core, image_to_core
 from ..feedback import with_line
@@ -66,6 +67,15 @@ class PFVCutOut(io.ComfyNode):
                     "one that is nowhere above 0.5 is refused. The model is not run where something is painted. Not connected: "
                     "what stands out is the product.",
                 ),
+                io.Combo.Input(
+                    "enclosed",
+                    options=list(Enclosed),
+                    default=Enclosed.REFUSE,
+                    optional=True,
+                    tooltip="What has the ground's colour within the outline that this node finds. refuse: up to a fifth is "
+                    "holes, more is refused. holes: all of it is, as in a ring or a basket. product: all of it is the product, "
+                    "as a white screen on white.",
+                ),
             ],
             outputs=[
                 io.Mask.Output(
@@ -97,10 +107,11 @@ class PFVCutOut(io.ComfyNode):
         cut_off: bool,
         mask: Tensor | None = None,
         found: Tensor | None = None,
+        enclosed: str = Enclosed.REFUSE,
     ) -> io.NodeOutput:
         """Cut out, and show it."""
         image = image_to_core(photo, "photo")
-        made = cut_outs(image, mask, mask_selects, found)
+        made = cut_outs(image, mask, mask_selects, found, enclosed)
         for index, one in enumerate(made):
             check(one, index, several_parts, cut_off)
         opacity = torch.stack([one.opacity for one in made])

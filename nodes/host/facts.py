@@ -81,11 +81,11 @@ class Crop:
                 )
 
     def of(self, mask: Tensor, name: str) -> Tensor:
-        """That part of a (R, H, W) mask; ValueError unless the mask has the ad's size."""
-        if tuple(mask.shape[1:]) != (self.ad_height, self.ad_width):
+        """That part of a mask (R, H, W), or of a picture (R, H, W, C); ValueError unless it has the ad's size."""
+        if tuple(mask.shape[1:3]) != (self.ad_height, self.ad_width):
             raise ValueError(
                 f"{name} is {mask.shape[1]}x{mask.shape[2]}, MEPA Crop says that the ad is {self.ad_height}x{self.ad_width} "
-                "(height x width): give the mask the ad's size"
+                "(height x width): give it the ad's size"
             )
         return mask[:, self.top : self.top + self.height, self.left : self.left + self.width]
 
@@ -172,7 +172,8 @@ class Run:
             )
 
     def placed(self, mask: Tensor, node: str, what: str) -> Tensor:
-        """The part of a (R, H, W) mask of the ad that this run samples; ValueError where it cannot be that frame's."""
+        """The part of a mask of the ad, (R, H, W), or of a picture, (R, H, W, C), that this run samples; ValueError where it
+        cannot be that frame's."""
         self.check_batch(mask.shape[0], node, what)
         if self.crop is not None:
             mask = self.crop.of(mask, f"{node}: {what}")
@@ -181,7 +182,7 @@ class Run:
             f"{what} is {mask.shape[1]}x{mask.shape[2]}, the image being sampled is {height}x{width} (height x width)"
         )
         if not frame_matches((mask.shape[1], mask.shape[2]), self.latent_size):
-            raise ValueError(f"{node}: {size}: give the mask the image's shape, or say with MEPA Crop which part it is")
+            raise ValueError(f"{node}: {size}: give it the image's shape, or say with MEPA Crop which part it is")
         if self.crop is None and abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width):
             self.tell(
                 f"MEPA: the image being sampled is {height}x{width}, masks of {mask.shape[1]}x{mask.shape[2]} (height x width) "

@@ -3,6 +3,9 @@
 The branches are a part of the network, so the host moves, casts and frees them with it. What they are given travels where the
 host lets a ControlNet carry arguments of its own for its network (`extra_args`, 0.3.64 and newer); as the network begins they
 are taken out there, and as it ends they are gone. So one loaded file serves any number of nodes.
+
+The hint says where the product stands. The host brings a hint to any latent, stretched, and to any rows, in turn: here each row
+gets its own image's, of the part of the frame that it samples, as masks do.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import comfy.controlnet
 import comfy.model_management
 import comfy.ops
 import comfy.utils
+import torch
 from torch import Tensor
 
 from ...pfv_core.attention.balance import check_gamma
@@ -22,11 +26,15 @@ from ...pfv_core.reference.vit import ImageTokens
 from ...pfv_core.research.control_branches import BranchInput, BranchInputs
 from ...pfv_core.research.strict_id_file import HINT_CHANNELS, StrictIDConfig, load_strict_id
 from .control_network import control_network
+from .controlnet import Unhooked
+from .facts import CALL, KEY, Call, Options, call_of
 from .schedule import NoiseSchedule
+from .tracking import MAP, facts_hook, read_map
 from .unet import cross_attention_at, cross_attentions, family_of_context
 from .whole_layers import whole_layers
 
 NODE = "Strictly-ID Branches"
+CONTROL = "Strictly-ID ControlNet"
 INPUTS = "pfv_branches"  # of the pictures among a ControlNet's arguments
 
 
@@ -38,7 +46,7 @@ class Balance(str, Enum):
     OFF = "off"
 
 
-class StrictIDControl(comfy.controlnet.ControlNet):
+class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
     """The host's ControlNet, with what a Strictly-ID file says of itself.
 
     Args:
@@ -50,6 +58,8 @@ class StrictIDControl(comfy.controlnet.ControlNet):
     def __init__(self, network: Any, config: StrictIDConfig, load_device: Any, manual_cast_dtype: Any) -> None:
         super().__init__(network, load_device=load_device, manual_cast_dtype=manual_cast_dtype)
         self.config = config
+        self.hooks_of_others = None
+        self.extra_hooks = facts_hook()
 
     @property
     def inputs(self) -> BranchInputs | None:
@@ -62,6 +72,7 @@ class StrictIDControl(comfy.controlnet.ControlNet):
         made.control_model = self.control_model
         made.control_model_wrapped = self.control_model_wrapped
         self.copy_to(made)
+        made.hooks_of_others = self.hooks_of_others
         return made
 
     def set_cond_hint(self, cond_hint: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -72,6 +83,19 @@ class StrictIDControl(comfy.controlnet.ControlNet):
                 "three and the scale map: connect hint of PFV Scale Map to the image input of Apply ControlNet"
             )
         return super().set_cond_hint(cond_hint, *args, **kwargs)
+
+    def get_control(self, x_noisy: Tensor, t: Tensor, cond: Options, batched_number: int, options: Options) -> Any:
+        """The host's call for the residuals of some rows; their hints are put where it keeps its own.
+
+        Raises:
+            ValueError: a hint of another shape than the frame's, or neither one nor one for each image.
+            RuntimeError: facts of the rows did not arrive.
+        """
+        run = options.get(KEY)
+        facts = None if run is None else read_map(run, cond.get(MAP), x_noisy, t, options, network=self.control_model)
+        call = call_of({**options, CALL: facts}, CONTROL)
+        self.cond_hint = _hints(self, call).to(x_noisy.device, self.manual_cast_dtype or self.control_model.dtype)
+        return super().get_control(x_noisy, t, cond, batched_number, options)
 
     def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
         """The host is about to sample. ValueError where the model is of another base, or its schedule does not know gamma."""
@@ -148,6 +172,18 @@ def with_pictures(
     made = control_net.copy()
     made.set_extra_arg(INPUTS, BranchInputs(**inputs, std_norm=norm, gamma=late))
     return made
+
+
+def _hints(control: StrictIDControl, call: Call) -> Tensor:
+    """(rows, 4, H, W), or of one row for all, for the part of the frame that each row of a call samples."""
+    run, scale = call.run, control.compression_ratio
+    hint = run.placed(control.cond_hint_original.movedim(1, -1), CONTROL, "the hint").movedim(-1, 1)
+    height, width = (scale * side for side in run.latent_size)
+    whole = comfy.utils.common_upscale(hint, width, height, control.upscale_algorithm, "center")
+    rows, columns = (scale * side for side in call.sampled)
+    spots = [(row.image % len(whole), scale * row.corner[0], scale * row.corner[1]) for row in call.rows]
+    parts = [whole[image : image + 1, :, top : top + rows, left : left + columns] for image, top, left in spots]
+    return parts[0] if len(set(spots)) == 1 else torch.cat(parts)
 
 
 def _input(config: StrictIDConfig, name: str, tokens: ImageTokens, weight: float) -> BranchInput:

@@ -58,14 +58,17 @@ def least_cut(against: Floats, costs: tuple[Floats, Floats], weight: float) -> B
     return share > 0.5
 
 
+def between(mask: Bools, axis: int) -> Bools:
+    """(H, W), True outside the mask where it lies on both sides, down (0) or across (1)."""
+    before = np.maximum.accumulate(mask, axis)
+    after = np.flip(np.maximum.accumulate(np.flip(mask, axis), axis), axis)
+    inside: Bools = before & after & ~mask
+    return inside
+
+
 def enclosed(mask: Bools) -> Bools:
     """(H, W), True outside the mask where it lies both above and below, or both left and right."""
-    closed = np.zeros_like(mask)
-    for axis in (0, 1):
-        before = np.maximum.accumulate(mask, axis)
-        after = np.flip(np.maximum.accumulate(np.flip(mask, axis), axis), axis)
-        closed |= before & after
-    return closed & ~mask
+    return between(mask, 0) | between(mask, 1)
 
 
 def without_dust(mask: Bools, share: float) -> tuple[Bools, int]:

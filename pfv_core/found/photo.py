@@ -23,9 +23,9 @@ from ..masks import (
     within_range,
 )
 from .cut import without_dust
-from .product import find_product, left_out_line
+from .product import Enclosed, find_product
 from .sides import borders_touched
-from .unsure import NothingFoundError, UnsureError
+from .unsure import EnclosedError, NothingFoundError, UnsureError
 
 HAZE = 0.1  # opacity of a found mask below which there is nothing; as far below 1 it is opaque
 DUST = 0.01  # of the largest part
@@ -56,19 +56,17 @@ class CutOut:
         source: who said so.
         sure: how sure this pack is, 0..1; None where somebody else said it.
         parts: separate things, specks left out.
-        specks: how many parts were left out: of a found mask those smaller than a hundredth of the largest, of what this pack
-            finds those too small or too faint to be the product's.
+        specks: what there is to say of small parts and of what is enclosed, as the end of a line: parts smaller than a hundredth
+            of the largest are taken where they are painted and left out where a model found them; see `Found.left_out_line`.
         touches: the borders that it touches.
-        enclosed_share: of all within its outline, 0..1, what has the ground's colour, where this pack found it.
     """
 
     opacity: Tensor
     source: Source
     sure: float | None
     parts: int
-    specks: int
+    specks: str
     touches: tuple[str, ...]
-    enclosed_share: float = 0.0
 
     @property
     def share(self) -> float:
@@ -85,7 +83,7 @@ class CutOut:
         said = WORDS[self.source] + ("" if self.sure is None else f", sure to {self.sure:.2f}")
         parts = f", {self.parts} parts" if self.parts > 1 else ""
         touches = f", cut off at the {' and the '.join(self.touches)}" if self.touches else ""
-        return f"{said}: {percent(self.share)} of the photo{parts}{left_out_line(self.specks, self.enclosed_share)}{touches}"
+        return f"{said}: {percent(self.share)} of the photo{parts}{self.specks}{touches}"
 
 
 def is_painted(mask: Tensor | None, count: int) -> Tensor:
@@ -96,7 +94,13 @@ def is_painted(mask: Tensor | None, count: int) -> Tensor:
     return selects.expand(count) if selects.shape[0] == 1 else selects
 
 
-def cut_outs(image: Tensor, mask: Tensor | None, selects: Selects | str, found: Tensor | None) -> list[CutOut]:
+def cut_outs(
+    image: Tensor,
+    mask: Tensor | None,
+    selects: Selects | str,
+    found: Tensor | None,
+    enclosed: Enclosed | str = Enclosed.REFUSE,
+) -> list[CutOut]:
     """The product of each photo: what is painted, where nothing is painted what was found, else what this pack finds.
 
     Args:
@@ -104,12 +108,14 @@ def cut_outs(image: Tensor, mask: Tensor | None, selects: Selects | str, found: 
         mask: ComfyUI's; empty, as that of a file without alpha is, it paints nothing.
         selects: what `mask` selects.
         found: ComfyUI's, 1 = product; None = nobody was asked.
+        enclosed: what has the ground's colour within the outline that this pack finds.
 
     Raises:
         ValueError: a mask that does not fit the photo or cannot select what `selects` says, a `found` that found nothing or
             everything, or a photo in which this pack finds nothing or is not sure.
     """
     parse_choice(Selects, selects, "mask_selects")
+    enclosed = parse_choice(Enclosed, enclosed, "enclosed")
     count = image.shape[0]
     painted = is_painted(mask, count)
     if mask is not None and bool(painted.any()):
@@ -123,7 +129,7 @@ def cut_outs(image: Tensor, mask: Tensor | None, selects: Selects | str, found: 
         elif given is not None:
             made.append(_given(given[index], index))
         else:
-            made.append(_looked_for(photo[0], index))
+            made.append(_looked_for(photo[0], index, enclosed))
     return made
 
 
@@ -152,7 +158,9 @@ def _painted(mask: Tensor, selects: Selects | str, photo: Tensor) -> CutOut:
     opacity = product_opacity(mask, selects, photo, "mask")[0]
     seen = opacity > SEEN_ABOVE
     _, parts = without_dust(seen.numpy(), DUST)
-    return CutOut(opacity, Source.PAINTED, None, parts, 0, borders_touched(seen.numpy()))
+    _, every = without_dust(seen.numpy(), 0.0)
+    specks = f", {every - parts} specks with it" if every > parts else ""
+    return CutOut(opacity, Source.PAINTED, None, parts, specks, borders_touched(seen.numpy()))
 
 
 def _given(opacity: Tensor, index: int) -> CutOut:
@@ -170,22 +178,20 @@ def _given(opacity: Tensor, index: int) -> CutOut:
     kept, parts = without_dust(seen.numpy(), DUST)
     _, every = without_dust(seen.numpy(), 0.0)
     opacity = torch.where(torch.from_numpy(kept), opacity, 0.0)
-    return CutOut(opacity, Source.FOUND, None, parts, every - parts, borders_touched(kept))
+    specks = f", {every - parts} specks left out" if every > parts else ""
+    return CutOut(opacity, Source.FOUND, None, parts, specks, borders_touched(kept))
 
 
-def _looked_for(photo: Tensor, index: int) -> CutOut:
+def _looked_for(photo: Tensor, index: int, enclosed: Enclosed) -> CutOut:
     try:
-        product = find_product(within_range(photo, f"photo {index}"))
+        product = find_product(within_range(photo, f"photo {index}"), enclosed=enclosed)
+    except EnclosedError as error:
+        choices = "to holes, or to product," if enclosed is Enclosed.REFUSE else "to holes"
+        raise ValueError(f"photo {index}: {error}. Or set enclosed {choices} if that is what it is") from error
     except (NothingFoundError, UnsureError) as error:
         raise ValueError(f"photo {index}: {error}") from error
     return CutOut(
-        product.opacity,
-        Source.PLAIN_GROUND,
-        product.sure,
-        product.parts,
-        product.specks,
-        product.touches,
-        product.enclosed_share,
+        product.opacity, Source.PLAIN_GROUND, product.sure, product.parts, product.left_out_line(), product.touches
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..ad.opacity import SEEN_ABOVE
+from ..choices import parse_choice
 from ..figures import percent
-from .cut import edge_costs, enclosed, least_cut, without_dust
+from .cut import between, edge_costs, enclosed, least_cut, without_dust
 from .edge import soft_edge
 from .ground import (
     ALONG_ROWS,
@@ -31,7 +33,7 @@ from .ground import (
 from .mirror import mirror_image
 from .shadow import Logs, cast_shadow, log_light, may_be_shadow
 from .sides import borders_touched, is_without_ground, sides_touched, strange_stretches
-from .unsure import NothingFoundError, UnsureError
+from .unsure import EnclosedError, NothingFoundError, UnsureError
 
 WORKING_SIDE = 192  # pixels of the longest side at which the product is looked for
 LEAST_SIDE = 16  # pixels of the shorter side there
@@ -57,8 +59,23 @@ times its pixels beside it; a podium half of them; a scene of the demo 0.01 in t
 MOST_ENCLOSED = 0.2
 """Of all within a product's outline: as much may have the ground's colour, and is taken for a hole. Drawn ones: a mug's handle
 0.11, a bag's straps 0.17. A label is 0.25, a phone's screen 0.9; so rings, 0.3 to 0.8, and glasses, 0.5 to 0.7, are refused."""
-SAID_FROM = 0.01  # of all within its outline: less that is enclosed is not worth a word
+MOST_AROUND = 0.4
+"""The same where the outline is open: what lies between parts of it both up and down and across. Drawn ones: a horseshoe 0.27, a
+lamp that bends over 0.25, headphones 0.11; the frame of a phone of which up to a third of a side is missing 0.62 to 0.80."""
+LIGHT_STEP = 0.02  # of colour: what separates a light thing from light that fades
+LIGHT_EDGE = 2  # pixels around a product that its edge makes lighter than the ground, where a picture is sharpened
+MOST_LIGHTER = 0.02
+"""Of the product's pixels: as much beside it may be lighter than the ground. A shadow is not, so it is a part, or light on the
+ground. Drawn ones: a tube's cap 0.10, a shoe's sole 0.29; of a ground with a gradient, a spot or a vignette none."""
 PANEL_FILL, PANEL_SHARE = 0.985, 0.4  # of its box, and of the picture: a picture on a page
+
+
+class Enclosed(str, Enum):
+    """What has the ground's colour within an outline. REFUSE: holes where it is little, else not told; HOLES; or the PRODUCT."""
+
+    REFUSE = "refuse"
+    HOLES = "holes"
+    PRODUCT = "product"
 
 
 @dataclass(frozen=True)
@@ -73,8 +90,11 @@ class Found:
         touches: names of the borders that it touches, of "top", "bottom", "left", "right".
         mirrored: (H, W) bool, where polished ground mirrors it: no part of it, but its colours.
         left_out: (H, W) bool, what stands out beside it, too small or too faint to be taken for a part of it.
-        specks: how many parts that has.
+        specks: how many parts that has, but for what is faint and touches it, as a shadow does.
         enclosed: (H, W) bool, what has the ground's colour within its outline: a hole, or a part of it.
+        lighter: what of `left_out` touches the product and is lighter than the ground, as a share of the product's pixels.
+        enclosed_share, filled: of all within its outline, 0..1, what is `enclosed`, and what has the ground's colour and was
+            taken for the product, as asked.
     """
 
     opacity: Tensor
@@ -85,16 +105,24 @@ class Found:
     left_out: Tensor
     specks: int
     enclosed: Tensor
+    lighter: float = 0.0
+    enclosed_share: float = 0.0
+    filled: float = 0.0
 
     @property
     def seen(self) -> Tensor:
         """(H, W) bool: wherever it or its colours may be seen, in the ground too. What hides it hides all of this."""
         return (self.opacity > SEEN_ABOVE) | self.mirrored | self.left_out | self.enclosed
 
-    @property
-    def enclosed_share(self) -> float:
-        """Of all within its outline, 0..1, what is `enclosed`."""
-        return float(self.enclosed.sum() / ((self.opacity > SEEN_ABOVE) | self.enclosed).sum())
+    def left_out_line(self) -> str:
+        """What was left out of it or filled, as the end of a line; empty where nothing was."""
+        said = f", {self.specks} specks left out" if self.specks else ""
+        if self.lighter > 0:
+            said += f", {percent(self.lighter)} as large left out beside it: it is lighter than the ground"
+        for share, taken in ((self.enclosed_share, "holes"), (self.filled, "the product")):
+            if share > 0:
+                said += f", {percent(share)} within its outline taken for {taken}: it has the ground's colour"
+        return said
 
 
 @dataclass(frozen=True)
@@ -118,19 +146,22 @@ class _Standing:
         return self.shadow | self.mirrored
 
 
-def find_product(image: Tensor, to_hide: bool = False) -> Found:
+def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str = Enclosed.REFUSE) -> Found:
     """Find what stands out from the ground.
 
     Args:
         image: (3, H, W) float, 0..1, sRGB.
-        to_hide: whether what is enclosed is hidden with the product (`Found.seen`): then it may be as much as it is, for it need
-            not be told from a part of it.
+        to_hide: whether what lies beside the product and what it encloses is hidden with it (`Found.seen`): then it may be as
+            much as it is, for it need not be told from a part.
+        enclosed: what the ground's colour within an outline is, where nothing is hidden.
 
     Raises:
         NothingFoundError: nothing stands out.
         UnsureError: a picture too small or too narrow, one in which the result depends on the way, one in which fainter things
-            stand out beside what was found, one of which a shadow is all that is seen or a mirror image a part, a picture on a
-            page, or an outline around much that has the ground's colour.
+            stand out beside what was found, or lighter ones touch it, one of which a shadow is all that is seen or a mirror
+            image a part, or a picture on a page.
+        EnclosedError: an outline around much that has the ground's colour, unless `enclosed` says what that is. What an open
+            outline lies around is never the product.
 
     Notes: what the border shows is ground; it goes on along rows or columns, and smoothly in gradients and soft shadows. What
     is far from it is the product; then both have colours, the outline of least cost between them is taken, and again. The
@@ -153,7 +184,16 @@ def find_product(image: Tensor, to_hide: bool = False) -> Found:
             f"what the product is cannot be told from the ground: sure to {sure:.2f}, expected {SURE_FROM:g} or more. Paint "
             "the product, or connect what a model finds"
         )
-    _check_alone(lab, standing, touches)
+    known = border((lab.shape[0], lab.shape[1]), _without(*touches))
+    fainter = _fainter(lab, standing, known)
+    _check_alone(standing.mask, fainter)
+    lighter = _lighter(lab, standing, known)
+    share = float(lighter.sum() / standing.mask.sum())
+    if share > MOST_LIGHTER and not to_hide:
+        raise UnsureError(
+            f"beside what stands out something is lighter than the ground, {percent(share)} as large, which may be a part of it, "
+            "such as a cap or a sole, or light on the ground: paint the product, or connect what a model finds"
+        )
     if may_be_shadow(logs, standing.mask):
         raise UnsureError(
             "what stands out lies flat and has the ground's own colour with less light: it may be the shadow of a product as "
@@ -164,40 +204,57 @@ def find_product(image: Tensor, to_hide: bool = False) -> Found:
             "the lower part of what stands out looks like the upper one turned over: it may be its mirror image in polished "
             "ground, or a part of it. Paint the product, or connect what a model finds"
         )
-    opacity = soft_edge(image, standing.mask)
+    closed, around = _within(standing.mask)
+    fill = (
+        np.zeros_like(closed)
+        if to_hide
+        else _fill(standing.mask, closed, around, parse_choice(Enclosed, enclosed, "enclosed"))
+    )
+    left = (closed | around) & ~fill
+    opacity = soft_edge(image, standing.mask | fill)
     _, parts = without_dust(opacity.numpy() > SEEN_ABOVE, DUST)
-    _, specks = without_dust(standing.dust, 0.0)
-    mirrored, left_out = (_as_large(part, image) for part in (standing.mirrored, standing.dust))
-    enclosed = _as_large(_within(standing.mask), image) & ~(opacity > SEEN_ABOVE)
-    found = Found(opacity, sure, parts, touches, mirrored, left_out, specks, enclosed)
-    if found.enclosed_share > MOST_ENCLOSED and not to_hide:
-        raise UnsureError(
-            f"{percent(found.enclosed_share)} of what lies within the outline has the ground's colour, which may be holes or "
-            "parts of the product: paint the product, or connect what a model finds"
+    dust = standing.dust & ~fill
+    _, specks = without_dust(dust, 0.0)
+    edge = ndimage.binary_dilation(standing.mask, iterations=NEAR)
+    beside = dust | lighter | ndimage.binary_dilation(fainter, iterations=NEAR, mask=fainter | edge)
+    mirrored, left_out, within = (_as_large(part, image) for part in (standing.mirrored, beside, left))
+    within &= ~(opacity > SEEN_ABOVE)
+    of_holes, of_fill = (_share(part, standing.mask | closed | around) for part in (left, fill))
+    return Found(opacity, sure, parts, touches, mirrored, left_out, specks, within, share, of_holes, of_fill)
+
+
+def _fill(mask: Bools, closed: Bools, around: Bools, enclosed: Enclosed) -> Bools:
+    """What of that which a product encloses is a part of it. Raises EnclosedError where that is not told."""
+    share = _share(closed | around, mask)
+    if enclosed is Enclosed.REFUSE and (_share(closed, mask) > MOST_ENCLOSED or share > MOST_AROUND):
+        raise EnclosedError(
+            f"{percent(share)} of what lies within the outline has the ground's colour, which may be holes or parts of the "
+            "product: paint the product, or connect what a model finds"
         )
-    return found
+    if enclosed is not Enclosed.PRODUCT:
+        return np.zeros_like(closed)
+    if (share := _share(around, mask | closed)) > MOST_AROUND:
+        raise EnclosedError(
+            f"{percent(share)} of what lies within the outline has the ground's colour, and the outline is open, so that it "
+            "cannot be filled: paint the product, or connect what a model finds"
+        )
+    return closed
 
 
-def left_out_line(specks: int, enclosed_share: float) -> str:
-    """What was left out of a product, as the end of a line; empty where nothing was.
-
-    Args:
-        specks: parts that are too small or too faint.
-        enclosed_share: of all within its outline, 0..1, what has the ground's colour.
-    """
-    said = f", {specks} specks left out" if specks else ""
-    if enclosed_share >= SAID_FROM:
-        said += f", {percent(enclosed_share)} within its outline taken for holes: it has the ground's colour"
-    return said
+def _share(part: Bools, mask: Bools) -> float:
+    """Of a part and a mask together, 0..1, the part."""
+    return float(part.sum() / (part | mask).sum())
 
 
-def _within(mask: Bools) -> Bools:
-    """(H, W), outside the mask what it encloses, gaps in the outline closed where they are narrower than two edges."""
+def _within(mask: Bools) -> tuple[Bools, Bools]:
+    """(H, W) each, outside the mask: what it encloses, gaps in the outline closed where they are narrower than two edges; and
+    what else lies between parts of it both up and down and across."""
     padded = np.pad(mask, NEAR + 1)
-    closed = ndimage.binary_closing(padded, iterations=NEAR)
-    inner = ndimage.binary_opening(ndimage.binary_fill_holes(closed) & ~padded, np.ones((3, 3)))
-    enclosed: Bools = inner[NEAR + 1 : -NEAR - 1, NEAR + 1 : -NEAR - 1]
-    return enclosed
+    filled = ndimage.binary_fill_holes(ndimage.binary_closing(padded, iterations=NEAR))
+    inner = ndimage.binary_opening(filled & ~padded, np.ones((3, 3)))[NEAR + 1 : -NEAR - 1, NEAR + 1 : -NEAR - 1]
+    closed: Bools = (inner | ndimage.binary_fill_holes(mask)) & ~mask
+    around: Bools = ndimage.binary_opening(between(mask, 0) & between(mask, 1), np.ones((3, 3))) & ~closed
+    return closed, around
 
 
 def _as_large(mask: Bools, image: Tensor) -> Tensor:
@@ -206,9 +263,9 @@ def _as_large(mask: Bools, image: Tensor) -> Tensor:
     return F.interpolate(grown[None, None], size=image.shape[1:], mode="nearest")[0, 0] > 0
 
 
-def _check_alone(lab: Floats, standing: _Standing, touches: tuple[str, ...]) -> None:
+def _check_alone(mask: Bools, fainter: Bools) -> None:
     """Raises UnsureError where what was found may be a part of the product only, or the product a part of it."""
-    mask, beside = standing.mask, _fainter_beside(lab, standing, _without(*touches))
+    beside = float(fainter.sum() / mask.sum())
     if beside > MOST_BESIDE:
         raise UnsureError(
             f"beside what stands out there are fainter things, {percent(beside)} as large, which may belong to it or be other "
@@ -223,13 +280,28 @@ def _check_alone(lab: Floats, standing: _Standing, touches: tuple[str, ...]) -> 
         )
 
 
-def _fainter_beside(lab: Floats, standing: _Standing, sides: tuple[str, ...]) -> float:
-    """What is fainter and not near the product or what it casts, by its pixels: lightness counts here unless it fades."""
-    known = border((lab.shape[0], lab.shape[1]), sides)
-    own_noise = STEPS_OF_NOISE * float(np.median(largest_steps(lab)[known]))
-    far = distance_to_ground(lab, known, smooth_below=float(np.clip(own_noise, FAINT_STEP, SMOOTH_BELOW)))
+def _fainter(lab: Floats, standing: _Standing, known: Bools) -> Bools:
+    """What is fainter and not near the product or what it casts."""
     near = ndimage.binary_dilation(standing.mask | standing.cast, iterations=NEAR)
-    return float((ndimage.binary_opening(far > FAINT_FROM) & ~near).sum() / standing.mask.sum())
+    fainter: Bools = ndimage.binary_opening(_far(lab, known, FAINT_STEP)) & ~near
+    return fainter
+
+
+def _lighter(lab: Floats, standing: _Standing, known: Bools) -> Bools:
+    """What touches the product and is lighter than all of the known ground."""
+    is_light = lab[..., 0] > np.quantile(lab[..., 0][known], 0.99) + FAINT_FROM
+    light = _far(lab, known, LIGHT_STEP) & is_light & ~(standing.mask | standing.cast)
+    edge = ndimage.binary_dilation(standing.mask, iterations=LIGHT_EDGE)
+    apart = ndimage.binary_opening(light & ~edge, np.ones((3, 3)))
+    lighter: Bools = ndimage.binary_dilation(apart, iterations=LIGHT_EDGE, mask=light) & ~standing.dust
+    return lighter
+
+
+def _far(lab: Floats, known: Bools, step: float) -> Bools:
+    """What is not the ground's: lightness counts unless it fades in smaller steps than this, or than the ground's own."""
+    own_noise = STEPS_OF_NOISE * float(np.median(largest_steps(lab)[known]))
+    smooth_below = float(np.clip(own_noise, step, SMOOTH_BELOW))
+    return distance_to_ground(lab, known, smooth_below=smooth_below) > FAINT_FROM
 
 
 def _agreed(lab: Floats, logs: Logs) -> tuple[_Standing, float, tuple[str, ...]]:

@@ -9,3 +9,7 @@ class NothingFoundError(ValueError):
 
 class UnsureError(ValueError):
     """Something is there, but what it is depends on how one looks."""
+
+
+class EnclosedError(UnsureError):
+    """An outline lies around so much of the ground's colour that holes are not told from parts."""

@@ -50,10 +50,17 @@ class BranchInput:
     Attributes:
         tokens: (B or 1, N, E), the image encoder's last hidden states, class token and patches.
         weight: 0 = the picture is left out, 1 = as trained; also (B,), one for each sample.
+
+    Raises:
+        ValueError: a weight that is no finite number.
     """
 
     tokens: Tensor
     weight: Weight = 1.0
+
+    def __post_init__(self) -> None:
+        if not bool(torch.as_tensor(self.weight).isfinite().all()):
+            raise ValueError(f"weight is {self.weight}, expected a finite number: 0 = left out, 1 = as trained")
 
     def repeated(self, times: int) -> BranchInput:
         """The same for a batch that has its samples so many times, one after the other."""

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
-from pfv_mepa.pfv_core.found.product import find_product, left_out_line
-from pfv_mepa.pfv_core.found.unsure import NothingFoundError, UnsureError
+from pfv_mepa.pfv_core.found.product import Enclosed, find_product
+from pfv_mepa.pfv_core.found.unsure import EnclosedError, NothingFoundError, UnsureError
 
 from .found_pictures import BLUE, RED, agreement, ellipse, over, plain
 from .weights import seeded
@@ -72,7 +72,7 @@ def test_a_handle_and_its_hole():
     assert agreement(found.opacity, truth) > 0.97
     assert found.opacity[75, 100] == 0
     assert found.enclosed_share == pytest.approx(0.16, abs=0.02)
-    assert left_out_line(found.specks, found.enclosed_share) == (
+    assert found.left_out_line() == (
         f", {found.enclosed_share:.0%} within its outline taken for holes: it has the ground's colour"
     )
 
@@ -92,12 +92,68 @@ def test_what_has_the_grounds_colour_within_an_outline_may_be_a_part_of_it(groun
     """A phone with a white screen on white: cut out it would be a frame through which the ad is seen."""
     phone = over(plain(*SIZE, ground), rim(gap), (0.05, 0.05, 0.05))
     with pytest.raises(
-        UnsureError, match=r"7\d% of what lies within the outline has the ground's colour.*paint the product"
+        UnsureError, match=r"69% of what lies within the outline has the ground's colour.*paint the product"
     ):
         find_product(phone)
     hidden = find_product(phone, to_hide=True).seen
     assert bool(hidden[36:114, 66:134].all())
     assert not hidden[:26].any()
+
+
+@pytest.mark.parametrize("gap", [10, 20, 30])
+def test_an_open_outline_lies_around_what_is_between_its_parts(gap):
+    """Up and down and across: cut out, the phone would be a frame with a slit."""
+    phone = over(plain(*SIZE), rim(gap), (0.05, 0.05, 0.05))
+    for enclosed in (Enclosed.REFUSE, Enclosed.PRODUCT):
+        with pytest.raises(EnclosedError, match=r"\d\d% of what lies within the outline has the ground's colour"):
+            find_product(phone, enclosed=enclosed)
+    found = find_product(phone, enclosed=Enclosed.HOLES)
+    assert agreement(found.opacity, rim(gap)) > 0.97
+    assert f", {found.enclosed_share:.0%} within its outline taken for holes" in found.left_out_line()
+    assert found.enclosed_share > 0.5
+    assert find_product(phone, to_hide=True).seen[40:66, 66:134].all()
+
+
+def test_what_is_open_at_a_side_is_an_ordinary_thing():
+    table = torch.zeros(SIZE)
+    table[40:50, 40:160] = 1
+    table[50:125, 46:54] = table[50:125, 146:154] = 1
+    found = find_product(over(plain(*SIZE), table, BLUE))
+    assert agreement(found.opacity, table) > 0.97
+    assert found.left_out_line() == ""
+
+
+def ring(inner=0.24):
+    return one(radii=(0.4, 0.3)) * (1 - one(radii=(inner, 0.18)))
+
+
+def test_what_an_outline_encloses_is_what_one_says_it_is():
+    picture = over(plain(*SIZE), ring(), RED)
+    with pytest.raises(EnclosedError, match=r"3\d% of what lies within the outline"):
+        find_product(picture)
+    holes, filled = (find_product(picture, enclosed=enclosed) for enclosed in ("holes", "product"))
+    assert agreement(holes.opacity, ring()) > 0.97
+    assert holes.left_out_line().startswith(", 33% within its outline taken for holes")
+    assert agreement(filled.opacity, one(radii=(0.4, 0.3))) > 0.97
+    assert (filled.opacity[45:105, 70:130] == 1).all()
+    assert filled.left_out_line() == ", 33% within its outline taken for the product: it has the ground's colour"
+    with pytest.raises(ValueError, match="enclosed is 'both', expected one of"):
+        find_product(picture, enclosed="both")
+
+
+def test_what_is_filled_is_no_speck():
+    picture = over(over(plain(*SIZE), rim(), (0.05, 0.05, 0.05)), marks((70, 95), size=6), RED)
+    assert find_product(picture, enclosed="holes").specks == 1
+    assert find_product(picture, enclosed="product").specks == 0
+
+
+def test_a_hole_is_said_and_hidden_however_small_it_is():
+    letters = marks((70, 95), (70, 103), size=2)
+    picture = over(plain(*SIZE), one() * (1 - letters), RED)
+    found = find_product(picture)
+    assert (found.opacity[letters > 0] < 0.1).all()
+    assert found.left_out_line() == ", <1% within its outline taken for holes: it has the ground's colour"
+    assert find_product(picture, to_hide=True).seen[letters > 0].all()
 
 
 def test_a_screen_that_is_brighter_than_the_ground_is_taken():
@@ -128,7 +184,57 @@ def test_small_things_beside_a_product_are_left_out_counted_and_hidden(colour, s
     assert (found.parts, found.specks) == (1, 3)
     assert bool(found.seen[letters > 0].all())
     assert found.left_out.sum() < 4 * letters.sum() + 100
-    assert left_out_line(found.specks, found.enclosed_share) == ", 3 specks left out"
+    assert found.left_out_line() == ", 3 specks left out"
+
+
+def with_a_cap(grey, cap_grey=255):
+    """A red box with a cap on it, on grey ground; and where the cap is."""
+    box, cap = torch.zeros(SIZE), torch.zeros(SIZE)
+    box[50:130, 80:120] = 1
+    cap[32:50, 84:116] = 1
+    return over(over(plain(*SIZE, (grey / 255,) * 3), box, RED), cap, (cap_grey / 255,) * 3), cap > 0
+
+
+def test_what_touches_a_product_and_is_a_little_darker_than_the_ground_is_hidden_with_it():
+    picture, cap = with_a_cap(255, 235)
+    assert not find_product(picture).opacity[cap].any()  # a shadow looks the same
+    assert find_product(picture, to_hide=True).seen[cap].all()
+
+
+@pytest.mark.parametrize("grey", [205, 220, 225, 230, 235])
+def test_what_touches_a_product_and_is_lighter_than_the_ground_is_no_shadow(grey):
+    picture, cap = with_a_cap(grey)
+    with pytest.raises(
+        UnsureError,
+        match=r"something is lighter than the ground, 1\d% as large, which may be a part of it, such as a cap",
+    ):
+        find_product(picture)
+    assert find_product(picture, to_hide=True).seen[cap].all()
+
+
+def test_a_little_that_is_lighter_is_said():
+    spot = plain(*SIZE, (0.8, 0.8, 0.8))
+    spot[:, 100:106, 124:131] = 1
+    box = torch.zeros(SIZE)
+    box[40:130, 80:120] = 1
+    found = find_product(over(spot, box, RED))
+    assert 0 < found.lighter < 0.02
+    assert found.left_out_line().endswith("% as large left out beside it: it is lighter than the ground")
+
+
+@pytest.mark.parametrize("light", ["spot", "low spot", "glow", "slope"])
+def test_light_on_the_ground_is_ground(light):
+    height, width = SIZE
+    down, across = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
+    lights = {
+        "spot": torch.exp(-(down**2 + across**2) / 0.3),
+        "low spot": torch.exp(-((down - 0.3) ** 2 + across**2) / 0.12),
+        "glow": 1 - ((across.abs() - 0.3).clamp(0, 0.4) / 0.4 * 1.0).expand(height, -1),
+        "slope": (1 + down.expand(-1, width)) / 2,
+    }
+    found = find_product(over(plain(*SIZE, (0.7, 0.7, 0.7)) + 0.2 * lights[light], one(), RED))
+    assert agreement(found.opacity, one()) > 0.97
+    assert found.lighter == 0
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.03, 0.05])

@@ -280,6 +280,10 @@ def test_what_a_cut_out_leaves_out_is_said_or_refused_as_the_node_does():
     )
     with pytest.raises(ValueError, match=r"photo 0: 69% of what lies within the outline has the ground's"):
         diffusers_nodes.cut_out(drawn(PRODUCT_BOX, (34, 86, 64, 96, 1)), "background", False, False)
+    filled = diffusers_nodes.cut_out(
+        drawn(PRODUCT_BOX, (34, 86, 64, 96, 1)), "background", False, False, enclosed="product"
+    )
+    assert int((filled.outputs[0] == 1).sum()) == 60 * 40
 
 
 def test_all_that_may_be_the_other_products_is_hidden_as_the_node_does():

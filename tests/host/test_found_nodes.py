@@ -99,6 +99,14 @@ class TestCutOut:
         assert report["parts"] == 1
         assert line.endswith("of the photo, 1 specks left out")
 
+    def test_specks_of_paint_are_taken_and_that_is_said(self):
+        painted = box()
+        painted[:, 2:4, 2:4] = 1
+        mask, report, line = cut_out(mask=painted, mask_selects="product")
+        assert torch.equal(mask, (painted > 0).float())
+        assert report["parts"] == 1
+        assert line.endswith("painted: 13% of the photo, 1 specks with it")
+
     def test_small_things_beside_what_stands_out_are_left_out_and_that_is_said(self):
         mask, report, line = cut_out(photo(box(), box(14, 20, 20, 26), box(14, 20, 32, 38), colours=(RED, BLUE, RED)))
         assert torch.equal(mask, SOLID)
@@ -110,6 +118,24 @@ class TestCutOut:
         assert line.endswith("of the photo, 6% within its outline taken for holes: it has the ground's colour")
         with pytest.raises(ValueError, match=r"photo 0: 69% of what lies within the outline has the ground's colour"):
             cut_out(photo(box(), box(34, 86, 64, 96), colours=(RED, WHITE)))
+
+    def test_what_is_enclosed_is_what_the_person_says(self):
+        phone = photo(box(), box(34, 86, 64, 96), colours=(RED, WHITE))
+        with pytest.raises(ValueError, match=r"Or set enclosed to holes, or to product, if that is what it is"):
+            cut_out(phone)
+        mask, _, line = cut_out(phone, enclosed="product")
+        assert torch.equal(mask, SOLID)
+        assert line.endswith("69% within its outline taken for the product: it has the ground's colour")
+        mask, _, line = cut_out(phone, enclosed="holes")
+        assert not mask[:, 36:84, 66:94].any()
+        assert line.endswith("69% within its outline taken for holes: it has the ground's colour")
+        slit = photo(box(), box(34, 86, 64, 96), box(50, 62, 56, 66), colours=(RED, WHITE, WHITE))
+        with pytest.raises(
+            ValueError, match=r"the outline is open, so that it cannot be filled: .* Or set enclosed to holes if that"
+        ):
+            cut_out(slit, enclosed="product")
+        with pytest.raises(ValueError, match="enclosed is 'both', expected one of"):
+            cut_out(mask=box(), mask_selects="product", enclosed="both")
 
     def test_several_things(self):
         two = photo(box(30, 90, 20, 50), box(30, 90, 110, 140))

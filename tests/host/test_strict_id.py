@@ -24,6 +24,7 @@ from pfv_core.research.strict_id_file import StrictIDConfig
 from pfv_mepa.nodes.host.control_network import control_network
 from pfv_mepa.nodes.host.vit import encoder_spec
 from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet
+from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
 from pfv_mepa.nodes.research.strict_id_nodes import StrictIDBranches, StrictIDLoadControlNet
@@ -213,8 +214,8 @@ def test_the_branches_are_at_every_cross_attention(trained, control_net):
     assert {id(parameter) for parameter in control_net.control_model.branches.parameters()} <= moved
 
 
-def test_without_pictures_it_is_the_hosts_plain_controlnet_to_the_bit(trained, control_net, model, pictures):
-    """A network of the host's class with the same weights and nothing of ours in it."""
+def plain_of(control_net):
+    """A ControlNet of the host's class with the same weights and nothing of ours in it."""
     plain = copy.deepcopy(control_net.control_model)
     del plain.branches
     plain._forward_pre_hooks.clear()
@@ -222,8 +223,11 @@ def test_without_pictures_it_is_the_hosts_plain_controlnet_to_the_bit(trained, c
     for module in plain.modules():
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
-    host_own = comfy.controlnet.ControlNet(plain, load_device=control_net.load_device, manual_cast_dtype=None)
-    expected = controlled(model, host_own)
+    return comfy.controlnet.ControlNet(plain, load_device=control_net.load_device, manual_cast_dtype=None)
+
+
+def test_without_pictures_it_is_the_hosts_plain_controlnet_to_the_bit(trained, control_net, model, pictures):
+    expected = controlled(model, plain_of(control_net))
     assert torch.equal(controlled(model, control_net), expected)
     nothing = branched(control_net, pose_strength=0.0, appearance_strength=0.0, **pictures)
     assert torch.equal(controlled(model, nothing), expected)
@@ -259,6 +263,65 @@ def test_a_batch_is_its_images_one_by_one(control_net, model, pictures):
     assert not torch.equal(both[0], both[1])
     one = controlled(model, branched(control_net, **pictures))
     torch.testing.assert_close(both[:1], one, rtol=0, atol=1e-2)  # rounding, through two steps
+
+
+def assert_nearer(found, right, wrong):
+    """But for rounding it is the one, and not the other."""
+    assert (found - right).abs().max() < 0.1 * (found - wrong).abs().max()
+
+
+def test_each_image_has_its_own_hint(control_net, model):
+    """Of the batch, also where positive and negative are one call; the host hands out hints by the row."""
+    hints = [scale_hint(subject_cm=size) for size in (8.0, 16.0)]
+    both = controlled(model, control_net, torch.cat(hints), batch=2)
+    alone = [controlled(model, control_net, hint, batch=2) for hint in hints]
+    for index in range(2):
+        assert_nearer(both[index], alone[index][index], alone[1 - index][index])
+
+
+def test_an_area_gets_its_own_part_of_the_hint(control_net, model):
+    """As the host's ControlNet does that is handed the part by hand; handed the whole, it draws it smaller."""
+    plain, hint = plain_of(control_net), scale_hint()
+    left = hint[:, :, : SIDE // 2].contiguous()
+
+    def in_area(control, hint):
+        positive = models.tiny_conditioning(model, seed=6)
+        (applied,) = host_nodes.ControlNetApply().apply_controlnet(positive, control, hint, 0.8)
+        return host_nodes.ConditioningSetArea().append(applied, SIDE // 2, SIDE, 0, 0, 1.0)[0]
+
+    own, cut, whole = (
+        sample(model, in_area(control, given), cfg=1.0, steps=1)
+        for control, given in ((control_net, hint), (plain, left), (plain, hint))
+    )
+    assert_nearer(own, cut, whole)
+
+
+def test_a_cropped_run_gets_its_own_part_of_the_hint(control_net, model):
+    (cropped,) = outputs(
+        MEPACrop, model=model, x=SIDE // 2, y=0, width=SIDE // 2, height=SIDE, ad_width=SIDE, ad_height=SIDE
+    )
+    left, right = (part.contiguous() for part in scale_hint().chunk(2, dim=2))
+    own = controlled(cropped, control_net, width=SIDE // 2)
+    by_hand = [controlled(model, plain_of(control_net), part, width=SIDE // 2) for part in (right, left)]
+    assert_nearer(own, *by_hand)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch": 1}, "the hint is a batch of 2, 1 image"),
+        ({"batch": 3}, "the hint is a batch of 2, 3 image"),
+        ({"batch": 2, "width": 2 * SIDE}, "the hint is 128x128, the image being sampled is 128x256"),
+    ],
+)
+def test_a_hint_that_is_not_the_frames_is_refused(control_net, model, given, message):
+    with pytest.raises(ValueError, match=message):
+        controlled(model, control_net, scale_hint().repeat(2, 1, 1, 1), **given)
+
+
+def test_a_strength_that_is_no_number_is_refused(control_net, pictures):
+    with pytest.raises(ValueError, match="weight is nan, expected a finite number"):
+        branched(control_net, pose_strength=float("nan"), **pictures)
 
 
 def test_an_appearance_that_is_too_early_waits(control_net, model, pictures):

@@ -97,7 +97,6 @@ PASTE = Table(
 )
 TABLES = (
     SCALE,
-    SCALE.of_many(),
     Table(
         "pose",
         "Pose",
@@ -167,7 +166,6 @@ CLAIMS = (
     Claim(
         "The companion is drawn as high as it is asked, not by chance", "scale", "scale_slope", "scale", "scale_untold"
     ),
-    Claim("So it is on many scenes", "scale_many", "scale_slope", "scale", "scale_untold"),
     Claim("It leans as it is asked, not by chance", "pose", "pose_right", "pose_guided", "pose_untold"),
     Claim("The further it is asked to lean the further it leans", "pose", "pose_slope", "pose_guided", "pose_untold"),
     Claim("So it does where the negative has the pose too", "pose", "pose_slope", "pose", "pose_untold"),
