@@ -319,19 +319,24 @@ def cells(mask: Tensor, grid: Grid, call: Call, corner: Grid | None, node: str) 
     Raises:
         RuntimeError: nobody says where the part lies.
     """
-    if corner is None:
-        raise RuntimeError(
-            f"{node}: the model was called with a part of the picture, or with another size of it, and nobody says where in it "
-            f"that lies, so no mask can be placed.{call.run.stands_between} Disconnect the mask or region, or remove what takes "
-            "the picture apart; with Context Windows over rows or columns choose context_schedule standard_static, whose windows "
-            "say where they lie (since ComfyUI 0.4)"
-        )
+    (top, left), (height, width) = known_place(corner, call, node), call.sampled
     whole = call.run.latent_size
     if call.sampled == whole:
         return query_mask(mask, grid, whole)[0]
-    (top, left), (height, width) = corner, call.sampled
     part = query_mask(mask, whole, whole).view(1, *whole)[:, top : top + height, left : left + width]
     return query_mask(part, grid, call.sampled)[0]
+
+
+def known_place(corner: Grid | None, call: Call, node: str) -> Grid:
+    """The corner of a row; RuntimeError where nobody says where it lies."""
+    if corner is None:
+        raise RuntimeError(
+            f"{node}: the model was called with a part of the picture, or with another size of it, and nobody says where in it "
+            f"that lies, so no mask, region or hint can be placed.{call.run.stands_between} Disconnect it, or remove what takes "
+            "the picture apart; with Context Windows over rows or columns choose context_schedule standard_static, whose windows "
+            "say where they lie (since ComfyUI 0.4)"
+        )
+    return corner
 
 
 def check_grid(options: Options, num_queries: int, node: str) -> Grid:
