@@ -40,11 +40,18 @@ class Patch(Protocol):
 
 class Row(NamedTuple):
     """One row of a call: whether its prompt is a negative one (None = its guider's name for it does not say), its image of
-    the batch, and its corner in latent pixels."""
+    the batch (None = one of them, nobody says which), and its corner in latent pixels (None = nobody says where it lies)."""
 
     negative: bool | None
-    image: int
-    corner: Grid
+    image: int | None
+    corner: Grid | None
+
+    def among(self, count: int) -> int:
+        """Which it has of `count`, one for all images or one for each; `Call.check_images` has looked that this is known."""
+        if count == 1:
+            return 0
+        assert self.image is not None
+        return self.image % count
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,12 @@ class Run:
             )
         return mask
 
+    @property
+    def stands_between(self) -> str:
+        """What may have changed the model's calls, as a sentence of a message; empty where nothing is known."""
+        names = [*self.between, *([f"the sampler {self.sampler}"] if self.sampler else [])]
+        return f" Between the guider and the model stand {', '.join(names)}." if names else ""
+
     def tell(self, message: str) -> None:
         """Say something to the user once in a run."""
         if message not in self._told:
@@ -230,6 +243,15 @@ class Call:
             )
         return float(levels.pop())
 
+    def check_images(self, rows: tuple[Row, ...], count: int, node: str, what: str) -> None:
+        """RuntimeError where there is one for each image, and nobody says which images the rows are."""
+        if count > 1 and any(row.image is None for row in rows):
+            raise RuntimeError(
+                f"{node}: of the {self.run.batch} images that are being sampled the model was called with others than all at "
+                f"once, and nobody says which, so {what}, one for each image, cannot be told apart.{self.run.stands_between} "
+                "Give one for all images, or remove what takes the batch apart"
+            )
+
     def rows_of(self, count: int, options: Options, node: str) -> tuple[Row, ...]:
         """The rows of an attention with `count` rows.
 
@@ -265,12 +287,9 @@ def call_of(options: Options, node: str) -> Call:
         raise RuntimeError(
             f"{node}: the model is being run outside the host's samplers: remove the node from this model"
         )
-    names = [*run.between, *([f"the sampler {run.sampler}"] if run.sampler else [])]
-    between = f" Between the guider and the model stand {', '.join(names)}." if names else ""
     raise RuntimeError(
         f"{node}: the model was called without the conditions' facts, so nobody knows which rows are negative, which image "
-        f"they are of and where in it they lie.{between} Remove what calls the model with conditions of its own, or with a "
-        "latent of another size than the run's"
+        f"they are of and where in it they lie.{run.stands_between} Remove what calls the model with conditions of its own"
     )
 
 
@@ -284,7 +303,7 @@ def run_of(options: Options, node: str) -> Run:
     return run
 
 
-def cells(mask: Tensor, grid: Grid, call: Call, corner: Grid) -> Tensor:
+def cells(mask: Tensor, grid: Grid, call: Call, corner: Grid | None, node: str) -> Tensor:
     """The share of each query's cell that a mask of the run's frame covers, in the part of it that a row samples.
 
     Args:
@@ -292,16 +311,32 @@ def cells(mask: Tensor, grid: Grid, call: Call, corner: Grid) -> Tensor:
         grid: rows and columns of queries.
         call: gives the part's size.
         corner: top and left of the part, latent pixels.
+        node: for messages.
 
     Returns:
         (rows * columns) float64, 0..1.
+
+    Raises:
+        RuntimeError: nobody says where the part lies.
     """
+    (top, left), (height, width) = known_place(corner, call, node), call.sampled
     whole = call.run.latent_size
     if call.sampled == whole:
         return query_mask(mask, grid, whole)[0]
-    (top, left), (height, width) = corner, call.sampled
     part = query_mask(mask, whole, whole).view(1, *whole)[:, top : top + height, left : left + width]
     return query_mask(part, grid, call.sampled)[0]
+
+
+def known_place(corner: Grid | None, call: Call, node: str) -> Grid:
+    """The corner of a row; RuntimeError where nobody says where it lies."""
+    if corner is None:
+        raise RuntimeError(
+            f"{node}: the model was called with a part of the picture, or with another size of it, and nobody says where in it "
+            f"that lies, so no mask, region or hint can be placed.{call.run.stands_between} Disconnect it, or remove what takes "
+            "the picture apart; with Context Windows over rows or columns choose context_schedule standard_static, whose windows "
+            "say where they lie (since ComfyUI 0.4)"
+        )
+    return corner
 
 
 def check_grid(options: Options, num_queries: int, node: str) -> Grid:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...pfv_core.attention.control import Attend
 from ...pfv_core.attention.fusion import FusionControl, FusionRows, fused_attention, fusion_rows
 from .facts import Call, Options, Row, Run, call_of, cells, check_grid
-from .reference_pass import NAME, KeysValues, Reference, ReferenceNoise, reference_keys_values
+from .reference_pass import COPY, NAME, Changes, KeysValues, Reference, ReferenceNoise, reference_keys_values
 from .schedule import Window
 from .slots import host_attention, tell_what_is_taken
 from .unet import BlockKey
@@ -51,11 +51,12 @@ class FusionRun:
         self._mask = fusion.product_mask
         if self._mask is not None:
             self._mask = run.placed(self._mask, NAME, "product_mask")
-        if reference.patches_uuid not in (None, run.patcher.patches_uuid):
+        apart = None if reference.changes is None else reference.changes.beside(Changes.of(run.patcher))
+        if apart is not None:
             raise ValueError(
                 f"{NAME}: reference_model comes from the same loader as the model that is sampled, so both are one set of "
-                "weights, and a LoRA or another patch of weights is on one of them alone: load the checkpoint of "
-                "reference_model with a loader of its own, or disconnect it, and the sampled model reads the product itself"
+                f"weights, and {apart} is on one of them alone: put it on both, or disconnect reference_model, and the sampled "
+                f"model reads the product itself; {COPY}"
             )
         self._start, self._end = run.levels(fusion.window, NAME)
         self._active = False
@@ -63,16 +64,16 @@ class FusionRun:
         self._layouts: dict[Any, list[FusionRows]] = {}
         self._orders: dict[Any, Tensor] = {}
 
-    def evaluate(self, guider: Any, sigma: Tensor, seed: int) -> None:
+    def evaluate(self, guider: Any, sigma: Tensor) -> None:
         """Before an evaluation of the model: decide whether the reference takes part, and let it read the product."""
         whole = self._fusion.window.whole
         self._active = whole or self._end <= float(sigma[0]) <= self._start  # the level is read only where it matters
         if not self._active:
             return
         if self._fusion.reference.noise is ReferenceNoise.STEP:
-            self._keys_values = self._read(guider, sigma, seed)
+            self._keys_values = self._read(guider, sigma)
         elif self._keys_values is None:
-            self._keys_values = self._read(guider, None, seed)
+            self._keys_values = self._read(guider, None)
 
     def attention(
         self, block: BlockKey, query: Tensor, key: Tensor, value: Tensor, options: Options, base: Attend | None
@@ -89,17 +90,19 @@ class FusionRun:
         else:
             call = call_of(options, NAME)
             rows = call.rows_of(query.shape[0], options, NAME)
+            call.check_images(rows, len(key_ref), NAME, "reference_latent")
+            call.check_images(rows, 1 if self._mask is None else len(self._mask), NAME, "product_mask")
             layout = self._layout(call, rows, query, options)
             reference = self._to_rows(key_ref, rows), self._to_rows(value_ref, rows)
         return fused_attention(query, (key, value), reference, self._fusion.control, layout, attend, base)
 
-    def _read(self, guider: Any, sigma: Tensor | None, seed: int) -> KeysValues:
+    def _read(self, guider: Any, sigma: Tensor | None) -> KeysValues:
         """One reference pass."""
         model = self._fusion.reference.model
         if model is None:
             model = guider.model_patcher
             model.apply_hooks(hooks=None)  # weights as they are without the hooks of a prompt
-        return reference_keys_values(model, self._fusion.reference, sigma, seed)
+        return reference_keys_values(model, self._fusion.reference, sigma)
 
     def _layout(self, call: Call, rows: tuple[Row, ...], query: Tensor, options: Options) -> list[FusionRows]:
         """The queries of each row that are reached; rows with the same mask share one object."""
@@ -110,11 +113,11 @@ class FusionRun:
         if key not in self._layouts:
             made: dict[Any, FusionRows] = {}
             for row in rows:
-                spot = row.image % len(self._mask), row.corner
+                spot = row.among(len(self._mask)), row.corner
                 if spot not in made:
-                    covered = cells(self._mask[spot[0] : spot[0] + 1], grid, call, row.corner)
+                    covered = cells(self._mask[spot[0] : spot[0] + 1], grid, call, row.corner, NAME)
                     made[spot] = fusion_rows(covered, query.shape[1]).to(query.device, query.dtype)
-            of_rows = [made[row.image % len(self._mask), row.corner] for row in rows]
+            of_rows = [made[row.among(len(self._mask)), row.corner] for row in rows]
             self._layouts[key] = of_rows[:1] if len(made) == 1 else of_rows
         return self._layouts[key]
 
@@ -124,5 +127,5 @@ class FusionRun:
             return tensor.expand(len(rows), -1, -1)
         key = rows, len(tensor), tensor.device
         if key not in self._orders:
-            self._orders[key] = torch.tensor([row.image % len(tensor) for row in rows]).to(tensor.device)
+            self._orders[key] = torch.tensor([row.among(len(tensor)) for row in rows]).to(tensor.device)
         return tensor.index_select(0, self._orders[key])

@@ -58,13 +58,16 @@ class MaskInputRun:
 
     def channel(self, call: Call, hidden: Tensor) -> Tensor:
         """(rows, C, h, w), or (1, C, h, w) where all rows have the same mask; on hidden's device in its dtype."""
-        spots = [(row.image % len(self._mask), row.corner) for row in call.rows]
+        call.check_images(call.rows, len(self._mask), NAME, "product_mask")
+        spots = [(row.among(len(self._mask)), row.corner) for row in call.rows]
         differing = list(dict.fromkeys(spots))
         key = *differing, call.sampled, hidden.device, hidden.dtype
         if key not in self._channels:
             if len(self._channels) >= MOST_KEPT:
                 self._channels.clear()
-            masks = [cells(self._mask[image : image + 1], call.sampled, call, corner) for image, corner in differing]
+            masks = [
+                cells(self._mask[image : image + 1], call.sampled, call, corner, NAME) for image, corner in differing
+            ]
             latent_masks = torch.stack(masks).view(-1, 1, *call.sampled)
             self._channels[key] = mask_channel(latent_masks, self._kernel).to(hidden)
         channels = self._channels[key]

@@ -17,7 +17,12 @@ from .text_prompt import OF_THE_WHOLE_PICTURE
 from .unet import BlockKey, self_attentions
 
 NAME = "RefAdGen Attention Fusion"
-NOISE_STREAM = 0x5EED  # the reference's noise is not the image's, though both come from the run's seed
+NOISE_SEED = 0x5EED_5EED_5EED_5EED  # of the reference's noise: the second part of a run has no seed of its own
+
+COPY = (
+    "for weights of its own load a copy of the file under another name, since ComfyUI makes one model of two loaders with the "
+    "same file"
+)
 
 KeysValues = dict[BlockKey, tuple[Tensor, Tensor]]
 
@@ -30,6 +35,37 @@ class ReferenceNoise(str, Enum):
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What the host changes in the one set of weights of a model and its clones while a patcher is loaded.
+
+    Attributes:
+        patches: of weights, by the mark that the host gives every set of them.
+        injected: what is put into the model while it runs, by its key, as a LoRA that leaves the weights as they are.
+        replaced: objects of the model by their names, such as its noise schedule.
+    """
+
+    patches: Any
+    injected: dict[str, list[Any]]
+    replaced: dict[str, Any]
+
+    @classmethod
+    def of(cls, patcher: Any) -> Changes:
+        """Of a ModelPatcher. A module that is compiled computes what it did."""
+        replaced = {name: thing for name, thing in patcher.object_patches.items() if not hasattr(thing, "_orig_mod")}
+        return cls(patcher.patches_uuid, dict(patcher.injections), replaced)
+
+    def beside(self, other: Changes) -> str | None:
+        """What is on one of two alone, in words; None where they are alike."""
+        if self.patches != other.patches:
+            return "a LoRA or another patch of weights"
+        if self.injected != other.injected:
+            return f"what is put into the running model ({', '.join(sorted(self.injected.keys() | other.injected.keys()))})"
+        names = sorted(self.replaced.keys() | other.replaced.keys())
+        changed = [name for name in names if self.replaced.get(name) is not other.replaced.get(name)]
+        return f"a change of {', '.join(changed)}" if changed else None
+
+
+@dataclass(frozen=True)
 class Reference:
     """A product and the U-Net that reads it.
 
@@ -38,15 +74,15 @@ class Reference:
         conditioning: of one prompt.
         noise: what the U-Net sees.
         model: another U-Net than the one that generates; None = that one.
-        patches_uuid: of a `model` that shares its weights with the one that generates: those weights are used as they are
-            loaded, so both must have the same patches.
+        changes: of a `model` that shares its weights with the one that generates: those weights are used as they are
+            loaded, so both must have the same.
     """
 
     latent: Tensor
     conditioning: list[Any]
     noise: ReferenceNoise
     model: Any = None
-    patches_uuid: Any = None
+    changes: Changes | None = None
 
 
 def check_same_family(model: Any, reference_model: Any) -> None:
@@ -88,15 +124,14 @@ def check_latent(latent: Tensor, model: Any) -> None:
 
 
 @torch.no_grad()
-def reference_keys_values(model: Any, reference: Reference, sigma: Tensor | None, seed: int) -> KeysValues:
+def reference_keys_values(model: Any, reference: Reference, sigma: Tensor | None) -> KeysValues:
     """Run the reference U-Net once.
 
     Args:
         model: the patcher of the U-Net, loaded by the host. Its patches of weights take part, those of attention do not.
         reference: the product.
         sigma: noise level of the step, (1,) or more equal values; None = the product without noise, at the lowest level of
-            the schedule.
-        seed: of the noise.
+            the schedule. The noise is the same for each product, at each step and in each run.
 
     Returns:
         Per self-attention its key and value (T, tokens, width), on the U-Net's device in its dtype.
@@ -107,8 +142,8 @@ def reference_keys_values(model: Any, reference: Reference, sigma: Tensor | None
         level = latent.new_full((len(latent),), float(unet.model_sampling.sigma_min))
     else:
         level = sigma[:1].to(latent).expand(len(latent))
-        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed ^ NOISE_STREAM))
-        latent = unet.model_sampling.noise_scaling(level, noise.to(latent), latent)
+        noise = torch.randn(latent.shape[1:], generator=torch.Generator().manual_seed(NOISE_SEED))
+        latent = unet.model_sampling.noise_scaling(level, noise.to(latent).expand_as(latent), latent)
     found: KeysValues = {}
     options = {**_recording(model, found), "cond_or_uncond": [0], "sigmas": level}
     unet.apply_model(latent, level, transformer_options=options, **_conditions(unet, reference, latent))

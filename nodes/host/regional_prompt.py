@@ -42,8 +42,8 @@ Moment = tuple[PromptControl | None, float]
 Place = int | BlockKey
 """Of a cross-attention, for an image prompt its layer in the adapter, for a text its block."""
 
-Spot = tuple[int, Grid] | None
-"""Which of a prompt's regions a row has, and where the row lies in it; None without a region."""
+Spot = tuple[int, Grid | None] | None
+"""Which of a prompt's regions a row has, and where the row lies in it (None = nobody says); None without a region."""
 
 OWN_TEXT: Spot = (-1, (0, 0))
 """Of a negative row: a text for a region is not for it."""
@@ -179,7 +179,7 @@ class PromptRun:
             counts = len(prompt.positive), len(prompt.negative)
             sides = tuple(dict.fromkeys(bool(row.negative) for row in part.rows))
             first = {sides[0]: 0, sides[-1]: 0 if len(sides) == 1 else counts[sides[0]]}
-            places = tuple(first[bool(row.negative)] + row.image % counts[bool(row.negative)] for row in part.rows)
+            places = tuple(first[bool(row.negative)] + row.among(counts[bool(row.negative)]) for row in part.rows)
             self._orders[key] = sides, order_of(places, sum(counts[side] for side in sides), query.device)
         return self._orders[key]
 
@@ -199,7 +199,7 @@ class PromptRun:
         """Once for all layers: bringing it to the device waits for that."""
         key = index, part.rows, query.device
         if key not in self._orders:
-            places = tuple(row.image % len(text) for row in part.rows)
+            places = tuple(row.among(len(text)) for row in part.rows)
             self._orders[key] = (), order_of(places, len(text), query.device)
         return self._orders[key][1]
 
@@ -209,6 +209,8 @@ class PromptRun:
         sigma = call.sigma if self._reads_noise else 1.0
         controls = self._controls_at(sigma, of_layer)
         rows = call.rows_of(query.shape[0], options, NODE)
+        for index in controls:
+            self._check_images(index, call, rows)
         regional = any(self._regions[index] is not None for index in controls)
         grid = check_grid(options, query.shape[1], NODE) if regional else (query.shape[1], 1)
         part = Part(controls, rows, grid, network=call.network, hooked=call.hooked)
@@ -224,6 +226,13 @@ class PromptRun:
         computed = self._computed[key]
         weights, plans = (computed, None) if isinstance(computed, SampleWeights) else (None, computed)
         return replace(part, plans=plans, weights=weights)
+
+    def _check_images(self, index: int, call: Call, rows: tuple[Row, ...]) -> None:
+        """RuntimeError where a prompt has something for each image and nobody says which images the rows are."""
+        prompt, region = self._prompts[index], self._regions[index]
+        image_prompt, text = prompt.image_prompt, isinstance(prompt.image_prompt, TextPrompt)
+        call.check_images(rows, len(image_prompt), prompt.node, "the text" if text else "the image prompt")
+        call.check_images(rows, 1 if region is None else len(region), prompt.node, "the region")
 
     def _controls_at(self, sigma: float, weights: tuple[float, ...]) -> Controls:
         """Of the prompts that count at a noise level, in a layer of these weights."""
@@ -274,7 +283,7 @@ class PromptRun:
         region = self._regions[index]
         if row.negative and self._prompts[index].node == TEXT_NODE:
             return OWN_TEXT
-        return None if region is None else (row.image % len(region), row.corner)
+        return None if region is None else (row.among(len(region)), row.corner)
 
     def _mask(self, index: int, row: Row, grid: Grid, call: Call) -> Tensor | None:
         region, spot = self._regions[index], self._spot(index, row)
@@ -285,7 +294,8 @@ class PromptRun:
             return torch.ones(grid[0] * grid[1], dtype=torch.float64) if everywhere else None
         key = index, spot, grid, call.sampled
         if key not in self._masks:
-            self._masks[key] = cells(region[spot[0] : spot[0] + 1], grid, call, row.corner)
+            node = self._prompts[index].node
+            self._masks[key] = cells(region[spot[0] : spot[0] + 1], grid, call, row.corner, node)
         return self._masks[key]
 
     def _make_keys_values(self, index: int, layer: int, sides: tuple[bool, ...], query: Tensor) -> KeysValues:

@@ -19,7 +19,16 @@ from ...pfv_core.attention.control import Attend
 from ...pfv_core.attention.fusion import FusionControl
 from .facts import Options, run_of
 from .fusion_run import AttentionFusion, FusionRun
-from .reference_pass import NAME, Reference, ReferenceNoise, check_conditioning, check_latent, check_same_family
+from .reference_pass import (
+    COPY,
+    NAME,
+    Changes,
+    Reference,
+    ReferenceNoise,
+    check_conditioning,
+    check_latent,
+    check_same_family,
+)
 from .schedule import Window
 from .slots import Slot, fill_slot, slot_of
 from .tracking import track
@@ -87,22 +96,23 @@ def apply_attention_fusion(
     return clone
 
 
-def _reference_model(model: Any, reference_model: Any) -> tuple[Any, Any]:
-    """The patcher that reads the product and, where its weights are the model's own, the patches they must have.
+def _reference_model(model: Any, reference_model: Any) -> tuple[Any, Changes | None]:
+    """The patcher that reads the product and, where its weights are the model's own, what they must be changed by.
 
     Another checkpoint goes where the host looks for what it has to load together with the model.
     """
     if reference_model is None:
         return None, None
     if reference_model.is_clone(model):
-        return None, reference_model.patches_uuid
+        return None, Changes.of(reference_model)
     in_use = model.get_additional_models_with_key(KEY)
     for other in in_use:
         if other.is_clone(reference_model):
-            if other.patches_uuid != reference_model.patches_uuid:
+            apart = Changes.of(other).beside(Changes.of(reference_model))
+            if apart is not None:
                 raise ValueError(
-                    f"{NAME}: two reference_model inputs come from the same loader, so both are one set of weights, and a "
-                    "LoRA or another patch of weights is on one of them alone: give each a loader of its own"
+                    f"{NAME}: two reference_model inputs come from the same loader, so both are one set of weights, and "
+                    f"{apart} is on one of them alone: put it on both; {COPY}"
                 )
             return other, None
     bare = reference_model.clone()

@@ -27,7 +27,7 @@ from ...pfv_core.research.control_branches import BranchInput, BranchInputs
 from ...pfv_core.research.strict_id_file import HINT_CHANNELS, StrictIDConfig, load_strict_id
 from .control_network import control_network
 from .controlnet import Unhooked
-from .facts import CALL, KEY, Call, Options, call_of
+from .facts import CALL, KEY, Call, Options, call_of, known_place
 from .schedule import NoiseSchedule
 from .tracking import MAP, facts_hook, read_map
 from .unet import cross_attention_at, cross_attentions, family_of_context
@@ -181,8 +181,10 @@ def _hints(control: StrictIDControl, call: Call) -> Tensor:
     height, width = (scale * side for side in run.latent_size)
     whole = comfy.utils.common_upscale(hint, width, height, control.upscale_algorithm, "center")
     rows, columns = (scale * side for side in call.sampled)
-    spots = [(row.image % len(whole), scale * row.corner[0], scale * row.corner[1]) for row in call.rows]
-    parts = [whole[image : image + 1, :, top : top + rows, left : left + columns] for image, top, left in spots]
+    call.check_images(call.rows, len(whole), CONTROL, "the hint")
+    spots = [(row.among(len(whole)), known_place(row.corner, call, CONTROL)) for row in call.rows]
+    corners = [(image, scale * top, scale * left) for image, (top, left) in spots]
+    parts = [whole[image : image + 1, :, top : top + rows, left : left + columns] for image, top, left in corners]
     return parts[0] if len(set(spots)) == 1 else torch.cat(parts)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from comfy.conds import CONDNoiseShape
 from comfy.hooks import EnumHookScope, EnumHookType, HookGroup, TransformerOptionsHook
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from .compiled import compiled_run
@@ -27,6 +27,9 @@ from .facts import CALL, KEY, NEGATIVE, Call, Crop, Options, Patch, Row, Run, na
 PATCHES = "pfv_patches"  # of a model's patches in its options
 CROP = "pfv_crop"  # of the part of the ad that a model's runs sample
 MAP = "pfv_map"  # of the map among a condition's tensors
+UNKNOWN = -1  # in a map: the side, or the image
+
+ONE_MODEL = "connect the same model, after all nodes of this pack, to both inputs, or use another guider"
 
 
 def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
@@ -37,6 +40,8 @@ def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
     if not model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         for kind, wrapper in _wrappers().items():
             model.add_wrapper_with_key(kind, KEY, wrapper)
+        # Among its options, where the host looks for a guider's second model too.
+        add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, _around_the_loading, options)
 
 
 def facts_hook(others: Any = None) -> Any:
@@ -70,19 +75,21 @@ def read_map(
     network: Any = None,
     hooked: bool = False,
 ) -> Call | None:
-    """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's."""
-    if facts is None or facts.shape[0] != latent.shape[0] or facts.shape[-2:] != latent.shape[-2:]:
+    """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's. A map of
+    another size, or whose pixels lie apart, says of each row all but its place."""
+    if facts is None or facts.shape[0] != latent.shape[0]:
         return None
-    height, width = facts.shape[-2:]
+    height, width = latent.shape[-2:]
+    same_size = facts.shape[-2:] == latent.shape[-2:]
     rows: list[Row] = []
     images = _images_in_window(options, len(facts))
     # One read: in a ControlNet the map is on the device, which is waited for.
     corners = torch.stack([facts[:, :, 0, 0], facts[:, :, -1, -1]], 1).tolist()
     for (top, left, image, negative), (bottom, right, *_) in corners:
-        if (bottom, right) != (top + height - 1, left + width - 1):
-            return None  # resized on its way, not cropped
+        cropped = same_size and (bottom, right) == (top + height - 1, left + width - 1)
         image = images[len(rows) % len(images)] if images else image
-        rows.append(Row(None if negative < 0 else bool(negative), image, (top, left)))
+        side, known = None if negative < 0 else bool(negative), None if image < 0 else image
+        rows.append(Row(side, known, (top, left) if cropped else None))
     return Call(run, tuple(rows), (height, width), sigmas, replaced or {}, network=network, hooked=hooked)
 
 
@@ -135,13 +142,30 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
 
 
 def _check_one_model(guider: Any, options: Options) -> None:
-    """The host's DualModelGuider hands the patches of its first model to the second one, which they were not made for."""
+    """The host's DualModelGuider runs the patches and the crop of its first model in both, and those of the second in none."""
     other = getattr(guider, "uncond_model_patcher", None)
-    if options.get(PATCHES) and other is not None and not other.is_clone(guider.model_patcher):
+    if other is None:
+        return
+    own, theirs = options, other.model_options["transformer_options"]
+    same = all(own.get(key) == theirs.get(key) for key in (PATCHES, CROP))
+    if not same or (own.get(PATCHES) and not other.is_clone(guider.model_patcher)):
         raise ValueError(
             f"MEPA: the guider {type(guider).__name__} samples the negative with another model, and would run the patches of the "
-            "first one in it: use one checkpoint for both, or another guider"
+            f"first one in both: {ONE_MODEL}"
         )
+
+
+def _around_the_loading(
+    executor: Any, model: Any, noise_shape: Any, conditions: dict[str, list[Options]], *args: Any, **kwargs: Any
+) -> Any:
+    """Around the loading of a model for a run, which has given the conditions their facts: else the model is the second one of
+    a guider whose first one has no part of this pack."""
+    if any(MAP not in condition.get("model_conds", {}) for several in conditions.values() for condition in several):
+        raise ValueError(
+            "MEPA: this model is sampled as a second one, as Dual Model CFG Guider samples model_negative, and would lose what "
+            f"the nodes of this pack have put into it, for the first one has none of it: {ONE_MODEL}"
+        )
+    return executor(model, noise_shape, conditions, *args, **kwargs)
 
 
 def _around_the_sampler(executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -172,7 +196,7 @@ def _around_an_evaluation(
     try:
         for state in run.states:
             if hasattr(state, "evaluate"):
-                state.evaluate(guider, sigma, seed or 0)
+                state.evaluate(guider, sigma)
         return executor(x, sigma, options, seed)
     finally:
         run.evaluating = False
@@ -222,16 +246,30 @@ def _conditions_made_later(model: Any, run: Run) -> Iterator[None]:
             model.extra_conds = replaced
 
 
-def _map(noise: Tensor, run: Run, name: str) -> CONDNoiseShape:
-    """(B, 4, rows, columns) int32 on the CPU, so that reading it waits for no device: row, column, image, negative (-1 where
-    the condition's name does not say)."""
+class _Map(CONDNoiseShape):
+    """A condition that knows when it is cut or repeated to the number of images that a sampler evaluates: then nobody says
+    which images these are. Who takes images out of the batch by their numbers takes them out of this too."""
+
+    def process_cond(self, batch_size: int, **where: Any) -> Any:
+        """The host's, of the part of the frame and the number of images that are evaluated."""
+        processed = super().process_cond(batch_size, **where)
+        if len(self.cond) != batch_size:
+            processed.cond = processed.cond.clone()
+            processed.cond[:, 2] = UNKNOWN
+        return processed
+
+
+def _map(noise: Tensor, run: Run, name: str) -> _Map:
+    """(B, 4, rows, columns) int32 on the CPU, so that reading it waits for no device: row, column, image (-1 where the noise is
+    not the run's whole batch), negative (-1 where the condition's name does not say)."""
     if name not in NEGATIVE:
         run.nameless.add(name)
     batch, rows, columns = noise.shape[0], noise.shape[-2], noise.shape[-1]
     facts = torch.empty(batch, 4, rows, columns, dtype=torch.int32)
     facts[:, 0], facts[:, 1] = torch.arange(rows)[:, None], torch.arange(columns)[None]
-    facts[:, 2], facts[:, 3] = torch.arange(batch)[:, None, None], int(NEGATIVE.get(name, -1))
-    return CONDNoiseShape(facts)
+    facts[:, 2] = torch.arange(batch)[:, None, None] if batch == run.batch else UNKNOWN
+    facts[:, 3] = int(NEGATIVE.get(name, UNKNOWN))
+    return _Map(facts)
 
 
 def _named(model_options: Options, options: Options) -> Iterator[str]:

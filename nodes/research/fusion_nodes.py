@@ -88,7 +88,7 @@ class RefAdGenAttentionFusion(io.ComfyNode):
                     "reference_model",
                     optional=True,
                     tooltip="What reads the product image: trained for it, from RefAdGen Load, or another checkpoint of the same "
-                    "family from a loader of its own. Not connected: the model reads it itself.",
+                    "family, from another file. Not connected: the model reads it itself.",
                 ),
                 _selects_input(),
             ],

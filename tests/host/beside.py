@@ -76,6 +76,7 @@ MODULES = {  # of comfy_extras; what is not here is in the host's own nodes.py
         "RescaleCFG",
     ),
     "nodes_model_downscale": ("PatchModelAddDownscale",),
+    "nodes_model_merging": ("ModelMergeSimple",),
     "nodes_multigpu": ("MultiGPU_WorkUnits",),
     "nodes_nag": ("NAGuidance",),
     "nodes_pag": ("PerturbedAttentionGuidance",),
@@ -191,7 +192,7 @@ def guided(
     width: int = WIDTH,
     batch: int = 1,
     steps: int = 2,
-    sampler: str = "euler",
+    sampler: Any = "euler",
     sigmas: Tensor | None = None,
     noise: Any = None,
     latent: dict[str, Any] | None = None,
@@ -200,7 +201,7 @@ def guided(
     sigmas = sigmas_of(guider.model_patcher, steps) if sigmas is None else sigmas
     noise = run("RandomNoise", noise_seed=1) if noise is None else noise
     latent = {"samples": torch.zeros(batch, 4, height // 8, width // 8)} if latent is None else latent
-    chosen = run("KSamplerSelect", sampler_name=sampler)
+    chosen = run("KSamplerSelect", sampler_name=sampler) if isinstance(sampler, str) else sampler
     inputs = {"noise": noise, "guider": guider, "sampler": chosen, "sigmas": sigmas, "latent_image": latent}
     out: Tensor = run("SamplerCustomAdvanced", **inputs)["samples"]
     assert torch.isfinite(out).all()

@@ -6,7 +6,10 @@ window.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import comfy.cli_args
+import comfy.samplers
 import pytest
 import torch
 
@@ -20,12 +23,15 @@ from pfv_mepa.tests.host.beside import (
     assert_apart,
     assert_near,
     assert_same,
+    basic,
     cfg,
     controlled,
     guided,
     host_node,
+    mixed,
     needs,
     noise_like,
+    prediction,
     prompted_control_net,
     prompts,
     run,
@@ -37,6 +43,7 @@ from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_con
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # the windows of older hosts
 SCALE = 5.0
 LATENT = HEIGHT // 8, WIDTH // 8
+SIDES = "positive", "negative"
 FRAMES = 3  # as many as a run of two steps has noise levels: until 0.4 the host's windows over a batch need that
 EACH_PART = pytest.mark.parametrize("part", ["prompt", "normalised", "fusion", "mask"])
 
@@ -167,6 +174,60 @@ def test_an_image_that_is_taken_out_of_a_batch(pack, per_frame, model, texts):
         made(per_frame("prompt", model), texts, latent=second)
 
 
+def one_at_a_time(model, x, sigmas, extra_args=None, **others):
+    """A sampler of another pack, which takes each image to its end before the next."""
+    images = []
+    for image in x.split(1):
+        for sigma, lower in pairwise(sigmas):
+            denoised = model(image, sigma * image.new_ones(1), **extra_args)
+            image = image + (image - denoised) / sigma * (lower - sigma)
+        images.append(image)
+    return torch.cat(images)
+
+
+@EACH_PART
+def test_a_sampler_that_takes_images_by_themselves(pack, per_frame, model, texts, part):
+    """Nobody says which image is under way: what is one for all serves it, what is one for each is refused."""
+    sampler = comfy.samplers.KSAMPLER(one_at_a_time)
+    with pytest.raises(RuntimeError, match=r"of the 3 images .* nobody says which, .*the sampler one_at_a_time"):
+        made(per_frame(part, model), texts, sampler=sampler)
+    options = {"std_norm": True, "text_share": 1.0} if part == "normalised" else {}
+    patched = pack.put("prompt" if part == "normalised" else part, model, **options)
+    assert_near(made(patched, texts, sampler=sampler), made(patched, texts))
+
+
+@pytest.mark.parametrize(
+    ("part", "many", "named"),
+    [
+        ("prompt", "tokens", "the image prompt"),
+        ("prompt", "region", "the region"),
+        ("fusion", "reference_latent", "reference_latent"),
+        ("fusion", "product_mask", "product_mask"),
+    ],
+)
+def test_each_thing_that_is_one_for_each_image_is_named(pack, model, texts, references, part, many, named):
+    one_each = {
+        "tokens": references,
+        "region": regions(),
+        "reference_latent": {"samples": noise_like(FRAMES, 8, 6, seed=3)},
+        "product_mask": regions(),
+    }
+    patched = pack.put(part, model, **{many: one_each[many]})
+    with pytest.raises(RuntimeError, match=f"nobody says which, so {named}, one for each image"):
+        made(patched, texts, sampler=comfy.samplers.KSAMPLER(one_at_a_time))
+
+
+def test_a_product_that_is_read_with_noise_is_in_a_batch_what_it_is_alone(pack, model, texts):
+    """The noise of the reference is one for all of them."""
+    noise, latents = noise_like(FRAMES, *LATENT, seed=2), noise_like(FRAMES, 8, 6, seed=3)
+
+    def read(frames):
+        given = {"reference_latent": {"samples": latents[frames]}, "reference_noise": "step"}
+        return made(pack.fusion(model, **given), texts, batch=len(latents[frames]), noise=Given(noise[frames]))
+
+    assert_near(read(slice(None))[2:], read(slice(2, 3)))
+
+
 # --- windows over the batch -------------------------------------------------------------------------------------------
 
 
@@ -242,6 +303,74 @@ def test_windows_with_a_prompted_controlnet(per_frame, model, texts):
     batch = made(patched, sides)
     assert_near(made(windows(patched), sides), batch)
     assert_apart(batch, made(patched, controlled(control_net, *texts)), 1e-2)
+
+
+# --- windows over the picture -------------------------------------------------------------------------------------------
+
+
+APART = {"context_overlap": 2, "context_schedule": "looped_uniform", "closed_loop": True}  # both edges in one window
+OVER = pytest.mark.parametrize("dim", [2, 3], ids=["rows", "columns"])
+
+
+def halves(dim, **inputs):
+    """Windows of half the picture's rows or columns."""
+    return {"dim": dim, "context_length": LATENT[dim - 2] // 2, "context_overlap": 0, **inputs}
+
+
+def beyond(dim):
+    """A mask of the lower or of the right half."""
+    mask = torch.zeros(1, HEIGHT, WIDTH)
+    mask.narrow(dim - 1, mask.shape[dim - 1] // 2, mask.shape[dim - 1] // 2).fill_(1)
+    return mask
+
+
+@pytest.fixture(scope="module")
+def with_mask(pack, model):
+    """Function: part, mask -> the model with the part in it."""
+
+    def with_mask(part, mask):
+        if part in ("prompt", "normalised"):
+            return pack.prompt(model, region=mask, std_norm=part == "normalised")
+        return pack.put(part, model, product_mask=mask)
+
+    return with_mask
+
+
+@pytest.mark.skipif(
+    "cond_retain_index_list" not in OFFERED,
+    reason="before 0.4 the host's windows over the picture do not say where they lie; since 0.18 they have this input",
+)
+@OVER
+@EACH_PART
+def test_windows_that_say_where_they_lie_have_their_part_of_the_region(with_mask, model, texts, part, dim):
+    """All of it is in the second of two."""
+    windowed = halves(dim, context_schedule="standard_static")
+    out, vanilla = (
+        made(windows(one, **windowed), texts, batch=1).chunk(2, dim) for one in (with_mask(part, beyond(dim)), model)
+    )
+    assert_near(out[0], vanilla[0])
+    assert_apart(out[1], vanilla[1])
+
+
+@OVER
+@EACH_PART
+def test_windows_that_do_not_say_where_they_lie_are_refused_where_it_matters(with_mask, texts, part, dim):
+    windowed = windows(with_mask(part, beyond(dim)), **halves(dim, **APART))
+    with pytest.raises(RuntimeError, match=r"nobody says where .* Disconnect .* context_schedule standard_static"):
+        made(windowed, texts, batch=1, steps=4)
+
+
+@OVER
+@pytest.mark.parametrize("part", ["prompt", "branches"])
+def test_windows_that_do_not_say_where_they_lie_keep_the_sides(pack, model, texts, part, dim):
+    """Without a region nothing but the place is unknown."""
+
+    def windowed(side):
+        return windows(pack.put(part, model, side, region=None), **halves(dim, **APART))
+
+    both = prediction(cfg(windowed(""), *texts, SCALE))
+    above, below = (prediction(basic(windowed(side), text)) for side, text in zip(SIDES, texts, strict=True))
+    assert_near(both, mixed(above, below, SCALE))
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------

@@ -416,6 +416,17 @@ def test_a_run_in_two_halves_is_the_run(pack, model, texts, plain, part):
     assert_near(latent["samples"], plain(part))
 
 
+def test_a_product_that_is_read_with_noise_is_read_alike_in_both_halves(pack, model, texts):
+    """The second half has no noise of its own, and no seed: that of the reference is the same in every run."""
+    patched = pack.fusion(model, reference_noise="step")
+    whole = guided(cfg(patched, *texts[:2], SCALE))
+    first, second = _all_outputs("SplitSigmas", sigmas=sigmas_of(patched, 2), step=1)
+    begun = guided(cfg(patched, *texts[:2], SCALE), sigmas=first)
+    rest = {"sigmas": second, "latent": {"samples": begun}, "noise": run("DisableNoise")}
+    assert_near(guided(cfg(patched, *texts[:2], SCALE), **rest), whole)
+    assert_apart(guided(cfg(pack.fusion(model), *texts[:2], SCALE)), whole, 1e-2)
+
+
 def _all_outputs(node_id, **inputs):
     node = host_node(node_id)
     with torch.inference_mode():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from comfy_extras.nodes_perpneg import perp_neg
 
+from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop
 from pfv_mepa.tests.host.beside import (
     HEIGHT,
     PARTS,
@@ -35,7 +36,7 @@ from pfv_mepa.tests.host.beside import (
     run,
     sigmas_of,
 )
-from pfv_mepa.tests.host.sampling import sample
+from pfv_mepa.tests.host.sampling import outputs, sample
 from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 
 SCALE = 5.0
@@ -294,13 +295,49 @@ def test_dual_model_at_scale_one_is_one_condition(pack, model, texts):
     assert_same(guided(guider), guided(basic(patched, positive)))
 
 
+def dual_model(first, second, texts, scale=SCALE):
+    inputs = {"positive": texts[0], "negative": texts[1], "cfg": scale}
+    return run("DualModelGuider", model=first, model_negative=second, **inputs)
+
+
+def cropped(model, left):
+    ad = {"y": 0, "width": WIDTH, "height": HEIGHT, "ad_width": 2 * WIDTH, "ad_height": HEIGHT}
+    return outputs(MEPACrop, model=model, x=left, **ad)[0]
+
+
 @needs("DualModelGuider")
-def test_dual_model_with_two_models_is_refused(pack, model, texts):
-    """The host would run the first model's patches in the second."""
-    models = {"model": pack.prompt(model), "model_negative": tiny_model("few", seed=11)}
-    guider = run("DualModelGuider", **models, positive=texts[0], negative=texts[1], cfg=SCALE)
-    with pytest.raises(ValueError, match="Guider_DualModel samples the negative with another model"):
-        guided(guider)
+@PARTS
+def test_dual_model_with_two_models_is_refused(pack, model, texts, part):
+    """The host would run the first one's patches in both, whichever of them has any."""
+    patched, other = pack.put(part, model), tiny_model("few", seed=11)
+    pairs = ((patched, other), (patched, model), (patched, pack.put(part, model)), (patched, cropped(patched, 0)))
+    for first, second in pairs:
+        with pytest.raises(ValueError, match="Guider_DualModel samples the negative with another model"):
+            guided(dual_model(first, second, texts))
+    for bare in (model, other):
+        with pytest.raises(ValueError, match="this model is sampled as a second one, as Dual Model CFG Guider"):
+            guided(dual_model(bare, patched, texts))
+
+
+@needs("DualModelGuider")
+def test_dual_model_with_two_crops_is_refused(pack, model, texts, control_net):
+    """The one of the first model would be that of both, in a ControlNet of the negative too."""
+    halves = cropped(model, 0), cropped(model, WIDTH)
+    wide = torch.zeros(1, HEIGHT, 2 * WIDTH)
+    wide[..., : WIDTH // 2] = 1
+    patched = [pack.prompt(half, region=wide) for half in halves]
+    conditions = controlled(prompted_control_net(control_net, patched[0]), *texts[:2])
+    for guider in (dual_model(*patched, texts), dual_model(*halves, conditions)):
+        with pytest.raises(ValueError, match="Guider_DualModel samples the negative with another model"):
+            guided(guider)
+    made = guided(dual_model(halves[0], cropped(model, 0), conditions))  # the same crop from two nodes
+    assert_near(made, guided(cfg(halves[0], *conditions, SCALE)))
+
+
+@needs("DualModelGuider")
+def test_a_second_model_that_is_not_sampled_loses_nothing(pack, model, texts):
+    guider = dual_model(model, pack.prompt(model), texts, scale=1.0)
+    assert_same(guided(guider), guided(basic(model, texts[0])))
 
 
 # --- guiders of other packs -------------------------------------------------------------------------------------------

@@ -299,3 +299,18 @@ def test_what_another_pack_adds_stays_where_it_was_added(pack, model, texts, pla
     added = prediction(cfg(changed, *texts, SCALE))
     assert_apart(added, plain("prompt"))
     assert_same(prediction(cfg(changed.clone(), *texts, SCALE)), added)  # it goes on with its own clones
+
+
+@PARTS
+def test_a_merged_model_has_the_parts_of_its_first(pack, model, texts, part):
+    """The host merges weights alone: what any node has put into the second model is not in the merged one."""
+    other = models.tiny_model("few", seed=11)
+
+    def merged(first, second):
+        return run("ModelMergeSimple", model1=first, model2=second, ratio=0.5)
+
+    after = guided(cfg(pack.put(part, merged(model, other)), *texts, SCALE))
+    assert_same(guided(cfg(merged(pack.put(part, model), other), *texts, SCALE)), after)
+    lost = guided(cfg(merged(model, pack.put(part, other)), *texts, SCALE))
+    assert_same(lost, guided(cfg(merged(model, other), *texts, SCALE)))
+    assert_apart(after, lost)

@@ -545,7 +545,7 @@ def test_attention_fusion(device, model, fused, combine, region, batch, referenc
         steps = Steps.of(device, model, batch, area, expected=int(not window.whole))
 
         def step(fusion=fusion, hooks=hooks, steps=steps):
-            steps.run.state(fusion).evaluate(GUIDER, steps.sigmas(), 0)
+            steps.run.state(fusion).evaluate(GUIDER, steps.sigmas())
             steps.step(hooks, self_attention=True)
 
         steps.twice(step)

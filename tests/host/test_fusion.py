@@ -12,17 +12,19 @@ import comfy.model_patcher
 import nodes as host_nodes
 import pytest
 import torch
+from comfy.patcher_extension import PatcherInjection
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
 from pfv_mepa.nodes.host import fusion_run
 from pfv_mepa.nodes.host.fusion_run import FusionRun
-from pfv_mepa.nodes.host.reference_pass import ReferenceNoise
+from pfv_mepa.nodes.host.reference_pass import Changes, ReferenceNoise
 from pfv_mepa.nodes.host.self_attention import apply_attention_fusion
 from pfv_mepa.nodes.host.slots import host_attention
 from pfv_mepa.nodes.research.fusion_nodes import RefAdGenAttentionFusion
 from pfv_mepa.pfv_core.attention.fusion import FusionControl
+from pfv_mepa.tests.host.beside import run
 from pfv_mepa.tests.host.sampling import apply, cut_out, image_prompt, outputs, reference, right_half, sample
 from pfv_mepa.tests.support.tiny_stack import models
 
@@ -74,9 +76,9 @@ class Passes:
         self.sigmas = []
         original = fusion_run.reference_keys_values
 
-        def counting(model, reference, sigma, seed):
+        def counting(model, reference, sigma):
             self.sigmas.append(None if sigma is None else float(sigma[0]))
-            return original(model, reference, sigma, seed)
+            return original(model, reference, sigma)
 
         patch.setattr(fusion_run, "reference_keys_values", counting)
 
@@ -303,7 +305,7 @@ def test_the_same_weights_from_another_loader_are_the_model_itself(model):
 
 
 def test_a_lora_on_the_reference_alone(model):
-    """From a loader of its own it counts; on shared weights it cannot, and the user is told."""
+    """From weights of its own it counts; on shared weights it cannot, and the user is told."""
     twin = lora(models.tiny_model("few"))
     assert not torch.equal(sample(fuse(model, reference_model=twin)), sample(fuse(model)))
     shared = fuse(model, reference_model=lora(model))
@@ -313,6 +315,45 @@ def test_a_lora_on_the_reference_alone(model):
         sample(lora(fuse(model, reference_model=model)))
     with pytest.raises(ValueError, match="two reference_model inputs come from the same loader"):
         fuse(fuse(model, reference_model=twin), reference_model=lora(twin))
+
+
+def injected(model):
+    """As the host's bypass LoRAs are: the weights stay as they are."""
+    clone = model.clone()
+    nothing = PatcherInjection(inject=lambda patcher: None, eject=lambda patcher: None)
+    clone.set_injections("bypass_lora", [nothing])
+    return clone
+
+
+def resampled(model):
+    return run("ModelSamplingDiscrete", model=model, sampling="v_prediction", zsnr=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [(injected, r"running model \(bypass_lora\)"), (resampled, "a change of model_sampling")]
+)
+def test_what_changes_one_set_of_weights_must_be_on_both(model, change, named):
+    """It is there for both or for none, and the reference is read with the weights as they are loaded."""
+    for noise in ("clean", "step"):
+        both = change(model)
+        together = fuse(both, reference_model=both.clone(), reference_noise=noise)
+        assert torch.equal(sample(together), sample(fuse(both, reference_noise=noise)))
+    alone = (fuse(change(model), reference_model=model), fuse(model, reference_model=change(model)))
+    for patched in (*alone, change(fuse(model, reference_model=model))):
+        with pytest.raises(ValueError, match=f"from the same loader as the model that is sampled.*{named}.*put it on"):
+            sample(patched)
+    twin = models.tiny_model("few")
+    with pytest.raises(ValueError, match=f"two reference_model inputs.*{named}.*copy of the file under another name"):
+        fuse(fuse(model, reference_model=twin), reference_model=change(twin))
+
+
+def test_the_packs_own_patches_and_compiling_change_no_weights(model, tiny_clip_vision, plus_adapter_file):
+    """The reference is read without them."""
+    own = apply(fuse(model), image_prompt(tiny_clip_vision, plus_adapter_file))
+    own.add_object_patch("diffusion_model", torch.compile(model.get_model_object("diffusion_model"), backend="eager"))
+    assert Changes.of(own).beside(Changes.of(model)) is None
+    plain = fuse(model, reference_model=own)
+    assert torch.equal(sample(plain), sample(fuse(model)))
 
 
 @pytest.mark.parametrize(

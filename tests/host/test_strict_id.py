@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import comfy.controlnet
 import comfy.model_management
 import comfy.ops
+import comfy.samplers
 import nodes as host_nodes
 import pytest
 import torch
@@ -28,7 +29,9 @@ from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
 from pfv_mepa.nodes.research.strict_id_nodes import StrictIDBranches, StrictIDLoadControlNet
+from pfv_mepa.tests.host.beside import basic, guided, run
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, recorded_calls, reference, sample
+from pfv_mepa.tests.host.test_beside_batches import one_at_a_time
 from pfv_mepa.tests.support.tiny_stack import adapter_files, models
 
 CONTEXT, POOLED = models.CONTEXT_DIM, models.POOLED_DIM
@@ -317,6 +320,27 @@ def test_a_cropped_run_gets_its_own_part_of_the_hint(control_net, model):
 def test_a_hint_that_is_not_the_frames_is_refused(control_net, model, given, message):
     with pytest.raises(ValueError, match=message):
         controlled(model, control_net, scale_hint().repeat(2, 1, 1, 1), **given)
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # the windows of older hosts
+def test_a_hint_whose_image_or_place_nobody_says_is_refused(control_net, model):
+    """One for all images serves a sampler that takes them one by one."""
+    frame = {"height": SIDE, "width": SIDE, "batch": 2}
+    by_themselves = {**frame, "sampler": comfy.samplers.KSAMPLER(one_at_a_time)}
+
+    def guider(hint, model=model):
+        prompt = models.tiny_conditioning(model, seed=6)
+        (applied,) = host_nodes.ControlNetApply().apply_controlnet(prompt, control_net, hint, 0.8)
+        return basic(model, applied)
+
+    one = scale_hint()
+    torch.testing.assert_close(guided(guider(one), **by_themselves), guided(guider(one), **frame), rtol=0, atol=1e-2)
+    with pytest.raises(RuntimeError, match="nobody says which, so the hint, one for each image"):
+        guided(guider(one.repeat(2, 1, 1, 1)), **by_themselves)
+    apart = {"dim": 3, "context_length": SIDE // 16, "context_overlap": 2, "closed_loop": True}
+    looped = run("ContextWindowsManual", model=model, context_schedule="looped_uniform", **apart)
+    with pytest.raises(RuntimeError, match=r"nobody says where .* hint can be placed"):
+        guided(guider(one, looped), height=SIDE, width=SIDE, steps=4)
 
 
 def test_a_strength_that_is_no_number_is_refused(control_net, pictures):
