@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pfv_mepa.nodes.host.regional_prompt import PromptRun
+from pfv_mepa.pfv_core import masks
 from pfv_mepa.tests.host.beside import (
     EVERYTHING,
     HEIGHT,
@@ -412,9 +413,10 @@ def eight_bit(picture):
 
 
 def test_masks_and_images_in_half_precision_are_what_they_stand_for(
-    pack, model, texts, tiny_clip_vision, plus_adapter_file
+    pack, model, texts, tiny_clip_vision, plus_adapter_file, monkeypatch
 ):
     """What the host hands over with --fp16-intermediates, to each input that takes a picture, a mask or a latent."""
+    monkeypatch.setattr(masks, "CORNERS", 4)  # every value counts, everywhere
     soft = eight_bit(torch.linspace(0.1, 0.9, WIDTH).repeat(1, HEIGHT, 1))
     latent = noise_like(1, 8, 6, seed=3).half().float()  # of no steps: its own values
 

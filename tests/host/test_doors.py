@@ -341,10 +341,12 @@ class TestSoftMask:
 
 
 def test_nodes_begin_with_what_fits_the_mask_of_a_cut_out(host_base_directory):
-    """A transparent PNG through LoadImage, with every node as it is shipped."""
+    """A transparent PNG through LoadImage, with every node as it is shipped. RefAdGen's were told later, last and optional: what
+    was saved without it means the product, and a cut-out's mask is refused there."""
     ports = [port for node in NODES for port in node.GET_SCHEMA().inputs if port.id == "product_mask_selects"]
-    assert len(ports) == 5
-    assert {port.default for port in ports} == {masks.Selects.BACKGROUND}
+    told = {default: [port for port in ports if port.default == default] for default in masks.Selects}
+    assert [len(told[default]) for default in (masks.Selects.BACKGROUND, masks.Selects.PRODUCT)] == [5, 2]
+    assert all(port.optional for port in told[masks.Selects.PRODUCT])
     rgba = np.full((*SIZE, 4), 200, np.uint8)
     rgba[..., 3] = 255 * product_mask()[0].numpy()
     rgba[rgba[..., 3] == 0] = 0  # as many programs save what is transparent: black
