@@ -21,7 +21,7 @@ from torch import Tensor
 from ...pfv_core.adapter.checkpoint import load_adapter
 from ...pfv_core.adapter.model import Adapter, AdapterConfig, CompressMethod
 from ...pfv_core.choices import parse_choice
-from ...pfv_core.found.reference import Source
+from ...pfv_core.found.reference import HiddenBy
 from ...pfv_core.reference.origin import tensor_hash
 from ...pfv_core.reference.vit import ImageTokens
 from ..feedback import progress_over
@@ -81,7 +81,11 @@ class HostAdapter:
 
     @torch.inference_mode()
     def image_prompt(
-        self, tokens: ImageTokens, method: CompressMethod | str, num_tokens: int, sources: Sequence[Source | None] = ()
+        self,
+        tokens: ImageTokens,
+        method: CompressMethod | str,
+        num_tokens: int,
+        sources: Sequence[HiddenBy | None] = (),
     ) -> ImagePrompt:
         """Compress encoded images to this adapter's image prompts.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...pfv_core.found.reference import Source
+from ...pfv_core.found.reference import HiddenBy
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ReferenceFacts:
         against: whether it is a picture to move away from.
     """
 
-    source: Source | None = None
+    source: HiddenBy | None = None
     kept_share: float | None = None
     weight: float = 1.0
     against: bool = False

@@ -31,7 +31,7 @@ HAZE = 0.1  # opacity of a found mask below which there is nothing; as far below
 DUST = 0.01  # of the largest part
 
 
-class Source(str, Enum):
+class CutOutBy(str, Enum):
     """Who said what the product is: a person's PAINT or the file's transparency, a model that FOUND it, or this pack, to which
     the photo's border shows PLAIN_GROUND."""
 
@@ -41,9 +41,9 @@ class Source(str, Enum):
 
 
 WORDS = {
-    Source.PAINTED: "painted",
-    Source.FOUND: "found by the model that is connected",
-    Source.PLAIN_GROUND: "found on its ground",
+    CutOutBy.PAINTED: "painted",
+    CutOutBy.FOUND: "found by the model that is connected",
+    CutOutBy.PLAIN_GROUND: "found on its ground",
 }
 
 
@@ -62,7 +62,7 @@ class CutOut:
     """
 
     opacity: Tensor
-    source: Source
+    source: CutOutBy
     sure: float | None
     parts: int
     specks: str
@@ -139,7 +139,7 @@ def check(cut_out: CutOut, index: int, several_parts: bool, cut_off: bool) -> No
     Raises:
         ValueError: several parts, or a product that touches the photo's border.
     """
-    if cut_out.source is Source.PAINTED:
+    if cut_out.source is CutOutBy.PAINTED:
         return
     if cut_out.parts > 1 and not several_parts:
         raise ValueError(
@@ -160,7 +160,7 @@ def _painted(mask: Tensor, selects: Selects | str, photo: Tensor) -> CutOut:
     _, parts = without_dust(seen.numpy(), DUST)
     _, every = without_dust(seen.numpy(), 0.0)
     specks = f", {every - parts} specks with it" if every > parts else ""
-    return CutOut(opacity, Source.PAINTED, None, parts, specks, borders_touched(seen.numpy()))
+    return CutOut(opacity, CutOutBy.PAINTED, None, parts, specks, borders_touched(seen.numpy()))
 
 
 def _given(opacity: Tensor, index: int) -> CutOut:
@@ -179,7 +179,7 @@ def _given(opacity: Tensor, index: int) -> CutOut:
     _, every = without_dust(seen.numpy(), 0.0)
     opacity = torch.where(torch.from_numpy(kept), opacity, 0.0)
     specks = f", {every - parts} specks left out" if every > parts else ""
-    return CutOut(opacity, Source.FOUND, None, parts, specks, borders_touched(kept))
+    return CutOut(opacity, CutOutBy.FOUND, None, parts, specks, borders_touched(kept))
 
 
 def _looked_for(photo: Tensor, index: int, enclosed: Enclosed) -> CutOut:
@@ -191,7 +191,7 @@ def _looked_for(photo: Tensor, index: int, enclosed: Enclosed) -> CutOut:
     except (NothingFoundError, UnsureError) as error:
         raise ValueError(f"photo {index}: {error}") from error
     return CutOut(
-        product.opacity, Source.PLAIN_GROUND, product.sure, product.parts, product.left_out_line(), product.touches
+        product.opacity, CutOutBy.PLAIN_GROUND, product.sure, product.parts, product.left_out_line(), product.touches
     )
 
 

@@ -19,7 +19,7 @@ from .unsure import NothingFoundError, UnsureError
 LISTED = 4  # references that the line below a node names one by one
 
 
-class Source(str, Enum):
+class HiddenBy(str, Enum):
     """Who said what of a reference is hidden: a person's PAINT, a model that FOUND it, this pack, which took what STANDS_OUT, or
     nobody: NOTHING is hidden."""
 
@@ -30,10 +30,10 @@ class Source(str, Enum):
 
 
 WORDS = {
-    Source.PAINTED: "painted",
-    Source.FOUND: "found by the model that is connected",
-    Source.STANDS_OUT: "what stands out",
-    Source.NOTHING: "nothing",
+    HiddenBy.PAINTED: "painted",
+    HiddenBy.FOUND: "found by the model that is connected",
+    HiddenBy.STANDS_OUT: "what stands out",
+    HiddenBy.NOTHING: "nothing",
 }
 
 
@@ -56,7 +56,7 @@ class Hidden:
     """
 
     mask: Tensor
-    sources: tuple[Source, ...]
+    sources: tuple[HiddenBy, ...]
     sure: tuple[float | None, ...]
     why: str = ""
 
@@ -99,7 +99,7 @@ def hidden_of(image: Tensor, hide: Hide | str, mask: Tensor | None, found: Tenso
     if parse_choice(Hide, hide, "hide") is Hide.NOTHING:
         is_painted = mask is not None and bool((mask > PAINT_STEP).any())
         why = ", as asked; what is painted is not used" if is_painted else ", as asked"
-        return Hidden(painted, (Source.NOTHING,) * count, (None,) * count, why)
+        return Hidden(painted, (HiddenBy.NOTHING,) * count, (None,) * count, why)
     if mask is not None:
         _check_strong_enough(mask)
     if mask is not None and bool(_selected(mask).any()):
@@ -108,29 +108,29 @@ def hidden_of(image: Tensor, hide: Hide | str, mask: Tensor | None, found: Tenso
     given = None if found is None or not bool(asked.any()) else _found(found, image, asked)
     parts = [_of_one(image[i], painted[i], None if given is None else given[i], i) for i in range(count)]
     masks, sources, sure = zip(*parts, strict=True)
-    why = ", because nothing stands out" if Source.NOTHING in sources else ""
+    why = ", because nothing stands out" if HiddenBy.NOTHING in sources else ""
     if bool(in_corners(painted).eq(4).any()):
         why += "; corners hidden and the middle seen, as of a cut-out: is that what is wanted?"
     return Hidden(torch.stack(masks), sources, sure, why)
 
 
-def _of_one(image: Tensor, painted: Tensor, found: Tensor | None, index: int) -> tuple[Tensor, Source, float | None]:
+def _of_one(image: Tensor, painted: Tensor, found: Tensor | None, index: int) -> tuple[Tensor, HiddenBy, float | None]:
     """(3, H, W) and its masks (H, W) -> mask, who said so, how sure it is."""
     if bool(painted.any()):
-        return painted, Source.PAINTED, None
+        return painted, HiddenBy.PAINTED, None
     if found is None:
         return _stands_out(image, index)
     if not bool(found.any()):
         raise ValueError(_NOT_FOUND.format(index))
-    return found, Source.FOUND, None
+    return found, HiddenBy.FOUND, None
 
 
-def _stands_out(image: Tensor, index: int) -> tuple[Tensor, Source, float | None]:
+def _stands_out(image: Tensor, index: int) -> tuple[Tensor, HiddenBy, float | None]:
     """All that may be its colours is hidden with it: soft edge, glass, mirror image, what lies beside it and what it encloses."""
     try:
         product = find_product(within_range(image, f"reference {index}"), to_hide=True)
     except NothingFoundError:
-        return torch.zeros(image.shape[1:], dtype=torch.bool), Source.NOTHING, None
+        return torch.zeros(image.shape[1:], dtype=torch.bool), HiddenBy.NOTHING, None
     except UnsureError as error:
         raise ValueError(f"reference {index}: {error}. If nothing is to be hidden, set hide to nothing") from error
     if product.touches:
@@ -139,7 +139,7 @@ def _stands_out(image: Tensor, index: int) -> tuple[Tensor, Source, float | None
             "part of its ground: paint over what is to be hidden, or connect what a model finds. If nothing is to be hidden, set "
             "hide to nothing"
         )
-    return product.seen, Source.STANDS_OUT, product.sure
+    return product.seen, HiddenBy.STANDS_OUT, product.sure
 
 
 def _found(found: Tensor, image: Tensor, asked: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from headless.ad.made import Made
 from headless.ad.pictures import DEMO_INPUTS
 from headless.ad.plan import Plan, plan_workflow
 from headless.ad.workflow import the_node, title_of
-from pfv_core.found.reference import Hidden, Source
+from pfv_core.found.reference import Hidden, HiddenBy
 
 
 def test_panels_stand_in_rows_with_their_captions():
@@ -33,8 +33,8 @@ def test_the_reference_is_called_what_its_node_says():
     workflow = plan_workflow(Plan(None, None, ""), make_ad.parser().parse_args([]))
     title = title_of(the_node(workflow, "PFVReference"))
     for source, sure, caption in (
-        (Source.STANDS_OUT, 0.98, "hidden: what stands out, sure to 0.98"),
-        (Source.NOTHING, None, "hidden: nothing"),
+        (HiddenBy.STANDS_OUT, 0.98, "hidden: what stands out, sure to 0.98"),
+        (HiddenBy.NOTHING, None, "hidden: nothing"),
     ):
         said = Hidden(torch.zeros(1, 8, 8).bool(), (source,), (sure,), ", as asked").line((0.84,))
         assert contact_sheet._caption(Made(Path("ad.png"), workflow, said={title: said}), "PFVReference") == caption

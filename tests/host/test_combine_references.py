@@ -8,7 +8,7 @@ import torch
 from pfv_mepa.nodes.host.adapter import ImagePrompt
 from pfv_mepa.nodes.host.prompt_facts import PromptFacts, ReferenceFacts
 from pfv_mepa.nodes.reference.reference_nodes import PFVCombineReferences, PFVReference
-from pfv_mepa.pfv_core.found.reference import Source
+from pfv_mepa.pfv_core.found.reference import HiddenBy
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, painted, reference, right_half, sample
 from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 
@@ -158,7 +158,7 @@ def test_the_facts_of_all_pictures_are_kept(tiny_clip_vision, prompts):
     assert both.facts == PromptFacts(
         "a ViT of 4 layers, hidden 64, projection 32",
         (
-            ReferenceFacts(Source.PAINTED, share),
+            ReferenceFacts(HiddenBy.PAINTED, share),
             ReferenceFacts(None, 1.0, 0.5),
             ReferenceFacts(None, 1.0, against=True),
         ),

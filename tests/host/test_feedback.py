@@ -21,7 +21,7 @@ from pfv_mepa.nodes.host.model_facts import model_facts
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAApply
 from pfv_mepa.nodes.mepa.region_nodes import MEPARegionShape
 from pfv_mepa.nodes.reference.encode_nodes import PFVMaskRebinarize
-from pfv_mepa.pfv_core.found.reference import Hidden, Source
+from pfv_mepa.pfv_core.found.reference import Hidden, HiddenBy
 from pfv_mepa.pfv_core.reference.patch_mask import PatchMask
 from pfv_mepa.tests.host.sampling import apply, image_prompt, painted, reference, right_half
 from pfv_mepa.tests.support.tiny_stack import models
@@ -96,8 +96,8 @@ def test_one_hidden_patch_of_many_is_not_all_kept(tiny_clip_vision, monkeypatch)
     result = PFVMaskRebinarize.execute(tiny_clip_vision, reference(batch=2), "stretch", 0.0)
     assert result.ui["pfv_line"] == ["kept: >99%, 100%"]
     nothing = torch.zeros(1, 4, 4, dtype=torch.bool)
-    assert Hidden(nothing, (Source.PAINTED,), (None,)).line((many,)) == "hidden: painted, kept >99%"
-    assert Hidden(nothing, (Source.PAINTED,) * 5, (None,) * 5).line((many, 1.0)).endswith("kept >99% to 100%")
+    assert Hidden(nothing, (HiddenBy.PAINTED,), (None,)).line((many,)) == "hidden: painted, kept >99%"
+    assert Hidden(nothing, (HiddenBy.PAINTED,) * 5, (None,) * 5).line((many, 1.0)).endswith("kept >99% to 100%")
 
 
 def test_the_exact_pixels_are_counted_on_the_node(monkeypatch):

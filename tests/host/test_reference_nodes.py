@@ -15,7 +15,7 @@ from pfv_mepa.nodes.reference.file_nodes import PFVLoadReference, PFVSaveReferen
 from pfv_mepa.nodes.reference.reference_nodes import PFVReference
 from pfv_mepa.pfv_core.found import reference as reference_module
 from pfv_mepa.pfv_core.found.product import Found
-from pfv_mepa.pfv_core.found.reference import Source
+from pfv_mepa.pfv_core.found.reference import HiddenBy
 from pfv_mepa.tests.host.host_queue import full_prompt, queue_for
 from pfv_mepa.tests.host.sampling import outputs, painted, reference
 from pfv_mepa.tests.support.tiny_stack import models
@@ -160,7 +160,7 @@ def test_a_product_in_a_plain_scene_is_found(node):
     found = result.args[1][0]
     assert (found * product).sum() / (found + product).clamp(max=1).sum() > 0.95
     fact = result.args[0].facts.references[0]
-    assert (fact.source, fact.kept_share) == (Source.STANDS_OUT, 1.0)
+    assert (fact.source, fact.kept_share) == (HiddenBy.STANDS_OUT, 1.0)
     assert 0.5 < json.loads(result.args[2])["references"][0]["sure"] <= 1
 
 
@@ -188,7 +188,7 @@ def test_a_picture_in_which_nothing_stands_out_is_fine_and_said(node, stands_out
     stands_out(reference_module.NothingFoundError("nothing stands out"))
     result = node()
     assert result.ui["pfv_line"] == ["hidden: nothing, kept 100%, because nothing stands out"]
-    assert result.args[0].facts.references == (ReferenceFacts(Source.NOTHING, 1.0),)
+    assert result.args[0].facts.references == (ReferenceFacts(HiddenBy.NOTHING, 1.0),)
     assert not result.args[1].any()
 
 
@@ -211,7 +211,7 @@ def test_each_picture_of_a_batch_has_its_own(node, stands_out):
     stands_out(box())
     image, mask = reference(batch=2, seed=5), torch.cat([painted(), torch.zeros_like(painted())])
     result = node(image, mask=mask)
-    assert [fact.source for fact in result.args[0].facts.references] == [Source.PAINTED, Source.STANDS_OUT]
+    assert [fact.source for fact in result.args[0].facts.references] == [HiddenBy.PAINTED, HiddenBy.STANDS_OUT]
     for index, alone in enumerate((node(image[:1], mask=mask[:1]), node(image[1:]))):
         assert torch.allclose(result.args[0].positive[index], alone.args[0].positive[0], atol=1e-5)
         assert torch.equal(result.args[1][index], alone.args[1][0])
