@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from scipy import ndimage
 
@@ -11,6 +13,8 @@ STEP = 0.35  # of the primal-dual iteration: its square times 8, the norm of the
 ITERATIONS = 150
 EDGE_AT = 0.08  # step of colour at which an outline costs a third
 CHEAPEST = 0.05  # share of the cost that is left at the sharpest edge
+ACROSS = 2  # pixels on both sides of an outline between which a colour changes, or does not
+UNSEEN = 0.03  # step of colour that is none
 
 
 def edge_costs(lab: Floats) -> tuple[Floats, Floats]:
@@ -56,6 +60,21 @@ def least_cut(against: Floats, costs: tuple[Floats, Floats], weight: float) -> B
         moved = np.clip(share + STEP * gain, 0, 1)
         ahead, share = 2 * moved - share, moved
     return share > 0.5
+
+
+def edgeless(lab: Floats, mask: Bools, aside: Bools) -> float:
+    """Of a mask's outline, 0..1, the share across which no colour changes; not counted where it lies at what is `aside`, or at
+    the picture's end."""
+    pixels, bare = 0, 0
+    inside = np.s_[
+        ACROSS + 1 : -ACROSS - 1, ACROSS + 1 : -ACROSS - 1
+    ]  # what a roll brings from the other end is not asked
+    for axis, step in product((0, 1), (1, -1)):
+        last = (mask & ~np.roll(mask | aside, -step, axis))[inside]
+        before, after = (np.roll(lab, by, axis)[inside] for by in (step * (ACROSS - 1), -step * ACROSS))
+        pixels += int(last.sum())
+        bare += int((last & (np.linalg.norm(before - after, axis=-1) < UNSEEN)).sum())
+    return bare / max(pixels, 1)
 
 
 def between(mask: Bools, axis: int) -> Bools:

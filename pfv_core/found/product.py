@@ -15,7 +15,7 @@ from torch import Tensor
 from ..ad.opacity import SEEN_ABOVE
 from ..choices import parse_choice
 from ..figures import percent
-from .cut import between, edge_costs, enclosed, least_cut, without_dust
+from .cut import ACROSS, between, edge_costs, edgeless, enclosed, least_cut, without_dust
 from .edge import soft_edge
 from .ground import (
     ALONG_ROWS,
@@ -67,6 +67,9 @@ LIGHT_EDGE = 2  # pixels around a product that its edge makes lighter than the g
 MOST_LIGHTER = 0.02
 """Of the product's pixels: as much beside it may be lighter than the ground. A shadow is not, so it is a part, or light on the
 ground. Drawn ones: a tube's cap 0.10, a shoe's sole 0.29; of a ground with a gradient, a spot or a vignette none."""
+MOST_EDGELESS = 0.08
+"""Of an outline: across as much no colour may change. Drawn ones whose white cap or label was cut through have 0.10 to 0.18, right
+ones less than 0.02, once 0.07."""
 PANEL_FILL, PANEL_SHARE = 0.985, 0.4  # of its box, and of the picture: a picture on a page
 
 
@@ -159,7 +162,7 @@ def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str 
         NothingFoundError: nothing stands out.
         UnsureError: a picture too small or too narrow, one in which the result depends on the way, one in which fainter things
             stand out beside what was found, or lighter ones touch it, one of which a shadow is all that is seen or a mirror
-            image a part, or a picture on a page.
+            image a part, a picture on a page, or an outline of which much is no edge.
         EnclosedError: an outline around much that has the ground's colour, unless `enclosed` says what that is. What an open
             outline lies around is never the product.
 
@@ -211,6 +214,13 @@ def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str 
         else _fill(standing.mask, closed, around, parse_choice(Enclosed, enclosed, "enclosed"))
     )
     left = (closed | around) & ~fill
+    outlined = standing.mask | (left if to_hide else fill)
+    bare = edgeless(lab, outlined, ndimage.binary_dilation(standing.cast, iterations=ACROSS))
+    if bare > MOST_EDGELESS:
+        raise UnsureError(
+            f"across {percent(bare)} of its outline no colour changes, so that a part of it may have been left out there: paint "
+            "the product, or connect what a model finds"
+        )
     opacity = soft_edge(image, standing.mask | fill)
     _, parts = without_dust(opacity.numpy() > SEEN_ABOVE, DUST)
     dust = standing.dust & ~fill

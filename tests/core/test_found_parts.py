@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
-from pfv_mepa.pfv_core.found.cut import CHEAPEST, edge_costs, enclosed, least_cut, without_dust
+from pfv_mepa.pfv_core.found.cut import CHEAPEST, edge_costs, edgeless, enclosed, least_cut, without_dust
 from pfv_mepa.pfv_core.found.edge import TILE, soft_edge
 from pfv_mepa.pfv_core.found.ground import border, distance_to, distance_to_ground, shrunk, to_lab
 from pfv_mepa.pfv_core.found.preview import LINE, cut_out_preview, ground_preview
@@ -208,3 +208,15 @@ def test_a_ground_line_is_drawn_beside_the_depth():
     assert ground_preview(torch.zeros(1, 3, 10, 10), 1.0, torch.zeros(1, 3, 10, 10))[0, 0, 9, 0] == pytest.approx(
         LINE[0]
     )
+
+
+def test_the_share_of_an_outline_that_is_no_edge():
+    lab = np.zeros((40, 60, 3), np.float32)
+    lab[10:30, 15:45, 0] = 1
+    mask, nowhere = lab[..., 0] > 0, np.zeros((40, 60), bool)
+    assert edgeless(lab, mask, nowhere) == 0
+    shorter = mask.copy()
+    shorter[:, 35:] = False  # its right side, 20 of 80 pixels, lies within what has one colour
+    assert edgeless(lab, shorter, nowhere) == pytest.approx(20 / 80, abs=0.03)
+    assert edgeless(lab, shorter, mask & ~shorter) == 0
+    assert edgeless(lab, nowhere, nowhere) == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.packshots import filled, packshot
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
@@ -321,6 +322,14 @@ def test_a_product_that_nearly_fills_its_photo_is_not_taken_for_ground(free):
     found = find_product(picture)
     assert agreement(found.opacity, truth) > 0.97
     assert found.touches == ()
+
+
+@pytest.mark.parametrize("seed", [950_000_038, 950_000_070])
+def test_an_outline_that_is_no_edge_is_refused(seed):
+    """A white label, and a white cap, on white: where what was found ends within them nothing is seen."""
+    shot = filled(packshot(seed, 512), 0.03)
+    with pytest.raises(UnsureError, match="% of its outline no colour changes, so that a part of it"):
+        find_product(shot.image)
 
 
 def test_a_thing_at_the_border_that_is_not_the_products_is_left_out():
