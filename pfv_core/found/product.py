@@ -68,8 +68,8 @@ MOST_LIGHTER = 0.02
 """Of the product's pixels: as much beside it may be lighter than the ground. A shadow is not, so it is a part, or light on the
 ground. Drawn ones: a tube's cap 0.10, a shoe's sole 0.29; of a ground with a gradient, a spot or a vignette none."""
 MOST_EDGELESS = 0.08
-"""Of an outline: across as much no colour may change. Drawn ones whose white cap or label was cut through have 0.10 to 0.18, right
-ones less than 0.02, once 0.07."""
+"""Of an outline: across as much no colour may change. Drawn ones whose white cap or label was cut through have 0.10 to 0.18,
+right ones less than 0.02, once 0.07."""
 PANEL_FILL, PANEL_SHARE = 0.985, 0.4  # of its box, and of the picture: a picture on a page
 
 
