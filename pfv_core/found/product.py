@@ -351,10 +351,11 @@ def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
 
 def _reading(lab: Floats, logs: Logs, costs: tuple[Floats, Floats], sides: tuple[str, ...]) -> tuple[_Standing, float]:
     """What stands if some sides are ground, and how sure that is."""
-    standing = _apart(logs, *_outlined(lab, costs, sides))
+    known = shown_ground(lab, sides)
+    standing = _apart(logs, *_outlined(lab, costs, known))
     if standing.mask.mean() < LEAST_SHARE:
         return standing, 0.0
-    others = (_apart(logs, *_outlined(lab, costs, sides, *way)).mask for way in OTHER_WAYS)
+    others = (_apart(logs, *_outlined(lab, costs, known, *way)).mask for way in OTHER_WAYS)
     return standing, min(_agreement(standing.mask, other) for other in others)
 
 
@@ -376,12 +377,11 @@ def _without(*sides: str) -> tuple[str, ...]:
 def _outlined(
     lab: Floats,
     costs: tuple[Floats, Floats],
-    sides: tuple[str, ...],
+    known: Bools,
     along_rows: tuple[float, float] = ALONG_ROWS,
     outline: float = OUTLINE,
 ) -> tuple[Bools, Bools]:
-    """What stands out from the ground of some sides; and apart from it what was taken for it in any round, or is fainter."""
-    known = shown_ground(lab, sides)
+    """What stands out from the known ground; and apart from it what was taken for it in any round, or is fainter."""
     far = distance_to_ground(lab, known, along_rows)
     limit = float(np.clip(_between_two(far), 0.04, 0.25))
     taken = _cut(1 - far / limit, costs, known, outline)
