@@ -214,7 +214,7 @@ def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str 
         else _fill(standing.mask, closed, around, parse_choice(Enclosed, enclosed, "enclosed"))
     )
     left = (closed | around) & ~fill
-    outlined = standing.mask | (left if to_hide else fill)
+    outlined = standing.mask | (closed if to_hide else fill)
     bare = edgeless(lab, outlined, ndimage.binary_dilation(standing.cast, iterations=ACROSS))
     if bare > MOST_EDGELESS:
         raise UnsureError(
