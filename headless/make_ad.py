@@ -111,8 +111,8 @@ def _words(text: str) -> str:
 
 
 def _folder(text: str) -> Path:
-    path = Path(text)
-    if path.expanduser().exists() and not path.expanduser().is_dir():
+    path = Path(text).expanduser()
+    if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file: expected a folder, which may be a new one")
     return path
 

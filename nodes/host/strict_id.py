@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.controlnet
 import comfy.model_management
@@ -27,7 +27,7 @@ from ...pfv_core.research.control_branches import BranchInput, BranchInputs
 from ...pfv_core.research.strict_id_file import HINT_CHANNELS, StrictIDConfig, load_strict_id
 from .control_network import control_network
 from .controlnet import Unhooked
-from .facts import CALL, KEY, Call, Options, call_of, known_place
+from .facts import CALL, KEY, Call, Crop, Grid, Options, call_of, known_place
 from .schedule import NoiseSchedule
 from .tracking import MAP, facts_hook, read_map
 from .unet import cross_attention_at, cross_attentions, family_of_context
@@ -46,6 +46,16 @@ class Balance(str, Enum):
     OFF = "off"
 
 
+class Cut(NamedTuple):
+    """Which parts of which hints the rows of a call have, in latent pixels: of a crop of the ad, its frame and what of that is
+    sampled, image and corner of each row; one where they are alike."""
+
+    crop: Crop | None
+    frame: Grid
+    sampled: Grid
+    spots: tuple[tuple[int, Grid], ...]
+
+
 class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
     """The host's ControlNet, with what a Strictly-ID file says of itself.
 
@@ -55,11 +65,16 @@ class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
         load_device, manual_cast_dtype: the host's.
     """
 
+    cond_hint: Tensor | None
+
     def __init__(self, network: Any, config: StrictIDConfig, load_device: Any, manual_cast_dtype: Any) -> None:
         super().__init__(network, load_device=load_device, manual_cast_dtype=manual_cast_dtype)
         self.config = config
         self.hooks_of_others = None
         self.extra_hooks = facts_hook()
+        self._cut: Cut | None = (
+            None  # of what its hint is kept for the next call, as the host keeps its own until the run ends
+        )
 
     @property
     def inputs(self) -> BranchInputs | None:
@@ -94,7 +109,10 @@ class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
         run = options.get(KEY)
         facts = None if run is None else read_map(run, cond.get(MAP), x_noisy, t, options, network=self.control_model)
         call = call_of({**options, CALL: facts}, CONTROL)
-        self.cond_hint = _hints(self, call).to(x_noisy.device, self.manual_cast_dtype or self.control_model.dtype)
+        placed, cut = _placed(self, call)
+        if self.cond_hint is None or self._cut != cut:
+            dtype = self.manual_cast_dtype or self.control_model.dtype
+            self.cond_hint, self._cut = _hints(self, placed, cut).to(x_noisy.device, dtype), cut
         return super().get_control(x_noisy, t, cond, batched_number, options)
 
     def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
@@ -174,18 +192,23 @@ def with_pictures(
     return made
 
 
-def _hints(control: StrictIDControl, call: Call) -> Tensor:
-    """(rows, 4, H, W), or of one row for all, for the part of the frame that each row of a call samples."""
-    run, scale = call.run, control.compression_ratio
+def _placed(control: StrictIDControl, call: Call) -> tuple[Tensor, Cut]:
+    """The hints of the frame, (R, 4, H, W), and what the rows of a call have of them."""
+    run = call.run
     hint = run.placed(control.cond_hint_original.movedim(1, -1), CONTROL, "the hint").movedim(-1, 1)
-    height, width = (scale * side for side in run.latent_size)
+    call.check_images(call.rows, len(hint), CONTROL, "the hint")
+    spots = tuple((row.among(len(hint)), known_place(row.corner, call, CONTROL)) for row in call.rows)
+    return hint, Cut(run.crop, run.latent_size, call.sampled, spots[:1] if len(set(spots)) == 1 else spots)
+
+
+def _hints(control: StrictIDControl, hint: Tensor, cut: Cut) -> Tensor:
+    """(rows, 4, H, W), or of one row for all, of the hints of a frame."""
+    scale = control.compression_ratio
+    (height, width), (rows, columns) = (tuple(scale * side for side in size) for size in (cut.frame, cut.sampled))
     whole = comfy.utils.common_upscale(hint, width, height, control.upscale_algorithm, "center")
-    rows, columns = (scale * side for side in call.sampled)
-    call.check_images(call.rows, len(whole), CONTROL, "the hint")
-    spots = [(row.among(len(whole)), known_place(row.corner, call, CONTROL)) for row in call.rows]
-    corners = [(image, scale * top, scale * left) for image, (top, left) in spots]
+    corners = [(image, scale * top, scale * left) for image, (top, left) in cut.spots]
     parts = [whole[image : image + 1, :, top : top + rows, left : left + columns] for image, top, left in corners]
-    return parts[0] if len(set(spots)) == 1 else torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _input(config: StrictIDConfig, name: str, tokens: ImageTokens, weight: float) -> BranchInput:

@@ -56,7 +56,7 @@ class CutOut:
         source: who said so.
         sure: how sure this pack is, 0..1; None where somebody else said it.
         parts: separate things, specks left out.
-        specks: what there is to say of small parts and of what is enclosed, as the end of a line: parts smaller than a hundredth
+        aside: what there is to say of small parts and of what is enclosed, as the end of a line: parts smaller than a hundredth
             of the largest are taken where they are painted and left out where a model found them; see `Found.left_out_line`.
         touches: the borders that it touches.
     """
@@ -65,7 +65,7 @@ class CutOut:
     source: CutOutBy
     sure: float | None
     parts: int
-    specks: str
+    aside: str
     touches: tuple[str, ...]
 
     @property
@@ -83,7 +83,7 @@ class CutOut:
         said = WORDS[self.source] + ("" if self.sure is None else f", sure to {self.sure:.2f}")
         parts = f", {self.parts} parts" if self.parts > 1 else ""
         touches = f", cut off at the {' and the '.join(self.touches)}" if self.touches else ""
-        return f"{said}: {percent(self.share)} of the photo{parts}{self.specks}{touches}"
+        return f"{said}: {percent(self.share)} of the photo{parts}{self.aside}{touches}"
 
 
 def is_painted(mask: Tensor | None, count: int) -> Tensor:
@@ -159,8 +159,8 @@ def _painted(mask: Tensor, selects: Selects | str, photo: Tensor) -> CutOut:
     seen = opacity > SEEN_ABOVE
     _, parts = without_dust(seen.numpy(), DUST)
     _, every = without_dust(seen.numpy(), 0.0)
-    specks = f", {every - parts} specks with it" if every > parts else ""
-    return CutOut(opacity, CutOutBy.PAINTED, None, parts, specks, borders_touched(seen.numpy()))
+    aside = f", {every - parts} specks with it" if every > parts else ""
+    return CutOut(opacity, CutOutBy.PAINTED, None, parts, aside, borders_touched(seen.numpy()))
 
 
 def _given(opacity: Tensor, index: int) -> CutOut:
@@ -178,8 +178,8 @@ def _given(opacity: Tensor, index: int) -> CutOut:
     kept, parts = without_dust(seen.numpy(), DUST)
     _, every = without_dust(seen.numpy(), 0.0)
     opacity = torch.where(torch.from_numpy(kept), opacity, 0.0)
-    specks = f", {every - parts} specks left out" if every > parts else ""
-    return CutOut(opacity, CutOutBy.FOUND, None, parts, specks, borders_touched(kept))
+    aside = f", {every - parts} specks left out" if every > parts else ""
+    return CutOut(opacity, CutOutBy.FOUND, None, parts, aside, borders_touched(kept))
 
 
 def _looked_for(photo: Tensor, index: int, enclosed: Enclosed) -> CutOut:

@@ -299,6 +299,31 @@ def test_an_area_gets_its_own_part_of_the_hint(control_net, model):
     assert_nearer(own, cut, whole)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_areas_of_one_shape_get_their_own_parts_of_the_hint(control_net, model, monkeypatch, apart):
+    """In one call, or in two where memory is short."""
+    if apart:
+        monkeypatch.setattr(type(model.model), "memory_required", lambda *_args, **_kwargs: 1e30)
+    plain, hint = plain_of(control_net), scale_hint()
+    left, right = (part.contiguous() for part in hint.chunk(2, dim=2))
+
+    def applied(control, given):
+        return host_nodes.ControlNetApply().apply_controlnet(
+            models.tiny_conditioning(model, seed=6), control, given, 0.8
+        )[0]
+
+    def in_areas(*prompts):
+        areas = [
+            host_nodes.ConditioningSetArea().append(prompt, SIDE // 2, SIDE, x, 0, 1.0)[0]
+            for prompt, x in zip(prompts, (0, SIDE // 2), strict=True)
+        ]
+        return sample(model, areas[0] + areas[1], cfg=1.0, steps=1)
+
+    whole = applied(control_net, hint)  # one ControlNet for both
+    cut, swapped = (in_areas(*(applied(plain, part) for part in parts)) for parts in ((left, right), (right, left)))
+    assert_nearer(in_areas(whole, whole), cut, swapped)
+
+
 def test_a_cropped_run_gets_its_own_part_of_the_hint(control_net, model):
     (cropped,) = outputs(
         MEPACrop, model=model, x=SIDE // 2, y=0, width=SIDE // 2, height=SIDE, ad_width=SIDE, ad_height=SIDE
