@@ -39,6 +39,13 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--product", type=_file, metavar="FILE", help="product photo (the shipped one)")
     own.add_argument("--product-mask", type=_file, metavar="FILE", help="of --product: white = product")
+    own.add_argument(
+        "--enclosed",
+        choices=("holes", "product"),
+        help="what has the ground's colour within the outline of --product, where that is found (refused where it is much)",
+    )
+    own.add_argument("--several-parts", action="store_true", help="all separate things of --product are the product")
+    own.add_argument("--cut-off", action="store_true", help="--product is used though the photo's border cuts it off")
     own.add_argument("--reference", type=_file, metavar="FILE", help="picture whose look is wanted (the shipped one)")
     own.add_argument("--reference-mask", type=_file, metavar="FILE", help="of --reference: white = hidden")
     own.add_argument("--whole-reference", action="store_true", help="hide nothing of the reference")

@@ -32,8 +32,8 @@ from pfv_core.found.depth import plain_depth, standing_depth
 from pfv_core.found.line import find_ground_line
 from pfv_core.found.photo import check, cut_outs
 from pfv_core.found.preview import cut_out_preview
-from pfv_core.found.product import Enclosed
 from pfv_core.found.reference import hidden_of
+from pfv_core.found.within import Enclosed
 from pfv_core.masks import product_opacity, product_selection, region_selection, settled, visible_mask
 from pfv_core.reference.fit import fit_geometry
 from pfv_core.reference.patch_mask import PatchMask, rebinarize

@@ -21,6 +21,7 @@ FIND_AT_MOST = 20  # things of a name; without a number SAM 3 Detect keeps one
 SHIPPED_PHOTO = (
     "a cup of coffee on its saucer, product advertising photograph, soft daylight"  # what `photos.coffee` shows
 )
+TOLD = ("enclosed", "several_parts", "cut_off")  # options, and inputs of PFV Cut Out that say what nobody has painted
 DEMO_PIXELS = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
 
 
@@ -85,6 +86,11 @@ def _check_that_all_is_used(options: argparse.Namespace) -> None:
     for mask, picture in (("--product-mask", "--product"), ("--reference-mask", "--reference")):
         if _given(options, mask) and not _given(options, picture):
             raise PlanError(f"{mask} marks a part of {picture}, which is not given: name both, or leave {mask} out")
+    for option in (f"--{name.replace('_', '-')}" for name in TOLD):
+        if _given(options, option) and (not _given(options, "--product") or _given(options, "--product-mask")):
+            raise PlanError(
+                f"{option} says what a product is that is found in --product: name that, and no --product-mask, which says it all"
+            )
     if _given(options, "--product") and not _given(options, "--prompt"):
         raise PlanError(
             "--product shows another product than the workflow's prompt names, and what is drawn around it follows the prompt: "
@@ -96,7 +102,7 @@ def _check_that_all_is_used(options: argparse.Namespace) -> None:
 
 
 def _given(options: argparse.Namespace, option: str) -> bool:
-    return getattr(options, option.removeprefix("--").replace("-", "_")) is not None
+    return getattr(options, option.removeprefix("--").replace("-", "_")) not in (None, False)
 
 
 def _sdxl_files(host: Host | None, named: dict[str, str]) -> tuple[ModelFiles | None, str]:
@@ -125,6 +131,8 @@ def plan_workflow(plan: Plan, options: argparse.Namespace) -> Prompt:
             set_inputs(the_node(prompt, "CLIPTextEncode", FIND), text=_all_of(options.find))
     if options.whole_reference:
         set_inputs(the_node(prompt, "PFVReference"), hide="nothing")
+    told = {name: getattr(options, name) for name in TOLD}
+    set_inputs(the_node(prompt, "PFVCutOut"), **{name: value for name, value in told.items() if value})
     sampler = the_node(prompt, "KSampler")
     if options.steps is not None:
         set_inputs(sampler, steps=options.steps)

@@ -17,7 +17,7 @@ from .contact_sheet import contact_sheet
 from .engine import engine_of
 from .made import Made
 from .pictures import write_pictures
-from .plan import PlanError, next_steps, plan_ad, plan_workflow
+from .plan import TOLD, PlanError, next_steps, plan_ad, plan_workflow
 from .workflow import nodes_of, the_node, title_of, without_pfv
 
 FINDERS = ("PFVCutOut", "PFVReference", "PFVGround", "PFVProductDepth")  # nodes that say what they found
@@ -72,12 +72,13 @@ def changed_share(ad: Path, other: Path) -> float:
 
 def with_options(message: str) -> str:
     """A node's message, and which options of this command do what it asks for."""
-    if not any(word in message for word in ("paint", "ground_line", "mask_selects", "cut_off", "several_parts")):
+    if not any(word in message for word in ("paint", "ground_line", "mask_selects", *TOLD)):
         return message
     return (
         f"{message}\nHere --product-mask and --reference-mask name what is painted: a picture that is white there, so one that "
         "is the wrong way round, give it inverted; "
-        "--whole-reference hides nothing, and --ground 0.66 says where the ground begins"
+        "--whole-reference hides nothing, and --ground 0.66 says where the ground begins. --enclosed, --several-parts and "
+        "--cut-off say of a product what the node's inputs of these names do"
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...pfv_core.found.photo import check, cut_outs, is_painted
 from ...pfv_core.found.preview import cut_out_preview
-from ...pfv_core.found.product import Enclosed
+from ...pfv_core.found.within import Enclosed
 from ...pfv_core.masks import Selects
 from ..convert import clamp_overshoot, image_from_core, image_to_core
 from ..feedback import with_line

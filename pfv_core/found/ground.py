@@ -17,6 +17,7 @@ NUM_SAMPLES = 3000  # colours that stand for a set of pixels
 ALONG_ROWS = (0.25, 0.0)  # what a height and a width of the picture count as colour: ground goes on along rows ...
 ALONG_COLUMNS = (0.05, 1.0)  # ... or along columns
 SMOOTH_BELOW = 0.05  # colour step from pixel to pixel: a shadow and a vignette have smaller ones, an outline larger
+FAINT_FROM = 0.03  # distance from the ground at which a thing may be one, however faint
 DARK = 0.16  # lightness added before colours are compared without their lightness: in shadow Lab's three shrink about alike
 
 Floats = NDArray[np.float32]

@@ -23,9 +23,10 @@ from ..masks import (
     within_range,
 )
 from .cut import without_dust
-from .product import Enclosed, find_product
+from .product import find_product
 from .sides import borders_touched
 from .unsure import EnclosedError, NothingFoundError, UnsureError
+from .within import Enclosed
 
 HAZE = 0.1  # opacity of a found mask below which there is nothing; as far below 1 it is opaque
 DUST = 0.01  # of the largest part

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 import torch
@@ -13,12 +12,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..ad.opacity import SEEN_ABOVE
-from ..choices import parse_choice
 from ..figures import percent
-from .cut import ACROSS, between, edge_costs, edgeless, enclosed, least_cut, without_dust
+from .cut import ACROSS, edge_costs, edgeless, enclosed, least_cut, without_dust
 from .edge import soft_edge
 from .ground import (
     ALONG_ROWS,
+    FAINT_FROM,
     SIDES,
     SMOOTH_BELOW,
     Bools,
@@ -33,7 +32,8 @@ from .ground import (
 from .mirror import mirror_image
 from .shadow import Logs, cast_shadow, log_light, may_be_shadow
 from .sides import borders_touched, is_without_ground, sides_touched, strange_stretches
-from .unsure import EnclosedError, NothingFoundError, UnsureError
+from .unsure import NothingFoundError, UnsureError
+from .within import Enclosed, filled_as_told, inlaid, lies_within, share_of
 
 WORKING_SIDE = 192  # pixels of the longest side at which the product is looked for
 LEAST_SIDE = 16  # pixels of the shorter side there
@@ -50,18 +50,11 @@ OTHER_WAYS = (((0.6, 0.0), OUTLINE), ((0.1, 0.0), OUTLINE), (ALONG_ROWS, 0.4))
 ROUNDS = 3
 ANYWHERE = (0.15, 0.15)  # a product's colour counts a little more near where it was seen
 EVIDENCE_AT = 0.04  # distance from the ground at which an enclosed pixel is no longer a hole through which it is seen
-FAINT_FROM = 0.03  # distance from the ground at which a thing may be one, however faint
 FAINT_STEP, STEPS_OF_NOISE = 0.012, 4.0  # of colour: what separates a faint thing; and how many times the ground's own
 NEAR = 3  # pixels around a product that are its edge and its shadow
 MOST_BESIDE = 0.25
 """Of the product's pixels: as much may be faint beside it. A white bottle on white, of which the label alone stands out, has five
 times its pixels beside it; a podium half of them; a scene of the demo 0.01 in the middle and less than 0.12 in 95 of 100."""
-MOST_ENCLOSED = 0.2
-"""Of all within a product's outline: as much may have the ground's colour, and is taken for a hole. Drawn ones: a mug's handle
-0.11, a bag's straps 0.17. A label is 0.25, a phone's screen 0.9; so rings, 0.3 to 0.8, and glasses, 0.5 to 0.7, are refused."""
-MOST_AROUND = 0.4
-"""The same where the outline is open: what lies between parts of it both up and down and across. Drawn ones: a horseshoe 0.27, a
-lamp that bends over 0.25, headphones 0.11; the frame of a phone of which up to a third of a side is missing 0.62 to 0.80."""
 LIGHT_STEP = 0.02  # of colour: what separates a light thing from light that fades
 LIGHT_EDGE = 2  # pixels around a product that its edge makes lighter than the ground, where a picture is sharpened
 MOST_LIGHTER = 0.02
@@ -71,14 +64,6 @@ MOST_EDGELESS = 0.08
 """Of an outline: across as much no colour may change. Drawn ones whose white cap or label was cut through have 0.10 to 0.18,
 right ones less than 0.02, once 0.07."""
 PANEL_FILL, PANEL_SHARE = 0.985, 0.4  # of its box, and of the picture: a picture on a page
-
-
-class Enclosed(str, Enum):
-    """What has the ground's colour within an outline. REFUSE: holes where it is little, else not told; HOLES; or the PRODUCT."""
-
-    REFUSE = "refuse"
-    HOLES = "holes"
-    PRODUCT = "product"
 
 
 @dataclass(frozen=True)
@@ -207,12 +192,8 @@ def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str 
             "the lower part of what stands out looks like the upper one turned over: it may be its mirror image in polished "
             "ground, or a part of it. Paint the product, or connect what a model finds"
         )
-    closed, around = _within(standing.mask)
-    fill = (
-        np.zeros_like(closed)
-        if to_hide
-        else _fill(standing.mask, closed, around, parse_choice(Enclosed, enclosed, "enclosed"))
-    )
+    closed, around = lies_within(standing.mask)
+    fill = np.zeros_like(closed) if to_hide else filled_as_told(lab, standing.mask, closed, around, enclosed)
     left = (closed | around) & ~fill
     outlined = standing.mask | (closed if to_hide else fill)
     bare = edgeless(lab, outlined, ndimage.binary_dilation(standing.cast, iterations=ACROSS))
@@ -229,42 +210,8 @@ def find_product(image: Tensor, to_hide: bool = False, enclosed: Enclosed | str 
     beside = dust | lighter | ndimage.binary_dilation(fainter, iterations=NEAR, mask=fainter | edge)
     mirrored, left_out, within = (_as_large(part, image) for part in (standing.mirrored, beside, left))
     within &= ~(opacity > SEEN_ABOVE)
-    of_holes, of_fill = (_share(part, standing.mask | closed | around) for part in (left, fill))
+    of_holes, of_fill = (share_of(part, standing.mask | closed | around) for part in (left, fill))
     return Found(opacity, sure, parts, touches, mirrored, left_out, specks, within, share, of_holes, of_fill)
-
-
-def _fill(mask: Bools, closed: Bools, around: Bools, enclosed: Enclosed) -> Bools:
-    """What of that which a product encloses is a part of it. Raises EnclosedError where that is not told."""
-    share = _share(closed | around, mask)
-    if enclosed is Enclosed.REFUSE and (_share(closed, mask) > MOST_ENCLOSED or share > MOST_AROUND):
-        raise EnclosedError(
-            f"{percent(share)} of what lies within the outline has the ground's colour, which may be holes or parts of the "
-            "product: paint the product, or connect what a model finds"
-        )
-    if enclosed is not Enclosed.PRODUCT:
-        return np.zeros_like(closed)
-    if (share := _share(around, mask | closed)) > MOST_AROUND:
-        raise EnclosedError(
-            f"{percent(share)} of what lies within the outline has the ground's colour, and the outline is open, so that it "
-            "cannot be filled: paint the product, or connect what a model finds"
-        )
-    return closed
-
-
-def _share(part: Bools, mask: Bools) -> float:
-    """Of a part and a mask together, 0..1, the part."""
-    return float(part.sum() / (part | mask).sum())
-
-
-def _within(mask: Bools) -> tuple[Bools, Bools]:
-    """(H, W) each, outside the mask: what it encloses, gaps in the outline closed where they are narrower than two edges; and
-    what else lies between parts of it both up and down and across."""
-    padded = np.pad(mask, NEAR + 1)
-    filled = ndimage.binary_fill_holes(ndimage.binary_closing(padded, iterations=NEAR))
-    inner = ndimage.binary_opening(filled & ~padded, np.ones((3, 3)))[NEAR + 1 : -NEAR - 1, NEAR + 1 : -NEAR - 1]
-    closed: Bools = (inner | ndimage.binary_fill_holes(mask)) & ~mask
-    around: Bools = ndimage.binary_opening(between(mask, 0) & between(mask, 1), np.ones((3, 3))) & ~closed
-    return closed, around
 
 
 def _as_large(mask: Bools, image: Tensor) -> Tensor:
@@ -352,21 +299,22 @@ def _parts_that_meet(mask: Bools, other: Bools) -> Bools:
 def _reading(lab: Floats, logs: Logs, costs: tuple[Floats, Floats], sides: tuple[str, ...]) -> tuple[_Standing, float]:
     """What stands if some sides are ground, and how sure that is."""
     known = shown_ground(lab, sides)
-    standing = _apart(logs, *_outlined(lab, costs, known))
+    standing = _apart(lab, logs, *_outlined(lab, costs, known))
     if standing.mask.mean() < LEAST_SHARE:
         return standing, 0.0
-    others = (_apart(logs, *_outlined(lab, costs, known, *way)).mask for way in OTHER_WAYS)
+    others = (_apart(lab, logs, *_outlined(lab, costs, known, *way)).mask for way in OTHER_WAYS)
     return standing, min(_agreement(standing.mask, other) for other in others)
 
 
-def _apart(logs: Logs, mask: Bools, dust: Bools) -> _Standing:
-    """What stands out, with what it casts told from it."""
+def _apart(lab: Floats, logs: Logs, mask: Bools, dust: Bools) -> _Standing:
+    """What stands out, with what is set in it, and what it casts told from it."""
     shadow = cast_shadow(logs, mask)
     image = mirror_image(logs, mask & ~shadow)
     mirrored = image.where & image.certain
     apart = mask & ~shadow & ~mirrored
     standing, _ = without_dust(apart, DUST)
-    dust = (apart & ~standing) | (dust & ~mirrored)
+    standing |= inlaid(lab, logs, standing)
+    dust = (apart | (dust & ~mirrored)) & ~standing
     return _Standing(standing, shadow, mirrored, dust, bool(image.where.any()) and not image.certain)
 
 

@@ -83,7 +83,7 @@ def cast_shadow(logs: Logs, mask: Bools) -> Bools:
 def may_be_shadow(logs: Logs, mask: Bools) -> bool:
     """Whether all that stands out, (H, W), is the ground's own colours in shade and lies flat: the shadow of a thing that has the
     ground's colour, or a flat grey thing."""
-    shade, _ = _in_shade(logs - carried_under(logs, mask))
+    shade = in_shade(logs, mask)
     rows, columns = (mask.any(axis).nonzero()[0] for axis in (1, 0))
     is_flat = rows[-1] - rows[0] < FLAT * (columns[-1] - columns[0])
     return bool(is_flat and shade[mask].mean() > ALL_SHADE)
@@ -123,6 +123,12 @@ def carried_under(logs: Logs, mask: Bools) -> Logs:
     ]
     carried: Logs = np.stack(planes, -1)
     return carried
+
+
+def in_shade(logs: Logs, mask: Bools) -> Bools:
+    """(H, W), True where the ground that is carried under a mask would have lost about as much of each colour."""
+    shade, _ = _in_shade(logs - carried_under(logs, mask))
+    return shade
 
 
 def _in_shade(changed: Logs) -> tuple[Bools, Bools]:

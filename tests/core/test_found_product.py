@@ -10,8 +10,9 @@ from benchmarks.packshots import filled, packshot
 from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
 from pfv_mepa.pfv_core.ad.shadow import add_contact_shadow
-from pfv_mepa.pfv_core.found.product import Enclosed, find_product
+from pfv_mepa.pfv_core.found.product import find_product
 from pfv_mepa.pfv_core.found.unsure import EnclosedError, NothingFoundError, UnsureError
+from pfv_mepa.pfv_core.found.within import Enclosed
 
 from .found_pictures import BLUE, RED, agreement, ellipse, over, plain
 from .weights import seeded
@@ -67,15 +68,56 @@ def test_a_soft_shadow_is_ground():
     assert not found.opacity[beside & (shaded[0] < 0.9)].any()
 
 
-def test_a_handle_and_its_hole():
+@pytest.mark.parametrize("ground", [(0.2, 0.3, 0.5), (0.45, 0.45, 0.45)])
+def test_a_handle_and_its_hole(ground):
+    """Of a ground that nothing else has the colour of; a white one is print's and highlights' as well."""
     truth = one(radii=(0.3, 0.25)) * (1 - one(radii=(0.12, 0.1)))
-    found = find_product(over(plain(*SIZE), truth, RED))
+    found = find_product(over(plain(*SIZE, ground), truth, RED))
     assert agreement(found.opacity, truth) > 0.97
     assert found.opacity[75, 100] == 0
     assert found.enclosed_share == pytest.approx(0.16, abs=0.02)
     assert found.left_out_line() == (
         f", {found.enclosed_share:.0%} within its outline taken for holes: it has the ground's colour"
     )
+
+
+@pytest.mark.parametrize("ground", [(0.92, 0.92, 0.92), (1.0, 1.0, 1.0), (0.02, 0.02, 0.02)])
+def test_on_white_and_on_black_a_label_is_not_told_from_a_hole(ground):
+    truth, label = one(radii=(0.3, 0.25)), one(radii=(0.1, 0.08))
+    picture = over(plain(*SIZE, ground), truth * (1 - label), RED)
+    with pytest.raises(EnclosedError, match="9% of what lies within the outline has the ground's colour"):
+        find_product(picture)
+    assert agreement(find_product(picture, enclosed="product").opacity, truth) > 0.97
+    assert agreement(find_product(picture, enclosed="holes").opacity, truth * (1 - label)) > 0.97
+
+
+PAINT = (0.5, 0.3, 0.6)
+
+
+def wall_and_table(table):
+    """(3, H, W): the table begins at nearly one half."""
+    picture = plain(*SIZE, PAINT)
+    picture[:, 70:] = torch.tensor(table).view(3, 1, 1)
+    return picture
+
+
+@pytest.mark.parametrize("label", [one((0.42, 0.5), (0.08, 0.1)), one((0.44, 0.5), (0.04, 0.12))])
+def test_a_label_that_the_ground_beside_it_is_not_like_is_no_hole(label):
+    """As white as the table, before the wall; through a hole the wall is seen."""
+    ground, truth = wall_and_table((0.92, 0.92, 0.92)), one((0.6, 0.5), (0.35, 0.2))
+    found = find_product(over(over(ground, truth, RED), label, plain(*SIZE)))
+    assert agreement(found.opacity, truth) > 0.97
+    assert (found.opacity[label > 0.9] == 1).all()
+    assert found.enclosed_share == 0
+    with_hole = find_product(over(ground, truth * (1 - label), RED), enclosed="holes")
+    assert agreement(with_hole.opacity, truth * (1 - label)) > 0.97
+
+
+def test_what_may_be_the_ground_beside_it_in_shade_stays_a_hole():
+    ground = wall_and_table(tuple(0.8 * value for value in PAINT))
+    truth, hole = one((0.6, 0.5), (0.35, 0.2)), one((0.42, 0.5), (0.04, 0.12))
+    found = find_product(over(over(ground, truth, RED), hole, ground.flip(1)))
+    assert found.opacity[hole > 0.9].mean() < 0.05
 
 
 def rim(gap=0):
@@ -329,7 +371,7 @@ def test_an_outline_that_is_no_edge_is_refused(seed):
     """A white label, and a white cap, on white: where what was found ends within them nothing is seen."""
     shot = filled(packshot(seed, 512), 0.03)
     with pytest.raises(UnsureError, match="% of its outline no colour changes, so that a part of it"):
-        find_product(shot.image)
+        find_product(shot.image, enclosed="holes")
 
 
 def test_a_thing_at_the_border_that_is_not_the_products_is_left_out():

@@ -78,6 +78,11 @@ def test_named_files_are_taken_without_a_look(host):
             f"--reference {__file__} --reference-mask {__file__} --whole-reference",
             "--reference-mask says what to hide, and --whole-reference hides nothing",
         ),
+        ("--cut-off", "--cut-off says what a product is that is found in --product: name that"),
+        (
+            f"--product {__file__} --prompt vase --product-mask {__file__} --enclosed holes",
+            "--enclosed says what a product is that is found in --product: name that, and no --product-mask",
+        ),
         ("--find bottle --whole-reference", "--find says what to hide, and --whole-reference hides nothing"),
     ],
 )
@@ -109,6 +114,21 @@ def test_the_prompt_names_what_the_photo_shows(host):
         plan_ad(options(f"--product {__file__}"))
     given = options(f"--product {__file__} --prompt vase")
     assert the_node(plan_workflow(plan_ad(given), given), "CLIPTextEncode", "Prompt")["inputs"]["text"] == "vase"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", ("refuse", False, False)),
+        ("--enclosed holes", ("holes", False, False)),
+        ("--several-parts", ("refuse", True, False)),
+        ("--enclosed product --cut-off", ("product", False, True)),
+    ],
+)
+def test_what_is_told_of_a_product_goes_to_what_finds_it(no_host, arguments, expected):
+    given = options(f"--product {__file__} --prompt vase {arguments}")
+    cut_out = the_node(plan_workflow(plan_ad(given), given), "PFVCutOut")["inputs"]
+    assert (cut_out["enclosed"], cut_out["several_parts"], cut_out["cut_off"]) == expected
 
 
 def test_settings_that_are_not_given_stay_the_workflows(no_host):
