@@ -73,8 +73,8 @@ class PFVCutOut(io.ComfyNode):
                     default=Enclosed.REFUSE,
                     optional=True,
                     tooltip="What has the ground's colour within the outline that this node finds. refuse: up to a fifth is "
-                    "holes, more is refused. holes: all of it is, as in a ring or a basket. product: all of it is the product, "
-                    "as a white screen on white.",
+                    "holes, of a white or black ground's up to 3 %, more is refused. holes: all of it is, as in a ring or a "
+                    "basket. product: all of it is the product, as a white screen on white.",
                 ),
             ],
             outputs=[
