@@ -36,6 +36,7 @@ FIRST_PACKSHOT = 950_000_000
 PACKSHOT_SIZE = 1024
 FILLED_MARGIN = 0.03  # of the product's longer side, free at both ends of a photo that it fills
 WRONG_BELOW = 0.8
+HOLED_FROM = 0.01  # of all within an outline, what was taken for holes: no product here has any
 FIGURES = Path(__file__).parent / "results_found.json"
 
 
@@ -128,19 +129,22 @@ def photographs() -> dict[str, str]:
 
 
 def _looked_at(image: Tensor, product: Tensor, kind: str) -> tuple[dict[str, Any], Found | None]:
-    """How the found product agrees with the true one; None for each figure where it is refused."""
+    """How the found product agrees with the true one; None for each figure where it is refused, as PFV Cut Out refuses it."""
     started = time.process_time()
     row: dict[str, Any] = {"kind": kind, "agreement": None, "alpha": None, "sure": None, "refused": None}
     found = None
     try:
         found = find_product(image)
+        row["refused"] = "several parts" if found.parts > 1 else "cut off" if found.touches else None
     except (NothingFoundError, UnsureError) as error:
         row["refused"] = type(error).__name__
-    if found is not None:
+    if found is not None and row["refused"] is None:
+        row |= {"holes": round(found.enclosed_share, 4)}
         row["agreement"] = round(_agreement(found.opacity, product > 0.5), 4)
         row["alpha"] = round(float((found.opacity - product).abs().sum() / product.sum()), 4)
-        row |= {"sure": round(found.sure, 4), "parts": found.parts, "touches": found.touches}
-    return row | {"seconds": round(time.process_time() - started, 2)}, found
+        row["sure"] = round(found.sure, 4)
+    seconds = round(time.process_time() - started, 2)
+    return row | {"seconds": seconds}, found if row["refused"] is None else None
 
 
 def _ground(image: Tensor, visible: Tensor, horizon: float, depth: Tensor) -> dict[str, Any]:
@@ -174,6 +178,7 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "refused": 1 - len(found) / len(rows),
         "agreement": _quantiles([row["agreement"] for row in found]),
         "wrong": sum(row["agreement"] < WRONG_BELOW for row in found),
+        "holed": sum(row["holes"] > HOLED_FROM for row in found),
         "alpha": _quantiles([row["alpha"] for row in found]),
         "seconds": float(np.median([row["seconds"] for row in rows])),
     }
@@ -187,14 +192,15 @@ def _quantiles(values: Sequence[float]) -> dict[str, float]:
 
 def _products(kinds: str, rows: dict[str, dict[str, Any]]) -> str:
     lines = [
-        f"| {kinds} | pictures | refused | agreement, median | 10th percentile | below {WRONG_BELOW} | error of opacity |"
+        f"| {kinds} | pictures | refused | agreement, median | 10th percentile | below {WRONG_BELOW} | with holes | "
+        "error of opacity |"
     ]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines.append("|---|---|---|---|---|---|---|---|")
     for kind, row in rows.items():
         agreement = row["agreement"]
         lines.append(
             f"| {kind} | {row['number']} | {row['refused']:.1%} | {agreement['median']:.3f} | {agreement['p10']:.3f} | "
-            f"{row['wrong']} | {row['alpha']['median']:.1%} |"
+            f"{row['wrong']} | {row['holed']} | {row['alpha']['median']:.1%} |"
         )
     return "\n".join(lines)
 
