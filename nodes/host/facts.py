@@ -107,6 +107,7 @@ class Run:
         sigmas: (steps + 1,) noise levels at which its steps begin, and where the last one ends, from then on.
         sampler: the name of the sampler's function, once it runs.
         evaluating: whether an evaluation of the model is under way.
+        resized: whether it is of another size than the latent with which the run began, as of a sampler that enlarges it.
         nameless: names of conditions that do not say whether they are negative.
     """
 
@@ -122,6 +123,7 @@ class Run:
     sigmas: Tensor | None = None
     sampler: str = ""
     evaluating: bool = False
+    resized: bool = False
     nameless: set[str] = field(default_factory=set)
     _states: dict[int, tuple[Patch, Any]] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)

@@ -16,7 +16,16 @@ from torch import Tensor
 from ...pfv_core.attention.control import Attend
 from ...pfv_core.attention.fusion import FusionControl, FusionRows, fused_attention, fusion_rows
 from .facts import Call, Options, Row, Run, call_of, cells, check_grid
-from .reference_pass import COPY, NAME, Changes, KeysValues, Reference, ReferenceNoise, reference_keys_values
+from .reference_pass import (
+    COPY,
+    NAME,
+    Changes,
+    KeysValues,
+    Reference,
+    ReferenceNoise,
+    check_schedules,
+    reference_keys_values,
+)
 from .schedule import Window
 from .slots import host_attention, tell_what_is_taken
 from .unet import BlockKey
@@ -58,6 +67,8 @@ class FusionRun:
                 f"weights, and {apart} is on one of them alone: put it on both, or disconnect reference_model, and the sampled "
                 f"model reads the product itself; {COPY}"
             )
+        if reference.noise is ReferenceNoise.STEP and reference.model is not None:
+            check_schedules(run.sampling, reference.model.get_model_object("model_sampling"))
         self._start, self._end = run.levels(fusion.window, NAME)
         self._active = False
         self._keys_values: KeysValues | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -121,6 +122,20 @@ def check_latent(latent: Tensor, model: Any) -> None:
             f"{NAME}: reference_latent is {tuple(latent.shape)}, expected (batch, {channels}, height / 8, width / 8): encode "
             "the product image with the VAE of this model"
         )
+
+
+def check_schedules(sampled: Any, reading: Any) -> None:
+    """ValueError unless a noise level is as noisy in both of two `model_sampling`s: a flow's is a share of noise, another one's
+    how much is added."""
+    level, picture, noise = torch.tensor([0.5]), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    for one, other in ((picture, noise), (noise, picture)):
+        mixed, read = (float(sampling.noise_scaling(level, one, other)) for sampling in (sampled, reading))
+        if not math.isclose(mixed, read, abs_tol=1e-3):
+            raise ValueError(
+                f"{NAME}: reference_noise is step, but a step's noise level means another mix of picture and noise to "
+                "reference_model than to the model that is sampled, one of which is a flow's: put the same ModelSampling node on "
+                "both, or set reference_noise to clean"
+            )
 
 
 @torch.no_grad()

@@ -76,11 +76,11 @@ def read_map(
     hooked: bool = False,
 ) -> Call | None:
     """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's. A map of
-    another size, or whose pixels lie apart, says of each row all but its place."""
+    another size, or whose pixels lie apart, or one of a run that is resized says of each row all but its place."""
     if facts is None or facts.shape[0] != latent.shape[0]:
         return None
     height, width = latent.shape[-2:]
-    same_size = facts.shape[-2:] == latent.shape[-2:]
+    same_size = facts.shape[-2:] == latent.shape[-2:] and not run.resized
     rows: list[Row] = []
     images = _images_in_window(options, len(facts))
     # One read: in a ControlNet the map is on the device, which is waited for.
@@ -192,7 +192,7 @@ def _around_an_evaluation(
     run: Run = options["transformer_options"][KEY]
     if run.evaluating:
         return executor(x, sigma, options, seed)
-    run.evaluating = True
+    run.evaluating, run.resized = True, x.shape[-2:] != run.latent_size
     try:
         for state in run.states:
             if hasattr(state, "evaluate"):

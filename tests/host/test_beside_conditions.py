@@ -5,6 +5,7 @@ An area is sampled as a picture of its own, so the yardstick is that picture, wi
 
 from __future__ import annotations
 
+import comfy.samplers
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -162,6 +163,24 @@ def test_an_area_of_a_prompted_controlnet(pack, model, texts):
     small = {"height": 8 * height, "width": 8 * width}
     own = sampled(pixels, lambda text: text, noise=Given(noise[inside]), **small)
     assert_near(out[inside], own)
+
+
+def enlarging(model, x, sigmas, extra_args=None, **others):
+    """A sampler that goes on at twice the size, as the host's Sampler LCM Upscale does."""
+    for at in (x, torch.nn.functional.interpolate(x, scale_factor=2.0)):
+        denoised = model(at, sigmas[:1], **extra_args)
+    return denoised
+
+
+@pytest.mark.parametrize("part", ["prompt", "fusion", "mask"])
+@pytest.mark.parametrize("where", [None, (0, 0, *LATENT), (0, 0, LATENT[0], LATENT[1] // 2)])
+def test_a_picture_that_grows_while_it_is_sampled(pack, model, texts, part, where):
+    """The area keeps its pixels, and so does its part of the map; but what these are of is another frame by now."""
+    positive, negative = (text if where is None else area(text, *where) for text in texts[:2])
+    patched = pack.put(part, model)
+    sampler = comfy.samplers.KSAMPLER(enlarging)
+    with pytest.raises(RuntimeError, match=r"with another size of it, and nobody says where.*the sampler enlarging"):
+        guided(cfg(patched, positive, negative, SCALE), sampler=sampler)
 
 
 @pytest.mark.parametrize("kind", ["area", "percentage"])

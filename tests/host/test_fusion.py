@@ -290,6 +290,28 @@ def test_another_checkpoint_reads_the_product_and_the_host_loads_it(model, other
     assert not torch.equal(other, sample(fuse(model)))
 
 
+def test_a_flow_and_another_schedule_do_not_mean_the_same_noise(model, other_checkpoint):
+    """A level of 0.75 is three quarters of noise to the one, three quarters of noise on top of the picture to the other."""
+
+    def flow(of):
+        return run("ModelSamplingDiscrete", model=of, sampling="img_to_img_flow")
+
+    for sampled, reading in ((flow(model), other_checkpoint), (model, flow(other_checkpoint))):
+        with pytest.raises(
+            ValueError, match="put the same ModelSampling node on both, or set reference_noise to clean"
+        ):
+            sample(fuse(sampled, reference_model=reading, reference_noise="step"))
+        sample(fuse(sampled, reference_model=reading, reference_noise="clean"))
+    both = fuse(flow(model), reference_model=flow(other_checkpoint), reference_noise="step")
+    assert not torch.equal(sample(both), sample(flow(model)))
+
+
+@pytest.mark.parametrize("sampling", ["eps", "v_prediction", "lcm"])
+def test_other_schedules_of_added_noise_do(model, other_checkpoint, sampling):
+    other = run("ModelSamplingDiscrete", model=model, sampling=sampling)
+    sample(fuse(other, reference_model=other_checkpoint, reference_noise="step"))
+
+
 def test_beside_a_model_whose_weights_move_as_they_are_needed_nothing_holds_room(model):
     """A host that makes room as it is needed does less of that beside any model that it cannot move so."""
     clone = model.clone()
