@@ -16,7 +16,20 @@ from ...pfv_core.region.preview import small_picture
 from ..convert import image_from_core, image_to_core
 from ..feedback import with_line
 from ..host.model_facts import model_facts
-from ..host.prompt_graph import Prompt, gives, links, told_upstream, upstream
+from ..host.prompt_graph import (
+    Link,
+    Prompt,
+    Told,
+    followed,
+    gives,
+    kinds,
+    links,
+    may_be,
+    open_inputs,
+    settled,
+    upstream,
+)
+from ..host.prompt_values import told_upstream
 from ..types import CATEGORY
 from .report_page import Page, draw_page
 from .report_words import COUNTED, OWN, columns, notes_on, verdict
@@ -26,6 +39,12 @@ CHANGED = "The picture does not come straight from the Strict-ID Composite that 
 NOT_SAMPLED = (
     "No sampler of the ad takes the model that is connected to the report: what is said of it may not be the ad's."
 )
+PERHAPS_SAMPLED = (
+    "The workflow does not say whether a sampler of the ad takes the model that is connected to the report: what is said of it "
+    "may not be the ad's."
+)
+MARKED = 'What may have had no part in the ad is marked "perhaps".'
+UNTOLD = "ComfyUI handed no workflow over: texts, models and settings are not known, nor whether picture and model are the ad's."
 STEERING = (
     "MODEL",
     "CONDITIONING",
@@ -78,9 +97,9 @@ class PFVAdReport(io.ComfyNode):
         ads = within_range(image_to_core(image, "image"), "image")
         counted = _composite_report(report, len(ads))
         prompt, own = _graph(cls)
-        told = told_upstream(prompt, own) if own is not None else []
+        told = [] if own is None else told_upstream(prompt, own, _of_the_ad(prompt, own))
         facts = None if model is None else model_facts(model)
-        asides = [] if own is None else _asides(prompt, own)
+        asides = [UNTOLD] if own is None else [*_asides(prompt, own), *_choices(prompt, told)]
         pages = [
             Page(
                 "Ad report",
@@ -118,12 +137,12 @@ def _composite_report(report: str, ads: int) -> dict[str, Any]:
 
 
 def _graph(cls: type[io.ComfyNode]) -> tuple[Prompt, str | None]:
-    """The prompt of this run and the node's own id in it; an empty one where the host handed none over."""
+    """What of this run's prompt the node depends on, settled, and its own id in it; an empty one where none was handed over."""
     hidden = cls.hidden
     prompt, own = (hidden.prompt, hidden.unique_id) if hidden else (None, None)
     if not isinstance(prompt, Mapping) or str(own) not in prompt:
         return {}, None
-    return prompt, str(own)
+    return settled(prompt, str(own)), str(own)
 
 
 def _asides(prompt: Prompt, own: str) -> list[str]:
@@ -132,18 +151,41 @@ def _asides(prompt: Prompt, own: str) -> list[str]:
     image, report, model = (given.get(name) for name in ("image", "report", "model"))
     straight = image and report and image[0] == report[0] and prompt.get(image[0], {}).get("class_type") == COMPOSITE
     said = [] if straight else [CHANGED]
-    made = [image[0], *upstream(prompt, image[0], STEERING)] if image and image[0] in prompt else []
-    sampled = any(_samples(prompt, one) and model in _models(prompt, one) for one in made)
-    return said if model is None or sampled else [*said, NOT_SAMPLED]
+    if model is None or (image and _sampled(prompt, image[0], {model}, sure=True)):
+        return said
+    perhaps = image and _sampled(prompt, image[0], may_be(prompt, model), sure=False)
+    return [*said, PERHAPS_SAMPLED if perhaps else NOT_SAMPLED]
 
 
-def _models(prompt: Prompt, node_id: str) -> set[tuple[str, int]]:
+def _sampled(prompt: Prompt, node_id: str, models: set[Link], sure: bool) -> bool:
+    """Whether a sampler behind a node's picture takes one of these models; with `sure`, by wires that were used for certain."""
+    made = [node_id, *upstream(prompt, node_id, STEERING, sure)] if node_id in prompt else []
+    return any(_samples(prompt, one) and models & _models(prompt, one, sure) for one in made)
+
+
+def _of_the_ad(prompt: Prompt, own: str) -> set[str]:
+    """The nodes that had a part in the ad for certain."""
+    image = links(prompt, own).get("image")
+    return {image[0], *upstream(prompt, image[0], sure=True)} if image and image[0] in prompt else set()
+
+
+def _choices(prompt: Prompt, told: list[Told]) -> list[str]:
+    """Which inputs may not have been used, and what the mark of what may have had no part in the ad means."""
+    unknown = {
+        f"{' and '.join(names)} of {one['title']}": None for one in told if (names := open_inputs(prompt, one["id"]))
+    }
+    said = [f"The workflow does not say what was used of {'; '.join(unknown)}."] if unknown else []
+    ends = [end for one in told for end in one.get("reaches", [])]
+    return [*said, *([MARKED] if any(one.get("perhaps") for one in (*told, *ends)) else [])]
+
+
+def _models(prompt: Prompt, node_id: str, sure: bool) -> set[Link]:
     """The model that a node takes, and what it was before nodes of others that change models and say nothing here."""
-    found, to_do = set[tuple[str, int]](), [node_id]
+    found, to_do = set[Link](), [node_id]
     while to_do:
-        new = {link for link in links(prompt, to_do.pop()).values() if link[0] in prompt} - found
+        new = followed(prompt, to_do.pop(), sure) - found
         found |= new
-        theirs = (one for one, _ in new if gives(prompt, one, "MODEL"))
+        theirs = (link[0] for link in new if "MODEL" in kinds(prompt, link))
         to_do += [one for one in theirs if not prompt[one]["class_type"].startswith(OWN)]
     return found
 

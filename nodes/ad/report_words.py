@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...pfv_core.figures import percent, times
-from ..host.prompt_graph import Prompt, Told, model_files, samplers, texts, written
+from ..host.prompt_graph import Prompt, Told, gives
+from ..host.prompt_values import PERHAPS, model_files, samplers, shown_value, texts, written
 from .report_page import Section
 
 Facts = Mapping[str, Any]
@@ -26,6 +27,7 @@ COUNTED = {  # what the page says of one ad of a composite's report
     "product_pixels",
     "translucent_pixels",
 }
+SIDES = ("positive", "negative")  # what a sampler calls its texts
 OWN = ("PFV", "MEPA", "StrictID", "RefAdGen")  # how this pack's classes begin
 
 
@@ -61,13 +63,13 @@ def columns(
     """Left what went in, right how it was made; a section without a line is left out."""
     left = [
         Section("Image prompts and regions", _of_model(facts)),
-        Section("Texts", tuple(_texts(texts(told, prompt)))),
+        Section("Texts", tuple(_texts(texts(told, prompt), prompt))),
     ]
     own = [one for one in told if one["class"].startswith(OWN)]
     right = [
-        Section("Models", tuple(model_files(told))),
-        Section("Sampling", tuple(_settings(samplers(told)))),
-        Section("Settings", tuple(_settings(own))),
+        Section("Models", tuple(model_files(told, prompt))),
+        Section("Sampling", tuple(_settings(samplers(told), prompt))),
+        Section("Settings", tuple(_settings(own, prompt))),
     ]
     return tuple(part for part in left if part.lines), tuple(part for part in right if part.lines)
 
@@ -109,17 +111,32 @@ def _reference(reference: Facts) -> str:
     return f"reference: {'; '.join(said) or 'nothing more is known of it'}"
 
 
-def _texts(told: Sequence[Told]) -> Iterator[str]:
+def _texts(told: Sequence[Told], prompt: Prompt) -> Iterator[str]:
+    """A line for each node: what its text is to those who take it, and the text; by input where it has several."""
+    takers = {end["of"] for one in told for end in one["reaches"]}
     for one in told:
-        yield f"{one['title']}: {' / '.join(written(one)) or '(empty)'}"
+        ends = [end | {"perhaps": end["perhaps"] or one.get("perhaps", False)} for end in one["reaches"]]
+        roles = [_role(end, len(takers) > 1 or gives(prompt, end["of"], "CONDITIONING")) for end in ends]
+        role = f" ({', '.join(roles)})" if roles else PERHAPS if one.get("perhaps") else ""
+        parts = {name: text or "(empty)" for name, text in written(one, prompt).items()}
+        named = (f"{name}: {text}" for name, text in parts.items()) if len(parts) > 1 else parts.values()
+        yield f"{one['title']}{role}: {' / '.join(named) or 'no text is set on it'}"
 
 
-def _settings(told: Sequence[Told]) -> Iterator[str]:
-    """A line for each node, without what is linked."""
+def _role(end: Facts, named: bool) -> str:
+    """Such as "positive"; with its taker's name where that alone does not say whose."""
+    said = f"{'perhaps ' if end['perhaps'] else ''}{end['input']}"
+    said += f" of {end['title']}" if named or end["input"] not in SIDES else ""
+    return said + (f" through {' and '.join(end['through'])}" if end["through"] else "")
+
+
+def _settings(told: Sequence[Told], prompt: Prompt) -> Iterator[str]:
+    """A line for each node, without the pictures, models and so on that it is given."""
     for one in told:
-        shown = [f"{name} {value}" for name, value in one["values"].items() if isinstance(value, int | float | str)]
+        values = {name: shown_value(prompt, one, name) for name in one["values"]}
+        shown = [f"{name} {value}" for name, value in values.items() if value is not None]
         if shown:
-            yield f"{one['title']}: {', '.join(shown)}"
+            yield f"{one['title']}{PERHAPS if one.get('perhaps') else ''}: {', '.join(shown)}"
 
 
 def _shares(region: Sequence[float]) -> str:

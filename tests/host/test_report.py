@@ -14,11 +14,12 @@ from torch import Tensor
 
 from headless.host.find import PACK_ROOT
 from pfv_demo.sizes import IMAGE_SIZE
-from pfv_mepa.nodes.ad.report_nodes import CHANGED, NOT_SAMPLED, PFVAdReport, _asides
+from pfv_mepa.nodes.ad.report_nodes import CHANGED, MARKED, NOT_SAMPLED, PFVAdReport, _asides
 from pfv_mepa.nodes.ad.report_page import HEIGHT, WIDTH, Page, Section, draw_page
 from pfv_mepa.nodes.ad.report_words import columns, notes_on, verdict
 from pfv_mepa.nodes.host.model_facts import model_facts
-from pfv_mepa.nodes.host.prompt_graph import LEFT_OUT, told_upstream, upstream
+from pfv_mepa.nodes.host.prompt_graph import upstream
+from pfv_mepa.nodes.host.prompt_values import LEFT_OUT, told_upstream
 from pfv_mepa.tests.host.host_queue import Prompt, queue_for
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, painted, reference, right_half
 
@@ -108,6 +109,9 @@ def test_a_page_of_a_whole_run(run_demo):
         "class": "CLIPTextEncode",
         "title": "Prompt",
         "values": {"text": "a red bottle", "clip": {"from": "PFV Demo Models"}},
+        "reaches": [
+            {"input": "positive", "of": "31", "title": "Sampler", "through": ["Apply depth"], "perhaps": False}
+        ],
     }
 
 
@@ -117,6 +121,14 @@ def test_what_the_wires_say_against_the_page_is_said(run_demo):
 
     assert run_demo(other_model)[1]["notes"] == [NOT_SAMPLED]
 
+    def its_own_model(prompt):
+        prompt["42"] = dict(prompt["15"])
+        prompt["40"]["inputs"]["model"] = ["42", 0]
+
+    _, report = run_demo(its_own_model)
+    assert report["notes"] == [NOT_SAMPLED, MARKED]
+    assert [one["id"] for one in report["nodes"] if one.get("perhaps")] == ["42"]
+
     def other_picture(prompt):
         prompt["39"] = {"class_type": "ImageInvert", "inputs": {"image": ["33", 0]}}
         prompt["40"]["inputs"]["image"] = ["39", 0]
@@ -125,6 +137,35 @@ def test_what_the_wires_say_against_the_page_is_said(run_demo):
     _, report = run_demo(other_picture)
     assert report["notes"] == [CHANGED]
     assert report["model"] is None
+
+
+def test_a_run_with_values_by_wire_is_told_as_it_ran(run_demo, monkeypatch):
+    primitives = pytest.importorskip("comfy_extras.nodes_primitive")
+    logic = pytest.importorskip("comfy_extras.nodes_logic", reason="this host has no switch")
+    for one in (primitives.String, primitives.Int, logic.SwitchNode):
+        monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, one.GET_SCHEMA().node_id, one)
+
+    def by_wire(prompt):
+        prompt["50"] = {"class_type": "PrimitiveString", "inputs": {"value": "a green bottle"}}
+        prompt["51"] = {"class_type": "PrimitiveInt", "inputs": {"value": 77}}
+        sides = {"switch": True, "on_false": ["14", 0], "on_true": ["15", 0]}
+        prompt["52"] = {"class_type": "ComfySwitchNode", "inputs": sides}
+        frog = {"text": "a frog", "clip": prompt["27"]["inputs"]["clip"]}
+        prompt["53"] = {"class_type": "CLIPTextEncode", "inputs": frog}
+        texts = {"switch": False, "on_false": ["27", 0], "on_true": ["53", 0]}
+        prompt["54"] = {"class_type": "ComfySwitchNode", "inputs": texts}
+        prompt["27"]["inputs"]["text"] = ["50", 0]
+        taker = next(one for one in prompt.values() if one["inputs"].get("positive") == ["27", 0])
+        taker["inputs"]["positive"] = ["54", 0]
+        prompt["31"]["inputs"] |= {"seed": ["51", 0], "model": ["52", 0]}
+
+    report = run_demo(by_wire)[1]
+    told = {one["id"]: one for one in report["nodes"]}
+    assert report["notes"] == []
+    assert told["27"]["values"]["text"] == "a green bottle"
+    assert told["27"]["reaches"][0]["input"] == "positive"
+    assert told["31"]["values"]["seed"] == 77
+    assert not told.keys() & {"50", "51", "52", "53", "54"}
 
 
 def ab_graph(**changes: dict[str, Any]) -> Prompt:
