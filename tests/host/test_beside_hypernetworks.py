@@ -5,10 +5,13 @@ A hypernetwork without activation is a LoRA of to_k and to_v: two ways to load t
 
 from __future__ import annotations
 
+import comfy.ops
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample
 
+from pfv_mepa.nodes.host.refadgen import PROJECTIONS, FusionProjections
+from pfv_mepa.nodes.host.unet import self_attentions
 from pfv_mepa.nodes.mepa.text_nodes import MEPAApplyText
 from pfv_mepa.tests.host.beside import (
     EVERYTHING,
@@ -50,6 +53,16 @@ def model(tiny_model_of):
 def twin():
     """The same weights from another file."""
     return models.tiny_model("few")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Another file, with projections of its own as RefAdGen Load gives them."""
+    model = models.tiny_model("few", seed=11)
+    blocks = self_attentions(model, "test")
+    projections = FusionProjections(blocks, comfy.ops.disable_weight_init, torch.float32, "cpu")
+    model.model.add_module(PROJECTIONS, models.randomize(projections, seed=3))
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -225,11 +238,13 @@ def test_the_reference_counts_in_what_a_hypernetwork_does(pack, model, texts):
     assert_apart(guided(pack.fusion(changed, reference_model=other), texts), guided(pack.fusion(changed), texts), 1e-2)
 
 
-def test_a_hypernetwork_on_the_reference_model_alone(pack, model, twin, texts, lora, caplog):
-    """On weights of its own it counts as a LoRA does."""
-    expected = guided(pack.fusion(model, reference_model=lora(twin)), texts)
-    assert_near(guided(pack.fusion(model, reference_model=hypernetwork(twin)), texts), expected)
-    assert_apart(guided(pack.fusion(model, reference_model=twin), texts), expected, 1e-2)
+@pytest.mark.parametrize("reference", ["twin", "trained"])
+def test_a_hypernetwork_on_the_reference_model_alone(request, pack, model, texts, lora, caplog, reference):
+    """On weights of its own it counts as a LoRA does, which leaves trained projections as they are."""
+    reference = request.getfixturevalue(reference)
+    expected = guided(pack.fusion(model, reference_model=lora(reference)), texts)
+    assert_near(guided(pack.fusion(model, reference_model=hypernetwork(reference)), texts), expected)
+    assert_apart(guided(pack.fusion(model, reference_model=reference), texts), expected, 1e-2)
     assert "changes nothing" not in caplog.text
 
 
