@@ -15,7 +15,7 @@ from ...pfv_core.attention.control import Attend, PromptControl
 from ...pfv_core.attention.formula import text_image_attention
 from ...pfv_core.attention.general import general_attention
 from .adapter import ImagePrompt
-from .facts import Call, Options, Run, call_of
+from .facts import HIDDEN, Call, Options, Run, call_of
 from .regional_prompt import NODE, Place, PromptRun, RegionalPrompt
 from .schedule import Window
 from .slots import Slot, fill_slot, host_attention, slot_of, tell_what_is_taken
@@ -59,7 +59,7 @@ class ImagePromptPatch:
         attend, text, call = host_attention(options), (key, value), call_of(options, NODE)
         run: PromptRun = call.run.state(self)
         part = run.part(call, query, options, run.weights_at(layers))
-        images = [run.keys_values(index, layers[index], part, query) for index in part.controls]
+        images = [run.keys_values(index, layers[index], part, query, options) for index in part.controls]
         if part.weights is not None:
             return general_attention(query, text, images, part.weights, attend, base)
         if part.plans is not None:
@@ -96,8 +96,8 @@ class PromptSlot(Slot):
         return out
 
     def reaches_others(self, options: Options) -> bool:
-        """What was added is called too."""
-        return bool(self.added) or super().reaches_others(options)
+        """What was added is called too, and with a text what changes its tokens."""
+        return bool(self.added) or HIDDEN in options or super().reaches_others(options)
 
     def add(self, callback: Callable[..., Tensor], **kwargs: Any) -> None:
         """What IP-Adapter packs call on a slot that is taken: their term is added to the output."""

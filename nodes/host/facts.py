@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 KEY = "pfv_mepa"  # of our wrappers, and of the run in the options of its calls
 CALL = "pfv_call"  # of the call in its options
+HIDDEN = "pfv_hidden"  # in the options of a block: what its query is made of, where other packs change what is attended
 
 NEGATIVE = {"positive": False, "middle": False, "negative": True, "empty_negative_prompt": True}
 """The names that guiders have for their conditions -> whether the image prompt's negative answers to it."""
@@ -216,6 +217,7 @@ class Call:
         sampled: rows and columns of its latent, the frame's or those of a part.
         sigmas: the noise level, the same in all of it.
         replaced: by kind and block, the callables in the host's attention slots.
+        context_patches: what other packs do to a text's tokens before a cross-attention projects them.
         kept: what patches know for the rest of the call.
         network: the module whose attentions run, a U-Net on one of the devices or a ControlNet's.
         hooked: whether hooks have changed its weights for this call alone.
@@ -226,6 +228,7 @@ class Call:
     sampled: Grid
     sigmas: Tensor
     replaced: Options = field(default_factory=dict)
+    context_patches: tuple[Any, ...] = ()
     kept: dict[Any, Any] = field(default_factory=dict)
     network: Any = None
     hooked: bool = False

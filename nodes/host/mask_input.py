@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...pfv_core.research.mask_input import LATENT_CHANNELS, MaskInput, check_fits, mask_channel
 from .facts import Call, Options, Run, call_of, cells
-from .operators import FirstBlock, never_traced
+from .operators import INPUT_BLOCK, FirstBlock, never_traced
 from .tracking import patches_of, track
 
 NAME = "RefAdGen Mask Input"
@@ -105,9 +105,15 @@ def apply_mask_input(model: Any, mask_input: MaskInput, product_mask: Tensor) ->
     clone = model.clone()
     _patch_latent_channels(clone, mask_input, own)
     patch = MaskInputPatch(mask_input.kernel, product_mask)
-    clone.set_model_input_block_patch(patch)
+    _put_first(clone, patch)
     track(clone, patch)
     return clone
+
+
+def _put_first(model: Any, patch: MaskInputPatch) -> None:
+    """Before all other patches of what a block of the input side gave: the mask's share is the convolution's own."""
+    patches = model.model_options["transformer_options"].setdefault("patches", {})
+    patches[INPUT_BLOCK] = [patch, *patches.get(INPUT_BLOCK, ())]
 
 
 def _own_weights(model: Any) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from .facts import Options
+from .facts import HIDDEN, Options
 
 Block = tuple[Any, ...]
 
@@ -105,7 +105,7 @@ def patches_as_operators(options: Options) -> Iterator[Options]:
         **options,
         "patches_replace": slots
         | {kind: slots[kind] | dict.fromkeys(found, STAND_INS[kind]) for kind, found in attentions.items() if found},
-        EXPECTED: frozenset((*options, *ADDED, EXPECTED)),
+        EXPECTED: frozenset((*options, *ADDED, EXPECTED, HIDDEN)),
     }
     if first_block is not None:
         replaced = [_first_block if patch is first_block else patch for patch in patches[INPUT_BLOCK]]
@@ -142,6 +142,7 @@ def _attention(kind: str, query: Tensor, key: Tensor, value: Tensor, options: Op
             query,
             key,
             value,
+            options.get(HIDDEN),
             kind,
             options["n_heads"],
             options["dim_head"],
@@ -182,6 +183,7 @@ def _run_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    hidden: Tensor | None,
     kind: str,
     heads: int,
     head_width: int,
@@ -198,6 +200,8 @@ def _run_attention(
     options = {name: value for name, value in call.options.items() if name not in (*KEPT_OUT, EXPECTED)}
     added = heads, head_width, precision, list(activations_shape), list(original_shape), transformer, (side, number)
     options |= dict(zip(ADDED, (*added, depth), strict=False))
+    if hidden is not None:
+        options[HIDDEN] = hidden.clone()
     slot = _slot(kind, options)
     if not slot.reaches_others(options):
         return _like(query, slot(query, key, value, options))
@@ -234,8 +238,9 @@ def _defined() -> tuple[Any, Any, Any]:
     for operator, schema, run, fake in (
         (
             "attention",
-            "(Tensor query, Tensor key, Tensor value, str kind, int heads, int head_width, ScalarType? precision, "
-            "SymInt[] activations_shape, SymInt[] original_shape, int transformer, str side, int number, int depth) -> Tensor",
+            "(Tensor query, Tensor key, Tensor value, Tensor? hidden, str kind, int heads, int head_width, "
+            "ScalarType? precision, SymInt[] activations_shape, SymInt[] original_shape, int transformer, str side, "
+            "int number, int depth) -> Tensor",
             _run_attention,
             lambda query, *rest: query.new_empty(query.shape),
         ),

@@ -13,6 +13,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from .hypernetworks import Hypernetworks, are_alike, hypernetworks_of
 from .refadgen import PROJECTIONS, FusionProjections
 from .text_prompt import OF_THE_WHOLE_PICTURE
 from .unet import BlockKey, self_attentions
@@ -43,17 +44,19 @@ class Changes:
         patches: of weights, by the mark that the host gives every set of them.
         injected: what is put into the model while it runs, by its key, as a LoRA that leaves the weights as they are.
         replaced: objects of the model by their names, such as its noise schedule.
+        hypernetworks: which the host has beside the weights, and the pass on a product takes for a part of them.
     """
 
     patches: Any
     injected: dict[str, list[Any]]
     replaced: dict[str, Any]
+    hypernetworks: Hypernetworks
 
     @classmethod
     def of(cls, patcher: Any) -> Changes:
         """Of a ModelPatcher. A module that is compiled computes what it did."""
         replaced = {name: thing for name, thing in patcher.object_patches.items() if not hasattr(thing, "_orig_mod")}
-        return cls(patcher.patches_uuid, dict(patcher.injections), replaced)
+        return cls(patcher.patches_uuid, dict(patcher.injections), replaced, hypernetworks_of(patcher))
 
     def beside(self, other: Changes) -> str | None:
         """What is on one of two alone, in words; None where they are alike."""
@@ -61,6 +64,8 @@ class Changes:
             return "a LoRA or another patch of weights"
         if self.injected != other.injected:
             return f"what is put into the running model ({', '.join(sorted(self.injected.keys() | other.injected.keys()))})"
+        if not are_alike(self.hypernetworks, other.hypernetworks):
+            return "a hypernetwork"
         names = sorted(self.replaced.keys() | other.replaced.keys())
         changed = [name for name in names if self.replaced.get(name) is not other.replaced.get(name)]
         return f"a change of {', '.join(changed)}" if changed else None
@@ -143,7 +148,8 @@ def reference_keys_values(model: Any, reference: Reference, sigma: Tensor | None
     """Run the reference U-Net once.
 
     Args:
-        model: the patcher of the U-Net, loaded by the host. Its patches of weights take part, those of attention do not.
+        model: the patcher of the U-Net, loaded by the host. Its patches of weights and its hypernetworks take
+            part, other patches of attention do not.
         reference: the product.
         sigma: noise level of the step, (1,) or more equal values; None = the product without noise, at the lowest level of
             the schedule. The noise is the same for each product, at each step and in each run.
@@ -180,9 +186,10 @@ def _recording(model: Any, found: KeysValues) -> dict[str, Any]:
         found[_block_of(options)] = key, value
         return optimized_attention(query, key, value, options["n_heads"], attn_precision=options.get("attn_precision"))
 
+    patches = hypernetworks_of(model)
     if projections is not None:
-        return {"patches": {"attn1_patch": [record_projected]}}
-    return {"patches_replace": {"attn1": dict.fromkeys(self_attentions(model, NAME), record)}}
+        return {"patches": {**patches, "attn1_patch": [*patches.get("attn1_patch", ()), record_projected]}}
+    return {"patches": patches, "patches_replace": {"attn1": dict.fromkeys(self_attentions(model, NAME), record)}}
 
 
 def _block_of(options: dict[str, Any]) -> BlockKey:

@@ -24,10 +24,11 @@ from ...pfv_core.attention.transformers import transformer_of
 from ...pfv_core.attention.unet_layout import AttentionLayer
 from ...pfv_core.attention.weights import PromptWeights
 from .adapter import ImagePrompt
-from .facts import Call, Grid, Options, Row, Run, cells, check_grid
+from .context_patches import patched
+from .facts import HIDDEN, Call, Grid, Options, Row, Run, call_of, cells, check_grid
 from .schedule import Window
 from .text_prompt import NODE as TEXT_NODE
-from .text_prompt import TextPrompt, order_of
+from .text_prompt import TextPrompt, order_of, projected
 from .unet import BlockKey
 
 NODE = "MEPA Apply"
@@ -137,6 +138,7 @@ class PromptRun:
         self._masks: dict[Any, Tensor] = {}
         self._computed: dict[Any, list[RowPlan] | SampleWeights] = {}
         self._keys_values: dict[Any, KeysValues] = {}
+        self._contexts: dict[Any, Tensor] = {}
 
     def weights_at(self, places: tuple[Place, ...]) -> tuple[float, ...]:
         """The weight of each prompt in the layer with these places."""
@@ -155,14 +157,14 @@ class PromptRun:
         part: Part = call.kept[key]
         return part
 
-    def keys_values(self, index: int, place: Place, part: Part, query: Tensor) -> KeysValues:
+    def keys_values(self, index: int, place: Place, part: Part, query: Tensor, options: Options) -> KeysValues:
         """Keys and values of a prompt in one layer, a row for each of the query's.
 
         What is kept has a row for each image prompt or text there is, whichever images of the batch a call has: windows over
         the batch make new calls at every step.
         """
         if not isinstance(place, int):
-            return self._text_keys_values(index, place, part, query)
+            return self._text_keys_values(index, place, part, query, options)
         sides, order = self._image_order(index, part, query)
         key = index, place, sides, query.device, query.dtype
         if key not in self._keys_values:
@@ -183,24 +185,39 @@ class PromptRun:
             self._orders[key] = sides, order_of(places, sum(counts[side] for side in sides), query.device)
         return self._orders[key]
 
-    def _text_keys_values(self, index: int, block: BlockKey, part: Part, query: Tensor) -> KeysValues:
+    def _text_keys_values(self, index: int, block: BlockKey, part: Part, query: Tensor, options: Options) -> KeysValues:
         """By the projections of the network that runs; kept unless they are this call's alone."""
         text = self._prompts[index].image_prompt
         assert isinstance(text, TextPrompt)
+        if HIDDEN in options:
+            return self._patched_keys_values(index, text, block, part, query, options)
         key = index, block, query.device, query.dtype, id(part.network)
         made = None if part.hooked else self._keys_values.get(key)
         if made is None:
             made = KeysValues(*text.project(part.network, block, query))
             if not part.hooked:
                 self._keys_values[key] = made
-        return replace(made, order=self._text_order(index, text, part, query))
+        return replace(made, order=self._text_order(index, text, part.rows, query.device))
 
-    def _text_order(self, index: int, text: TextPrompt, part: Part, query: Tensor) -> Tensor | None:
-        """Once for all layers: bringing it to the device waits for that."""
-        key = index, part.rows, query.device
+    def _patched_keys_values(
+        self, index: int, text: TextPrompt, block: BlockKey, part: Part, query: Tensor, options: Options
+    ) -> KeysValues:
+        """Of what other packs make of the text's tokens in this block, row by row as of the main text's."""
+        call, hidden = call_of(options, TEXT_NODE), options[HIDDEN]
+        order = self._text_order(index, text, call.rows_of(len(hidden), options, TEXT_NODE), hidden.device)
+        key = index, hidden.device, hidden.dtype
+        if key not in self._contexts:
+            self._contexts[key] = text.context.to(hidden)
+        context = self._contexts[key].clone() if order is None else self._contexts[key].index_select(0, order)
+        keys, values = patched(context, call.context_patches, options)
+        return KeysValues(*projected(part.network, block, keys, values, query))
+
+    def _text_order(self, index: int, text: TextPrompt, rows: tuple[Row, ...], device: torch.device) -> Tensor | None:
+        """Which of the texts each row has; once for all layers: bringing it to the device waits for that."""
+        key = index, rows, device
         if key not in self._orders:
-            places = tuple(row.among(len(text)) for row in part.rows)
-            self._orders[key] = (), order_of(places, len(text), query.device)
+            places = tuple(row.among(len(text)) for row in rows)
+            self._orders[key] = (), order_of(places, len(text), device)
         return self._orders[key][1]
 
     def _make_part(self, call: Call, query: Tensor, options: Options, of_layer: tuple[float, ...]) -> Part:

@@ -7,18 +7,24 @@ left behind.
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...pfv_core.attention.control import Attend
 from ...pfv_core.attention.fusion import FusionControl
-from .facts import Options, run_of
+from .compiled import HOST_KEY
+from .facts import KEY as FACTS
+from .facts import Options, name_of, run_of
 from .fusion_run import AttentionFusion, FusionRun
+from .hypernetworks import hypernetworks_of, is_hypernetwork
 from .reference_pass import (
     COPY,
     NAME,
@@ -33,6 +39,8 @@ from .schedule import Window
 from .slots import Slot, fill_slot, slot_of
 from .tracking import track
 from .unet import self_attentions
+
+logger = logging.getLogger(__name__)
 
 KEY = "pfv_attention_fusion"  # of the reference models among a model's additional ones
 HELD = "pfv_attention_fusion_held"  # of what stands for keys and values there
@@ -87,6 +95,8 @@ def apply_attention_fusion(
     if control.scale == 0.0:
         return model
     clone = model.clone()
+    if reference_model is not None:
+        _tell_what_takes_no_part(reference_model, model)
     reference = Reference(latent, conditioning, noise, *_reference_model(clone, reference_model))
     fusion = AttentionFusion(control, product_mask, reference, window, blocks)
     for block in blocks:
@@ -116,9 +126,38 @@ def _reference_model(model: Any, reference_model: Any) -> tuple[Any, Changes | N
                 )
             return other, None
     bare = reference_model.clone()
-    bare.model_options = {"transformer_options": {}}  # its patches of attention take no part: nothing of them is loaded
+    # Other patches of attention take no part: nothing of them is loaded.
+    bare.model_options = {"transformer_options": {"patches": hypernetworks_of(bare)}}
     model.set_additional_models(KEY, [*in_use, bare])
     return bare, None
+
+
+def _tell_what_takes_no_part(reference_model: Any, model: Any) -> None:
+    """Say by name what is on a reference_model and changes nothing; a clone of `model` is that model, with what is on it."""
+    known = {name_of(patch) for patch in _without_part(model)} if reference_model.is_clone(model) else set()
+    names = sorted({name_of(patch) for patch in _without_part(reference_model)} - known)
+    if names:
+        logger.warning(
+            f"{NAME}: on reference_model {', '.join(names)} changes nothing: where it reads the product its weights, LoRAs and "
+            "hypernetworks count, other patches do not. Put them on model, for what is sampled, or take them off"
+        )
+
+
+def _without_part(model: Any) -> Iterator[Any]:
+    """What changes a model's U-Net and is not run where it reads a product: all that is no weight."""
+    options = model.model_options["transformer_options"]
+    for patches in options.get("patches", {}).values():
+        of_layers = (
+            patch[-1] if isinstance(patch, tuple) else patch for patch in patches
+        )  # with their class before it
+        yield from (patch for patch in of_layers if not is_hypernetwork(patch))
+    for slots in options.get("patches_replace", {}).values():
+        yield from slots.values()
+    for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
+        keyed = options.get("wrappers", {}).get(kind, {})
+        yield from (wrapper for key in keyed.keys() - {FACTS, HOST_KEY} for wrapper in keyed[key])
+    if "model_function_wrapper" in model.model_options:
+        yield model.model_options["model_function_wrapper"]
 
 
 def _let_the_host_know(model: Any, latent: Tensor) -> None:

@@ -82,13 +82,18 @@ class TextPrompt:
         Raises:
             RuntimeError: the call of the network does not say which one it is.
         """
-        if network is None:
-            raise RuntimeError(
-                f"{NODE}: the model is being run outside the host's samplers: remove the node from this model"
-            )
-        attention = cross_attention_at(network, block)
         context = self.context.to(query)
-        return attention.to_k(context).to(query), attention.to_v(context).to(query)
+        return projected(network, block, context, context, query)
+
+
+def projected(network: Any, block: BlockKey, keys: Tensor, values: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """`TextPrompt.project` of what keys and values are made of, (N, T, C) each."""
+    if network is None:
+        raise RuntimeError(
+            f"{NODE}: the model is being run outside the host's samplers: remove the node from this model"
+        )
+    attention = cross_attention_at(network, block)
+    return attention.to_k(keys).to(query), attention.to_v(values).to(query)
 
 
 def order_of(rows: tuple[int, ...], count: int, device: torch.device) -> Tensor | None:

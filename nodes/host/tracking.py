@@ -22,6 +22,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from .compiled import compiled_run
+from .context_patches import noted
 from .facts import CALL, KEY, NEGATIVE, Call, Crop, Options, Patch, Row, Run, name_of
 
 PATCHES = "pfv_patches"  # of a model's patches in its options
@@ -74,6 +75,7 @@ def read_map(
     replaced: Options | None = None,
     network: Any = None,
     hooked: bool = False,
+    context_patches: tuple[Any, ...] = (),
 ) -> Call | None:
     """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's. A map of
     another size, or whose pixels lie apart, or one of a run that is resized says of each row all but its place."""
@@ -90,7 +92,9 @@ def read_map(
         image = images[len(rows) % len(images)] if images else image
         side, known = None if negative < 0 else bool(negative), None if image < 0 else image
         rows.append(Row(side, known, (top, left) if cropped else None))
-    return Call(run, tuple(rows), (height, width), sigmas, replaced or {}, network=network, hooked=hooked)
+    return Call(
+        run, tuple(rows), (height, width), sigmas, replaced or {}, context_patches, network=network, hooked=hooked
+    )
 
 
 def _images_in_window(options: Options, rows: int) -> list[int]:
@@ -217,7 +221,7 @@ def _around_the_model(
     facts, run = kwargs.pop(MAP, None), options.get(KEY)
     if facts is not None or CALL not in options:
         model, replaced = executor.class_obj, options.get("patches_replace")
-        own = replaced, model.diffusion_model, _has_weight_hooks(model)
+        own = replaced, model.diffusion_model, _has_weight_hooks(model), noted(options)
         options[CALL] = None if run is None else read_map(run, facts, x, t, options, *own)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

@@ -66,6 +66,7 @@ MODULES = {  # of comfy_extras; what is not here is in the host's own nodes.py
         "CreateHookModelAsLora",
         "SetHookKeyframes",
     ),
+    "nodes_hypernetwork": ("HypernetworkLoader",),
     "nodes_hypertile": ("HyperTile",),
     "nodes_mahiro": ("Mahiro",),
     "nodes_mask": ("SolidMask",),

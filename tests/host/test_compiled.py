@@ -183,6 +183,33 @@ def test_weights_and_a_region_with_its_own_text(model, prompts):
     assert compiled_graphs() == before
 
 
+def test_what_changes_a_texts_tokens_is_in_the_graph_and_in_the_text(model, told):
+    """The operator gets the hidden states with which another pack's patch is run once more."""
+
+    def patch(hidden, keys, values, options):
+        return hidden, keys + hidden.mean(1, keepdim=True).mean(2, keepdim=True), values * 1.2
+
+    changed = model.clone()
+    changed.set_model_attn2_patch(patch)
+    (same, other) = (
+        outputs(
+            MEPAApplyText,
+            model=changed,
+            text=models.tiny_conditioning(model, seed=seed),
+            region=right_half(),
+            strength=1.0,
+            start_percent=0.0,
+            end_percent=1.0,
+        )[0]
+        for seed in (6, 11)
+    )
+    assert distance(sample(same), sample(changed)) < 2e-5
+    assert_compiled_is_right(model, other)
+    assert torch.equal(sample(compile_model(other, fullgraph=True)), sample(other))
+    assert distance(sample(other), sample(changed)) > EFFECT
+    assert told() == []
+
+
 def test_all_three_with_fullgraph(model, prompts, mask_input, told):
     patched = apply(give_mask(fuse(model), mask_input), prompts[0], region=right_half())
     expected, graphs = sample(patched), compiled_graphs()

@@ -673,14 +673,14 @@ def test_a_tensor_that_stayed_behind_is_refused(device, model, prompts, monkeypa
     hooks = prompted(model, RegionalPrompt(prompts(1), PromptControl(0.7, 0.3), masks("hard")))
     keys_values = PromptRun.keys_values
 
-    def left_behind(self, index, layer, part, query):
-        kept = keys_values(self, index, layer, part, query)
+    def left_behind(self, index, layer, part, query, options):
+        kept = keys_values(self, index, layer, part, query, options)
         with _disable_current_modes():
             return type(kept)(torch.zeros(kept.key.shape), torch.zeros(kept.value.shape), kept.mean, kept.order)
 
-    def brought_over(self, *args):
-        kept = left_behind(self, *args)
-        return type(kept)(kept.key.to(args[-1]), kept.value.to(args[-1]), kept.mean, kept.order)
+    def brought_over(self, index, layer, part, query, options):
+        kept = left_behind(self, index, layer, part, query, options)
+        return type(kept)(kept.key.to(query), kept.value.to(query), kept.mean, kept.order)
 
     steps = Steps.of(device, model)
     for change, message in ((left_behind, "on cpu|assert"), (brought_over, "copied to the device")):
