@@ -114,10 +114,12 @@ class TestCutOut:
         assert line.endswith("of the photo, 2 specks left out")
 
     def test_what_has_the_grounds_colour_within_it_is_said_or_refused(self):
-        _, _, line = cut_out(photo(box(), box(60, 72, 76, 88), colours=(RED, WHITE)))
+        _, _, line = cut_out(photo(box(), box(60, 72, 76, 88), colours=(RED, BLUE), ground=BLUE))
         assert line.endswith("of the photo, 6% within its outline taken for holes: it has the ground's colour")
+        with pytest.raises(ValueError, match=r"photo 0: 6% of what lies within the outline has the ground's colour"):
+            cut_out(photo(box(), box(60, 72, 76, 88), colours=(RED, WHITE)))
         with pytest.raises(ValueError, match=r"photo 0: 69% of what lies within the outline has the ground's colour"):
-            cut_out(photo(box(), box(34, 86, 64, 96), colours=(RED, WHITE)))
+            cut_out(photo(box(), box(34, 86, 64, 96), colours=(RED, BLUE), ground=BLUE))
 
     def test_what_is_enclosed_is_what_the_person_says(self):
         phone = photo(box(), box(34, 86, 64, 96), colours=(RED, WHITE))

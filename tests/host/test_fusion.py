@@ -15,6 +15,7 @@ import torch
 from comfy.patcher_extension import PatcherInjection
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
+from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 
 from pfv_mepa.nodes.host import fusion_run
@@ -294,7 +295,8 @@ def test_a_flow_and_another_schedule_do_not_mean_the_same_noise(model, other_che
     """A level of 0.75 is three quarters of noise to the one, three quarters of noise on top of the picture to the other."""
 
     def flow(of):
-        return run("ModelSamplingDiscrete", model=of, sampling="img_to_img_flow")
+        (patched,) = ModelSamplingSD3().patch(of, 3.0)
+        return patched
 
     for sampled, reading in ((flow(model), other_checkpoint), (model, flow(other_checkpoint))):
         with pytest.raises(

@@ -97,6 +97,7 @@ PASTE = Table(
 )
 TABLES = (
     SCALE,
+    SCALE.of_many(),
     Table(
         "pose",
         "Pose",
@@ -148,6 +149,7 @@ TABLES = (
         ("text", "companion", "both", "found"),
     ),
     PASTE,
+    PASTE.of_many(),
 )
 MEASURES = {
     "scale_slope": Column("height drawn for height asked, slope", "nearer to 1", read_of=("look",)),
@@ -165,6 +167,7 @@ CLAIMS = (
     Claim(
         "The companion is drawn as high as it is asked, not by chance", "scale", "scale_slope", "scale", "scale_untold"
     ),
+    Claim("On many scenes it is drawn as high as it is asked", "scale_many", "scale_slope", "scale", "scale_untold"),
     Claim("It leans as it is asked, not by chance", "pose", "pose_right", "pose_guided", "pose_untold"),
     Claim("The further it is asked to lean the further it leans", "pose", "pose_slope", "pose_guided", "pose_untold"),
     Claim("So it does where the negative has the pose too", "pose", "pose_slope", "pose", "pose_untold"),
@@ -183,4 +186,6 @@ CLAIMS = (
         "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
     ),
     Claim("An item's picture leaves less of a rim than its depth", "paste", "rim", "depth", "paste"),
+    Claim("On many scenes more of its outline", "paste_many", "overlap", "paste", "depth"),
+    Claim("On many scenes less of a rim", "paste_many", "rim", "depth", "paste"),
 )
