@@ -272,14 +272,14 @@ PRODUCT_BOX = (30, 90, 60, 100, 0.1)
 
 
 def test_what_a_cut_out_leaves_out_is_said_or_refused_as_the_node_does():
-    made = diffusers_nodes.cut_out(
-        drawn(PRODUCT_BOX, (60, 72, 76, 88, 1), (14, 20, 20, 26, 0.2)), "background", False, False
-    )
+    marked = drawn(PRODUCT_BOX, (60, 72, 76, 88, 1), (14, 20, 20, 26, 0.2))
+    made = diffusers_nodes.cut_out(marked, "background", False, False, enclosed="holes")
     assert made.text.endswith(
         "of the photo, 1 specks left out, 6% within its outline taken for holes: it has the ground's colour"
     )
-    with pytest.raises(ValueError, match=r"photo 0: 69% of what lies within the outline has the ground's"):
-        diffusers_nodes.cut_out(drawn(PRODUCT_BOX, (34, 86, 64, 96, 1)), "background", False, False)
+    for picture, share in ((marked, 6), (drawn(PRODUCT_BOX, (34, 86, 64, 96, 1)), 69)):
+        with pytest.raises(ValueError, match=rf"photo 0: {share}% of what lies within the outline has the ground's"):
+            diffusers_nodes.cut_out(picture, "background", False, False)
     filled = diffusers_nodes.cut_out(
         drawn(PRODUCT_BOX, (34, 86, 64, 96, 1)), "background", False, False, enclosed="product"
     )
