@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.tests.host.sampling import apply, image_prompt, right_half, sample
+from pfv_mepa.nodes.mepa.text_nodes import MEPAApplyText
+from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, right_half, sample
 from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning
 
 
@@ -53,3 +54,21 @@ def test_negative_and_positive_are_not_mixed_up(tiny_model, coupled, prompt):
     alone = sample(patched, steps=1, cfg=1.0)
     with_negative = sample(patched, steps=1, cfg=1.0 + 1e-6)
     assert (with_negative - alone).norm() / alone.norm() < 1e-4
+
+
+@pytest.mark.parametrize("order", ["couple first", "MEPA first"])
+def test_couple_and_a_region_with_a_text_of_its_own(tiny_model, coupled, order):
+    """The couple's rows keep its second text; the main text once more, in its other half or anywhere, is the couple alone."""
+
+    def both(seed, region):
+        def with_text(model):
+            given = {"text": tiny_conditioning(tiny_model, seed=seed), "region": region, "strength": 1.0}
+            return outputs(MEPAApplyText, model=model, **given, start_percent=0.0, end_percent=1.0)[0]
+
+        patched = with_text(coupled(tiny_model, 8)) if order == "couple first" else coupled(with_text(tiny_model), 8)
+        return sample(patched, steps=1)
+
+    alone = sample(coupled(tiny_model, 8), steps=1)
+    for region in (1 - right_half(), torch.ones_like(right_half())):
+        assert (both(6, region) - alone).norm() / alone.norm() < 2e-5
+    assert (both(11, 1 - right_half()) - alone).norm() / alone.norm() > 1e-3
