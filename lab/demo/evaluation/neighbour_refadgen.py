@@ -162,6 +162,7 @@ MAIN = Table(
     (DECODED, TEXT, PROMPT, *_rivals(True), _refadgen(), _refadgen(depth=True)),
     COLUMNS,
 )
+LAMBDA = Table("lambda", "Lambda", "The paper's figure 8. The text names table and wall alone.", AT_LAMBDA, COLUMNS)
 TABLES = (
     MAIN,
     MAIN.of_many(),
@@ -174,7 +175,8 @@ TABLES = (
         tuple(_refadgen(variant, photo) for variant in VARIANTS for photo in PHOTOS),
         COLUMNS,
     ),
-    Table("lambda", "Lambda", "The paper's figure 8. The text names table and wall alone.", AT_LAMBDA, COLUMNS),
+    LAMBDA,
+    LAMBDA.of_many(),
 )
 MEASURES = {
     "mark": Column("mark on the label right", "higher", is_rate=True, read_of=("product",)),
@@ -189,6 +191,11 @@ MEASURES = {
 }
 _WHOLE, _UNNAMED = _refadgen().name, _refadgen(names_product=False).name
 _WITH_DEPTH, _UNNAMED_WITH_DEPTH = _refadgen(depth=True).name, _refadgen(names_product=False, depth=True).name
+
+
+def _at_lambdas(text: str, table: str, measure: str, more: float, less: float) -> Claim:
+    ways = {way.scale: way.name for way in AT_LAMBDA}
+    return Claim(text, table, measure, ways[more], ways[less])
 
 
 def _variant(variant: str, photo: Photo) -> str:
@@ -254,9 +261,12 @@ CLAIMS = (
         _UNNAMED_WITH_DEPTH,
         "prompt_depth_unnamed",
     ),
-    Claim("Lambda 1 brings more of it than 0.5", "lambda", "color", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
-    Claim("Lambda 1 keeps more of the label than 0.5", "lambda", "label", AT_LAMBDA[4].name, AT_LAMBDA[2].name),
-    Claim("Lambda 1.5 keeps more of the label than 1", "lambda", "label", AT_LAMBDA[6].name, AT_LAMBDA[4].name),
+    _at_lambdas("Lambda 1 brings more of it than 0.5", "lambda", "color", 1, 0.5),
+    _at_lambdas("Lambda 1 keeps more of the label than 0.5", "lambda", "label", 1, 0.5),
+    _at_lambdas("Lambda 1.5 keeps more of the label than 1", "lambda", "label", 1.5, 1),
+    _at_lambdas("On many scenes lambda 1 brings more of it than 0.5", "lambda_many", "color", 1, 0.5),
+    _at_lambdas("On many scenes lambda 1 keeps more of the label than 0.5", "lambda_many", "label", 1, 0.5),
+    _at_lambdas("On many scenes lambda 1.5 keeps more of the label than 1", "lambda_many", "label", 1.5, 1),
 )
 ABOUT = """\
 A held-out product stands alone on a table before a wall; combinations of its colour and shape, and of the wall's colour and

@@ -443,7 +443,7 @@ def test_each_way_of_joining_the_three_makes_its_own_pictures(files):
 
 def test_the_command_writes_page_and_results_and_goes_on(files, tmp_path, capsys):
     """The plan's own, cut down to one table of one way without a sweep."""
-    table = neighbour_refadgen.TABLES[-1]
+    table = neighbour_refadgen.LAMBDA
     short = replace(neighbour_refadgen.PLAN, tables=(replace(table, ways=table.ways[:1]),), claims=())
     given = ["--models", str(files / "models"), "--out", str(tmp_path), "--weights", str(files / "weights")]
     given += ["--judge", str(files / "weights" / "judge.safetensors"), "--steps", "1", "--batch", "2"]
