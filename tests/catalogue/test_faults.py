@@ -81,7 +81,7 @@ def test_a_server_dies_and_another_is_cut_off(catalogue, servers, tmp_path):
     begun = Counter(job for server in servers for job in server.runs())
     again = {job for job, count in begun.items() if count > 1}
     assert again <= {line["job"][:32] for line in lines if line["attempt"] > 1}
-    assert len(again) <= 4
+    assert len(again) <= 8  # of 60: what two servers had, and what was sent when the answer was cut
     assert "it will be asked again" in result.stderr
 
 
