@@ -102,7 +102,8 @@ def _check_that_all_is_used(options: argparse.Namespace) -> None:
 
 
 def _given(options: argparse.Namespace, option: str) -> bool:
-    return getattr(options, option.removeprefix("--").replace("-", "_")) not in (None, False)
+    value = getattr(options, option.removeprefix("--").replace("-", "_"))
+    return value is not None and value is not False  # a flag that is not there is False
 
 
 def _sdxl_files(host: Host | None, named: dict[str, str]) -> tuple[ModelFiles | None, str]:

@@ -147,10 +147,10 @@ def _without_part(model: Any) -> Iterator[Any]:
     """What changes a model's U-Net and is not run where it reads a product: all that is no weight."""
     options = model.model_options["transformer_options"]
     for patches in options.get("patches", {}).values():
-        of_layers = (
-            patch[-1] if isinstance(patch, tuple) else patch for patch in patches
-        )  # with their class before it
-        yield from (patch for patch in of_layers if not is_hypernetwork(patch))
+        for patch in patches:
+            function = patch[-1] if isinstance(patch, tuple) else patch  # with its layer's class before it
+            if not is_hypernetwork(function):
+                yield function
     for slots in options.get("patches_replace", {}).values():
         yield from slots.values()
     for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):

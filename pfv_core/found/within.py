@@ -79,10 +79,8 @@ def filled_as_told(lab: Floats, mask: Bools, closed: Bools, around: Bools, enclo
         EnclosedError: more than is taken for holes, and nobody says what it is; or an open outline that should be filled.
     """
     enclosed, share = parse_choice(Enclosed, enclosed, "enclosed"), share_of(closed | around, mask)
-    of_closed = share_of(closed, mask), share_of(closed & _is_paper_or_ink(lab), mask)
-    if enclosed is Enclosed.REFUSE and (
-        of_closed[0] > MOST_ENCLOSED or of_closed[1] > MOST_WHITE or share > MOST_AROUND
-    ):
+    is_much = share_of(closed, mask) > MOST_ENCLOSED or share > MOST_AROUND
+    if enclosed is Enclosed.REFUSE and (is_much or share_of(closed & _is_paper_or_ink(lab), mask) > MOST_WHITE):
         raise EnclosedError(
             f"{percent(share)} of what lies within the outline has the ground's colour, which may be holes or parts of the "
             "product: paint the product, or connect what a model finds"
