@@ -68,6 +68,7 @@ MODULES = {  # of comfy_extras; what is not here is in the host's own nodes.py
     ),
     "nodes_hypernetwork": ("HypernetworkLoader",),
     "nodes_hypertile": ("HyperTile",),
+    "nodes_ip2p": ("InstructPixToPixConditioning",),
     "nodes_mahiro": ("Mahiro",),
     "nodes_mask": ("SolidMask",),
     "nodes_model_advanced": (

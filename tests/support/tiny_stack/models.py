@@ -16,7 +16,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.sdxl_clip
-import comfy.supported_models
+import comfy.supported_models as supported
 import comfy.supported_models_base
 import comfy.taesd.taesd
 import torch
@@ -29,6 +29,12 @@ CLIP_G_WIDTH = 40
 CONTEXT_DIM = CLIP_L_WIDTH + CLIP_G_WIDTH  # SDXL concatenates its two text encoders
 POOLED_DIM = CLIP_G_WIDTH  # and takes the second one's pooled output
 SIZE_EMBEDDING_DIM = 6 * 256  # six sizes and offsets, embedded to 256 each, follow the pooled text in SDXL
+
+LATENT_CHANNELS = 4
+INPAINTING = (
+    9  # channels that an inpainting checkpoint reads: the latent, a mask, and what the mask leaves of a picture
+)
+INSTRUCTED = 8  # that one of InstructPix2Pix reads: the latent, and that of a picture
 
 VISION_WIDTH = 64
 VISION_PROJECTION = 32
@@ -64,6 +70,7 @@ def tiny_model(
     context_dim: int = CONTEXT_DIM,
     pooled_dim: int = POOLED_DIM,
     seed: int = 0,
+    in_channels: int = LATENT_CHANNELS,
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL with the block topology of a released U-Net.
 
@@ -74,9 +81,10 @@ def tiny_model(
         context_dim: width of the text context.
         pooled_dim: width of the pooled text (SDXL family only).
         seed: of the weights.
+        in_channels: 4; 9 is an inpainting checkpoint, 8 one of InstructPix2Pix.
     """
     plan = TOPOLOGIES[topology]
-    config = model_config(plan, channels, head_dim, context_dim, pooled_dim)
+    config = model_config(plan, channels, head_dim, context_dim, pooled_dim, in_channels)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "", device=torch.device("cpu"))
     randomize(model.diffusion_model, seed)
@@ -87,12 +95,14 @@ def tiny_model(
     )
 
 
-def model_config(plan: Topology, channels: int, head_dim: int, context_dim: int, pooled_dim: int) -> Any:
+def model_config(
+    plan: Topology, channels: int, head_dim: int, context_dim: int, pooled_dim: int, in_channels: int = LATENT_CHANNELS
+) -> Any:
     """The host's configuration of a U-Net; the arguments are those of `tiny_model`."""
     unet_config = {
         "image_size": 32,
-        "in_channels": 4,
-        "out_channels": 4,
+        "in_channels": in_channels,
+        "out_channels": LATENT_CHANNELS,
         "model_channels": channels,
         "num_res_blocks": list(plan.num_res_blocks),
         "channel_mult": list(plan.channel_mult),
@@ -108,9 +118,11 @@ def model_config(plan: Topology, channels: int, head_dim: int, context_dim: int,
         "legacy": False,
     }
     if not plan.sdxl_family:
-        return comfy.supported_models.SD15(unet_config | {"adm_in_channels": None})
+        kind = supported.SD15_instructpix2pix if in_channels == INSTRUCTED else supported.SD15
+        return kind(unet_config | {"adm_in_channels": None})
     extra = {"num_classes": "sequential", "adm_in_channels": pooled_dim + SIZE_EMBEDDING_DIM}
-    config = comfy.supported_models.SDXL(unet_config | extra)
+    kind = supported.SDXL_instructpix2pix if in_channels == INSTRUCTED else supported.SDXL
+    config = kind(unet_config | extra)
     config.unet_config["num_head_channels"] = head_dim  # the class sets 64
     return config
 
