@@ -15,7 +15,7 @@ from .demo.demo_nodes import PFVDemoModels
 from .host.files import list_beside_own
 from .mepa.apply_nodes import MEPAAdapterLoader, MEPAApply, PFVTokenCompress
 from .mepa.branch_nodes import MEPAApplyControlNet, MEPABranch
-from .mepa.crop_nodes import MEPACrop
+from .mepa.crop_nodes import MEPACrop, MEPATiles
 from .mepa.load_nodes import MEPALoad
 from .mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
 from .mepa.text_nodes import MEPAApplyText
@@ -62,6 +62,7 @@ NODES: list[type[io.ComfyNode]] = [
     RefAdGenLoad,
     StrictIDLoadControlNet,
     StrictIDBranches,
+    MEPATiles,
 ]
 
 

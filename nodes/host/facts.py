@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of an ad that is sampled as a picture of its own, in image pixels.
+    """The part of an ad that is sampled as a picture of its own, in image pixels, and the node that says so.
 
     Raises:
         ValueError: a part that is empty or reaches out of the ad.
@@ -69,6 +69,7 @@ class Crop:
     width: int
     ad_height: int
     ad_width: int
+    said_by: str = "MEPA Crop"
 
     def __post_init__(self) -> None:
         for start, length, whole, axis in (
@@ -77,16 +78,16 @@ class Crop:
         ):
             if start < 0 or length < 1 or start + length > whole:
                 raise ValueError(
-                    f"MEPA Crop: along {axis} the part goes from {start} to {start + length}, the ad from 0 to {whole}: give a "
-                    "part that lies in the ad, and the ad's own size"
+                    f"{self.said_by}: along {axis} the part goes from {start} to {start + length}, the ad from 0 to {whole}: "
+                    "give a part that lies in the ad, and the ad's own size"
                 )
 
     def of(self, mask: Tensor, name: str) -> Tensor:
         """That part of a mask (R, H, W), or of a picture (R, H, W, C); ValueError unless it has the ad's size."""
         if tuple(mask.shape[1:3]) != (self.ad_height, self.ad_width):
             raise ValueError(
-                f"{name} is {mask.shape[1]}x{mask.shape[2]}, MEPA Crop says that the ad is {self.ad_height}x{self.ad_width} "
-                "(height x width): give it the ad's size"
+                f"{name} is {mask.shape[1]}x{mask.shape[2]}, {self.said_by} says that the ad is {self.ad_height}x"
+                f"{self.ad_width} (height x width): give it the ad's size"
             )
         return mask[:, self.top : self.top + self.height, self.left : self.left + self.width]
 
@@ -185,12 +186,14 @@ class Run:
             f"{what} is {mask.shape[1]}x{mask.shape[2]}, the image being sampled is {height}x{width} (height x width)"
         )
         if not frame_matches((mask.shape[1], mask.shape[2]), self.latent_size):
-            raise ValueError(f"{node}: {size}: give it the image's shape, or say with MEPA Crop which part it is")
+            raise ValueError(
+                f"{node}: {size}: give it the image's shape, or say with MEPA Crop or MEPA Tiles which part it is"
+            )
         if self.crop is None and abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width):
             self.tell(
                 f"MEPA: the image being sampled is {height}x{width}, masks of {mask.shape[1]}x{mask.shape[2]} (height x width) "
                 "are taken for the whole of it. Where a detailer or an upscaler samples a part of the ad as a picture of its "
-                "own, put MEPA Crop before it"
+                "own, put MEPA Crop before it, or MEPA Tiles on its prompts"
             )
         return mask
 

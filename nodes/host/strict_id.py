@@ -29,6 +29,7 @@ from .control_network import control_network
 from .controlnet import Unhooked
 from .facts import CALL, KEY, Call, Crop, Grid, Options, call_of, known_place
 from .schedule import NoiseSchedule
+from .tiles import NAME as TILES
 from .tracking import MAP, facts_hook, read_map
 from .unet import cross_attention_at, cross_attentions, family_of_context
 from .whole_layers import whole_layers
@@ -195,6 +196,11 @@ def with_pictures(
 def _placed(control: StrictIDControl, call: Call) -> tuple[Tensor, Cut]:
     """The hints of the frame, (R, 4, H, W), and what the rows of a call have of them."""
     run = call.run
+    if run.crop is not None and run.crop.said_by == TILES:
+        raise ValueError(
+            f"{CONTROL}: {TILES} says where masks lie, and nobody says whether the upscaler has cut the hint to its tile too: "
+            "sample the parts one by one, with MEPA Crop"
+        )
     hint = run.placed(control.cond_hint_original.movedim(1, -1), CONTROL, "the hint").movedim(-1, 1)
     call.check_images(call.rows, len(hint), CONTROL, "the hint")
     spots = tuple((row.among(len(hint)), known_place(row.corner, call, CONTROL)) for row in call.rows)

@@ -24,6 +24,7 @@ from torch import Tensor
 from .compiled import compiled_run
 from .context_patches import noted
 from .facts import CALL, KEY, NEGATIVE, Call, Crop, Options, Patch, Row, Run, name_of
+from .tiles import taken_from
 
 PATCHES = "pfv_patches"  # of a model's patches in its options
 CROP = "pfv_crop"  # of the part of the ad that a model's runs sample
@@ -127,11 +128,16 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
     if KEY in options:
         return executor(noise, *args, **kwargs)
     _check_one_model(guider, options)
+    crop, tile = options.get(CROP), taken_from(guider.conds, noise.shape[0])
+    if crop is not None and tile is not None:
+        raise ValueError(
+            f"MEPA: {crop.said_by} and {tile.said_by} both say which part of the ad is sampled: use one of them"
+        )
     run = Run(
         type(guider).__name__,
         noise.shape[0],
         (noise.shape[-2], noise.shape[-1]),
-        options.get(CROP),
+        crop or tile,
         tuple(_named(guider.model_options, options)),
         guider.model_patcher,
         options.get(PATCHES, ()),

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..host.facts import Crop
+from ..host.tiles import located
 from ..host.tracking import crop_runs
 from ..types import CATEGORY
 
@@ -51,3 +52,49 @@ class MEPACrop(io.ComfyNode):
     ) -> io.NodeOutput:
         """Tell a clone of the model."""
         return io.NodeOutput(crop_runs(model, Crop(y, x, height, width, ad_height, ad_width)))
+
+
+class MEPATiles(io.ComfyNode):
+    """Prompts -> prompts that say which tile of the ad is sampled."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="MEPATiles",
+            display_name="MEPA Tiles",
+            category=CATEGORY,
+            description="For upscalers and detailers that cut the ad into tiles by themselves, such as Ultimate SD Upscale: "
+            "regions and product masks of the model follow each tile, instead of being squeezed into it.",
+            inputs=[
+                io.Conditioning.Input(
+                    "positive", tooltip="Straight into the upscaler from here, after all other nodes."
+                ),
+                io.Conditioning.Input(
+                    "negative", tooltip="Straight into the upscaler from here, after all other nodes."
+                ),
+                _pixels(
+                    "ad_width",
+                    8,
+                    "Width of the ad before it is upscaled, which all regions and product masks must have.",
+                ),
+                _pixels(
+                    "ad_height",
+                    8,
+                    "Height of the ad before it is upscaled, which all regions and product masks must have.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "located_positive", display_name="positive", tooltip="For the upscaler or detailer."
+                ),
+                io.Conditioning.Output(
+                    "located_negative", display_name="negative", tooltip="For the upscaler or detailer."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, positive: Any, negative: Any, ad_width: int, ad_height: int) -> io.NodeOutput:
+        """Let both carry the ad's own places."""
+        return io.NodeOutput(*(located(prompt, (ad_height, ad_width)) for prompt in (positive, negative)))

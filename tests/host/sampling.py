@@ -55,6 +55,7 @@ NODE_IDS = (  # in people's saved workflows: never to be changed
     "RefAdGenLoad",
     "StrictIDLoadControlNet",
     "StrictIDBranches",
+    "MEPATiles",
 )
 
 

@@ -78,7 +78,7 @@ def test_without_it_a_mask_of_another_size_is_said_to_be_the_whole_frame(model, 
         sample(patched)
     (told,) = [record.message for record in caplog.records if "MEPA" in record.message]
     assert "the image being sampled is 128x128, masks of 256x256 (height x width) are taken for the whole of it" in told
-    assert "put MEPA Crop before it" in told
+    assert "put MEPA Crop before it, or MEPA Tiles on its prompts" in told
     caplog.clear()
     sample(apply(model, prompt, region=right_half()))
     assert "MEPA" not in caplog.text

@@ -533,6 +533,7 @@ ELSEWHERE = {  # than in a workflow
     "MEPABranch",  # superseded by MEPA Apply, stacked
     "PFVAdCanvasFinish",  # Strict-ID Composite does the same
     "MEPACrop",  # of samplings of a part of the ad
+    "MEPATiles",  # of upscalers of other packs
     "PFVCombineReferences",  # of several pictures as one look
     "MEPAWeights",  # for those who know which layers they want
     "MEPAApplyText",

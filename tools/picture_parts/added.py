@@ -121,6 +121,22 @@ def crop(studio: Studio) -> Panels:
     ]
 
 
+def tiles(studio: Studio) -> Panels:
+    """A part of the ad, and what the prompts say of it: how far down and across the ad each pixel is."""
+    ad = ad_of(studio.make(one_format()))
+    part = (PART_LEFT, PART_TOP, PART_LEFT + PART_SIDE, PART_TOP + PART_SIDE)
+    down = Image.linear_gradient("L").resize(ad.size)
+    across = down.transpose(Image.Transpose.TRANSPOSE)
+    ImageDraw.Draw(ad).rectangle((*part[:2], part[2] - 1, part[3] - 1), outline=FRAME)
+    return [
+        ("the ad, and a tile of it", ad),
+        ("carried: how far down", down),
+        ("how far across", across),
+        ("as they arrive: down", down.crop(part)),
+        ("across", across.crop(part)),
+    ]
+
+
 def _enlarged(draft: Draft, title: str, source: str, place: dict[str, int]) -> Output:
     """The part of a picture of the ad, at the ad's size."""
     part = draft.add(title, "ImageCrop", image=draft.output(source), **place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .added import branch, control_net, crop, fusion, load_reference, save_reference
+from .added import branch, control_net, crop, fusion, load_reference, save_reference, tiles
 from .looks import combine, text_region, weights
 from .neighbours import branches, load_refadgen, load_strict_id, mask_input, scale_map
 from .page import load
@@ -152,6 +152,7 @@ HELP: dict[str, Callable[[Studio], Panels]] = {
     "MEPABranch": branch,
     "MEPAApplyControlNet": control_net,
     "MEPACrop": crop,
+    "MEPATiles": tiles,
     "PFVDepthCompose": depth,
     "StrictIDComposite": composite,
     "PFVDemoModels": demo,

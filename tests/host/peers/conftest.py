@@ -14,11 +14,13 @@ CUSTOM_NODES = require_host().path / "custom_nodes"
 PEERS = {
     "ip_adapter_plus": (CUSTOM_NODES / "ComfyUI_IPAdapter_plus", "https://github.com/cubiq/ComfyUI_IPAdapter_plus"),
     "couple": (CUSTOM_NODES / "ComfyUI-ppm" / "src" / "attention_couple", "https://github.com/pamparamm/ComfyUI-ppm"),
+    "upscaler": (CUSTOM_NODES / "ComfyUI_UltimateSDUpscale", "https://github.com/ssitu/ComfyUI_UltimateSDUpscale"),
 }
 MISSING = {name: source for name, (path, source) in PEERS.items() if not path.is_dir()}
 TESTS = {
     "ip_adapter_plus": ("test_ip_adapter_plus.py", "test_from_ip_adapter_plus.py", "test_weight_types.py"),
     "couple": ("test_couple.py",),
+    "upscaler": ("test_tiles.py",),
 }
 
 collect_ignore = [file for name in MISSING for file in TESTS[name]]
@@ -43,3 +45,10 @@ def unet_couple() -> ModuleType:
     """The attention patches of the couple pack; its nodes need a newer host than they themselves do."""
     load_as_package("peer_couple", PEERS["couple"][0])
     return importlib.import_module("peer_couple.unet_couple")
+
+
+@pytest.fixture(scope="session")
+def upscaler() -> type:
+    """The upscaler's node that takes an upscale model or none; the pack's modules are not to be imported again."""
+    nodes: dict[str, type] = load_as_package("peer_upscaler", PEERS["upscaler"][0]).NODE_CLASS_MAPPINGS
+    return nodes["UltimateSDUpscaleCustomSample"]

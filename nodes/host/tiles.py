@@ -1,0 +1,98 @@
+"""Which part of the ad a run samples, carried by its prompts: who cuts the ad into tiles cuts the masks of the prompts to each.
+
+located(prompt, ad)     at the node: a prompt that carries it
+taken_from(conditions)  as a run begins: what has arrived
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...pfv_core.region.ramps import part_of, ramps
+from .facts import Crop, Grid, Options
+
+NAME = "MEPA Tiles"
+CARRIED = "pfv_tiles"  # of the ramp that a prompt's mask is, among its values
+NEVER = {"start_percent": 1.0, "end_percent": 0.0}  # no noise level lies in it: such a prompt is never evaluated
+SHARED = ("pooled_output",)  # values of a prompt that the host asks of each
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """One of the two that say where in an ad a prompt's mask lies."""
+
+    axis: int  # 0 down, 1 across
+    ad: Grid  # rows and columns of the ad, image pixels
+
+
+def located(prompt: list[Any], ad: Grid) -> list[Any]:
+    """A prompt with two more entries that are never sampled: their masks say where in an ad of this size a part of it lies.
+
+    Raises:
+        ValueError: a prompt that is empty or carries such entries.
+    """
+    if not prompt:
+        raise ValueError(f"{NAME}: the prompt is empty: connect CLIP Text Encode")
+    if any(CARRIED in values for _, values in prompt):
+        raise ValueError(f"{NAME}: the prompt has been through this node: use it once, with the size of the whole ad")
+    text, values = prompt[0]
+    shared = {name: values[name] for name in SHARED if name in values}
+    entries = [
+        [text, {**shared, **NEVER, "mask": mask, "mask_strength": 1.0, CARRIED: Ramp(axis, ad)}]
+        for axis, mask in enumerate(ramps(*ad))
+    ]
+    return [*prompt, *entries]
+
+
+def taken_from(prompts: dict[str, list[Options]], batch: int) -> Crop | None:
+    """Take what `located` added out of a run's prompts: the part of the ad that it samples, None where nobody says.
+
+    Raises:
+        ValueError: prompts of different parts or ads, masks that nobody has cut, or that are changed otherwise, or several
+            images.
+    """
+    found: set[Crop] = set()
+    for conditions in prompts.values():
+        carried = [condition for condition in conditions if CARRIED in condition]
+        conditions[:] = [condition for condition in conditions if CARRIED not in condition]
+        if carried:
+            found.add(_part(carried))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ValueError(f"{NAME}: the prompts of one sampling say different things: {', '.join(map(str, found))}")
+    if batch > 1:
+        raise ValueError(
+            f"{NAME}: {batch} images are sampled at once, and nobody says whether all are of one tile: let the upscaler take one "
+            "tile, and one image, at a time (batch_size 1)"
+        )
+    return found.pop()
+
+
+def _part(carried: list[Options]) -> Crop:
+    """The part that the entries of one prompt say."""
+    by_axis = {condition[CARRIED].axis: condition for condition in carried}
+    ads = {condition[CARRIED].ad for condition in carried}
+    if len(carried) != 2 or len(by_axis) != 2 or len(ads) != 1:
+        raise ValueError(
+            f"{NAME}: a prompt has {len(carried)} of the two entries of this node, as after a node that combines prompts: put "
+            "this one last"
+        )
+    (ad,) = ads
+    down, across = (by_axis[axis]["mask"] for axis in (0, 1))
+    if all(torch.equal(mask.cpu(), ramp) for mask, ramp in zip((down, across), ramps(*ad), strict=True)):
+        raise ValueError(
+            f"{NAME}: nobody has cut the prompts' masks to a tile. Upscalers and detailers that do are Ultimate SD Upscale and "
+            "those of Impact Pack; for others sample the parts one by one, with MEPA Crop, and the whole ad with neither"
+        )
+    try:
+        top, left, height, width = part_of(down, across, ad)
+    except ValueError as error:
+        raise ValueError(
+            f"{NAME}: the prompts' masks were changed otherwise than by cutting a tile out and resizing it ({error}): give the "
+            "upscaler tiles of the ad's shape, or sample the parts one by one, with MEPA Crop"
+        ) from error
+    return Crop(top, left, height, width, ad[0], ad[1], said_by=NAME)

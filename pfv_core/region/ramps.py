@@ -1,0 +1,63 @@
+"""Where a part that was cut out of a frame lies in it, told by two ramps that were cut with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STEP = 1 / 255  # of an 8-bit mask, which is what is left of a ramp where a part went through one
+ROUNDED = 1.5 * STEP  # how far a ramp may be off its line: resized, cut and resized again in 8 bits it is by 1.2 steps
+BESIDE_AN_EDGE = 2  # pixels, where resizing has nothing on one side
+LEAST = 3 * BESIDE_AN_EDGE  # pixels that a ramp must have
+
+
+def ramps(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Two masks of a frame, (1, H, W) float32 each: how far down it a pixel's centre is, and how far across, 0..1."""
+    down, across = ((torch.arange(length) + 0.5) / length for length in (height, width))
+    return down.view(1, -1, 1).expand(1, height, width).clone(), across.expand(1, height, width).clone()
+
+
+def part_of(down: Tensor, across: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The part of a frame that its ramps were cut to.
+
+    Args:
+        down, across: (1, h, w) float each, what became of `ramps`: cut out, and perhaps resized.
+        size: rows and columns of the frame.
+
+    Returns:
+        top, left, height and width in pixels of the frame, to the nearest.
+
+    Raises:
+        ValueError: they were not only cut and resized: turned, padded, or changed otherwise; fewer than 6 pixels.
+    """
+    (top, height), (left, width) = _place(down[0], size[0], "down"), _place(across[0].T, size[1], "across")
+    return top, left, height, width
+
+
+def _place(ramp: Tensor, length: int, axis: str) -> tuple[int, int]:
+    """Where along a frame of that length a ramp, (along, beside), begins, and how far it goes, in whole pixels of the frame."""
+    start, end = _ends(ramp, axis)
+    if start < -STEP or end > 1 + STEP:
+        raise ValueError(f"the ramp {axis} goes from {start:.3g} to {end:.3g}, expected 0 to 1 or a part of it")
+    first = min(max(round(start * length), 0), length - 1)
+    return first, min(max(round(end * length), first + 1), length) - first
+
+
+def _ends(ramp: Tensor, axis: str) -> tuple[float, float]:
+    """What a ramp, (along, beside), is at the outer edges of its first and its last pixel."""
+    if len(ramp) < LEAST:
+        raise ValueError(f"the ramp {axis} has {len(ramp)} pixels, expected {LEAST} or more")
+    inner = ramp.to("cpu", torch.float64)[BESIDE_AN_EDGE:-BESIDE_AN_EDGE]
+    profile = inner.mean(1)
+    places = torch.arange(len(profile), dtype=torch.float64) + BESIDE_AN_EDGE + 0.5
+    centred = places - places.mean()
+    slope = float((centred @ profile) / (centred @ centred))
+    line = profile.mean() + slope * centred
+    wrong = max(float((profile - line).abs().max()), float((inner - profile[:, None]).abs().max()))
+    if slope <= 0 or wrong > ROUNDED:
+        raise ValueError(
+            f"the ramp {axis} rises by {slope:.2g} a pixel and is off its line by up to {wrong:.2g}, expected above 0 and at "
+            f"most {ROUNDED:.2g}"
+        )
+    start = float(profile.mean()) - slope * float(places.mean())
+    return start, start + slope * len(ramp)
