@@ -9,7 +9,6 @@ patches alone.
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
@@ -19,10 +18,9 @@ from comfy.controlnet import ControlLora
 from ...pfv_core.attention.transformers import transformer_of
 from .cross_attention import ImagePromptPatch, PromptSlot, image_prompt_patches, places
 from .facts import CALL, KEY, Options, Run
+from .told import tell
 from .tracking import MAP, facts_hook, read_map
 from .unet import BlockKey, CrossAttentionBlock, cross_attentions
-
-logger = logging.getLogger(__name__)
 
 NODE = "MEPA Apply to ControlNet"
 OPTIONS = "transformer_options"
@@ -132,7 +130,7 @@ def apply_to_control_net(control_net: Any, model: Any) -> Any:
     """
     patches = image_prompt_patches(model)
     if not patches:
-        logger.info("MEPA Apply to ControlNet: the model carries no image prompt, the ControlNet stays as it is")
+        tell(f"{NODE}: the model carries no image prompt, the ControlNet stays as it is")
         return control_net
     patch = max(patches, key=lambda found: len(found.prompts))
     network = _network(control_net)

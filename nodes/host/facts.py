@@ -9,7 +9,6 @@ is what arrives. Where a fact does not arrive, the call is refused and what stan
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -18,8 +17,7 @@ from torch import Tensor
 
 from ...pfv_core.attention.query_mask import LATENT_SCALE, frame_matches, query_mask
 from .schedule import NoiseSchedule, Window
-
-logger = logging.getLogger(__name__)
+from .told import tell
 
 KEY = "pfv_mepa"  # of our wrappers, and of the run in the options of its calls
 CALL = "pfv_call"  # of the call in its options
@@ -207,7 +205,7 @@ class Run:
         """Say something to the user once in a run."""
         if message not in self._told:
             self._told.add(message)
-            logger.warning(message)
+            tell(message)
 
 
 @dataclass(frozen=True, eq=False)

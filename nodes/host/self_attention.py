@@ -7,7 +7,6 @@ left behind.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -37,10 +36,9 @@ from .reference_pass import (
 )
 from .schedule import Window
 from .slots import Slot, fill_slot, slot_of
+from .told import tell
 from .tracking import track
 from .unet import self_attentions
-
-logger = logging.getLogger(__name__)
 
 KEY = "pfv_attention_fusion"  # of the reference models among a model's additional ones
 HELD = "pfv_attention_fusion_held"  # of what stands for keys and values there
@@ -137,7 +135,7 @@ def _tell_what_takes_no_part(reference_model: Any, model: Any) -> None:
     known = {name_of(patch) for patch in _without_part(model)} if reference_model.is_clone(model) else set()
     names = sorted({name_of(patch) for patch in _without_part(reference_model)} - known)
     if names:
-        logger.warning(
+        tell(
             f"{NAME}: on reference_model {', '.join(names)} changes nothing: where it reads the product its weights, LoRAs and "
             "hypernetworks count, other patches do not. Put them on model, for what is sampled, or take them off"
         )
