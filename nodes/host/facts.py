@@ -80,6 +80,11 @@ class Crop:
                     "give a part that lies in the ad, and the ad's own size"
                 )
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the ad."""
+        return (self.height, self.width) == (self.ad_height, self.ad_width)
+
     def of(self, mask: Tensor, name: str) -> Tensor:
         """That part of a mask (R, H, W), or of a picture (R, H, W, C); ValueError unless it has the ad's size."""
         if tuple(mask.shape[1:3]) != (self.ad_height, self.ad_width):
@@ -187,7 +192,8 @@ class Run:
             raise ValueError(
                 f"{node}: {size}: give it the image's shape, or say with MEPA Crop or MEPA Tiles which part it is"
             )
-        if self.crop is None and abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width):
+        part = self.crop is not None and not self.crop.is_whole
+        if not part and abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width):
             self.tell(
                 f"MEPA: the image being sampled is {height}x{width}, masks of {mask.shape[1]}x{mask.shape[2]} (height x width) "
                 "are taken for the whole of it. Where a detailer or an upscaler samples a part of the ad as a picture of its "

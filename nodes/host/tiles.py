@@ -16,20 +16,25 @@ from .facts import Crop, Grid, Options
 
 NAME = "MEPA Tiles"
 CARRIED = "pfv_tiles"  # of the ramp that a prompt's mask is, among its values
-NEVER = {"start_percent": 1.0, "end_percent": 0.0}  # no noise level lies in it: such a prompt is never evaluated
+NEVER = {
+    "start_percent": 1.0,
+    "end_percent": 0.0,
+    "mask_strength": 0.0,
+}  # no noise level lies in it, nor would it count
+RAMPS = 3  # down, across, up
 SHARED = ("pooled_output",)  # values of a prompt that the host asks of each
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """One of the two that say where in an ad a prompt's mask lies."""
+    """One of those that say where in an ad a prompt's mask lies."""
 
-    axis: int  # 0 down, 1 across
+    number: int  # among `ramps`
     ad: Grid  # rows and columns of the ad, image pixels
 
 
 def located(prompt: list[Any], ad: Grid) -> list[Any]:
-    """A prompt with two more entries that are never sampled: their masks say where in an ad of this size a part of it lies.
+    """A prompt with more entries that are never sampled: their masks say where in an ad of this size a part of it lies.
 
     Raises:
         ValueError: a prompt that is empty or carries such entries.
@@ -41,8 +46,7 @@ def located(prompt: list[Any], ad: Grid) -> list[Any]:
     text, values = prompt[0]
     shared = {name: values[name] for name in SHARED if name in values}
     entries = [
-        [text, {**shared, **NEVER, "mask": mask, "mask_strength": 1.0, CARRIED: Ramp(axis, ad)}]
-        for axis, mask in enumerate(ramps(*ad))
+        [text, {**shared, **NEVER, "mask": mask, CARRIED: Ramp(number, ad)}] for number, mask in enumerate(ramps(*ad))
     ]
     return [*prompt, *entries]
 
@@ -74,25 +78,26 @@ def taken_from(prompts: dict[str, list[Options]], batch: int) -> Crop | None:
 
 def _part(carried: list[Options]) -> Crop:
     """The part that the entries of one prompt say."""
-    by_axis = {condition[CARRIED].axis: condition for condition in carried}
+    masks = {condition[CARRIED].number: condition.get("mask") for condition in carried}
     ads = {condition[CARRIED].ad for condition in carried}
-    if len(carried) != 2 or len(by_axis) != 2 or len(ads) != 1:
+    if len(carried) != RAMPS or len(masks) != RAMPS or len(ads) != 1:
         raise ValueError(
-            f"{NAME}: a prompt has {len(carried)} of the two entries of this node, as after a node that combines prompts: put "
-            "this one last"
+            f"{NAME}: a prompt has {len(carried)} of the {RAMPS} entries of this node, as after a node that combines prompts: "
+            "put this one last"
         )
-    (ad,) = ads
-    down, across = (by_axis[axis]["mask"] for axis in (0, 1))
-    if all(torch.equal(mask.cpu(), ramp) for mask, ramp in zip((down, across), ramps(*ad), strict=True)):
+    ad, cut = ads.pop(), [masks[number] for number in range(RAMPS)]
+    if any(mask is None for mask in cut):
+        raise ValueError(f"{NAME}: a node after this one has taken the masks out of the prompts: put this one last")
+    if all(torch.equal(mask.cpu(), ramp.to(mask.dtype)) for mask, ramp in zip(cut, ramps(*ad), strict=True)):
         raise ValueError(
             f"{NAME}: nobody has cut the prompts' masks to a tile. Upscalers and detailers that do are Ultimate SD Upscale and "
             "those of Impact Pack; for others sample the parts one by one, with MEPA Crop, and the whole ad with neither"
         )
     try:
-        top, left, height, width = part_of(down, across, ad)
+        top, left, height, width = part_of(*cut, ad)
     except ValueError as error:
         raise ValueError(
-            f"{NAME}: the prompts' masks were changed otherwise than by cutting a tile out and resizing it ({error}): give the "
-            "upscaler tiles of the ad's shape, or sample the parts one by one, with MEPA Crop"
+            f"{NAME}: the prompts' masks were changed otherwise than by cutting a tile out and resizing it ({error}). In "
+            "Ultimate SD Upscale make a tile with its padding no larger than the upscaled ad, or turn force_uniform_tiles off"
         ) from error
     return Crop(top, left, height, width, ad[0], ad[1], said_by=NAME)

@@ -68,10 +68,10 @@ class MEPATiles(io.ComfyNode):
             "regions and product masks of the model follow each tile, instead of being squeezed into it.",
             inputs=[
                 io.Conditioning.Input(
-                    "positive", tooltip="Straight into the upscaler from here, after all other nodes."
+                    "positive", tooltip="After all other nodes, but for Apply ControlNet; from here into the upscaler."
                 ),
                 io.Conditioning.Input(
-                    "negative", tooltip="Straight into the upscaler from here, after all other nodes."
+                    "negative", tooltip="After all other nodes, but for Apply ControlNet; from here into the upscaler."
                 ),
                 _pixels(
                     "ad_width",

@@ -1,4 +1,4 @@
-"""Where a part that was cut out of a frame lies in it, told by two ramps that were cut with it."""
+"""Where a part that was cut out of a frame lies in it, told by ramps that were cut with it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ BESIDE_AN_EDGE = 2  # pixels, where resizing has nothing on one side
 LEAST = 3 * BESIDE_AN_EDGE  # pixels that a ramp must have
 
 
-def ramps(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Two masks of a frame, (1, H, W) float32 each: how far down it a pixel's centre is, and how far across, 0..1."""
+def ramps(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Three masks of a frame, (1, H, W) float32, 0..1: how far down it each pixel's centre lies, how far across, how far up."""
     down, across = ((torch.arange(length) + 0.5) / length for length in (height, width))
-    return down.view(1, -1, 1).expand(1, height, width).clone(), across.expand(1, height, width).clone()
+    columns = down.view(1, -1, 1).expand(1, height, width)
+    return columns.clone(), across.expand(1, height, width).clone(), 1 - columns
 
 
-def part_of(down: Tensor, across: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def part_of(down: Tensor, across: Tensor, up: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The part of a frame that its ramps were cut to.
 
     Args:
-        down, across: (1, h, w) float each, what became of `ramps`: cut out, and perhaps resized.
+        down, across, up: (1, h, w) float each, what became of `ramps`: cut out, and perhaps resized.
         size: rows and columns of the frame.
 
     Returns:
         top, left, height and width in pixels of the frame, to the nearest.
 
     Raises:
-        ValueError: they were not only cut and resized: turned, padded, or changed otherwise; fewer than 6 pixels.
+        ValueError: they were not only cut and resized: turned, padded, scaled, or changed otherwise; fewer than 6 pixels.
     """
+    shapes = [tuple(ramp.shape) for ramp in (down, across, up)]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 3 or shapes[0][0] != 1:
+        raise ValueError(f"the ramps are {', '.join(map(str, shapes))}, expected three of one shape (1, rows, columns)")
+    apart = float((down.double() + up.double() - 1).abs().max())
+    if not apart <= 2 * ROUNDED:
+        raise ValueError(f"the ramps down and up add up to 1 but for {apart:.2g}, expected at most {2 * ROUNDED:.2g}")
     (top, height), (left, width) = _place(down[0], size[0], "down"), _place(across[0].T, size[1], "across")
     return top, left, height, width
 
@@ -39,8 +46,10 @@ def _place(ramp: Tensor, length: int, axis: str) -> tuple[int, int]:
     start, end = _ends(ramp, axis)
     if start < -STEP or end > 1 + STEP:
         raise ValueError(f"the ramp {axis} goes from {start:.3g} to {end:.3g}, expected 0 to 1 or a part of it")
-    first = min(max(round(start * length), 0), length - 1)
-    return first, min(max(round(end * length), first + 1), length) - first
+    extent = min(
+        max(round((end - start) * length), 1), length
+    )  # a mask of 8 bits has lost as much at its end as at its start
+    return min(max(round(start * length), 0), length - extent), extent
 
 
 def _ends(ramp: Tensor, axis: str) -> tuple[float, float]:
@@ -54,7 +63,7 @@ def _ends(ramp: Tensor, axis: str) -> tuple[float, float]:
     slope = float((centred @ profile) / (centred @ centred))
     line = profile.mean() + slope * centred
     wrong = max(float((profile - line).abs().max()), float((inner - profile[:, None]).abs().max()))
-    if slope <= 0 or wrong > ROUNDED:
+    if not (slope > 0 and wrong <= ROUNDED):
         raise ValueError(
             f"the ramp {axis} rises by {slope:.2g} a pixel and is off its line by up to {wrong:.2g}, expected above 0 and at "
             f"most {ROUNDED:.2g}"

@@ -1,4 +1,4 @@
-"""Two ramps that are cut with a part of a frame say where it lies."""
+"""Ramps that are cut with a part of a frame say where it lies."""
 
 from __future__ import annotations
 
@@ -55,23 +55,38 @@ def padded(parts):
         (lambda parts: [part.flip(1) for part in parts], "down"),
         (lambda parts: [part.flip(2) for part in parts], "across"),
         (lambda parts: [part.mT for part in parts], "down"),
-        (lambda parts: parts[::-1], "down"),
         (padded, "across"),
-        (lambda parts: [parts[0], parts[1].square()], "across"),
-        (lambda parts: [torch.ones_like(part) for part in parts], "down"),
+        (lambda parts: [parts[0], parts[1].square(), parts[2]], "across"),
+        (lambda parts: [torch.full_like(part, 0.5) for part in parts], "down"),
+        (lambda parts: [torch.ones_like(part) for part in parts], "down and up"),
+        (lambda parts: [part * 0.5 for part in parts], "down and up"),
+        (lambda parts: [part**1.02 for part in parts], "down and up"),
+        (lambda parts: [part * torch.nan for part in parts], "down and up"),
+        (lambda parts: [part[0] for part in parts], "are"),
+        (lambda parts: [part.expand(2, -1, -1) for part in parts], "are"),
+        (lambda parts: [*parts[:2], parts[2][..., 1:]], "are"),
         (lambda parts: [part[:, :5] for part in parts], "down"),
-        (lambda parts: [parts[0] - 0.2, parts[1]], "down"),
-        (lambda parts: [parts[0], parts[1] + 0.8], "across"),
-        (lambda parts: [parts[0], parts[1] + torch.linspace(0, 0.1, parts[1].shape[1])[:, None]], "across"),
+        (lambda parts: [parts[0] - 0.2, parts[1], parts[2] + 0.2], "down"),
+        (lambda parts: [parts[0], parts[1] + 0.8, parts[2]], "across"),
+        (lambda parts: [parts[0], parts[1] + torch.linspace(0, 0.1, parts[1].shape[1])[:, None], parts[2]], "across"),
     ],
 )
 def test_what_is_changed_otherwise_is_refused(change, axis):
-    with pytest.raises(ValueError, match=rf"the ramp {axis} .*expected"):
+    with pytest.raises(ValueError, match=rf"the ramps? ?{axis} .*expected"):
         part_of(*change(cut((100, 200, 256, 256))), SIZE)
 
 
 def test_a_ramp_says_where_the_centres_of_pixels_are():
-    down, across = ramps(4, 8)
-    assert down.shape == across.shape == (1, 4, 8)
+    down, across, up = ramps(4, 8)
+    assert down.shape == across.shape == up.shape == (1, 4, 8)
+    assert torch.equal(up, down.flip(1))
     assert torch.equal(down[0, :, 0], torch.tensor([0.125, 0.375, 0.625, 0.875]))
     assert across[0, 3].tolist()[::7] == [1 / 16, 15 / 16]
+
+
+@pytest.mark.parametrize("left", [0, 1912, 952])
+def test_a_tile_at_the_edge_is_as_wide_as_one_in_the_middle(left):
+    """Rounded down, the ramp of a tile at the first column begins below 0; its width is not to be lost with that."""
+    _, found, height, width = part_of(*cut((0, left, 136, 136), size=(256, 2048), to=(544, 544), bits=8), (256, 2048))
+    assert (height, width) == (136, 136)
+    assert abs(found - left) <= 8

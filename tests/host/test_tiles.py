@@ -9,6 +9,7 @@ import torch
 from pfv_mepa.nodes.mepa.crop_nodes import MEPATiles
 from pfv_mepa.tests.host.beside import (
     assert_apart,
+    assert_near,
     assert_same,
     basic,
     cfg,
@@ -124,7 +125,7 @@ def test_the_prompts_that_were_given_stay_as_they_are(model):
     made = located(positive, negative)
     assert len(positive) == len(negative) == 1
     assert made[0][:1] == positive
-    assert len(made[0]) == 3
+    assert len(made[0]) == 4
 
 
 # --- what nobody says -------------------------------------------------------------------------------------------------
@@ -168,7 +169,16 @@ def test_a_mask_that_is_not_the_ads(model, prompt):
 
 @pytest.mark.parametrize(
     "change",
-    [lambda mask: mask.flip(2), lambda mask: torch.nn.functional.pad(mask, (0, 40, 0, 0)), torch.ones_like],
+    [
+        lambda mask: mask.flip(2),
+        lambda mask: torch.nn.functional.pad(mask, (0, 40, 0, 0)),
+        torch.ones_like,
+        lambda mask: mask * 0.5,
+        lambda mask: mask**1.02,
+        lambda mask: mask * torch.nan,
+        lambda mask: mask[0],
+        lambda mask: mask.expand(2, -1, -1),
+    ],
 )
 def test_masks_that_are_changed_otherwise(model, patched, change):
     positive, negative = tile(model)
@@ -177,12 +187,43 @@ def test_masks_that_are_changed_otherwise(model, patched, change):
     refused(patched, positive, negative, "changed otherwise than by cutting a tile out and resizing it")
 
 
+def test_masks_that_are_gone(model, patched):
+    positive, negative = tile(model)
+    del positive[1][1]["mask"]
+    refused(patched, positive, negative, "has taken the masks out of the prompts: put this one last")
+
+
+def test_uncut_masks_in_half_precision(model, patched):
+    sides = located(*prompts(model))
+    for _, values in (*sides[0][1:], *sides[1][1:]):
+        values["mask"] = values["mask"].bfloat16()
+    refused(patched, *sides, "MEPA Tiles: nobody has cut")
+
+
+def test_a_tile_that_is_the_whole_ad_at_another_size_is_told(model, patched, caplog):
+    positive, negative = tile(model, (0, 0, *AD))
+    for _, values in (*positive[1:], *negative[1:]):
+        values["mask"] = torch.nn.functional.interpolate(values["mask"][None], (64, 128))[0]
+    sample(patched, positive, negative, height=64, width=128)
+    assert "masks of 128x256 (height x width) are taken for the whole of it" in caplog.text
+
+
+def test_a_time_range_after_it_counts_for_nothing(model):
+    """Which makes the host sample what was added; without any part of the pack, for with one it is taken out."""
+    joined = host_nodes.ConditioningCombine().combine(*prompts(model))[0]
+    sides = (cut(side) for side in located(joined, prompts(model)[1]))
+    ranged = [run("ConditioningSetTimestepRange", conditioning=side, start=0.0, end=1.0) for side in sides]
+    assert_near(
+        sample(model, *ranged, height=96, width=96), sample(model, joined, prompts(model)[1], height=96, width=96)
+    )
+
+
 def test_prompts_that_are_joined_after_it(model, patched):
     positive, negative = tile(model)
     refused(
-        patched, [*positive, *positive], negative, "a prompt has 4 of the two entries of this node.*put this one last"
+        patched, [*positive, *positive], negative, "a prompt has 6 of the 3 entries of this node.*put this one last"
     )
-    refused(patched, positive[:2], negative, "a prompt has 1 of the two entries")
+    refused(patched, positive[:2], negative, "a prompt has 1 of the 3 entries")
 
 
 def test_the_hosts_own_nodes_may_come_after_it(model, patched):
