@@ -78,7 +78,7 @@ def taken_from(prompts: dict[str, list[Options]], batch: int) -> Crop | None:
 
 def _part(carried: list[Options]) -> Crop:
     """The part that the entries of one prompt say."""
-    masks = {condition[CARRIED].number: condition.get("mask") for condition in carried}
+    masks: dict[int, Any] = {condition[CARRIED].number: condition.get("mask") for condition in carried}
     ads = {condition[CARRIED].ad for condition in carried}
     if len(carried) != RAMPS or len(masks) != RAMPS or len(ads) != 1:
         raise ValueError(
@@ -94,7 +94,7 @@ def _part(carried: list[Options]) -> Crop:
             "those of Impact Pack; for others sample the parts one by one, with MEPA Crop, and the whole ad with neither"
         )
     try:
-        top, left, height, width = part_of(*cut, ad)
+        top, left, height, width = part_of(cut[0], cut[1], cut[2], ad)
     except ValueError as error:
         raise ValueError(
             f"{NAME}: the prompts' masks were changed otherwise than by cutting a tile out and resizing it ({error}). In "
