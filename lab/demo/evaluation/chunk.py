@@ -116,19 +116,23 @@ class Chunk:
         """What is wanted."""
         return self.ad_drawn if ad else self.wanted_drawn
 
-    def relit(self, ad: bool) -> list[Scene]:
-        """What is wanted, each in the light of another scene, and on another part of its table's material."""
+    def relit(self, ad: bool, given: Given = Given.RELIT) -> list[Scene]:
+        """What is wanted, each in the light of another scene, or on another part of its table's material, or both."""
         others = [any_scene(RELIT_SEED + self.start + index) for index in range(len(self.pairs))]
         scenes = [second.with_product_of(first) if ad else first for first, second in self.pairs]
-        return [replace(one, light=other.light, grain=other.grain) for one, other in zip(scenes, others, strict=True)]
+        taken = {Given.LIGHT: ("light",), Given.GRAIN: ("grain",), Given.RELIT: ("light", "grain")}[given]
+        return [
+            replace(one, **{name: getattr(other, name) for name in taken})
+            for one, other in zip(scenes, others, strict=True)
+        ]
 
     def given(self, condition: Condition) -> Tensor:
         """(B, 3, H, W): the true picture as the condition gives it."""
         image = channels_first(self.truth(condition.ad).image)
         if condition.given is Given.BLURRED:
             return blurred(image, YARDSTICK_BLUR)
-        if condition.given is Given.RELIT:
-            return channels_first(render(self.relit(condition.ad), stack.IMAGE_SIZE).image)
+        if condition.given in (Given.LIGHT, Given.GRAIN, Given.RELIT):
+            return channels_first(render(self.relit(condition.ad, condition.given), stack.IMAGE_SIZE).image)
         return self.models.autoencoder.decode(self.models.autoencoder.encode(image)).clamp(0, 1)
 
     def pasted(self, image: Tensor) -> Tensor:

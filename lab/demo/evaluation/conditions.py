@@ -60,11 +60,13 @@ class Depth(str, Enum):
 
 
 class Given(str, Enum):
-    """Nothing is sampled, the true picture is shown: DECODED from its latents, BLURRED, or RELIT: in another light, the
-    table's grain elsewhere."""
+    """Nothing is sampled, the true picture is shown: DECODED from its latents, BLURRED, in another LIGHT, with the table's GRAIN
+    elsewhere, or RELIT: both."""
 
     DECODED = "decoded"
     BLURRED = "blurred"
+    LIGHT = "light"
+    GRAIN = "grain"
     RELIT = "relit"
 
 

@@ -104,6 +104,8 @@ BOUNDED = _balanced(CONFLICT.mepa.at(1.0).condition, "in its region, text share 
 
 AD_DECODED = Condition("ad_decoded", "the true ad, encoded and decoded", ad=True, given=Given.DECODED)
 AD_BLURRED = Condition("ad_blurred", "the true ad, blurred", ad=True, given=Given.BLURRED)
+AD_LIGHT = Condition("ad_light", "the true ad in another light", ad=True, given=Given.LIGHT)
+AD_GRAIN = Condition("ad_grain", "the true ad, the table's grain elsewhere", ad=True, given=Given.GRAIN)
 AD_RELIT = Condition(
     "ad_relit", "the true ad in another light, the table's grain elsewhere", ad=True, given=Given.RELIT
 )
@@ -209,9 +211,9 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             "A's product in B's surroundings: the text names the product, the reference rules all around it, the ControlNet "
             "has the product's depth before the reference's, the product's own pixels are put back. What the judge reads of "
             "the product is read before that; sharpness is that of what is not the product. Light and grain are not told to "
-            "the models: what the true ad in another light has is as near as one comes without them.",
+            "the models: what the true ad in another light, the grain elsewhere, has is as near as one comes without them.",
             (
-                *(Row(one, NO_ADAPTER) for one in (AD_DECODED, AD_RELIT, AD_BLURRED)),
+                *(Row(one, NO_ADAPTER) for one in (AD_DECODED, AD_LIGHT, AD_GRAIN, AD_RELIT, AD_BLURRED)),
                 *(Row(one, MAIN) for one in ADS.values()),
             ),
             (

@@ -22,6 +22,8 @@ from lab.demo.evaluation.conditions import Area, Condition, Depth, Given, Row, V
 from lab.demo.evaluation.experiments import (
     AD_BLURRED,
     AD_DECODED,
+    AD_GRAIN,
+    AD_LIGHT,
     AD_RELIT,
     ADS,
     BLUR,
@@ -351,7 +353,7 @@ def test_a_count_is_what_a_run_makes(files, whole):
     adapters = find_adapters(files / "adapters", [0])
     tables = [replace(table, pairs=2 * BATCH if table.name == "text" else BATCH) for table in experiments()]
     counted = sum(images for images, _ in ablations.num_images(tables, adapters, BATCH, BATCH).values())
-    given = {one.name for one in (CEILING, BLUR, AD_DECODED, AD_RELIT, AD_BLURRED)}
+    given = {one.name for one in (CEILING, BLUR, AD_DECODED, AD_LIGHT, AD_GRAIN, AD_RELIT, AD_BLURRED)}
     sampled = [file for file in (whole / "chunks").rglob("*.json") if file.parts[-3] not in given]
     twice = counted - BATCH * len(sampled)  # a strength that was chosen may be a row of another table
     assert twice in (0, BATCH, 2 * BATCH, 3 * BATCH)
@@ -410,11 +412,17 @@ def test_another_light_and_grain_change_nothing_that_a_text_names(models):
             replace(one, light=two.light, grain=two.grain) for one, two in zip(relit, wanted, strict=True)
         ] == wanted
         assert all(one.light != two.light and one.grain != two.grain for one, two in zip(relit, wanted, strict=True))
+        light, grain = (chunk.relit(ad, given) for given in (Given.LIGHT, Given.GRAIN))
+        assert [replace(one, light=two.light) for one, two in zip(light, wanted, strict=True)] == wanted
+        assert [replace(one, light=two.light) for one, two in zip(relit, grain, strict=True)] == grain
     assert Chunk(models, 1, 1).relit(True) == chunk.relit(True)[1:]
-    shown = chunk.given(AD_RELIT)
     product = chunk.ad_drawn.product
     truth = chunk.ad_drawn.image.movedim(3, 1)
-    assert ring_psnr(chunk.pasted(shown), truth, product).max() < ring_psnr(truth + 0.01, truth, product).min()
+    both, light, grain = (
+        ring_psnr(chunk.pasted(chunk.given(one)), truth, product) for one in (AD_RELIT, AD_LIGHT, AD_GRAIN)
+    )
+    assert both.max() < ring_psnr(truth + 0.01, truth, product).min()
+    assert (light < grain).all()  # it is the light that tells
 
 
 def test_views_hide_and_change_the_product_alone(models):
