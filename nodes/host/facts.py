@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...pfv_core.attention.query_mask import LATENT_SCALE, frame_matches, query_mask
 from .schedule import NoiseSchedule, Window
-from .told import tell
+from .told import drawing_node, tell
 
 KEY = "pfv_mepa"  # of our wrappers, and of the run in the options of its calls
 CALL = "pfv_call"  # of the call in its options
@@ -192,8 +192,14 @@ class Run:
             raise ValueError(
                 f"{node}: {size}: give it the image's shape, or say with MEPA Crop or MEPA Tiles which part it is"
             )
-        part = self.crop is not None and not self.crop.is_whole
-        if not part and abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width):
+        if self.crop is None and (drawing := drawing_node()):
+            self.tell(
+                f"MEPA: {drawing} encodes and decodes by itself. Where it cuts the ad into parts, masks of {mask.shape[1]}x"
+                f"{mask.shape[2]} (height x width) are taken for the whole of each: give it prompts from MEPA Tiles"
+            )
+        elif (self.crop is None or self.crop.is_whole) and (
+            abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width)
+        ):
             self.tell(
                 f"MEPA: the image being sampled is {height}x{width}, masks of {mask.shape[1]}x{mask.shape[2]} (height x width) "
                 "are taken for the whole of it. Where a detailer or an upscaler samples a part of the ad as a picture of its "

@@ -1,12 +1,20 @@
-"""What the user is told while something runs: in the log, and where there is a page, on it."""
+"""What the user is told while something runs: in the log, and where there is a page, on it; and which node runs."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
+
+import nodes as host_nodes
+from comfy_execution.utils import get_executing_context
 
 EVENT = "pfv_told"  # that web/told.js listens to
 SERVER = "server"  # the host's module, there where the host runs as a server
+NOT_BY_ITSELF = (
+    "LATENT",
+    "GUIDER",
+)  # what a node gives that leaves the decoding to others: it samples what it was given
 
 logger = logging.getLogger(__name__)
 
@@ -14,6 +22,26 @@ logger = logging.getLogger(__name__)
 def tell(message: str) -> None:
     """Warn in the log and on the page whose workflow runs."""
     logger.warning(message)
-    server = getattr(getattr(sys.modules.get(SERVER), "PromptServer", None), "instance", None)
+    server = _server()
     if server is not None:
         server.send_sync(EVENT, {"message": message}, server.client_id)
+
+
+def drawing_node() -> str | None:
+    """The class of the node that runs, if it gives an image and no latent: it encodes and decodes by itself, and may sample parts
+    of the ad as pictures of their own. None where it does not, or nobody says which node runs."""
+    context, server = get_executing_context(), _server()
+    if context is None or server is None:
+        return None
+    running, _ = server.prompt_queue.get_current_queue_volatile()
+    for _number, prompt_id, prompt, *_ in running:
+        if prompt_id == context.prompt_id and context.node_id in prompt:
+            class_type: str = prompt[context.node_id]["class_type"]
+            gives = host_nodes.NODE_CLASS_MAPPINGS[class_type].RETURN_TYPES
+            return class_type if "IMAGE" in gives and not set(NOT_BY_ITSELF) & set(gives) else None
+    return None
+
+
+def _server() -> Any:
+    """The host's, None where its classes are used without one."""
+    return getattr(getattr(sys.modules.get(SERVER), "PromptServer", None), "instance", None)

@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from pfv_mepa.nodes.host import facts
 from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop
 from pfv_mepa.pfv_core.research.mask_input import MaskInput
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, right_half, sample
@@ -81,6 +82,22 @@ def test_without_it_a_mask_of_another_size_is_said_to_be_the_whole_frame(model, 
     assert "put MEPA Crop before it, or MEPA Tiles on its prompts" in told
     caplog.clear()
     sample(apply(model, prompt, region=right_half()))
+    assert "MEPA" not in caplog.text
+
+
+def test_of_tiles_of_the_masks_own_size_the_node_that_makes_them_is_told(model, prompt, caplog, monkeypatch):
+    """Their size does not show that they are none of the ad's whole."""
+    monkeypatch.setattr(facts, "drawing_node", lambda: "UltimateSDUpscale")
+    patched = apply(model, prompt, region=right_half())
+    sample(patched)
+    assert "UltimateSDUpscale encodes and decodes by itself" in caplog.text
+    assert (
+        "masks of 128x128 (height x width) are taken for the whole of each: give it prompts from MEPA Tiles"
+        in caplog.text
+    )
+    caplog.clear()
+    sample(crop(patched, 0, 0, 128, 128, ad=(128, 128)))
+    sample(apply(model, prompt))
     assert "MEPA" not in caplog.text
 
 

@@ -6,16 +6,25 @@ import logging
 import sys
 from types import SimpleNamespace
 
-from pfv_mepa.nodes.host.told import EVENT, SERVER, tell
+import nodes as host_nodes
+import pytest
+from comfy_execution.utils import CurrentNodeContext
+
+from pfv_mepa.nodes.host.told import EVENT, SERVER, drawing_node, tell
+from pfv_mepa.tests.host.beside import host_node
 
 MESSAGE = "nothing is sampled there"
 
 
+def serving(monkeypatch, **server):
+    """The host's server, of which the tests need no more than this."""
+    module = SimpleNamespace(PromptServer=SimpleNamespace(instance=SimpleNamespace(**server)))
+    monkeypatch.setitem(sys.modules, SERVER, module)
+
+
 def test_a_warning_is_logged_and_sent_to_the_page(monkeypatch, caplog):
     sent = []
-    server = SimpleNamespace(client_id="a page", send_sync=lambda *message: sent.append(message))
-    module = SimpleNamespace(PromptServer=SimpleNamespace(instance=server))
-    monkeypatch.setitem(sys.modules, SERVER, module)
+    serving(monkeypatch, client_id="a page", send_sync=lambda *message: sent.append(message))
     with caplog.at_level(logging.WARNING):
         tell(MESSAGE)
     assert sent == [(EVENT, {"message": MESSAGE}, "a page")]
@@ -27,3 +36,31 @@ def test_without_a_server_it_is_logged(monkeypatch, caplog):
         monkeypatch.setitem(sys.modules, SERVER, module)
         tell(MESSAGE)
     assert caplog.messages == [MESSAGE, MESSAGE]
+
+
+class Upscaler:
+    """A node of another pack that samples by itself."""
+
+    RETURN_TYPES = ("IMAGE",)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "expected"), [("1", None), ("2", None), ("3", "Upscaler"), ("3.0.1", None), ("4", None)]
+)
+def test_a_node_that_encodes_and_decodes_by_itself(monkeypatch, node_id, expected):
+    classes = {"1": "KSampler", "2": "SamplerCustomAdvanced", "3": "Upscaler"}
+    prompt = {number: {"class_type": name, "inputs": {}} for number, name in classes.items()}
+    running = [(0, "another", {node_id: {"class_type": "KSampler"}}, {}, []), (1, "this", prompt, {}, [])]
+    queue = SimpleNamespace(get_current_queue_volatile=lambda: (running, []))
+    serving(monkeypatch, prompt_queue=queue)
+    monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "Upscaler", Upscaler)
+    monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "SamplerCustomAdvanced", host_node("SamplerCustomAdvanced"))
+    with CurrentNodeContext("this", node_id):
+        assert drawing_node() == expected
+    assert drawing_node() is None
+
+
+def test_without_a_server_nobody_says_which_node_runs(monkeypatch):
+    monkeypatch.setitem(sys.modules, SERVER, None)
+    with CurrentNodeContext("this", "3"):
+        assert drawing_node() is None
