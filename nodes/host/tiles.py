@@ -16,12 +16,9 @@ from .facts import Crop, Grid, Options
 
 NAME = "MEPA Tiles"
 CARRIED = "pfv_tiles"  # of the ramp that a prompt's mask is, among its values
-NEVER = {
-    "start_percent": 1.0,
-    "end_percent": 0.0,
-    "mask_strength": 0.0,
-}  # no noise level lies in it, nor would it count
-RAMPS = 3  # down, across, up
+# No noise level lies in it, nor would it count.
+NEVER = {"start_percent": 1.0, "end_percent": 0.0, "mask_strength": 0.0}
+RAMPS = 4
 SHARED = ("pooled_output",)  # values of a prompt that the host asks of each
 
 
@@ -94,7 +91,7 @@ def _part(carried: list[Options]) -> Crop:
             "those of Impact Pack; for others sample the parts one by one, with MEPA Crop, and the whole ad with neither"
         )
     try:
-        top, left, height, width = part_of(cut[0], cut[1], cut[2], ad)
+        top, left, height, width = part_of(cut, ad)
     except ValueError as error:
         raise ValueError(
             f"{NAME}: the prompts' masks were changed otherwise than by cutting a tile out and resizing it ({error}). In "

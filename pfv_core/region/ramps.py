@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,18 +13,19 @@ BESIDE_AN_EDGE = 2  # pixels, where resizing has nothing on one side
 LEAST = 3 * BESIDE_AN_EDGE  # pixels that a ramp must have
 
 
-def ramps(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Three masks of a frame, (1, H, W) float32, 0..1: how far down it each pixel's centre lies, how far across, how far up."""
-    down, across = ((torch.arange(length) + 0.5) / length for length in (height, width))
-    columns = down.view(1, -1, 1).expand(1, height, width)
-    return columns.clone(), across.expand(1, height, width).clone(), 1 - columns
+def ramps(height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Masks of a frame, (1, H, W) float32, 0..1: how far down it each pixel's centre lies, how far up, right, and left."""
+    down, right = ((torch.arange(length) + 0.5) / length for length in (height, width))
+    rows, columns = down.view(1, -1, 1).expand(1, height, width), right.expand(1, height, width)
+    return rows.clone(), 1 - rows, columns.clone(), 1 - columns
 
 
-def part_of(down: Tensor, across: Tensor, up: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The part of a frame that its ramps were cut to.
+def part_of(cut: Sequence[Tensor], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The part of a frame that its ramps were cut to. What masks of 8 bits lose in being rounded down cancels between two that
+    rise towards each other.
 
     Args:
-        down, across, up: (1, h, w) float each, what became of `ramps`: cut out, and perhaps resized.
+        cut: (1, h, w) float each, what became of `ramps`: cut out, and perhaps resized.
         size: rows and columns of the frame.
 
     Returns:
@@ -31,14 +34,23 @@ def part_of(down: Tensor, across: Tensor, up: Tensor, size: tuple[int, int]) -> 
     Raises:
         ValueError: they were not only cut and resized: turned, padded, scaled, or changed otherwise; fewer than 6 pixels.
     """
-    shapes = [tuple(ramp.shape) for ramp in (down, across, up)]
+    shapes = [tuple(ramp.shape) for ramp in cut]
     if len(set(shapes)) > 1 or len(shapes[0]) != 3 or shapes[0][0] != 1:
-        raise ValueError(f"the ramps are {', '.join(map(str, shapes))}, expected three of one shape (1, rows, columns)")
-    apart = float((down.double() + up.double() - 1).abs().max())
+        raise ValueError(f"the ramps are {', '.join(map(str, shapes))}, expected all of one shape (1, rows, columns)")
+    down, up, right, left = (ramp[0].to("cpu", torch.float64) for ramp in cut)
+    top, height = _place(_both(down, up, "down"), size[0], "down")
+    first, width = _place(_both(right, left, "to the right").T, size[1], "to the right")
+    return top, first, height, width
+
+
+def _both(ramp: Tensor, against: Tensor, axis: str) -> Tensor:
+    """A ramp, of two that rise towards each other."""
+    apart = float((ramp + against - 1).abs().max())
     if not apart <= 2 * ROUNDED:
-        raise ValueError(f"the ramps down and up add up to 1 but for {apart:.2g}, expected at most {2 * ROUNDED:.2g}")
-    (top, height), (left, width) = _place(down[0], size[0], "down"), _place(across[0].T, size[1], "across")
-    return top, left, height, width
+        raise ValueError(
+            f"the ramp {axis} and its opposite add up to 1 but for {apart:.2g}, expected at most {2 * ROUNDED:.2g}"
+        )
+    return (ramp + 1 - against) / 2
 
 
 def _place(ramp: Tensor, length: int, axis: str) -> tuple[int, int]:
@@ -46,9 +58,7 @@ def _place(ramp: Tensor, length: int, axis: str) -> tuple[int, int]:
     start, end = _ends(ramp, axis)
     if start < -STEP or end > 1 + STEP:
         raise ValueError(f"the ramp {axis} goes from {start:.3g} to {end:.3g}, expected 0 to 1 or a part of it")
-    extent = min(
-        max(round((end - start) * length), 1), length
-    )  # a mask of 8 bits has lost as much at its end as at its start
+    extent = min(max(round((end - start) * length), 1), length)
     return min(max(round(start * length), 0), length - extent), extent
 
 
@@ -56,7 +66,7 @@ def _ends(ramp: Tensor, axis: str) -> tuple[float, float]:
     """What a ramp, (along, beside), is at the outer edges of its first and its last pixel."""
     if len(ramp) < LEAST:
         raise ValueError(f"the ramp {axis} has {len(ramp)} pixels, expected {LEAST} or more")
-    inner = ramp.to("cpu", torch.float64)[BESIDE_AN_EDGE:-BESIDE_AN_EDGE]
+    inner = ramp[BESIDE_AN_EDGE:-BESIDE_AN_EDGE]
     profile = inner.mean(1)
     places = torch.arange(len(profile), dtype=torch.float64) + BESIDE_AN_EDGE + 0.5
     centred = places - places.mean()

@@ -125,7 +125,7 @@ def test_the_prompts_that_were_given_stay_as_they_are(model):
     made = located(positive, negative)
     assert len(positive) == len(negative) == 1
     assert made[0][:1] == positive
-    assert len(made[0]) == 4
+    assert len(made[0]) == 5
 
 
 # --- what nobody says -------------------------------------------------------------------------------------------------
@@ -221,9 +221,9 @@ def test_a_time_range_after_it_counts_for_nothing(model):
 def test_prompts_that_are_joined_after_it(model, patched):
     positive, negative = tile(model)
     refused(
-        patched, [*positive, *positive], negative, "a prompt has 6 of the 3 entries of this node.*put this one last"
+        patched, [*positive, *positive], negative, "a prompt has 8 of the 4 entries of this node.*put this one last"
     )
-    refused(patched, positive[:2], negative, "a prompt has 1 of the 3 entries")
+    refused(patched, positive[:2], negative, "a prompt has 1 of the 4 entries")
 
 
 def test_the_hosts_own_nodes_may_come_after_it(model, patched):
