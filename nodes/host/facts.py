@@ -26,6 +26,8 @@ HIDDEN = "pfv_hidden"  # in the options of a block: what its query is made of, w
 NEGATIVE = {"positive": False, "middle": False, "negative": True, "empty_negative_prompt": True}
 """The names that guiders have for their conditions -> whether the image prompt's negative answers to it."""
 
+CROP, TILES = "MEPA Crop", "MEPA Tiles"  # who may say which part of the ad a run samples
+
 Grid = tuple[int, int]
 Options = dict[str, Any]
 
@@ -55,7 +57,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of an ad that is sampled as a picture of its own, in image pixels, and the node that says so.
+    """The part of an ad that is sampled as a picture of its own, in image pixels, and which node says so.
 
     Raises:
         ValueError: a part that is empty or reaches out of the ad.
@@ -67,7 +69,7 @@ class Crop:
     width: int
     ad_height: int
     ad_width: int
-    said_by: str = "MEPA Crop"
+    said_by: str = CROP
 
     def __post_init__(self) -> None:
         for start, length, whole, axis in (
@@ -178,9 +180,9 @@ class Run:
                 f"{node}: {what} is a batch of {count}, {self.batch} image(s) are being sampled: give 1, or one for each image"
             )
 
-    def placed(self, mask: Tensor, node: str, what: str) -> Tensor:
+    def placed(self, mask: Tensor, node: str, what: str, may_be_cut: bool = False) -> Tensor:
         """The part of a mask of the ad, (R, H, W), or of a picture, (R, H, W, C), that this run samples; ValueError where it
-        cannot be that frame's."""
+        cannot be that frame's. One that another node may have cut to what is sampled gives rise to no warning."""
         self.check_batch(mask.shape[0], node, what)
         if self.crop is not None:
             mask = self.crop.of(mask, f"{node}: {what}")
@@ -190,22 +192,26 @@ class Run:
         )
         if not frame_matches((mask.shape[1], mask.shape[2]), self.latent_size):
             raise ValueError(
-                f"{node}: {size}: give it the image's shape, or say with MEPA Crop or MEPA Tiles which part it is"
+                f"{node}: {size}: give it the image's shape, or say with {CROP} or {TILES} which part it is"
             )
-        if self.crop is None and (drawing := drawing_node()):
-            self.tell(
-                f"MEPA: {drawing} encodes and decodes by itself. Where it cuts the ad into parts, masks of {mask.shape[1]}x"
-                f"{mask.shape[2]} (height x width) are taken for the whole of each: give it prompts from MEPA Tiles"
-            )
-        elif (self.crop is None or self.crop.is_whole) and (
-            abs(mask.shape[1] - height) >= LATENT_SCALE <= abs(mask.shape[2] - width)
-        ):
-            self.tell(
-                f"MEPA: the image being sampled is {height}x{width}, masks of {mask.shape[1]}x{mask.shape[2]} (height x width) "
-                "are taken for the whole of it. Where a detailer or an upscaler samples a part of the ad as a picture of its "
-                "own, put MEPA Crop before it, or MEPA Tiles on its prompts"
-            )
+        if self.crop is None and not may_be_cut:
+            self._tell_of_the_whole(mask)
         return mask
+
+    def _tell_of_the_whole(self, mask: Tensor) -> None:
+        """Where it may be otherwise, that a mask is taken for the whole of what is sampled."""
+        size, (height, width) = mask.shape[1:3], (LATENT_SCALE * side for side in self.latent_size)
+        if drawing := drawing_node():
+            self.tell(
+                f"MEPA: {drawing} encodes and decodes by itself. Where it cuts the ad into parts, masks of {size[0]}x{size[1]} "
+                f"(height x width) are taken for the whole of each: give it prompts from {TILES}"
+            )
+        elif abs(size[0] - height) >= LATENT_SCALE <= abs(size[1] - width):
+            self.tell(
+                f"MEPA: the image being sampled is {height}x{width}, masks of {size[0]}x{size[1]} (height x width) are taken for "
+                "the whole of it. Where a detailer or an upscaler samples a part of the ad as a picture of its own, put "
+                f"{CROP} before it, or {TILES} on its prompts"
+            )
 
     @property
     def stands_between(self) -> str:

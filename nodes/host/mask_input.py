@@ -128,8 +128,8 @@ def _own_weights(model: Any) -> dict[str, Tensor]:
     channels = weights["weight"].shape[1]
     if channels != LATENT_CHANNELS:
         raise ValueError(
-            f"{NAME}: the model's input has {channels} channels, as inpainting models do, expected {LATENT_CHANNELS}: use the "
-            "base checkpoint"
+            f"{NAME}: the model's input has {channels} channels, as models that read a picture do, expected "
+            f"{LATENT_CHANNELS}: use the base checkpoint"
         )
     return weights
 

@@ -27,9 +27,8 @@ from ...pfv_core.research.control_branches import BranchInput, BranchInputs
 from ...pfv_core.research.strict_id_file import HINT_CHANNELS, StrictIDConfig, load_strict_id
 from .control_network import control_network
 from .controlnet import Unhooked
-from .facts import CALL, KEY, Call, Crop, Grid, Options, call_of, known_place
+from .facts import CALL, KEY, TILES, Call, Crop, Grid, Options, call_of, known_place
 from .schedule import NoiseSchedule
-from .tiles import NAME as TILES
 from .tracking import MAP, facts_hook, read_map
 from .unet import cross_attention_at, cross_attentions, family_of_context
 from .whole_layers import whole_layers
@@ -201,7 +200,7 @@ def _placed(control: StrictIDControl, call: Call) -> tuple[Tensor, Cut]:
             f"{CONTROL}: {TILES} says where masks lie, and nobody says whether the upscaler has cut the hint to its tile too: "
             "sample the parts one by one, with MEPA Crop"
         )
-    hint = run.placed(control.cond_hint_original.movedim(1, -1), CONTROL, "the hint").movedim(-1, 1)
+    hint = run.placed(control.cond_hint_original.movedim(1, -1), CONTROL, "the hint", may_be_cut=True).movedim(-1, 1)
     call.check_images(call.rows, len(hint), CONTROL, "the hint")
     spots = tuple((row.among(len(hint)), known_place(row.corner, call, CONTROL)) for row in call.rows)
     return hint, Cut(run.crop, run.latent_size, call.sampled, spots[:1] if len(set(spots)) == 1 else spots)

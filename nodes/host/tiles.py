@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ...pfv_core.region.ramps import part_of, ramps
+from .facts import TILES as NAME
 from .facts import Crop, Grid, Options
 
-NAME = "MEPA Tiles"
 CARRIED = "pfv_tiles"  # of the ramp that a prompt's mask is, among its values
 # No noise level lies in it, nor would it count.
 NEVER = {"start_percent": 1.0, "end_percent": 0.0, "mask_strength": 0.0}
@@ -55,29 +55,36 @@ def taken_from(prompts: dict[str, list[Options]], batch: int) -> Crop | None:
         ValueError: prompts of different parts or ads, masks that nobody has cut, or that are changed otherwise, or several
             images.
     """
-    found: set[Crop] = set()
+    found: dict[Crop, None] = {}  # a set in order
     for conditions in prompts.values():
         carried = [condition for condition in conditions if CARRIED in condition]
         conditions[:] = [condition for condition in conditions if CARRIED not in condition]
         if carried:
-            found.add(_part(carried))
+            found[_part(carried)] = None
     if not found:
         return None
     if len(found) > 1:
-        raise ValueError(f"{NAME}: the prompts of one sampling say different things: {', '.join(map(str, found))}")
+        said = ", ".join(
+            f"{part.width}x{part.height} at {part.left}, {part.top} of {part.ad_width}x{part.ad_height}"
+            for part in found
+        )
+        raise ValueError(
+            f"{NAME}: the prompts of one sampling say that different parts of the ad are sampled ({said}; width x height): let "
+            "both go through one such node"
+        )
     if batch > 1:
         raise ValueError(
             f"{NAME}: {batch} images are sampled at once, and nobody says whether all are of one tile: let the upscaler take one "
             "tile, and one image, at a time (batch_size 1)"
         )
-    return found.pop()
+    return next(iter(found))
 
 
 def _part(carried: list[Options]) -> Crop:
     """The part that the entries of one prompt say."""
     masks: dict[int, Any] = {condition[CARRIED].number: condition.get("mask") for condition in carried}
     ads = {condition[CARRIED].ad for condition in carried}
-    if len(carried) != RAMPS or len(masks) != RAMPS or len(ads) != 1:
+    if len(carried) != RAMPS or len(masks) != RAMPS or len(ads) > 1:
         raise ValueError(
             f"{NAME}: a prompt has {len(carried)} of the {RAMPS} entries of this node, as after a node that combines prompts: "
             "put this one last"
@@ -87,14 +94,16 @@ def _part(carried: list[Options]) -> Crop:
         raise ValueError(f"{NAME}: a node after this one has taken the masks out of the prompts: put this one last")
     if all(torch.equal(mask.cpu(), ramp.to(mask.dtype)) for mask, ramp in zip(cut, ramps(*ad), strict=True)):
         raise ValueError(
-            f"{NAME}: nobody has cut the prompts' masks to a tile. Upscalers and detailers that do are Ultimate SD Upscale and "
-            "those of Impact Pack; for others sample the parts one by one, with MEPA Crop, and the whole ad with neither"
+            f"{NAME}: nobody has cut the prompts' masks to a tile, as Ultimate SD Upscale does, and the detailers of Impact Pack "
+            "where the part is not the whole ad. With other nodes sample the parts one by one, with MEPA Crop, and the whole ad "
+            "with neither"
         )
     try:
         top, left, height, width = part_of(cut, ad)
     except ValueError as error:
         raise ValueError(
             f"{NAME}: the prompts' masks were changed otherwise than by cutting a tile out and resizing it ({error}). In "
-            "Ultimate SD Upscale make a tile with its padding no larger than the upscaled ad, or turn force_uniform_tiles off"
+            "Ultimate SD Upscale make a tile with its padding no larger than the upscaled ad, or turn force_uniform_tiles off; "
+            f"and ad_width and ad_height, {ad[1]} and {ad[0]}, must be the ad's"
         ) from error
     return Crop(top, left, height, width, ad[0], ad[1], said_by=NAME)

@@ -23,13 +23,15 @@ def tell(message: str) -> None:
     """Warn in the log and on the page whose workflow runs."""
     logger.warning(message)
     server = _server()
-    if server is not None:
+    if (
+        server is not None and server.client_id is not None
+    ):  # None: a job that no page has sent, and a message for all pages
         server.send_sync(EVENT, {"message": message}, server.client_id)
 
 
 def drawing_node() -> str | None:
-    """The class of the node that runs, if it gives an image and no latent: it encodes and decodes by itself, and may sample parts
-    of the ad as pictures of their own. None where it does not, or nobody says which node runs."""
+    """The class of the node that runs, if it gives an image, and no latent and no guider: it encodes and decodes by itself, and
+    may sample parts of the ad as pictures of their own. None where it does not, or nobody says which node runs."""
     context, server = get_executing_context(), _server()
     if context is None or server is None:
         return None
@@ -38,7 +40,7 @@ def drawing_node() -> str | None:
         if prompt_id == context.prompt_id and context.node_id in prompt:
             class_type: str = prompt[context.node_id]["class_type"]
             gives = host_nodes.NODE_CLASS_MAPPINGS[class_type].RETURN_TYPES
-            return class_type if "IMAGE" in gives and not set(NOT_BY_ITSELF) & set(gives) else None
+            return class_type if "IMAGE" in gives and not any(kind in gives for kind in NOT_BY_ITSELF) else None
     return None
 
 

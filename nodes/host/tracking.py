@@ -144,6 +144,8 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
         options.get("patches_replace", {}),
     )
     options[KEY] = run
+    if tile is not None and tile.is_whole:
+        run.tell(f"{tile.said_by}: one tile is the whole ad")
     for name, conditions in guider.conds.items():
         for condition in conditions:
             condition["model_conds"] = {**condition.get("model_conds", {}), MAP: _map(noise, run, name)}

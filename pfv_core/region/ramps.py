@@ -10,14 +10,19 @@ from torch import Tensor
 STEP = 1 / 255  # of an 8-bit mask, which is what is left of a ramp where a part went through one
 ROUNDED = 1.5 * STEP  # how far a ramp may be off its line: resized, cut and resized again in 8 bits it is by 1.2 steps
 BESIDE_AN_EDGE = 2  # pixels, where resizing has nothing on one side
-LEAST = 3 * BESIDE_AN_EDGE  # pixels that a ramp must have
+LEAST = 2 * BESIDE_AN_EDGE + 4  # pixels that a ramp must have, for a line through some of them to say something
 
 
 def ramps(height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Masks of a frame, (1, H, W) float32, 0..1: how far down it each pixel's centre lies, how far up, right, and left."""
     down, right = ((torch.arange(length) + 0.5) / length for length in (height, width))
-    rows, columns = down.view(1, -1, 1).expand(1, height, width), right.expand(1, height, width)
-    return rows.clone(), 1 - rows, columns.clone(), 1 - columns
+    rows, columns = down.view(1, -1, 1), right.view(1, 1, -1)
+    return (
+        rows.expand(1, height, width),
+        (1 - rows).expand(1, height, width),
+        columns.expand(1, height, width),
+        (1 - columns).expand(1, height, width),
+    )  # views that cost nothing
 
 
 def part_of(cut: Sequence[Tensor], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -32,7 +37,7 @@ def part_of(cut: Sequence[Tensor], size: tuple[int, int]) -> tuple[int, int, int
         top, left, height and width in pixels of the frame, to the nearest.
 
     Raises:
-        ValueError: they were not only cut and resized: turned, padded, scaled, or changed otherwise; fewer than 6 pixels.
+        ValueError: they were not only cut and resized: turned, padded, scaled, or changed otherwise; fewer than 8 pixels.
     """
     shapes = [tuple(ramp.shape) for ramp in cut]
     if len(set(shapes)) > 1 or len(shapes[0]) != 3 or shapes[0][0] != 1:

@@ -113,7 +113,6 @@ def test_a_value_out_of_range_is_refused_with_its_limits(page, keep):
 
 
 def test_a_warning_of_a_run_stands_on_the_page(page, keep):
-    """Once, however many samplings give it."""
     page.drop(WORKFLOWS / "demo_minimal.json")
     page.few_steps()
     page.set_widget(APPLY, "start_percent", 0.999)

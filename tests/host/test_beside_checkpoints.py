@@ -39,6 +39,7 @@ KINDS = {
     "SDXL inpainting": ("few", "sdxl", INPAINTING),
     "SD1.5 inpainting": ("sd15", "sd15", INPAINTING),
     "SDXL InstructPix2Pix": ("few", "sdxl", INSTRUCTED),
+    "SD1.5 InstructPix2Pix": ("sd15", "sd15", INSTRUCTED),
 }
 PARTS = pytest.mark.parametrize("part", ["prompt", "branches", "fusion"])
 

@@ -239,7 +239,9 @@ def test_an_inpainting_model_is_refused(write):
     inpainting = models.tiny_model("few")
     convolution = inpainting.model.diffusion_model.input_blocks[0][0]
     convolution.weight = torch.nn.Parameter(torch.zeros(CHANNELS, 9, 3, 3), requires_grad=False)
-    with pytest.raises(ValueError, match="the model's input has 9 channels, as inpainting models do, expected 4"):
+    with pytest.raises(
+        ValueError, match="the model's input has 9 channels, as models that read a picture do, expected 4"
+    ):
         with_mask(inpainting, write(MaskInput(kernel())))
 
 

@@ -22,10 +22,11 @@ from safetensors.torch import load_file, save_file
 from lab.diffusers.strict_id import new_strict_id, save_strict_id_net
 from pfv_core.research.control_branches import BranchInput, BranchInputs
 from pfv_core.research.strict_id_file import StrictIDConfig
+from pfv_mepa.nodes.host import facts
 from pfv_mepa.nodes.host.control_network import control_network
 from pfv_mepa.nodes.host.vit import encoder_spec
 from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet
-from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop
+from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop, MEPATiles
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
 from pfv_mepa.nodes.research.strict_id_nodes import StrictIDBranches, StrictIDLoadControlNet
@@ -332,6 +333,24 @@ def test_a_cropped_run_gets_its_own_part_of_the_hint(control_net, model):
     own = controlled(cropped, control_net, width=SIDE // 2)
     by_hand = [controlled(model, plain_of(control_net), part, width=SIDE // 2) for part in (right, left)]
     assert_nearer(own, *by_hand)
+
+
+def test_beside_tiles_nobody_says_whether_the_hint_is_cut_too(control_net, model):
+    sizes = {"ad_width": SIDE, "ad_height": SIDE}
+    texts = models.tiny_conditioning(model, seed=6), models.tiny_conditioning(model, seed=7)
+    sides = outputs(MEPATiles, positive=texts[0], negative=texts[1], **sizes)
+    for _, values in (*sides[0][1:], *sides[1][1:]):
+        values["mask"] = values["mask"][..., SIDE // 2 :]
+    sides = host_nodes.ControlNetApplyAdvanced().apply_controlnet(*sides, control_net, scale_hint(), 0.8, 0.0, 1.0)
+    with pytest.raises(ValueError, match=r"nobody says whether the upscaler has cut the hint.*with MEPA Crop"):
+        sample(model, *sides, width=SIDE // 2, steps=1)
+
+
+def test_a_hint_that_an_upscaler_may_have_cut_is_not_told_to_be_the_whole(control_net, model, caplog, monkeypatch):
+    """As the most used one cuts those of ControlNets; where it does not, the shape is seldom right."""
+    monkeypatch.setattr(facts, "drawing_node", lambda: "UltimateSDUpscale")
+    controlled(model, control_net)
+    assert "MEPA" not in caplog.text
 
 
 @pytest.mark.parametrize(

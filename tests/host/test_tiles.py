@@ -19,7 +19,7 @@ from pfv_mepa.tests.host.beside import (
     prompts,
     run,
 )
-from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, right_half, sample
+from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
 from pfv_mepa.tests.host.test_crop import PARTS, ad_mask, crop, put
 from pfv_mepa.tests.host.test_mask_input import kernel as kernel
 from pfv_mepa.tests.host.test_mask_input import write as write  # a fixture
@@ -154,8 +154,18 @@ def test_several_images(model, patched):
 
 def test_another_part_on_the_other_side(model, patched):
     positive, negative = tile(model)[0], tile(model, (0, 0, 96, 96))[1]
-    refused(patched, positive, negative, "the prompts of one sampling say different things")
-    refused(patched, positive, cut(located(*prompts(model), ad=(256, 256))[1]), "say different things")
+    refused(
+        patched,
+        positive,
+        negative,
+        r"say that different parts of the ad are sampled \(96x96 at 64, 16 of 256x128, 96x96 at 0, 0 of 256x128; width",
+    )
+    refused(
+        patched,
+        positive,
+        cut(located(*prompts(model), ad=(256, 256))[1]),
+        "say that different parts of the ad are sampled",
+    )
 
 
 def test_both_nodes(model, patched):
@@ -200,12 +210,13 @@ def test_uncut_masks_in_half_precision(model, patched):
     refused(patched, *sides, "MEPA Tiles: nobody has cut")
 
 
-def test_a_tile_that_is_the_whole_ad_at_another_size_is_told(model, patched, caplog):
+def test_a_tile_that_is_the_whole_ad_is_told(model, patched, caplog):
     positive, negative = tile(model, (0, 0, *AD))
     for _, values in (*positive[1:], *negative[1:]):
         values["mask"] = torch.nn.functional.interpolate(values["mask"][None], (64, 128))[0]
     sample(patched, positive, negative, height=64, width=128)
-    assert "masks of 128x256 (height x width) are taken for the whole of it" in caplog.text
+    assert caplog.messages[-1] == "MEPA Tiles: one tile is the whole ad"
+    assert "taken for the whole" not in caplog.text
 
 
 def test_a_time_range_after_it_counts_for_nothing(model):
@@ -233,6 +244,19 @@ def test_the_hosts_own_nodes_may_come_after_it(model, patched):
     made = guided(cfg(patched, *sides), height=96, width=96)
     plain = controlled(control_net, *prompts(model))
     assert_same(made, guided(cfg(cropped(patched), *plain), height=96, width=96))
+
+
+def test_the_old_node_of_a_controlnet_after_it(model, patched):
+    """It puts the ControlNet of one prompt into the other one too, entry by entry."""
+    control_net, (positive, negative) = tiny_controlnet(model), prompts(model)
+    joined = host_nodes.ConditioningCombine().combine(negative, positive)[0]
+
+    def on(condition):
+        return host_nodes.ControlNetApply().apply_controlnet(condition, control_net, reference(96, 96), 0.8)[0]
+
+    sides = [cut(side) for side in located(positive, joined)]
+    made = sample(patched, on(sides[0]), sides[1], height=96, width=96)
+    assert torch.equal(made, sample(cropped(patched), on(positive), joined, height=96, width=96))
 
 
 def test_a_prompt_that_has_been_through_it(model):

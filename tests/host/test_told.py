@@ -38,22 +38,29 @@ def test_without_a_server_it_is_logged(monkeypatch, caplog):
     assert caplog.messages == [MESSAGE, MESSAGE]
 
 
-class Upscaler:
-    """A node of another pack that samples by itself."""
+def test_a_job_that_no_page_has_sent_warns_on_none(monkeypatch, caplog):
+    sent = []
+    serving(monkeypatch, client_id=None, send_sync=lambda *message: sent.append(message))
+    tell(MESSAGE)
+    assert not sent
+    assert caplog.messages == [MESSAGE]
 
-    RETURN_TYPES = ("IMAGE",)
+
+GIVES = {"Upscaler": ("IMAGE",), "Choosing": (["euler", "heun"], "IMAGE"), "Guiding": ("IMAGE", "GUIDER")}
 
 
 @pytest.mark.parametrize(
-    ("node_id", "expected"), [("1", None), ("2", None), ("3", "Upscaler"), ("3.0.1", None), ("4", None)]
+    ("node_id", "expected"),
+    [("1", None), ("2", None), ("3", "Upscaler"), ("3.0.1", None), ("4", "Choosing"), ("5", None), ("6", None)],
 )
 def test_a_node_that_encodes_and_decodes_by_itself(monkeypatch, node_id, expected):
-    classes = {"1": "KSampler", "2": "SamplerCustomAdvanced", "3": "Upscaler"}
+    classes = {"1": "KSampler", "2": "SamplerCustomAdvanced", "3": "Upscaler", "4": "Choosing", "5": "Guiding"}
     prompt = {number: {"class_type": name, "inputs": {}} for number, name in classes.items()}
     running = [(0, "another", {node_id: {"class_type": "KSampler"}}, {}, []), (1, "this", prompt, {}, [])]
     queue = SimpleNamespace(get_current_queue_volatile=lambda: (running, []))
     serving(monkeypatch, prompt_queue=queue)
-    monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "Upscaler", Upscaler)
+    for name, gives in GIVES.items():
+        monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, name, type(name, (), {"RETURN_TYPES": gives}))
     monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "SamplerCustomAdvanced", host_node("SamplerCustomAdvanced"))
     with CurrentNodeContext("this", node_id):
         assert drawing_node() == expected

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw
 
+from pfv_core.region.ramps import ramps
 from pfv_demo.sizes import IMAGE_SIZE
 
 from .studio import Draft, Output, Panels, Shown, Studio, painted
@@ -125,8 +126,8 @@ def tiles(studio: Studio) -> Panels:
     """A part of the ad, and what the prompts say of it: how far down and across the ad each pixel is."""
     ad = ad_of(studio.make(one_format()))
     part = (PART_LEFT, PART_TOP, PART_LEFT + PART_SIDE, PART_TOP + PART_SIDE)
-    down = Image.linear_gradient("L").resize(ad.size)
-    across = down.transpose(Image.Transpose.TRANSPOSE)
+    carried = ramps(ad.height, ad.width)
+    down, across = (Image.fromarray((mask[0] * 255).byte().numpy()) for mask in (carried[0], carried[2]))
     ImageDraw.Draw(ad).rectangle((*part[:2], part[2] - 1, part[3] - 1), outline=FRAME)
     return [
         ("the ad, and a tile of it", ad),

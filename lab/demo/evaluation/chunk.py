@@ -35,6 +35,7 @@ FILLS: dict[View, Callable[[Tensor], Tensor]] = {
     View.BLACKED: torch.zeros_like,
     View.GREYED: lambda image: torch.tensor(OPENAI_MEAN).view(1, 3, 1, 1).expand_as(image),
 }
+TAKEN = {Given.LIGHT: ("light",), Given.GRAIN: ("grain",), Given.RELIT: ("light", "grain")}  # from another scene
 PATCH_FILLS = {View.BLURRED_PATCHES: View.BLURRED, View.BLACKED_PATCHES: View.BLACKED, View.GREYED_PATCHES: View.GREYED}
 
 
@@ -116,13 +117,12 @@ class Chunk:
         """What is wanted."""
         return self.ad_drawn if ad else self.wanted_drawn
 
-    def relit(self, ad: bool, given: Given = Given.RELIT) -> list[Scene]:
+    def changed(self, ad: bool, given: Given) -> list[Scene]:
         """What is wanted, each in the light of another scene, or on another part of its table's material, or both."""
         others = [any_scene(RELIT_SEED + self.start + index) for index in range(len(self.pairs))]
         scenes = [second.with_product_of(first) if ad else first for first, second in self.pairs]
-        taken = {Given.LIGHT: ("light",), Given.GRAIN: ("grain",), Given.RELIT: ("light", "grain")}[given]
         return [
-            replace(one, **{name: getattr(other, name) for name in taken})
+            replace(one, **{name: getattr(other, name) for name in TAKEN[given]})
             for one, other in zip(scenes, others, strict=True)
         ]
 
@@ -131,8 +131,8 @@ class Chunk:
         image = channels_first(self.truth(condition.ad).image)
         if condition.given is Given.BLURRED:
             return blurred(image, YARDSTICK_BLUR)
-        if condition.given in (Given.LIGHT, Given.GRAIN, Given.RELIT):
-            return channels_first(render(self.relit(condition.ad, condition.given), stack.IMAGE_SIZE).image)
+        if condition.given in TAKEN:
+            return channels_first(render(self.changed(condition.ad, condition.given), stack.IMAGE_SIZE).image)
         return self.models.autoencoder.decode(self.models.autoencoder.encode(image)).clamp(0, 1)
 
     def pasted(self, image: Tensor) -> Tensor:

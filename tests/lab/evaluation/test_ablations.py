@@ -407,15 +407,15 @@ def test_noise_belongs_to_the_pair(models):
 def test_another_light_and_grain_change_nothing_that_a_text_names(models):
     chunk = Chunk(models, 0, 2)
     for ad, wanted in ((False, chunk.wanted), (True, [b.with_product_of(a) for a, b in chunk.pairs])):
-        relit = chunk.relit(ad)
+        relit = chunk.changed(ad, Given.RELIT)
         assert [
             replace(one, light=two.light, grain=two.grain) for one, two in zip(relit, wanted, strict=True)
         ] == wanted
         assert all(one.light != two.light and one.grain != two.grain for one, two in zip(relit, wanted, strict=True))
-        light, grain = (chunk.relit(ad, given) for given in (Given.LIGHT, Given.GRAIN))
+        light, grain = (chunk.changed(ad, given) for given in (Given.LIGHT, Given.GRAIN))
         assert [replace(one, light=two.light) for one, two in zip(light, wanted, strict=True)] == wanted
         assert [replace(one, light=two.light) for one, two in zip(relit, grain, strict=True)] == grain
-    assert Chunk(models, 1, 1).relit(True) == chunk.relit(True)[1:]
+    assert Chunk(models, 1, 1).changed(True, Given.RELIT) == chunk.changed(True, Given.RELIT)[1:]
     product = chunk.ad_drawn.product
     truth = chunk.ad_drawn.image.movedim(3, 1)
     both, light, grain = (
