@@ -28,7 +28,7 @@ READINGS = "docs/readings/ablations.zip"
 MARKED = re.compile(r"(<!-- measured -->\n).*?(\n<!-- /measured -->)", re.DOTALL)
 JOINED = "product, table and wall right in one picture, where the text names another wall / leaves it to the reference"
 ADS = ("ad_dropped_masked", "ad_visible_masked", "ad_dropped_whole", "ad_visible_whole")
-TRUE_ADS = ("ad_decoded", "ad_relit")
+TRUE_ADS = ("ad_decoded", "ad_light")
 AD_ROWS = (
     "with PFV and depth mask / without PFV / without the depth mask / with neither; the true ad's through the autoencoder / in "
     "another light"

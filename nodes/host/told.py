@@ -11,21 +11,16 @@ from comfy_execution.utils import get_executing_context
 
 EVENT = "pfv_told"  # that web/told.js listens to
 SERVER = "server"  # the host's module, there where the host runs as a server
-NOT_BY_ITSELF = (
-    "LATENT",
-    "GUIDER",
-)  # what a node gives that leaves the decoding to others: it samples what it was given
+NOT_BY_ITSELF = ("LATENT", "GUIDER")  # what a node gives that leaves the decoding to others
 
 logger = logging.getLogger(__name__)
 
 
 def tell(message: str) -> None:
-    """Warn in the log and on the page whose workflow runs."""
+    """Warn in the log and on the page whose workflow runs; a job that no page has sent warns on none."""
     logger.warning(message)
     server = _server()
-    if (
-        server is not None and server.client_id is not None
-    ):  # None: a job that no page has sent, and a message for all pages
+    if server is not None and server.client_id is not None:
         server.send_sync(EVENT, {"message": message}, server.client_id)
 
 

@@ -11,6 +11,9 @@ from ..host.tiles import located
 from ..host.tracking import crop_runs
 from ..types import CATEGORY
 
+LAST = "After all other nodes, but for Apply ControlNet; from here into the upscaler."
+FOR = "For the upscaler or detailer."
+
 
 def _pixels(name: str, least: int, tooltip: str) -> io.Input:
     return io.Int.Input(name, default=least, min=least, max=16384, tooltip=tooltip)
@@ -67,12 +70,8 @@ class MEPATiles(io.ComfyNode):
             description="For upscalers and detailers that cut the ad into tiles by themselves, such as Ultimate SD Upscale: "
             "regions and product masks of the model follow each tile, instead of being squeezed into it.",
             inputs=[
-                io.Conditioning.Input(
-                    "positive", tooltip="After all other nodes, but for Apply ControlNet; from here into the upscaler."
-                ),
-                io.Conditioning.Input(
-                    "negative", tooltip="After all other nodes, but for Apply ControlNet; from here into the upscaler."
-                ),
+                io.Conditioning.Input("positive", tooltip=LAST),
+                io.Conditioning.Input("negative", tooltip=LAST),
                 _pixels(
                     "ad_width",
                     8,
@@ -85,12 +84,8 @@ class MEPATiles(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(
-                    "located_positive", display_name="positive", tooltip="For the upscaler or detailer."
-                ),
-                io.Conditioning.Output(
-                    "located_negative", display_name="negative", tooltip="For the upscaler or detailer."
-                ),
+                io.Conditioning.Output("located_positive", display_name="positive", tooltip=FOR),
+                io.Conditioning.Output("located_negative", display_name="negative", tooltip=FOR),
             ],
         )
 

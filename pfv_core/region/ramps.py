@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 STEP = 1 / 255  # of an 8-bit mask, which is what is left of a ramp where a part went through one
-ROUNDED = 1.5 * STEP  # how far a ramp may be off its line: resized, cut and resized again in 8 bits it is by 1.2 steps
+ROUNDED = 1.5 * STEP  # how far a ramp may be off its line: room for being rounded to 8 bits twice
 BESIDE_AN_EDGE = 2  # pixels, where resizing has nothing on one side
 LEAST = 2 * BESIDE_AN_EDGE + 4  # pixels that a ramp must have, for a line through some of them to say something
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import interpolate
 
 from pfv_mepa.pfv_core.region.ramps import part_of, ramps
@@ -96,3 +98,23 @@ def test_a_tile_at_the_edge_is_as_wide_as_one_in_the_middle(left):
     _, found, height, width = part_of(cut((0, left, 136, 136), size=(256, 2048), to=(544, 544), bits=8), (256, 2048))
     assert (height, width) == (136, 136)
     assert abs(found - left) <= 1
+
+
+@pytest.mark.parametrize(
+    ("length", "scale", "tile", "off"), [(1024, 2, 544, 1), (2048, 4, 544, 1), (4096, 2, 1056, 1), (4096, 1, 128, 2)]
+)
+def test_masks_that_an_upscaler_resizes_cuts_and_resizes_in_8_bits(length, scale, tile, off):
+    """As the most used one does: the whole mask to the size of the upscaled ad, then its tile to the tile's size."""
+    canvas, rows = scale * length, 64
+    for left in {0, canvas // 3, canvas // 2, canvas - tile}:
+        parts = []
+        for ramp in ramps(rows, length):
+            mask = Image.fromarray((ramp[0] * 255).byte().numpy()).resize(
+                (canvas, scale * rows), Image.Resampling.BICUBIC
+            )
+            part = mask.crop((left, 0, left + tile, scale * rows))
+            part = part.resize((512, scale * rows), Image.Resampling.BICUBIC)
+            parts.append(torch.from_numpy(np.array(part))[None] / 255)
+        _, found, _, width = part_of(parts, (rows, length))
+        assert abs(found - left / scale) <= off
+        assert abs(found + width - (left + tile) / scale) <= off

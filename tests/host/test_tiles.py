@@ -21,7 +21,6 @@ from pfv_mepa.tests.host.beside import (
 )
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, reference, right_half, sample
 from pfv_mepa.tests.host.test_crop import PARTS, ad_mask, crop, put
-from pfv_mepa.tests.host.test_mask_input import kernel as kernel
 from pfv_mepa.tests.host.test_mask_input import write as write  # a fixture
 from pfv_mepa.tests.support.tiny_stack.models import tiny_controlnet
 

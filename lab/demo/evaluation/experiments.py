@@ -211,7 +211,7 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             "A's product in B's surroundings: the text names the product, the reference rules all around it, the ControlNet "
             "has the product's depth before the reference's, the product's own pixels are put back. What the judge reads of "
             "the product is read before that; sharpness is that of what is not the product. Light and grain are not told to "
-            "the models: what the true ad in another light, the grain elsewhere, has is as near as one comes without them.",
+            "the models: how much each counts is what the true ad has in another light, or with the grain elsewhere.",
             (
                 *(Row(one, NO_ADAPTER) for one in (AD_DECODED, AD_LIGHT, AD_GRAIN, AD_RELIT, AD_BLURRED)),
                 *(Row(one, MAIN) for one in ADS.values()),
