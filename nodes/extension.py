@@ -20,6 +20,7 @@ from .mepa.load_nodes import MEPALoad
 from .mepa.region_nodes import MEPARegionBuilder, MEPARegionFromMask, MEPARegionShape
 from .mepa.text_nodes import MEPAApplyText
 from .mepa.weights_nodes import MEPAWeights
+from .number_ranges import hold_numbers
 from .reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from .reference.file_nodes import PFVLoadReference, PFVSaveReference
 from .reference.reference_nodes import PFVCombineReferences, PFVReference
@@ -64,6 +65,8 @@ NODES: list[type[io.ComfyNode]] = [
     StrictIDBranches,
     MEPATiles,
 ]
+for _node in NODES:
+    hold_numbers(_node)
 
 
 class PFVExtension(ComfyExtension):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import types
 
 import comfy.model_patcher
+import nodes as host_nodes
 import pytest
 import torch
+from comfy_api.latest import io
 from safetensors.torch import load_file, save_file
 
 from pfv_mepa.nodes.ad.compose_nodes import PFVDepthCompose
 from pfv_mepa.nodes.ad.product_nodes import StrictIDComposite
+from pfv_mepa.nodes.extension import NODES
 from pfv_mepa.nodes.mepa.apply_nodes import MEPAAdapterLoader, PFVTokenCompress
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
+from pfv_mepa.tests.host.host_queue import full_prompt, queue_for
 from pfv_mepa.tests.host.sampling import (
     apply,
     image_prompt,
@@ -351,3 +356,60 @@ class TestProduct:
             outputs(PFVDepthCompose, **{**inputs, "reference_depth": reference(32, 64)})
         with pytest.raises(ValueError, match=r"reference_depth spans \S+\.\.1\.99"):
             outputs(PFVDepthCompose, **{**inputs, "reference_depth": reference(64, 64) * 2})
+
+
+# --- numbers that come by a wire --------------------------------------------------------------------------------------
+
+NUMBERS = [
+    pytest.param(node, one, id=f"{node.__name__}-{one.id}")
+    for node in NODES
+    for one in node.GET_SCHEMA().inputs
+    if isinstance(one, io.Int.Input | io.Float.Input)
+]
+
+
+@pytest.mark.parametrize(("node", "widget"), NUMBERS)
+def test_a_number_is_held_to_its_widgets_range(node, widget):
+    """Before the node looks at anything else."""
+    whole = isinstance(widget, io.Int.Input)
+    for value in (
+        widget.min - 1,
+        widget.max + 1,
+        float("nan"),
+        str(widget.default),
+        True,
+        None,
+        *([0.5] if whole else []),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"{node.__name__}: {widget.id} is {re.escape(repr(value))}, expected .*number"
+        ):
+            outputs(node, **{widget.id: value})
+    for value in (widget.min, widget.max, widget.default):
+        with pytest.raises(TypeError, match="missing"):  # of the others
+            outputs(node, **{widget.id: value})
+
+
+class GivenNumber:
+    """A FLOAT that no widget is asked for."""
+
+    RETURN_TYPES = ("FLOAT",)
+    FUNCTION = "give"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+
+    def give(self):
+        return (5.5,)
+
+
+def test_a_number_that_comes_by_a_wire_is_held_to_its_range(tiny_model, plus_adapter_file, monkeypatch):
+    """The host looks at what is typed, not at what a node gives."""
+    prompt = full_prompt(plus_adapter_file.name, strength=["number", 0])
+    prompt["number"] = {"class_type": "GivenNumber", "inputs": {}}
+    with queue_for(tiny_model) as queue:
+        monkeypatch.setitem(host_nodes.NODE_CLASS_MAPPINGS, "GivenNumber", GivenNumber)
+        assert queue.run(prompt) is None
+        (error,) = queue.events("execution_error")
+    assert error["node_type"] == "MEPAApply"
+    assert (
+        "MEPAApply: strength is 5.5, expected a number from 0.0 to 5.0: change the node" in error["exception_message"]
+    )
