@@ -404,6 +404,10 @@ class ComfyPage:
         message.wait_for()
         return message.inner_text()
 
+    def toasts(self, words: str) -> int:
+        """How many messages at the page's edge have these words."""
+        return self.page.locator(TOAST).filter(has_text=words).count()
+
     def has(self, class_type: str) -> bool:
         """Whether the page knows a class of nodes."""
         return bool(self.ask("(type) => type in LiteGraph.registered_node_types", class_type))

@@ -121,6 +121,19 @@ def test_a_warning_of_a_run_stands_on_the_page(page, keep):
     keep("warning")
 
 
+def test_a_warning_stands_there_once_in_a_run(page):
+    """Samplings of one workflow say the same."""
+    again = "a warning that comes again"
+    page.drop(WORKFLOWS / "demo_minimal.json")
+    page.few_steps()
+    for expected in (1, 2):
+        assert page.run()[-1]["type"] == "execution_success"
+        for _ in range(2):
+            page.ask("(message) => comfyAPI.api.api.dispatchCustomEvent('pfv_told', { message })", again)
+        page.toast(again)
+        assert page.toasts(again) == expected
+
+
 # --- texts ----------------------------------------------------------------------------------------------------------
 
 

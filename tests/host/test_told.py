@@ -51,7 +51,17 @@ GIVES = {"Upscaler": ("IMAGE",), "Choosing": (["euler", "heun"], "IMAGE"), "Guid
 
 @pytest.mark.parametrize(
     ("node_id", "expected"),
-    [("1", None), ("2", None), ("3", "Upscaler"), ("3.0.1", None), ("4", "Choosing"), ("5", None), ("6", None)],
+    [
+        ("1", None),
+        ("2", None),
+        ("3", "Upscaler"),
+        ("4", "Choosing"),
+        ("5", None),
+        ("6", None),
+        ("3.0.1", "Upscaler"),  # put there for it
+        ("1.0.1", None),
+        ("7.0.1", None),
+    ],
 )
 def test_a_node_that_encodes_and_decodes_by_itself(monkeypatch, node_id, expected):
     classes = {"1": "KSampler", "2": "SamplerCustomAdvanced", "3": "Upscaler", "4": "Choosing", "5": "Guiding"}
