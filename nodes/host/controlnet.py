@@ -17,9 +17,10 @@ from comfy.controlnet import ControlLora
 
 from ...pfv_core.attention.transformers import transformer_of
 from .cross_attention import ImagePromptPatch, PromptSlot, image_prompt_patches, places
-from .facts import CALL, KEY, Options, Run
+from .facts import CALL, KEY, MAP, Options, Run
+from .taken_apart import facts_of
 from .told import tell
-from .tracking import MAP, facts_hook, read_map
+from .tracking import facts_hook, read_map
 from .unet import BlockKey, CrossAttentionBlock, cross_attentions
 
 NODE = "MEPA Apply to ControlNet"
@@ -55,6 +56,11 @@ class Unhooked:
         made.__class__ = type(self)
         made.hooks_of_others = self.hooks_of_others
         return made
+
+    def get_control(self, x_noisy: torch.Tensor, t: Any, cond: Options, batched_number: int, options: Options) -> Any:
+        """The host's call for the residuals of some rows. Their map is found here: the network gets a latent of other values."""
+        found = {**cond, MAP: facts_of(x_noisy, cond.get(MAP), options)}
+        return super().get_control(x_noisy, t, found, batched_number, options)  # type: ignore[misc]
 
     def get_extra_hooks(self) -> list[Any]:
         """The host's question what changes weights, of this ControlNet and those before it."""

@@ -198,15 +198,21 @@ def _block_of(options: dict[str, Any]) -> BlockKey:
 
 
 def _conditions(unet: Any, reference: Reference, latent: Tensor) -> dict[str, Tensor]:
-    """What the host makes of a prompt for this kind of U-Net."""
-    (encoded,) = comfy.samplers.encode_model_conds(
-        unet.extra_conds,
-        comfy.sampler_helpers.convert_cond(reference.conditioning),
-        latent,
-        latent.device,
-        "positive",
-        latent_image=latent,
-    )
+    """What the host makes of a prompt for this kind of U-Net. ValueError where another pack makes it, of more than there is."""
+    try:
+        (encoded,) = comfy.samplers.encode_model_conds(
+            unet.extra_conds,
+            comfy.sampler_helpers.convert_cond(reference.conditioning),
+            latent,
+            latent.device,
+            "positive",
+            latent_image=latent,
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{NAME}: what the model asks of a prompt could not be made of reference_prompt ({error}). IC-Light for one asks for "
+            "a picture beside the latent: connect a reference_model from a loader of its own, without that node"
+        ) from error
     return {
         name: condition.process_cond(batch_size=len(latent), area=None).cond
         for name, condition in encoded["model_conds"].items()

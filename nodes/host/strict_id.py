@@ -27,9 +27,9 @@ from ...pfv_core.research.control_branches import BranchInput, BranchInputs
 from ...pfv_core.research.strict_id_file import HINT_CHANNELS, StrictIDConfig, load_strict_id
 from .control_network import control_network
 from .controlnet import Unhooked
-from .facts import CALL, KEY, TILES, Call, Crop, Grid, Options, call_of, known_place
+from .facts import CALL, KEY, MAP, TILES, Call, Crop, Grid, Options, call_of, known_place
 from .schedule import NoiseSchedule
-from .tracking import MAP, facts_hook, read_map
+from .tracking import facts_hook, read_map
 from .unet import cross_attention_at, cross_attentions, family_of_context
 from .whole_layers import whole_layers
 
@@ -72,9 +72,8 @@ class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
         self.config = config
         self.hooks_of_others = None
         self.extra_hooks = facts_hook()
-        self._cut: Cut | None = (
-            None  # of what its hint is kept for the next call, as the host keeps its own until the run ends
-        )
+        # What its hint is of, kept for the next call as the host keeps its own until the run ends. Another one may be put there.
+        self._kept: tuple[Cut, Tensor] | None = None
 
     @property
     def inputs(self) -> BranchInputs | None:
@@ -110,10 +109,16 @@ class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
         facts = None if run is None else read_map(run, cond.get(MAP), x_noisy, t, options, network=self.control_model)
         call = call_of({**options, CALL: facts}, CONTROL)
         placed, cut = _placed(self, call)
-        if self.cond_hint is None or self._cut != cut:
+        if self._kept is None or self._kept[0] != cut:
             dtype = self.manual_cast_dtype or self.control_model.dtype
-            self.cond_hint, self._cut = _hints(self, placed, cut).to(x_noisy.device, dtype), cut
+            self._kept = cut, _hints(self, placed, cut).to(x_noisy.device, dtype)
+        self.cond_hint = self._kept[1]
         return super().get_control(x_noisy, t, cond, batched_number, options)
+
+    def cleanup(self) -> None:
+        """The run has ended."""
+        super().cleanup()
+        self._kept = None
 
     def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
         """The host is about to sample. ValueError where the model is of another base, or its schedule does not know gamma."""

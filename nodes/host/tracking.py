@@ -23,12 +23,13 @@ from torch import Tensor
 
 from .compiled import compiled_run
 from .context_patches import noted
-from .facts import CALL, KEY, NEGATIVE, Call, Crop, Options, Patch, Row, Run, name_of
+from .facts import CALL, KEY, MAP, NEGATIVE, Call, Crop, Options, Patch, Row, Run, name_of
+from .taken_apart import facts_of, numbered
 from .tiles import taken_from
 
 PATCHES = "pfv_patches"  # of a model's patches in its options
 CROP = "pfv_crop"  # of the part of the ad that a model's runs sample
-MAP = "pfv_map"  # of the map among a condition's tensors
+FUNCTION = "model_function_wrapper"  # of what another pack has put around the model, among a model's options
 UNKNOWN = -1  # in a map: the side, or the image
 
 ONE_MODEL = "connect the same model, after all nodes of this pack, to both inputs, or use another guider"
@@ -39,11 +40,10 @@ def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
     options = model.model_options["transformer_options"]
     others = [known for known in options.get(PATCHES, ()) if known not in (instead_of, patch)]
     options[PATCHES] = (*others, patch)
-    if not model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
-        for kind, wrapper in _wrappers().items():
-            model.add_wrapper_with_key(kind, KEY, wrapper)
-        # Among its options, where the host looks for a guider's second model too.
-        add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, _around_the_loading, options)
+    if KEY not in options.get("wrappers", {}).get(WrappersMP.OUTER_SAMPLE, {}):
+        # Among its options: there the host looks for a guider's second model too, and other packs leave them where they are.
+        for kind, wrapper in {**_wrappers(), WrappersMP.PREPARE_SAMPLING: _around_the_loading}.items():
+            add_wrapper_with_key(kind, KEY, wrapper, options)
 
 
 def facts_hook(others: Any = None) -> Any:
@@ -80,6 +80,7 @@ def read_map(
 ) -> Call | None:
     """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's. A map of
     another size, or whose pixels lie apart, or one of a run that is resized says of each row all but its place."""
+    facts = facts_of(latent, facts, options)
     if facts is None or facts.shape[0] != latent.shape[0]:
         return None
     height, width = latent.shape[-2:]
@@ -149,6 +150,8 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
     for name, conditions in guider.conds.items():
         for condition in conditions:
             condition["model_conds"] = {**condition.get("model_conds", {}), MAP: _map(noise, run, name)}
+    if FUNCTION in guider.model_options:
+        guider.model_options[FUNCTION] = numbered(guider.model_options[FUNCTION])
     with compiled_run(guider, run.tell):
         return executor(noise, *args, **kwargs)
 
@@ -286,7 +289,7 @@ def _map(noise: Tensor, run: Run, name: str) -> _Map:
 
 def _named(model_options: Options, options: Options) -> Iterator[str]:
     """What of other packs stands between the sampler and the model."""
-    names = ("model_function_wrapper", "sampler_calc_cond_batch_function", "context_handler")
+    names = (FUNCTION, "sampler_calc_cond_batch_function", "context_handler")
     found = [model_options.get(name) for name in names]
     wrappers = options.get("wrappers", {}).get(WrappersMP.CALC_COND_BATCH, {})
     found += [wrapper for keyed in wrappers.values() for wrapper in keyed]

@@ -31,6 +31,8 @@ ROUNDING = 2e-5  # relative rms of float32 runs that add up in another order; th
 VISIBLE = 0.05  # relative rms that "it has an effect" asks for
 HEIGHT, WIDTH = 96, 128  # a latent of 12x16, so that rows and columns cannot be mistaken for each other
 CHANNELS = 32  # of the tiny models' first level
+SIZES = {"width": 512, "height": 512, "crop_w": 0, "crop_h": 0, "target_width": 512, "target_height": 512}
+"""What CLIP Text Encode SDXL says of the picture's size; otherwise an area's is the frame's, a small picture's its own."""
 SCHEDULER = "sgm_uniform"  # its second step still counts: the last noise level is far from 0
 
 MODULES = {  # of comfy_extras; what is not here is in the host's own nodes.py
@@ -334,6 +336,17 @@ EVERYTHING = pytest.mark.parametrize("part", ["everything"])  # where it is enou
 SIDED = ("prompt", "branches", "everything")
 
 
+def region() -> Tensor:
+    """(1, HEIGHT, WIDTH) soft, and different in every part of the frame."""
+    rows, columns = torch.linspace(0.1, 0.6, HEIGHT)[:, None], torch.linspace(0.0, 0.4, WIDTH)[None]
+    return (rows + columns)[None]
+
+
+def in_region(part: str, mask: Tensor) -> dict[str, Tensor]:
+    """The option of a part that takes a mask."""
+    return {"product_mask" if part in ("fusion", "mask") else "region": mask}
+
+
 def sided(tokens: Any, side: str) -> Any:
     """An image prompt with the tokens of one side on both, or with its sides swapped."""
     positive, negative = tokens.positive, tokens.negative
@@ -351,12 +364,11 @@ def prompted_control_net(control_net: Any, model: Model) -> Any:
     return outputs(MEPAApplyControlNet, control_net=control_net, model=model)[0]
 
 
-def controlled(control_net: Any, *conditions: Condition) -> list[Condition]:
+def controlled(control_net: Any, *conditions: Condition, hint: Tensor | None = None) -> list[Condition]:
     """Conditions with a ControlNet, by the host's node."""
+    hint = reference(HEIGHT, WIDTH) if hint is None else hint
     pairs = [
-        host_nodes.ControlNetApplyAdvanced().apply_controlnet(
-            condition, condition, control_net, reference(HEIGHT, WIDTH), 0.8, 0.0, 1.0
-        )
+        host_nodes.ControlNetApplyAdvanced().apply_controlnet(condition, condition, control_net, hint, 0.8, 0.0, 1.0)
         for condition in conditions
     ]
     return [condition for condition, _ in pairs]

@@ -18,7 +18,9 @@ boot_host(require_host().path, Path(_base_directory.name))
 
 import comfy.model_management  # noqa: E402  (the boot comes first)
 
-from pfv_mepa.tests.support.tiny_stack import adapter_files, models  # noqa: E402  (needs the host)
+import pfv_mepa.nodes.extension  # noqa: E402, F401  (needs the host; what it does to the nodes holds in every test)
+from pfv_mepa.tests.host.beside import Pack  # noqa: E402
+from pfv_mepa.tests.support.tiny_stack import adapter_files, models  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +112,15 @@ def plus_adapter_file(host_base_directory, adapter_widths) -> Path:
         encoder_width=models.VISION_WIDTH,
         context_dim=models.CONTEXT_DIM,
     )
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model_of):
+    """MODEL of SDXL's kind with few layers, which tests that sample a lot use."""
+    return tiny_model_of("few")
+
+
+@pytest.fixture(scope="session")
+def pack(host_base_directory, tiny_clip_vision, plus_adapter_file) -> Pack:
+    """The pack's parts."""
+    return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)

@@ -20,7 +20,6 @@ from pfv_mepa.tests.host.beside import (
     HEIGHT,
     WIDTH,
     Given,
-    Pack,
     assert_apart,
     assert_near,
     assert_same,
@@ -47,16 +46,6 @@ LATENT = HEIGHT // 8, WIDTH // 8
 SIDES = "positive", "negative"
 FRAMES = 3  # as many as a run of two steps has noise levels: until 0.4 the host's windows over a batch need that
 EACH_PART = pytest.mark.parametrize("part", ["prompt", "normalised", "fusion", "mask"])
-
-
-@pytest.fixture(scope="module")
-def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
-    return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_of):
-    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")

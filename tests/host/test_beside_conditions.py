@@ -16,9 +16,9 @@ from pfv_mepa.tests.host.beside import (
     HEIGHT,
     PARTS,
     SCHEDULER,
+    SIZES,
     WIDTH,
     Given,
-    Pack,
     assert_apart,
     assert_near,
     assert_same,
@@ -27,11 +27,13 @@ from pfv_mepa.tests.host.beside import (
     controlled,
     guided,
     host_node,
+    in_region,
     mixed,
     noise_like,
     prediction,
     prompted_control_net,
     prompts,
+    region,
     run,
     sigmas_of,
 )
@@ -41,18 +43,6 @@ from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_con
 SCALE = 5.0
 LATENT = HEIGHT // 8, WIDTH // 8
 LORA = "beside.safetensors"
-SIZES = {"width": 512, "height": 512, "crop_w": 0, "crop_h": 0, "target_width": 512, "target_height": 512}
-"""What CLIP Text Encode SDXL says of the picture's size; otherwise an area's is the frame's, a small picture's its own."""
-
-
-@pytest.fixture(scope="module")
-def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
-    return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_of):
-    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +72,6 @@ def alone(pack, model):
         return prediction(basic(pack.put(part, model, side), text))
 
     return alone
-
-
-def region():
-    """Soft, and different in every part of the frame."""
-    rows, columns = torch.linspace(0.1, 0.6, HEIGHT)[:, None], torch.linspace(0.0, 0.4, WIDTH)[None]
-    return (rows + columns)[None]
-
-
-def in_region(part, mask):
-    return {"product_mask" if part in ("fusion", "mask") else "region": mask}
 
 
 def area(text, top, left, height, width, strength=1.0):

@@ -18,7 +18,6 @@ from pfv_mepa.tests.host.beside import (
     SCHEDULER,
     SIDED,
     WIDTH,
-    Pack,
     Strange,
     assert_apart,
     assert_near,
@@ -40,16 +39,6 @@ from pfv_mepa.tests.host.sampling import outputs, sample
 from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
 
 SCALE = 5.0
-
-
-@pytest.fixture(scope="module")
-def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
-    return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_of):
-    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from pfv_mepa.tests.host.beside import (
     EVERYTHING,
     HEIGHT,
     WIDTH,
-    Pack,
     assert_apart,
     assert_near,
     assert_same,
@@ -37,16 +36,6 @@ SCALE = 5.0
 FILES = ("linear", "tanh")  # by what is between their layers; the linear one has one layer
 PLACES = ("attn1.to_k", "attn1.to_v", "attn2.to_k", "attn2.to_v")
 TEXTS = 6, 7, 11  # seeds: `prompts` has the first two
-
-
-@pytest.fixture(scope="module")
-def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
-    return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_of):
-    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")

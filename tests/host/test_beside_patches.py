@@ -60,16 +60,6 @@ def marked(nodes):
 
 
 @pytest.fixture(scope="module")
-def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
-    return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_of):
-    return tiny_model_of("few")
-
-
-@pytest.fixture(scope="module")
 def with_middle(tiny_model_of):
     """A U-Net whose middle has attention, where SAG and PAG work."""
     return tiny_model_of("koala1b")

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pfv_mepa.tests.host.beside import (
-    Pack,
     assert_apart,
     assert_near,
     assert_same,
@@ -41,16 +40,6 @@ EACH_SAMPLING = pytest.mark.parametrize(
 )
 CONTINUOUS = "ModelSamplingContinuousEDM", {"sampling": "edm"}  # another schedule than the model's own
 WHOLE_ONLY = "img_to_img_flow"  # what one half of such a run leaves is not what the other begins with
-
-
-@pytest.fixture(scope="module")
-def pack(host_base_directory, tiny_clip_vision, plus_adapter_file):
-    return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model_of):
-    return tiny_model_of("few")
 
 
 @pytest.fixture(scope="module")

@@ -29,14 +29,14 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from pfv_mepa.nodes.host import fusion_run, slots, text_prompt, tracking
 from pfv_mepa.nodes.host.controlnet import apply_to_control_net
 from pfv_mepa.nodes.host.cross_attention import apply_prompt
-from pfv_mepa.nodes.host.facts import CALL, KEY, Call, Row, Run
+from pfv_mepa.nodes.host.facts import CALL, KEY, MAP, Call, Row, Run
 from pfv_mepa.nodes.host.mask_input import apply_mask_input
 from pfv_mepa.nodes.host.reference_pass import ReferenceNoise
 from pfv_mepa.nodes.host.regional_prompt import PromptRun, RegionalPrompt
 from pfv_mepa.nodes.host.schedule import Window
 from pfv_mepa.nodes.host.self_attention import apply_attention_fusion
 from pfv_mepa.nodes.host.text_prompt import TextPrompt
-from pfv_mepa.nodes.host.tracking import MAP, patches_of
+from pfv_mepa.nodes.host.tracking import patches_of
 from pfv_mepa.pfv_core.attention.control import Gate, PromptControl
 from pfv_mepa.pfv_core.attention.curve import sampling_curve
 from pfv_mepa.pfv_core.attention.fusion import Combine, FusionControl

@@ -532,21 +532,6 @@ def test_areas_of_one_size_are_told_apart_in_one_call(model, calls):
     assert not torch.equal(out[..., 8:], vanilla[..., 8:])
 
 
-def test_tiles_that_do_not_say_where_they_are_are_refused_where_it_matters(model):
-    """What tiling packs do: the model on halves of its input, through the function wrapper."""
-
-    def tiles(apply_model, arguments):
-        halves = arguments["input"].chunk(2, dim=-1)
-        return torch.cat([apply_model(half, arguments["timestep"], **arguments["c"]) for half in halves], dim=-1)
-
-    tiled, everywhere, vanilla = fuse(model), fuse(model, product_mask=None), model.clone()
-    for patched in (tiled, everywhere, vanilla):
-        patched.set_model_unet_function_wrapper(tiles)
-    with pytest.raises(RuntimeError, match=r"Between the guider and the model stand .*test_fusion.*tiles"):
-        sample(tiled)
-    assert not torch.equal(sample(everywhere), sample(vanilla))  # no mask, one reference: the same for every row
-
-
 def test_the_host_makes_room_for_what_is_held(model):
     """Keys and values of every self-attention: as many bytes as a reference pass gives."""
     found = []

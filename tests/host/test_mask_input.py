@@ -168,17 +168,6 @@ def test_a_cut_outs_mask_is_turned_around_or_refused(model, write):
     assert not torch.equal(turned, sample(model))
 
 
-def test_tiles_that_do_not_say_where_they_are_are_refused(model, write):
-    tiled = with_mask(model, write(MaskInput(kernel())))
-    tiled.set_model_unet_function_wrapper(
-        lambda run, given: torch.cat(
-            [run(half, given["timestep"], **given["c"]) for half in given["input"].chunk(2, dim=-1)], dim=-1
-        )
-    )
-    with pytest.raises(RuntimeError, match=r"a part of the picture, .* stand .*test_mask_input\..*<lambda>"):
-        sample(tiled)
-
-
 def test_beside_controlnet_mepa_and_fusion(tiny_model, tiny_controlnet, tiny_clip_vision, plus_adapter_file, write):
     from pfv_mepa.tests.host.test_fusion import fuse
 

@@ -30,7 +30,7 @@ from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop, MEPATiles
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
 from pfv_mepa.nodes.research.strict_id_nodes import StrictIDBranches, StrictIDLoadControlNet
-from pfv_mepa.tests.host.beside import basic, guided, run
+from pfv_mepa.tests.host.beside import SIZES, Given, basic, cfg, guided, noise_like, prompts, run
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, recorded_calls, reference, sample
 from pfv_mepa.tests.host.test_beside_batches import one_at_a_time
 from pfv_mepa.tests.support.tiny_stack import adapter_files, models
@@ -333,6 +333,42 @@ def test_a_cropped_run_gets_its_own_part_of_the_hint(control_net, model):
     own = controlled(cropped, control_net, width=SIDE // 2)
     by_hand = [controlled(model, plain_of(control_net), part, width=SIDE // 2) for part in (right, left)]
     assert_nearer(own, *by_hand)
+
+
+def test_a_tile_within_a_step_gets_its_own_part_of_the_hint(control_net, model):
+    """As Tiled Diffusion runs a ControlNet: from within, on each tile, where it has put a hint that it has cut itself."""
+    hint, noise = scale_hint(), noise_like(1, SIDE // 8, SIDE // 8, seed=2)
+    halves = [slice(0, SIDE // 16), slice(SIDE // 16, SIDE // 8)]
+
+    def applied(control, given):
+        texts = [[[text[0][0], text[0][1] | SIZES]] for text in prompts(model)]
+        return host_nodes.ControlNetApplyAdvanced().apply_controlnet(*texts, control, given, 0.8, 0.0, 1.0)
+
+    def function(apply_model, given):
+        made, control = [], sides[0][0][1]["control"]
+        for columns in halves:
+            part, inputs = given["input"][..., columns], dict(given["c"])
+            control.cond_hint = torch.zeros(1, 4, SIDE, SIDE // 2)
+            where = given["timestep"], inputs, 2, inputs["transformer_options"]
+            made.append(apply_model(part, where[0], **{**inputs, "control": control.get_control(part, *where)}))
+        return torch.cat(made, -1)
+
+    sides, apart = applied(control_net, hint), model.clone()
+    apart.set_model_unet_function_wrapper(function)
+    where = {"height": SIDE, "steps": 1}
+    out = guided(cfg(apart, *sides), noise=Given(noise), width=SIDE, **where)
+    cut = [part.contiguous() for part in hint.chunk(2, dim=2)]
+    for columns, own, other in zip(halves, cut, cut[::-1], strict=True):
+        right, wrong = (
+            guided(
+                cfg(model, *applied(plain_of(control_net), given)),
+                noise=Given(noise[..., columns]),
+                width=SIDE // 2,
+                **where,
+            )
+            for given in (own, other)
+        )
+        assert_nearer(out[..., columns], right, wrong)
 
 
 def test_beside_tiles_nobody_says_whether_the_hint_is_cut_too(control_net, model):

@@ -1,0 +1,235 @@
+"""Beside a pack that takes the host's calls of the model apart, in the function that the host calls in the model's place.
+
+Such a function cuts what it likes out of the latent and repeats what belongs to a row. The yardstick is a picture of each part's
+own, with its share of the region.
+"""
+
+from __future__ import annotations
+
+import nodes as host_nodes
+import pytest
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from pfv_mepa.pfv_core import masks
+from pfv_mepa.tests.host.beside import (
+    EVERYTHING,
+    HEIGHT,
+    PARTS,
+    SIZES,
+    WIDTH,
+    Given,
+    assert_apart,
+    assert_near,
+    cfg,
+    controlled,
+    guided,
+    in_region,
+    noise_like,
+    prediction,
+    prompted_control_net,
+    prompts,
+    region,
+    sigmas_of,
+)
+from pfv_mepa.tests.host.sampling import image_prompt, reference
+from pfv_mepa.tests.support.tiny_stack.models import tiny_controlnet
+
+ROWS, COLUMNS = HEIGHT // 8, WIDTH // 8
+TILE = 8
+TILES = [(0, 0), (0, 8), (4, 0), (4, 8)]  # top and left, latent pixels; the lower ones lie over the upper ones
+
+
+@pytest.fixture(scope="module")
+def texts(model):
+    """Positive and negative, which say the same size of every picture."""
+    return [[[text[0][0], text[0][1] | SIZES]] for text in prompts(model)]
+
+
+@pytest.fixture(autouse=True)
+def _few_corners(monkeypatch):
+    monkeypatch.setattr(masks, "CORNERS", 4)  # a tile may lie in a product all over
+
+
+def inside(top, left, scale=1):
+    return (..., slice(scale * top, scale * (top + TILE)), slice(scale * left, scale * (left + TILE)))
+
+
+def unchanged(tile):
+    return tile
+
+
+def changed(tile):
+    return 1.01 * tile
+
+
+def tiles(at_once=4, change=unchanged):
+    """Several tiles at a time are one call, with all rows of one tile after all rows of the one before."""
+
+    def function(apply_model, given):
+        latent, inputs = given["input"], given["c"]
+        out = torch.zeros_like(latent)
+        for start in range(0, len(TILES), at_once):
+            some = TILES[start : start + at_once]
+            parts = torch.cat([change(latent[inside(*tile)]) for tile in some])
+            own = {
+                name: value.repeat(len(some), *[1] * (value.ndim - 1)) if isinstance(value, torch.Tensor) else value
+                for name, value in inputs.items()
+            }
+            made = apply_model(parts, given["timestep"].repeat(len(some)), **own)
+            for tile, part in zip(some, made.chunk(len(some)), strict=True):
+                out[inside(*tile)] = part
+        return out
+
+    return function
+
+
+def rows_apart(apply_model, given):
+    """One row after the other, as where memory is short."""
+    made = []
+    for row in reversed(range(len(given["input"]))):
+        own = {
+            name: value[row : row + 1] if isinstance(value, torch.Tensor) else value
+            for name, value in given["c"].items()
+        }
+        made.append(apply_model(given["input"][row : row + 1], given["timestep"][row : row + 1], **own))
+    return torch.cat(made[::-1])
+
+
+def taken_apart(model, function):
+    clone = model.clone()
+    clone.set_model_unet_function_wrapper(function)
+    return clone
+
+
+@PARTS
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_tile_is_a_picture_with_its_part_of_the_region(pack, model, texts, part, at_once):
+    noise = noise_like(1, ROWS, COLUMNS, seed=2)
+    patched = pack.put(part, model, **in_region(part, region()))
+    out = prediction(cfg(taken_apart(patched, tiles(at_once)), *texts), noise=Given(noise))
+    for tile in TILES[2:]:
+        small = pack.put(part, model, **in_region(part, region()[inside(*tile, 8)]))
+        own = prediction(cfg(small, *texts), noise=Given(noise[inside(*tile)]), height=8 * TILE, width=8 * TILE)
+        assert_near(out[inside(*tile)], own)
+        other = pack.put(part, model, **in_region(part, region()[inside(0, 4, 8)]))
+        there = prediction(cfg(other, *texts), noise=Given(noise[inside(*tile)]), height=8 * TILE, width=8 * TILE)
+        assert_apart(own, there, 1e-3)
+
+
+@EVERYTHING
+def test_a_call_that_is_left_whole_is_whole(pack, model, texts, part):
+    patched = pack.put(part, model)
+    whole = taken_apart(patched, lambda run, given: run(given["input"], given["timestep"], **given["c"]))
+    assert torch.equal(guided(cfg(whole, *texts)), guided(cfg(patched, *texts)))
+
+
+@EVERYTHING
+def test_rows_that_are_run_apart_keep_their_sides(pack, model, texts, part):
+    patched = pack.put(part, model)
+    assert_near(guided(cfg(taken_apart(patched, rows_apart), *texts)), guided(cfg(patched, *texts)))
+
+
+@EVERYTHING
+def test_a_pack_that_puts_its_wrappers_in_the_place_of_all_others(pack, model, texts, part):
+    """As BrushNet does."""
+    ran = []
+
+    def through(executor, *args, **kwargs):
+        ran.append(1)
+        return executor(*args, **kwargs)
+
+    patched = pack.put(part, model)
+    replaced = patched.clone()
+    replaced.wrappers.update({kind: {None: [through]} for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)})
+    assert torch.equal(guided(cfg(replaced, *texts)), guided(cfg(patched, *texts)))
+    assert len(ran) == 3  # around two steps
+
+
+@pytest.mark.parametrize("function", [tiles(), rows_apart], ids=["tiles", "rows"])
+def test_each_image_of_a_batch_keeps_its_own(pack, model, texts, tiny_clip_vision, plus_adapter_file, function):
+    """Two images, with a reference and a region for each."""
+    noise, both = noise_like(2, ROWS, COLUMNS, seed=2), torch.cat([region(), 1 - region()])
+    tokens = image_prompt(tiny_clip_vision, plus_adapter_file, image=reference(batch=2))
+
+    def made(image):
+        own = type(tokens)(tokens.adapter, tokens.positive[image], tokens.negative)
+        patched = pack.prompt(model, tokens=own, region=both[image])
+        latent = noise[image]
+        return prediction(cfg(taken_apart(patched, function), *texts), noise=Given(latent), batch=len(latent))
+
+    together = made(slice(0, 2))
+    assert_near(together, torch.cat([made(slice(0, 1)), made(slice(1, 2))]))
+    assert_apart(together[:1], together[1:])
+
+
+@PARTS
+def test_a_tile_of_an_area(pack, model, texts, part):
+    """Whose own corner is added to the tile's."""
+    noise = noise_like(1, ROWS, 2 * COLUMNS, seed=2)
+    wide = torch.cat([region(), region().flip(2)], 2)
+    sides = [host_nodes.ConditioningSetArea().append(text, WIDTH, HEIGHT, WIDTH, 0, 1.0)[0] for text in texts]
+    patched = taken_apart(pack.put(part, model, **in_region(part, wide)), tiles())
+    out = prediction(cfg(patched, *sides), noise=Given(noise), width=2 * WIDTH)[..., COLUMNS:]
+    alone = taken_apart(pack.put(part, model, **in_region(part, wide[..., WIDTH:])), tiles())
+    assert_near(out, prediction(cfg(alone, *texts), noise=Given(noise[..., COLUMNS:])))
+
+
+@pytest.mark.parametrize(
+    ("change", "noise"),
+    [(changed, noise_like(1, ROWS, COLUMNS, seed=2)), (unchanged, torch.ones(1, 4, ROWS, COLUMNS))],
+    ids=["values that the picture has nowhere", "a flat picture, which has them everywhere"],
+)
+@PARTS
+def test_a_tile_of_which_nobody_knows_where_it_lies_is_refused(pack, model, texts, part, change, noise):
+    patched = taken_apart(pack.put(part, model), tiles(change=change))
+    with pytest.raises(RuntimeError, match=r"nobody says where in it that lies.*stand .*test_beside_wrappers\.tiles"):
+        prediction(cfg(patched, *texts), noise=Given(noise))
+
+
+@pytest.mark.parametrize("part", ["prompt", "branches", "fusion"])
+def test_without_a_region_nobody_asks_where_a_tile_lies(pack, model, texts, part):
+    everywhere, function = {"region": None} if part != "fusion" else {"product_mask": None}, tiles(change=changed)
+    patched = taken_apart(pack.put(part, model, **everywhere), function)
+    assert_apart(prediction(cfg(patched, *texts)), prediction(cfg(taken_apart(model, function), *texts)))
+
+
+@pytest.mark.parametrize("in_model", [True, False], ids=["in both", "in the ControlNet alone"])
+def test_image_prompts_in_a_controlnet_that_is_run_for_each_tile(pack, model, texts, in_model):
+    """As tiling packs run it: from within, on the tile and on the tile's part of the hint."""
+    noise, control_net, sigmas = noise_like(1, ROWS, COLUMNS, seed=2), tiny_controlnet(model), sigmas_of(model, 1)
+    hint = reference(HEIGHT, WIDTH)
+
+    def sides(mask, picture):
+        own = prompted_control_net(control_net, pack.prompt(model, region=mask))
+        return controlled(own, *texts, hint=picture)
+
+    def function(apply_model, given):
+        latent, inputs, out = given["input"], given["c"], torch.zeros_like(given["input"])
+        for tile in TILES:
+            part = latent[inside(*tile)]
+            control = inputs["control_net"]
+            control.cond_hint = hint.movedim(-1, 1)[inside(*tile, 8)].to(part)
+            cond = {name: value for name, value in inputs.items() if name != "control"}
+            options = inputs["transformer_options"]
+            cond["control"] = control.get_control(part, given["timestep"], cond, 2, options)
+            del cond["control_net"]
+            out[inside(*tile)] = apply_model(part, given["timestep"], **cond)
+        return out
+
+    whole, found = sides(region(), hint), []
+    control = whole[0][0][1]["control"]
+
+    def with_control(apply_model, given):
+        found.append(control)
+        return function(apply_model, {**given, "c": {**given["c"], "control_net": found[0]}})
+
+    patched = pack.prompt(model, region=region()) if in_model else model
+    out = prediction(cfg(taken_apart(patched, with_control), *whole), noise=Given(noise), sigmas=sigmas)
+    for tile in TILES[2:]:
+        small = pack.prompt(model, region=region()[inside(*tile, 8)]) if in_model else model
+        own = cfg(
+            small, *sides(region()[inside(*tile, 8)], hint[:, 8 * tile[0] :, 8 * tile[1] :][:, : 8 * TILE, : 8 * TILE])
+        )
+        where = {"height": 8 * TILE, "width": 8 * TILE, "sigmas": sigmas}
+        assert_near(out[inside(*tile)], prediction(own, noise=Given(noise[inside(*tile)]), **where))
