@@ -65,8 +65,7 @@ NODES: list[type[io.ComfyNode]] = [
     StrictIDBranches,
     MEPATiles,
 ]
-for _node in NODES:
-    hold_numbers(_node)
+hold_numbers(NODES)
 
 
 class PFVExtension(ComfyExtension):

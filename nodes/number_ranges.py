@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache, wraps
 from numbers import Integral, Real
 from typing import Any
@@ -9,12 +10,19 @@ from typing import Any
 from comfy_api.latest import io
 
 
-def hold_numbers(node: type[io.ComfyNode]) -> None:
-    """Let a node refuse, with ValueError, numbers outside its widgets' ranges, whichever way they come."""
+def hold_numbers(nodes: Iterable[type[io.ComfyNode]]) -> None:
+    """Let nodes refuse, with ValueError, numbers outside their widgets' ranges, whichever way they come."""
+    for node in nodes:
+        node.execute = classmethod(_holding(node))
+
+
+def _holding(node: type[io.ComfyNode]) -> Any:
+    """The node's function, which looks at its numbers first."""
     execute = node.execute.__func__
 
     @cache
     def numbers() -> list[Any]:
+        """Read when it first runs: a schema lists the files that there are."""
         return [one for one in node.GET_SCHEMA().inputs if isinstance(one, io.Int.Input | io.Float.Input)]
 
     @wraps(execute)
@@ -24,7 +32,7 @@ def hold_numbers(node: type[io.ComfyNode]) -> None:
                 _check(node, one, inputs[one.id])
         return execute(cls, **inputs)
 
-    node.execute = classmethod(held)
+    return held
 
 
 def _check(node: type[io.ComfyNode], widget: Any, value: Any) -> None:
@@ -33,6 +41,6 @@ def _check(node: type[io.ComfyNode], widget: Any, value: Any) -> None:
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not (is_number and widget.min <= value <= widget.max):
         raise ValueError(
-            f"{node.__name__}: {widget.id} is {value!r}, expected {name} from {widget.min} to {widget.max}: change the node that "
-            "gives it, or disconnect that and type a number"
+            f"{node.GET_SCHEMA().display_name}: {widget.id} is {value!r}, expected {name} from {widget.min} to {widget.max}: "
+            "change the node that gives it, or disconnect that and type a number"
         )

@@ -18,7 +18,7 @@ from comfy.controlnet import ControlLora
 from ...pfv_core.attention.transformers import transformer_of
 from .cross_attention import ImagePromptPatch, PromptSlot, image_prompt_patches, places
 from .facts import CALL, KEY, MAP, Options, Run
-from .taken_apart import facts_of
+from .taken_apart import map_of
 from .told import tell
 from .tracking import facts_hook, read_map
 from .unet import BlockKey, CrossAttentionBlock, cross_attentions
@@ -59,8 +59,8 @@ class Unhooked:
 
     def get_control(self, x_noisy: torch.Tensor, t: Any, cond: Options, batched_number: int, options: Options) -> Any:
         """The host's call for the residuals of some rows. Their map is found here: the network gets a latent of other values."""
-        found = {**cond, MAP: facts_of(x_noisy, cond.get(MAP), options)}
-        return super().get_control(x_noisy, t, found, batched_number, options)  # type: ignore[misc]
+        known = {**cond, MAP: map_of(x_noisy, cond.get(MAP), options)}
+        return super().get_control(x_noisy, t, known, batched_number, options)  # type: ignore[misc]
 
     def get_extra_hooks(self) -> list[Any]:
         """The host's question what changes weights, of this ControlNet and those before it."""
@@ -107,7 +107,7 @@ class PromptedNetwork:
             )
         options = {
             KEY: run,
-            CALL: read_map(run, facts, x, given["sigmas"], given, network=self.network),
+            CALL: read_map(run, map_of(x, facts, given), x, given["sigmas"], given, network=self.network),
             "cond_or_uncond": given.get("cond_or_uncond"),
         }
         return options | {"original_shape": list(x.shape), "patches_replace": {"attn2": self.slots}}

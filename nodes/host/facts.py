@@ -22,6 +22,7 @@ from .told import drawing_node, tell
 KEY = "pfv_mepa"  # of our wrappers, and of the run in the options of its calls
 CALL = "pfv_call"  # of the call in its options
 MAP = "pfv_map"  # of the map among a condition's tensors
+UNKNOWN = -1  # in a map: row and column, image, or side
 HIDDEN = "pfv_hidden"  # in the options of a block: what its query is made of, where other packs change what is attended
 
 NEGATIVE = {"positive": False, "middle": False, "negative": True, "empty_negative_prompt": True}

@@ -198,11 +198,13 @@ def _block_of(options: dict[str, Any]) -> BlockKey:
 
 
 def _conditions(unet: Any, reference: Reference, latent: Tensor) -> dict[str, Tensor]:
-    """What the host makes of a prompt for this kind of U-Net. ValueError where another pack makes it, of more than there is."""
+    """What the host makes of a prompt for this kind of U-Net. ValueError where it cannot be made of a plain prompt, as for models
+    that another pack has changed."""
+    prompt = comfy.sampler_helpers.convert_cond(reference.conditioning)
     try:
         (encoded,) = comfy.samplers.encode_model_conds(
             unet.extra_conds,
-            comfy.sampler_helpers.convert_cond(reference.conditioning),
+            prompt,
             latent,
             latent.device,
             "positive",
@@ -210,8 +212,8 @@ def _conditions(unet: Any, reference: Reference, latent: Tensor) -> dict[str, Te
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{NAME}: what the model asks of a prompt could not be made of reference_prompt ({error}). IC-Light for one asks for "
-            "a picture beside the latent: connect a reference_model from a loader of its own, without that node"
+            f"{NAME}: what the model asks of a prompt could not be made of reference_prompt ({type(error).__name__}: {error}). "
+            "IC-Light for one asks for a picture beside the latent: connect a reference_model from another loader, without it"
         ) from error
     return {
         name: condition.process_cond(batch_size=len(latent), area=None).cond

@@ -36,6 +36,7 @@ from .reference_pass import (
 )
 from .schedule import Window
 from .slots import Slot, fill_slot, slot_of
+from .taken_apart import FUNCTION
 from .told import tell
 from .tracking import track
 from .unet import self_attentions
@@ -154,8 +155,8 @@ def _without_part(model: Any) -> Iterator[Any]:
     for kind in (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
         keyed = options.get("wrappers", {}).get(kind, {})
         yield from (wrapper for key in keyed.keys() - {FACTS, HOST_KEY} for wrapper in keyed[key])
-    if "model_function_wrapper" in model.model_options:
-        yield model.model_options["model_function_wrapper"]
+    if FUNCTION in model.model_options:
+        yield model.model_options[FUNCTION]
 
 
 def _let_the_host_know(model: Any, latent: Tensor) -> None:

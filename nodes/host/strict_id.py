@@ -29,6 +29,7 @@ from .control_network import control_network
 from .controlnet import Unhooked
 from .facts import CALL, KEY, MAP, TILES, Call, Crop, Grid, Options, call_of, known_place
 from .schedule import NoiseSchedule
+from .taken_apart import map_of
 from .tracking import facts_hook, read_map
 from .unet import cross_attention_at, cross_attentions, family_of_context
 from .whole_layers import whole_layers
@@ -72,7 +73,7 @@ class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
         self.config = config
         self.hooks_of_others = None
         self.extra_hooks = facts_hook()
-        # What its hint is of, kept for the next call as the host keeps its own until the run ends. Another one may be put there.
+        # The hint of a cut, kept until the run ends: another pack may put its own into cond_hint.
         self._kept: tuple[Cut, Tensor] | None = None
 
     @property
@@ -105,8 +106,8 @@ class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
             ValueError: a hint of another shape than the frame's, or neither one nor one for each image.
             RuntimeError: facts of the rows did not arrive.
         """
-        run = options.get(KEY)
-        facts = None if run is None else read_map(run, cond.get(MAP), x_noisy, t, options, network=self.control_model)
+        run, cond = options.get(KEY), {**cond, MAP: map_of(x_noisy, cond.get(MAP), options)}
+        facts = None if run is None else read_map(run, cond[MAP], x_noisy, t, options, network=self.control_model)
         call = call_of({**options, CALL: facts}, CONTROL)
         placed, cut = _placed(self, call)
         if self._kept is None or self._kept[0] != cut:

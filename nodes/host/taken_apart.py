@@ -6,7 +6,7 @@ may well get wrong, or fail on. What every one has to repeat rightly is what goe
 pictures. So there each row has its number alone, and where a part lies in that row's latent is found by its values.
 
     numbered(function)      around what takes calls apart
-    facts_of(...)           in a call of it: the map that was there before
+    map_of(...)             where a latent of such a call arrives: the map that was there before
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from ...pfv_core.region.cut_out_of import corner_in
-from .facts import MAP, Options
+from .facts import MAP, UNKNOWN, Options
 
+FUNCTION = "model_function_wrapper"  # of what another pack has put in the model's place, among a model's options
 WHOLE = "pfv_whole"  # in the options of such a call
-NOWHERE = -1  # row and column of a pixel that no latent has
 
 Function = Callable[[Callable[..., Tensor], dict[str, Any]], Tensor]
 """What the host calls in the place of the model, with the model and its inputs."""
@@ -30,10 +30,10 @@ Function = Callable[[Callable[..., Tensor], dict[str, Any]], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """What is taken apart: latents (rows, C, H, W) and their map (rows, 4, H, W)."""
+    """What is taken apart: latents (rows, C, H, W) and their map (rows, 4, H, W); of another size it says all but the place."""
 
     latent: Tensor
-    facts: Tensor
+    map: Tensor
 
 
 def numbered(function: Function) -> Function:
@@ -51,36 +51,35 @@ def numbered(function: Function) -> Function:
     return around
 
 
-def facts_of(latent: Tensor, facts: Tensor | None, options: Options) -> Tensor | None:
-    """The map of a call, from the numbers of its rows where it was taken apart; None where they are not the latent's.
+def map_of(latent: Tensor, carried: Tensor | None, options: Options) -> Tensor | None:
+    """The map of a call: what was carried to it, or where the call was taken apart what the numbers of its rows stand for.
 
     Args:
         latent: (rows, C, h, w), its values those that were handed to whoever takes calls apart.
-        facts: (rows, 4, h, w), or (rows, 1) numbers.
+        carried: (rows, 4, h, w) map, or (rows, 1) numbers.
         options: of the call.
 
     Returns:
-        (rows, 4, h, w); rows of which nobody knows where they lie have no pixel of the latent's.
+        (rows, 4, h, w). A latent of the whole's size is the whole, its values are not looked at; a part that is not found there
+        once has rows and columns that are UNKNOWN. None: nothing was carried, or not one number for each row.
     """
     whole: Whole | None = options.get(WHOLE)
-    if facts is None or whole is None or facts.ndim != 2:
-        return facts
-    if len(facts) != len(latent):
+    if carried is None or whole is None or carried.ndim != 2:
+        return carried
+    if len(carried) != len(latent):
         return None
-    rows = facts[:, 0].tolist()
-    if latent.shape[-2:] == whole.latent.shape[-2:]:
-        return whole.facts[rows]
-    return torch.stack(
-        [_cut(whole.facts[row], whole.latent[row], part) for row, part in zip(rows, latent, strict=True)]
-    )
+    rows, size = carried[:, 0].tolist(), whole.latent.shape[-2:]
+    if latent.shape[-2:] == size or whole.map.shape[-2:] != size:
+        return whole.map[rows]
+    return torch.stack([_cut(whole.map[row], whole.latent[row], part) for row, part in zip(rows, latent, strict=True)])
 
 
-def _cut(facts: Tensor, latent: Tensor, part: Tensor) -> Tensor:
+def _cut(known: Tensor, latent: Tensor, part: Tensor) -> Tensor:
     """The map of a part of one row."""
-    corner, (height, width) = corner_in(latent, part), part.shape[-2:]
+    corner, (height, width) = corner_in(latent, part.to(latent)), part.shape[-2:]
     if corner is None:
-        cut = facts[:, :1, :1].repeat(1, height, width)
-        cut[:2] = NOWHERE
+        cut = known[:, :1, :1].repeat(1, height, width)
+        cut[:2] = UNKNOWN
         return cut
     top, left = corner
-    return facts[:, top : top + height, left : left + width]
+    return known[:, top : top + height, left : left + width]

@@ -33,8 +33,8 @@ def drawing_node() -> str | None:
     if context is None or server is None:
         return None
     running, _ = server.prompt_queue.get_current_queue_volatile()
-    node_id = context.node_id.split(EXPANDED)[0]
     for _number, prompt_id, prompt, *_ in running:
+        node_id = context.node_id if context.node_id in prompt else context.node_id.split(EXPANDED)[0]
         if prompt_id == context.prompt_id and node_id in prompt:
             class_type: str = prompt[node_id]["class_type"]
             gives = host_nodes.NODE_CLASS_MAPPINGS[class_type].RETURN_TYPES

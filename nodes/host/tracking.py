@@ -18,19 +18,17 @@ from typing import Any
 import torch
 from comfy.conds import CONDNoiseShape
 from comfy.hooks import EnumHookScope, EnumHookType, HookGroup, TransformerOptionsHook
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
 from torch import Tensor
 
 from .compiled import compiled_run
 from .context_patches import noted
-from .facts import CALL, KEY, MAP, NEGATIVE, Call, Crop, Options, Patch, Row, Run, name_of
-from .taken_apart import facts_of, numbered
+from .facts import CALL, KEY, MAP, NEGATIVE, UNKNOWN, Call, Crop, Options, Patch, Row, Run, name_of
+from .taken_apart import FUNCTION, map_of, numbered
 from .tiles import taken_from
 
 PATCHES = "pfv_patches"  # of a model's patches in its options
 CROP = "pfv_crop"  # of the part of the ad that a model's runs sample
-FUNCTION = "model_function_wrapper"  # of what another pack has put around the model, among a model's options
-UNKNOWN = -1  # in a map: the side, or the image
 
 ONE_MODEL = "connect the same model, after all nodes of this pack, to both inputs, or use another guider"
 
@@ -40,7 +38,7 @@ def track(model: Any, patch: Patch, instead_of: Any = None) -> None:
     options = model.model_options["transformer_options"]
     others = [known for known in options.get(PATCHES, ()) if known not in (instead_of, patch)]
     options[PATCHES] = (*others, patch)
-    if KEY not in options.get("wrappers", {}).get(WrappersMP.OUTER_SAMPLE, {}):
+    if not get_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY, options):
         # Among its options: there the host looks for a guider's second model too, and other packs leave them where they are.
         for kind, wrapper in {**_wrappers(), WrappersMP.PREPARE_SAMPLING: _around_the_loading}.items():
             add_wrapper_with_key(kind, KEY, wrapper, options)
@@ -80,7 +78,6 @@ def read_map(
 ) -> Call | None:
     """The call of a latent (rows, C, h, w), from the map that arrived with it; None where it is not that latent's. A map of
     another size, or whose pixels lie apart, or one of a run that is resized says of each row all but its place."""
-    facts = facts_of(latent, facts, options)
     if facts is None or facts.shape[0] != latent.shape[0]:
         return None
     height, width = latent.shape[-2:]
@@ -90,7 +87,7 @@ def read_map(
     # One read: in a ControlNet the map is on the device, which is waited for.
     corners = torch.stack([facts[:, :, 0, 0], facts[:, :, -1, -1]], 1).tolist()
     for (top, left, image, negative), (bottom, right, *_) in corners:
-        cropped = same_size and (bottom, right) == (top + height - 1, left + width - 1)
+        cropped = same_size and top != UNKNOWN and (bottom, right) == (top + height - 1, left + width - 1)
         image = images[len(rows) % len(images)] if images else image
         side, known = None if negative < 0 else bool(negative), None if image < 0 else image
         rows.append(Row(side, known, (top, left) if cropped else None))
@@ -233,7 +230,7 @@ def _around_the_model(
     if facts is not None or CALL not in options:
         model, replaced = executor.class_obj, options.get("patches_replace")
         own = replaced, model.diffusion_model, _has_weight_hooks(model), noted(options)
-        options[CALL] = None if run is None else read_map(run, facts, x, t, options, *own)
+        options[CALL] = None if run is None else read_map(run, map_of(x, facts, options), x, t, options, *own)
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 

@@ -230,10 +230,14 @@ class ComfyPage:
         self.page.wait_for_function("(busy) => !document.querySelector(busy)", arg=BUSY)
         self.settle()
 
+    def dismiss(self) -> None:
+        """Take the messages at the page's edge away."""
+        self.ask("() => { const { toast } = app.extensionManager; (toast.removeAll ?? toast.dismissAll)() }")
+        self.page.wait_for_function("(toast) => !document.querySelector(toast)", arg=TOAST)
+
     def clear(self) -> None:
         """Close what is open, and empty the canvas."""
-        self.ask("() => { const { toast } = app.extensionManager; (toast.removeAll ?? toast.dismissAll)() }")
-        self.page.wait_for_function("(toast) => !document.querySelector(toast)", arg=TOAST)  # one may lie over a dialog
+        self.dismiss()  # one may lie over a dialog
         for _ in range(4):
             if not (number := self.page.locator(CLOSE).count()):
                 break
@@ -406,6 +410,7 @@ class ComfyPage:
 
     def toasts(self, words: str) -> int:
         """How many messages at the page's edge have these words."""
+        self.settle()
         return self.page.locator(TOAST).filter(has_text=words).count()
 
     def has(self, class_type: str) -> bool:

@@ -32,7 +32,6 @@ VISIBLE = 0.05  # relative rms that "it has an effect" asks for
 HEIGHT, WIDTH = 96, 128  # a latent of 12x16, so that rows and columns cannot be mistaken for each other
 CHANNELS = 32  # of the tiny models' first level
 SIZES = {"width": 512, "height": 512, "crop_w": 0, "crop_h": 0, "target_width": 512, "target_height": 512}
-"""What CLIP Text Encode SDXL says of the picture's size; otherwise an area's is the frame's, a small picture's its own."""
 SCHEDULER = "sgm_uniform"  # its second step still counts: the last noise level is far from 0
 
 MODULES = {  # of comfy_extras; what is not here is in the host's own nodes.py
@@ -231,6 +230,12 @@ def combined_by(model: Model, predictions: list[Tensor], scale: float = 5.0, **w
     return prediction(cfg(clone, positive, negative, scale), **where)
 
 
+def sized(*texts: Condition) -> list[Condition]:
+    """Texts that say the same size of every picture, as CLIP Text Encode SDXL does; otherwise an area's is the frame's, a small
+    picture's its own."""
+    return [[[tokens, values | SIZES] for tokens, values in text] for text in texts]
+
+
 def prompts(model: Model) -> tuple[Condition, Condition]:
     """A positive and a negative text."""
     return tiny_conditioning(model, seed=6), tiny_conditioning(model, seed=7)
@@ -342,8 +347,8 @@ def region() -> Tensor:
     return (rows + columns)[None]
 
 
-def in_region(part: str, mask: Tensor) -> dict[str, Tensor]:
-    """The option of a part that takes a mask."""
+def in_region(part: str, mask: Tensor | None) -> dict[str, Tensor | None]:
+    """The option of a part that takes a mask; None = the whole frame."""
     return {"product_mask" if part in ("fusion", "mask") else "region": mask}
 
 
@@ -364,14 +369,19 @@ def prompted_control_net(control_net: Any, model: Model) -> Any:
     return outputs(MEPAApplyControlNet, control_net=control_net, model=model)[0]
 
 
-def controlled(control_net: Any, *conditions: Condition, hint: Tensor | None = None) -> list[Condition]:
-    """Conditions with a ControlNet, by the host's node."""
-    hint = reference(HEIGHT, WIDTH) if hint is None else hint
-    pairs = [
-        host_nodes.ControlNetApplyAdvanced().apply_controlnet(condition, condition, control_net, hint, 0.8, 0.0, 1.0)
-        for condition in conditions
-    ]
+def controlled(control_net: Any, *conditions: Condition) -> list[Condition]:
+    """Conditions with a ControlNet each, by the host's node."""
+    pairs = [together_controlled(control_net, condition, condition) for condition in conditions]
     return [condition for condition, _ in pairs]
+
+
+def together_controlled(
+    control_net: Any, positive: Condition, negative: Condition, hint: Tensor | None = None
+) -> list[Condition]:
+    """Positive and negative with one ControlNet, which the host then runs on the rows of both in one call."""
+    hint = reference(HEIGHT, WIDTH) if hint is None else hint
+    apply_control = host_nodes.ControlNetApplyAdvanced().apply_controlnet
+    return list(apply_control(positive, negative, control_net, hint, 0.8, 0.0, 1.0))
 
 
 def noise_like(batch: int, rows: int, columns: int, seed: int) -> Tensor:

@@ -19,6 +19,7 @@ boot_host(require_host().path, Path(_base_directory.name))
 import comfy.model_management  # noqa: E402  (the boot comes first)
 
 import pfv_mepa.nodes.extension  # noqa: E402, F401  (needs the host; what it does to the nodes holds in every test)
+from pfv_mepa.pfv_core import masks  # noqa: E402
 from pfv_mepa.tests.host.beside import Pack  # noqa: E402
 from pfv_mepa.tests.support.tiny_stack import adapter_files, models  # noqa: E402
 
@@ -124,3 +125,9 @@ def model(tiny_model_of):
 def pack(host_base_directory, tiny_clip_vision, plus_adapter_file) -> Pack:
     """The pack's parts."""
     return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
+
+
+@pytest.fixture
+def few_corners(monkeypatch):
+    """A part of a picture may lie in a product all over, which a mask of a whole one does not."""
+    monkeypatch.setattr(masks, "CORNERS", 4)

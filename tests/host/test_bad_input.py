@@ -382,7 +382,8 @@ def test_a_number_is_held_to_its_widgets_range(node, widget):
         *([0.5] if whole else []),
     ):
         with pytest.raises(
-            ValueError, match=rf"{node.__name__}: {widget.id} is {re.escape(repr(value))}, expected .*number"
+            ValueError,
+            match=rf"{node.GET_SCHEMA().display_name}: {widget.id} is {re.escape(repr(value))}, expected .*number",
         ):
             outputs(node, **{widget.id: value})
     for value in (widget.min, widget.max, widget.default):
@@ -411,5 +412,5 @@ def test_a_number_that_comes_by_a_wire_is_held_to_its_range(tiny_model, plus_ada
         (error,) = queue.events("execution_error")
     assert error["node_type"] == "MEPAApply"
     assert (
-        "MEPAApply: strength is 5.5, expected a number from 0.0 to 5.0: change the node" in error["exception_message"]
+        "MEPA Apply: strength is 5.5, expected a number from 0.0 to 5.0: change the node" in error["exception_message"]
     )

@@ -16,7 +16,6 @@ from pfv_mepa.tests.host.beside import (
     HEIGHT,
     PARTS,
     SCHEDULER,
-    SIZES,
     WIDTH,
     Given,
     assert_apart,
@@ -36,6 +35,7 @@ from pfv_mepa.tests.host.beside import (
     region,
     run,
     sigmas_of,
+    sized,
 )
 from pfv_mepa.tests.host.sampling import right_half, sample
 from pfv_mepa.tests.support.tiny_stack.models import tiny_conditioning, tiny_controlnet, tiny_model
@@ -48,7 +48,7 @@ LORA = "beside.safetensors"
 @pytest.fixture(scope="module")
 def texts(model):
     """Positive, negative and a third text, with sizes."""
-    return [[[text[0][0], text[0][1] | SIZES]] for text in (*prompts(model), tiny_conditioning(model, seed=9))]
+    return sized(*prompts(model), tiny_conditioning(model, seed=9))
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,21 @@ own, with its share of the region.
 
 from __future__ import annotations
 
+import comfy.samplers
 import nodes as host_nodes
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from pfv_mepa.pfv_core import masks
 from pfv_mepa.tests.host.beside import (
     EVERYTHING,
     HEIGHT,
     PARTS,
-    SIZES,
     WIDTH,
     Given,
     assert_apart,
     assert_near,
     cfg,
-    controlled,
     guided,
     in_region,
     noise_like,
@@ -31,10 +29,13 @@ from pfv_mepa.tests.host.beside import (
     prompts,
     region,
     sigmas_of,
+    sized,
+    together_controlled,
 )
 from pfv_mepa.tests.host.sampling import image_prompt, reference
 from pfv_mepa.tests.support.tiny_stack.models import tiny_controlnet
 
+pytestmark = pytest.mark.usefixtures("few_corners")  # a tile may lie in a product all over
 ROWS, COLUMNS = HEIGHT // 8, WIDTH // 8
 TILE = 8
 TILES = [(0, 0), (0, 8), (4, 0), (4, 8)]  # top and left, latent pixels; the lower ones lie over the upper ones
@@ -43,12 +44,7 @@ TILES = [(0, 0), (0, 8), (4, 0), (4, 8)]  # top and left, latent pixels; the low
 @pytest.fixture(scope="module")
 def texts(model):
     """Positive and negative, which say the same size of every picture."""
-    return [[[text[0][0], text[0][1] | SIZES]] for text in prompts(model)]
-
-
-@pytest.fixture(autouse=True)
-def _few_corners(monkeypatch):
-    monkeypatch.setattr(masks, "CORNERS", 4)  # a tile may lie in a product all over
+    return sized(*prompts(model))
 
 
 def inside(top, left, scale=1):
@@ -189,47 +185,52 @@ def test_a_tile_of_which_nobody_knows_where_it_lies_is_refused(pack, model, text
 
 @pytest.mark.parametrize("part", ["prompt", "branches", "fusion"])
 def test_without_a_region_nobody_asks_where_a_tile_lies(pack, model, texts, part):
-    everywhere, function = {"region": None} if part != "fusion" else {"product_mask": None}, tiles(change=changed)
-    patched = taken_apart(pack.put(part, model, **everywhere), function)
+    function = tiles(change=changed)
+    patched = taken_apart(pack.put(part, model, **in_region(part, None)), function)
     assert_apart(prediction(cfg(patched, *texts)), prediction(cfg(taken_apart(model, function), *texts)))
 
 
 @pytest.mark.parametrize("in_model", [True, False], ids=["in both", "in the ControlNet alone"])
 def test_image_prompts_in_a_controlnet_that_is_run_for_each_tile(pack, model, texts, in_model):
-    """As tiling packs run it: from within, on the tile and on the tile's part of the hint."""
+    """As tiling packs run it: from within, on the rows of both sides, where they have put the tile's part of the hint."""
     noise, control_net, sigmas = noise_like(1, ROWS, COLUMNS, seed=2), tiny_controlnet(model), sigmas_of(model, 1)
     hint = reference(HEIGHT, WIDTH)
 
-    def sides(mask, picture):
-        own = prompted_control_net(control_net, pack.prompt(model, region=mask))
-        return controlled(own, *texts, hint=picture)
+    def put(mask, picture):
+        patched = pack.prompt(model, region=mask)
+        own = prompted_control_net(control_net, patched)
+        return patched if in_model else model, together_controlled(own, *texts, picture)
 
     def function(apply_model, given):
-        latent, inputs, out = given["input"], given["c"], torch.zeros_like(given["input"])
+        control, inputs, out = sides[0][0][1]["control"], given["c"], torch.zeros_like(given["input"])
         for tile in TILES:
-            part = latent[inside(*tile)]
-            control = inputs["control_net"]
+            part = given["input"][inside(*tile)]
             control.cond_hint = hint.movedim(-1, 1)[inside(*tile, 8)].to(part)
-            cond = {name: value for name, value in inputs.items() if name != "control"}
-            options = inputs["transformer_options"]
-            cond["control"] = control.get_control(part, given["timestep"], cond, 2, options)
-            del cond["control_net"]
-            out[inside(*tile)] = apply_model(part, given["timestep"], **cond)
+            how = inputs, len(given["cond_or_uncond"]), inputs["transformer_options"]
+            residuals = control.get_control(part, given["timestep"], *how)
+            out[inside(*tile)] = apply_model(part, given["timestep"], **{**inputs, "control": residuals})
         return out
 
-    whole, found = sides(region(), hint), []
-    control = whole[0][0][1]["control"]
-
-    def with_control(apply_model, given):
-        found.append(control)
-        return function(apply_model, {**given, "c": {**given["c"], "control_net": found[0]}})
-
-    patched = pack.prompt(model, region=region()) if in_model else model
-    out = prediction(cfg(taken_apart(patched, with_control), *whole), noise=Given(noise), sigmas=sigmas)
+    patched, sides = put(region(), hint)
+    out = prediction(cfg(taken_apart(patched, function), *sides), noise=Given(noise), sigmas=sigmas)
     for tile in TILES[2:]:
-        small = pack.prompt(model, region=region()[inside(*tile, 8)]) if in_model else model
-        own = cfg(
-            small, *sides(region()[inside(*tile, 8)], hint[:, 8 * tile[0] :, 8 * tile[1] :][:, : 8 * TILE, : 8 * TILE])
-        )
+        small, own = put(region()[inside(*tile, 8)], hint.movedim(-1, 1)[inside(*tile, 8)].movedim(1, -1))
         where = {"height": 8 * TILE, "width": 8 * TILE, "sigmas": sigmas}
-        assert_near(out[inside(*tile)], prediction(own, noise=Given(noise[inside(*tile)]), **where))
+        assert_near(out[inside(*tile)], prediction(cfg(small, *own), noise=Given(noise[inside(*tile)]), **where))
+
+
+def enlarging(model, x, sigmas, extra_args=None, **others):
+    """A sampler that goes on at twice the size."""
+    for at in (x, torch.nn.functional.interpolate(x, scale_factor=2.0)):
+        denoised = model(at, sigmas[:1], **extra_args)
+    return denoised
+
+
+@pytest.mark.parametrize("part", ["prompt", "fusion"])
+def test_tiles_of_a_picture_that_grows_while_it_is_sampled(pack, model, texts, part):
+    """Whose map keeps its size."""
+    sampler = comfy.samplers.KSAMPLER(enlarging)
+    with pytest.raises(RuntimeError, match=r"with another size of it, and nobody says where.*the sampler enlarging"):
+        guided(cfg(taken_apart(pack.put(part, model), tiles()), *texts), sampler=sampler)
+    everywhere = pack.put(part, model, **in_region(part, None))
+    assert_apart(*(guided(cfg(taken_apart(one, tiles()), *texts), sampler=sampler) for one in (everywhere, model)))

@@ -532,6 +532,18 @@ def test_areas_of_one_size_are_told_apart_in_one_call(model, calls):
     assert not torch.equal(out[..., 8:], vanilla[..., 8:])
 
 
+def test_what_another_pack_asks_of_a_prompt_is_missing_where_a_product_is_read(model):
+    """As IC-Light does, which puts a picture beside the latent."""
+    asking, encode, name = model.clone(), model.model.extra_conds, "picture_of_another_pack"
+    asking.add_object_patch("extra_conds", lambda **given: encode(**given) if given[name] else {})
+    sides = [
+        [[text, values | {name: 1}] for text, values in models.tiny_conditioning(model, seed=seed)] for seed in (6, 7)
+    ]
+    sample(asking, *sides)
+    with pytest.raises(ValueError, match=rf"could not be made of reference_prompt \(KeyError: '{name}'\)"):
+        sample(fuse(asking), *sides)
+
+
 def test_the_host_makes_room_for_what_is_held(model):
     """Keys and values of every self-attention: as many bytes as a reference pass gives."""
     found = []

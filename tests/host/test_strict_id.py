@@ -30,7 +30,7 @@ from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop, MEPATiles
 from pfv_mepa.nodes.reference.encode_nodes import PFVImageEncode, PFVMaskRebinarize
 from pfv_mepa.nodes.research.scale_nodes import PFVScaleMap
 from pfv_mepa.nodes.research.strict_id_nodes import StrictIDBranches, StrictIDLoadControlNet
-from pfv_mepa.tests.host.beside import SIZES, Given, basic, cfg, guided, noise_like, prompts, run
+from pfv_mepa.tests.host.beside import Given, basic, cfg, guided, noise_like, prompts, run, sized
 from pfv_mepa.tests.host.sampling import apply, image_prompt, outputs, recorded_calls, reference, sample
 from pfv_mepa.tests.host.test_beside_batches import one_at_a_time
 from pfv_mepa.tests.support.tiny_stack import adapter_files, models
@@ -341,33 +341,26 @@ def test_a_tile_within_a_step_gets_its_own_part_of_the_hint(control_net, model):
     halves = [slice(0, SIDE // 16), slice(SIDE // 16, SIDE // 8)]
 
     def applied(control, given):
-        texts = [[[text[0][0], text[0][1] | SIZES]] for text in prompts(model)]
+        texts = sized(*prompts(model))
         return host_nodes.ControlNetApplyAdvanced().apply_controlnet(*texts, control, given, 0.8, 0.0, 1.0)
 
     def function(apply_model, given):
-        made, control = [], sides[0][0][1]["control"]
+        made, control, inputs = [], sides[0][0][1]["control"], given["c"]
+        how = inputs, len(given["cond_or_uncond"]), inputs["transformer_options"]
         for columns in halves:
-            part, inputs = given["input"][..., columns], dict(given["c"])
+            part = given["input"][..., columns]
             control.cond_hint = torch.zeros(1, 4, SIDE, SIDE // 2)
-            where = given["timestep"], inputs, 2, inputs["transformer_options"]
-            made.append(apply_model(part, where[0], **{**inputs, "control": control.get_control(part, *where)}))
+            residuals = control.get_control(part, given["timestep"], *how)
+            made.append(apply_model(part, given["timestep"], **{**inputs, "control": residuals}))
         return torch.cat(made, -1)
 
     sides, apart = applied(control_net, hint), model.clone()
     apart.set_model_unet_function_wrapper(function)
-    where = {"height": SIDE, "steps": 1}
-    out = guided(cfg(apart, *sides), noise=Given(noise), width=SIDE, **where)
-    cut = [part.contiguous() for part in hint.chunk(2, dim=2)]
-    for columns, own, other in zip(halves, cut, cut[::-1], strict=True):
-        right, wrong = (
-            guided(
-                cfg(model, *applied(plain_of(control_net), given)),
-                noise=Given(noise[..., columns]),
-                width=SIDE // 2,
-                **where,
-            )
-            for given in (own, other)
-        )
+    out = guided(cfg(apart, *sides), noise=Given(noise), width=SIDE, height=SIDE, steps=1)
+    parts = [part.contiguous() for part in hint.chunk(2, dim=2)]
+    for columns, own, other in zip(halves, parts, parts[::-1], strict=True):
+        where = {"noise": Given(noise[..., columns]), "width": SIDE // 2, "height": SIDE, "steps": 1}
+        right, wrong = (guided(cfg(model, *applied(plain_of(control_net), given)), **where) for given in (own, other))
         assert_nearer(out[..., columns], right, wrong)
 
 

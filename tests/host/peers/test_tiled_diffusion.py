@@ -8,17 +8,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfv_mepa.pfv_core import masks
 from pfv_mepa.tests.host.beside import (
     HEIGHT,
     PARTS,
-    SIZES,
     WIDTH,
     Given,
     assert_apart,
     assert_near,
     cfg,
-    controlled,
     guided,
     in_region,
     noise_like,
@@ -27,10 +24,13 @@ from pfv_mepa.tests.host.beside import (
     prompts,
     region,
     sigmas_of,
+    sized,
+    together_controlled,
 )
 from pfv_mepa.tests.host.sampling import outputs, reference
 from pfv_mepa.tests.support.tiny_stack.models import tiny_controlnet
 
+pytestmark = pytest.mark.usefixtures("few_corners")  # a tile may lie in a product all over
 ROWS, COLUMNS = HEIGHT // 8, WIDTH // 8
 TILE = 8  # latent pixels
 OF_A_TILE = {"height": 8 * TILE, "width": 8 * TILE}
@@ -38,15 +38,10 @@ METHODS = pytest.mark.parametrize("method", ["MultiDiffusion", "Mixture of Diffu
 CORNERS = [(top, left) for top in (0, 4) for left in (0, 4, 8)]
 
 
-@pytest.fixture(autouse=True)
-def _few_corners(monkeypatch):
-    monkeypatch.setattr(masks, "CORNERS", 4)  # a tile may lie in a product all over
-
-
 @pytest.fixture(scope="module")
 def texts(model):
     """Positive and negative, which say the same size of every picture."""
-    return [[[text[0][0], text[0][1] | SIZES]] for text in prompts(model)]
+    return sized(*prompts(model))
 
 
 @pytest.fixture
@@ -103,7 +98,7 @@ def test_beside_a_controlnet(pack, model, texts, tiled, weight, method, prompted
     def guider(mask, picture, sampled=lambda model: model):
         patched, control_net = pack.prompt(model, region=mask), tiny_controlnet(model)
         own = prompted_control_net(control_net, patched) if prompted else control_net
-        return cfg(sampled(patched), *controlled(own, *texts, hint=picture))
+        return cfg(sampled(patched), *together_controlled(own, *texts, picture))
 
     def made(pixels, inside):
         own = guider(region()[(..., *pixels)], hint[(slice(None), *pixels)])
