@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache, wraps
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,12 +26,15 @@ def _holding(node: type[io.ComfyNode]) -> Any:
         """Read when it first runs: a schema lists the files that there are."""
         return [one for one in node.GET_SCHEMA().inputs if isinstance(one, io.Int.Input | io.Float.Input)]
 
+    given_to = signature(execute)
+
     @wraps(execute)
-    def held(cls: type[io.ComfyNode], /, **inputs: Any) -> Any:
+    def held(cls: type[io.ComfyNode], /, *inputs: Any, **named: Any) -> Any:
+        given = given_to.bind_partial(cls, *inputs, **named).arguments
         for one in numbers():
-            if one.id in inputs:
-                _check(node, one, inputs[one.id])
-        return execute(cls, **inputs)
+            if one.id in given:
+                _check(node, one, given[one.id])
+        return execute(cls, *inputs, **named)
 
     return held
 

@@ -209,3 +209,8 @@ def test_tokens_of_another_width_are_refused(branches):
 def test_a_gamma_that_is_none_is_refused():
     with pytest.raises(ValueError, match="gamma is 0, expected more than 0 timesteps"):
         BranchInputs(gamma=0)
+
+
+def test_a_weight_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="weight is nan, expected a finite number"):
+        BranchInput(POSE, float("nan"))

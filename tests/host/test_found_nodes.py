@@ -304,7 +304,6 @@ class TestGround:
                 {"picture": scene()[0].repeat(2, 1, 1, 1)},
                 "picture holds 2 pictures, and the ground begins elsewhere in each",
             ),
-            ({"ground_line": "at", "at": 1.5}, r"at is 1\.5, expected a share of the height"),
             ({"ground_line": "below"}, "ground_line is 'below', expected one of"),
             ({"hidden_mask": torch.ones(1, *SIZE)}, "hidden_mask 0 selects the whole image"),
             ({"hidden_mask": torch.ones(1, 30, 40)}, "hidden_mask is 30x40, its image is 120x160"),
@@ -364,7 +363,6 @@ class TestProductDepth:
             ({"depth": torch.rand(3, *SIZE, 3)}, "depth is 3 of 160x120, product_mask 1 of 160x120"),
             ({"depth": torch.full((1, *SIZE, 3), 7.0)}, "the product's depth spans"),
             ({"product_mask": torch.zeros(1, *SIZE)}, "product_mask 0 selects nothing"),
-            ({"line": 1.5}, r"line is 1\.5, expected a share of the height"),
             ({"product_mask_selects": "both"}, "product_mask_selects is 'both', expected one of"),
         ],
     )

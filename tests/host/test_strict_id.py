@@ -416,11 +416,6 @@ def test_a_hint_whose_image_or_place_nobody_says_is_refused(control_net, model):
         guided(guider(one, looped), height=SIDE, width=SIDE, steps=4)
 
 
-def test_a_strength_that_is_no_number_is_refused(control_net, pictures):
-    with pytest.raises(ValueError, match="weight is nan, expected a finite number"):
-        branched(control_net, pose_strength=float("nan"), **pictures)
-
-
 def test_an_appearance_that_is_too_early_waits(control_net, model, pictures):
     """Eq. 10 at the first of one step, whose noise is the schedule's highest."""
     early = {"steps": 1, "model": model}
