@@ -57,10 +57,12 @@ class Unhooked:
         made.hooks_of_others = self.hooks_of_others
         return made
 
-    def get_control(self, x_noisy: torch.Tensor, t: Any, cond: Options, batched_number: int, options: Options) -> Any:
+    def get_control(
+        self, x_noisy: torch.Tensor, t: Any, cond: Options, batched_number: int, transformer_options: Options
+    ) -> Any:
         """The host's call for the residuals of some rows. Their map is found here: the network gets a latent of other values."""
-        known = {**cond, MAP: map_of(x_noisy, cond.get(MAP), options)}
-        return super().get_control(x_noisy, t, known, batched_number, options)  # type: ignore[misc]
+        known = {**cond, MAP: map_of(x_noisy, cond.get(MAP), transformer_options)}
+        return super().get_control(x_noisy, t, known, batched_number, transformer_options)  # type: ignore[misc]
 
     def get_extra_hooks(self) -> list[Any]:
         """The host's question what changes weights, of this ControlNet and those before it."""

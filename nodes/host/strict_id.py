@@ -99,13 +99,16 @@ class StrictIDControl(Unhooked, comfy.controlnet.ControlNet):
             )
         return super().set_cond_hint(cond_hint, *args, **kwargs)
 
-    def get_control(self, x_noisy: Tensor, t: Tensor, cond: Options, batched_number: int, options: Options) -> Any:
+    def get_control(
+        self, x_noisy: Tensor, t: Tensor, cond: Options, batched_number: int, transformer_options: Options
+    ) -> Any:
         """The host's call for the residuals of some rows; their hints are put where it keeps its own.
 
         Raises:
             ValueError: a hint of another shape than the frame's, or neither one nor one for each image.
             RuntimeError: facts of the rows did not arrive.
         """
+        options = transformer_options
         run, cond = options.get(KEY), {**cond, MAP: map_of(x_noisy, cond.get(MAP), options)}
         facts = None if run is None else read_map(run, cond[MAP], x_noisy, t, options, network=self.control_model)
         call = call_of({**options, CALL: facts}, CONTROL)

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
 from comfy.conds import CONDNoiseShape
 from comfy.hooks import EnumHookScope, EnumHookType, HookGroup, TransformerOptionsHook
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, get_wrappers_with_key
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, add_wrapper_with_key, get_wrappers_with_key
 from torch import Tensor
 
-from .compiled import compiled_run
+from .compiled import GuardedModules, compiled_run
 from .context_patches import noted
 from .facts import CALL, KEY, MAP, NEGATIVE, UNKNOWN, Call, Crop, Options, Patch, Row, Run, name_of
 from .taken_apart import FUNCTION, map_of, numbered
@@ -83,12 +84,10 @@ def read_map(
     height, width = latent.shape[-2:]
     same_size = facts.shape[-2:] == latent.shape[-2:] and not run.resized
     rows: list[Row] = []
-    images = _images_in_window(options, len(facts))
     # One read: in a ControlNet the map is on the device, which is waited for.
     corners = torch.stack([facts[:, :, 0, 0], facts[:, :, -1, -1]], 1).tolist()
     for (top, left, image, negative), (bottom, right, *_) in corners:
         cropped = same_size and top != UNKNOWN and (bottom, right) == (top + height - 1, left + width - 1)
-        image = images[len(rows) % len(images)] if images else image
         side, known = None if negative < 0 else bool(negative), None if image < 0 else image
         rows.append(Row(side, known, (top, left) if cropped else None))
     return Call(
@@ -96,17 +95,21 @@ def read_map(
     )
 
 
-def _images_in_window(options: Options, rows: int) -> list[int]:
-    """The images in a context window over the batch, which says itself which they are; none where there is no window.
+def _innermost(wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    """A wrapper that is within those of all other packs, whatever the order of nodes: what they change it sees, and what is said
+    of a call goes through their hands. The host's compiled modules alone are within it."""
 
-    Until 0.4 the host's windows cut no condition at the batch, since 0.18 they may keep the first images' conditions.
-    """
-    window = options.get("context_window")
-    if window is None or window.dim != 0:
-        return []
-    anchor = getattr(window, "causal_anchor_index", None)
-    images = [*([] if anchor is None or anchor < 0 else [anchor]), *window.index_list]
-    return images if rows % len(images) == 0 else []
+    @wraps(wrapper)
+    def last(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        within = executor.wrappers[executor.idx + 1 :]
+        compiled = [one for one in within if isinstance(one, GuardedModules)]
+        others = [one for one in within if one is not last and one not in compiled]
+        if not others:
+            return wrapper(executor, *args, **kwargs)
+        order = [*others, last, *compiled]
+        return WrapperExecutor(executor.original, executor.class_obj, order, 0).execute(*args, **kwargs)
+
+    return last
 
 
 def _wrappers() -> dict[str, Callable[..., Any]]:
@@ -119,6 +122,7 @@ def _wrappers() -> dict[str, Callable[..., Any]]:
     }
 
 
+@_innermost
 def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Around all of a sampling: the guider's conditions and its own copy of the options get the facts."""
     guider = executor.class_obj
@@ -167,6 +171,7 @@ def _check_one_model(guider: Any, options: Options) -> None:
         )
 
 
+@_innermost
 def _around_the_loading(
     executor: Any, model: Any, noise_shape: Any, conditions: dict[str, list[Options]], *args: Any, **kwargs: Any
 ) -> Any:
@@ -180,6 +185,7 @@ def _around_the_loading(
     return executor(model, noise_shape, conditions, *args, **kwargs)
 
 
+@_innermost
 def _around_the_sampler(executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Around the steps, when the model is loaded as it will be sampled: each patch looks whether it fits."""
     options = guider.model_options["transformer_options"]
@@ -195,6 +201,7 @@ def _around_the_sampler(executor: Any, guider: Any, sigmas: Tensor, *args: Any, 
         return executor(guider, sigmas, *args, **kwargs)
 
 
+@_innermost
 def _around_an_evaluation(
     executor: Any, x: Tensor, sigma: Tensor, model_options: Options | None = None, seed: int | None = None
 ) -> Tensor:
@@ -214,6 +221,7 @@ def _around_an_evaluation(
         run.evaluating = False
 
 
+@_innermost
 def _around_the_model(
     executor: Any,
     x: Tensor,

@@ -51,3 +51,15 @@ def test_a_part_that_the_picture_has_twice():
     assert corner_in(whole, whole[:, 1:5, 2:5]) == (1, 2)
     assert corner_in(torch.zeros(4, 9, 14), torch.zeros(4, 3, 3)) is None
     assert corner_in(torch.zeros(4, 9, 14), torch.zeros(4, 9, 14)) == (0, 0)
+
+
+def test_a_spot_in_a_flat_picture_is_looked_for_where_the_spot_is():
+    """And not at every one of its flat pixels, each compared with the whole part."""
+    whole = torch.zeros(4, 64, 64)
+    whole[:, 20:30, 20:30] = picture(4, 10, 10)
+    compared = []
+    with pytest.MonkeyPatch.context() as patch:
+        equal = torch.equal
+        patch.setattr(torch, "equal", lambda *both: compared.append(1) or equal(*both))
+        assert corner_in(whole, whole[:, 10:42, 12:40]) == (10, 12)
+    assert len(compared) == 1

@@ -12,6 +12,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from pfv_mepa.nodes.host.taken_apart import WHOLE
 from pfv_mepa.tests.host.beside import (
     EVERYTHING,
     HEIGHT,
@@ -28,6 +29,7 @@ from pfv_mepa.tests.host.beside import (
     prompted_control_net,
     prompts,
     region,
+    run,
     sigmas_of,
     sized,
     together_controlled,
@@ -126,6 +128,125 @@ def test_rows_that_are_run_apart_keep_their_sides(pack, model, texts, part):
     assert_near(guided(cfg(taken_apart(patched, rows_apart), *texts)), guided(cfg(patched, *texts)))
 
 
+def rolled(apply_model, given):
+    """The picture goes around its edge, and with it whatever has its size."""
+    own = {
+        name: value.roll(TILE, -1) if isinstance(value, torch.Tensor) and value.ndim == 4 else value
+        for name, value in given["c"].items()
+    }
+    return apply_model(given["input"].roll(TILE, -1), given["timestep"], **own).roll(-TILE, -1)
+
+
+@PARTS
+def test_a_picture_that_is_rolled_as_a_whole_is_refused(pack, model, texts, part):
+    patched = taken_apart(pack.put(part, model), rolled)
+    with pytest.raises(RuntimeError, match=r"nobody says where in it that lies.*stand .*test_beside_wrappers\.rolled"):
+        prediction(cfg(patched, *texts))
+
+
+def without_the_whole(apply_model, given):
+    """Options of its own making."""
+    options = {name: value for name, value in given["c"]["transformer_options"].items() if name != WHOLE}
+    return apply_model(given["input"], given["timestep"], **{**given["c"], "transformer_options": options})
+
+
+def test_numbers_of_nothing_are_refused(pack, model, texts):
+    with pytest.raises(RuntimeError, match=r"called without the conditions' facts.*without_the_whole"):
+        prediction(cfg(taken_apart(pack.prompt(model), without_the_whole), *texts))
+
+
+def halved(apply_model, given):
+    """Everything that goes with a row in half precision, for a while."""
+    own = {
+        name: value.half().float() if isinstance(value, torch.Tensor) and value.ndim == 2 else value
+        for name, value in given["c"].items()
+    }
+    return tiles()(apply_model, {**given, "c": own})
+
+
+def test_numbers_that_were_cast_are_numbers(pack, model, texts):
+    given = {"noise": Given(noise_like(1, ROWS, COLUMNS, seed=2))}
+    made, right = (prediction(cfg(taken_apart(pack.prompt(model), one), *texts), **given) for one in (halved, tiles()))
+    assert_near(made, right, 1e-3)
+
+
+# --- wrappers of the host's kinds -------------------------------------------------------------------------------------
+
+
+def cutting(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
+    """Whatever has the latent's size is cut with it."""
+    out = torch.zeros_like(x)
+    for tile in TILES:
+        own = {
+            name: value[inside(*tile)] if value.ndim == 4 and value.shape[-2:] == x.shape[-2:] else value
+            for name, value in kwargs.items()
+        }
+        out[inside(*tile)] = executor(x[inside(*tile)], t, c_concat, c_crossattn, control, transformer_options, **own)
+    return out
+
+
+def turning(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
+    """The rows of a call the other way round, and whatever goes with them."""
+    own = {name: value.flip(0) for name, value in kwargs.items()}
+    return executor(x.flip(0), t, c_concat, c_crossattn.flip(0), control, transformer_options, **own).flip(0)
+
+
+def wrapped(pack, part, model, kind, wrapper, first):
+    """A part and another pack's wrapper on a model, in either order."""
+    model = model.clone() if first else pack.put(part, model, **in_region(part, region())).clone()
+    model.add_wrapper_with_key(kind, "another pack", wrapper)
+    return pack.put(part, model, **in_region(part, region())) if first else model
+
+
+EITHER_ORDER = pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+
+
+@PARTS
+@EITHER_ORDER
+def test_a_wrapper_that_cuts_tiles(pack, model, texts, part, first):
+    noise = noise_like(1, ROWS, COLUMNS, seed=2)
+    patched = wrapped(pack, part, model, WrappersMP.APPLY_MODEL, cutting, first)
+    out = prediction(cfg(patched, *texts), noise=Given(noise))
+    for tile in TILES[2:]:
+        small = pack.put(part, model, **in_region(part, region()[inside(*tile, 8)]))
+        own = prediction(cfg(small, *texts), noise=Given(noise[inside(*tile)]), height=8 * TILE, width=8 * TILE)
+        assert_near(out[inside(*tile)], own)
+
+
+@PARTS
+@EITHER_ORDER
+def test_a_wrapper_that_turns_the_rows_round(pack, model, texts, part, first):
+    patched = wrapped(pack, part, model, WrappersMP.APPLY_MODEL, turning, first)
+    assert_near(guided(cfg(patched, *texts)), guided(cfg(pack.put(part, model, **in_region(part, region())), *texts)))
+
+
+@EITHER_ORDER
+def test_a_wrapper_that_adds_a_condition(pack, model, texts, first):
+    """Of the same text: the mean of both is the one."""
+
+    def adding(executor, *args, **kwargs):
+        positive = executor.class_obj.conds["positive"]
+        executor.class_obj.conds = {**executor.class_obj.conds, "positive": [*positive, dict(positive[0])]}
+        return executor(*args, **kwargs)
+
+    patched = wrapped(pack, "prompt", model, WrappersMP.OUTER_SAMPLE, adding, first)
+    assert_near(guided(cfg(patched, *texts)), guided(cfg(pack.prompt(model, region=region()), *texts)))
+
+
+@EITHER_ORDER
+def test_a_wrapper_that_takes_other_steps(pack, model, texts, first, caplog):
+    """What is said of a window is said of the steps that are taken."""
+
+    def later(executor, guider, sigmas, *args, **kwargs):
+        return executor(guider, sigmas[2:], *args, **kwargs)
+
+    own = {"region": None, "start_percent": 0.0, "end_percent": 0.15}
+    clone = model.clone() if first else pack.prompt(model, **own).clone()
+    clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "another pack", later)
+    guided(cfg(pack.prompt(clone, **own) if first else clone, *texts), steps=4)
+    assert "none of the 2 steps of this sampling begins" in caplog.text
+
+
 @EVERYTHING
 def test_a_pack_that_puts_its_wrappers_in_the_place_of_all_others(pack, model, texts, part):
     """As BrushNet does."""
@@ -157,6 +278,29 @@ def test_each_image_of_a_batch_keeps_its_own(pack, model, texts, tiny_clip_visio
     together = made(slice(0, 2))
     assert_near(together, torch.cat([made(slice(0, 1)), made(slice(1, 2))]))
     assert_apart(together[:1], together[1:])
+
+
+def images_apart(apply_model, given):
+    """All rows of one image after all of the one before."""
+    images, made = len(given["input"]) // len(given["cond_or_uncond"]), torch.zeros_like(given["input"])
+    for image in range(images):
+        rows = slice(image, None, images)
+        own = {name: value[rows] if isinstance(value, torch.Tensor) else value for name, value in given["c"].items()}
+        made[rows] = apply_model(given["input"][rows], given["timestep"][rows], **own)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # the windows of older hosts
+def test_each_image_of_a_window_keeps_its_own(pack, model, texts, tiny_clip_vision, plus_adapter_file):
+    """Three frames, as many as a run of two steps has noise levels: until 0.4 the host's windows need that."""
+    noise, frames = noise_like(3, ROWS, COLUMNS, seed=2), torch.cat([region(), 1 - region(), region().flip(2)])
+    tokens = image_prompt(tiny_clip_vision, plus_adapter_file, image=reference(batch=3))
+    patched = pack.prompt(model, tokens=tokens, region=frames)
+    windows = run("ContextWindowsManual", model=patched, context_length=2, context_overlap=1, dim=0)
+    regrouped, right = (
+        guided(cfg(one, *texts), batch=3, noise=Given(noise)) for one in (taken_apart(windows, images_apart), windows)
+    )
+    assert_near(regrouped, right)
 
 
 @PARTS
