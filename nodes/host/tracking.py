@@ -124,12 +124,30 @@ def _wrappers() -> dict[str, Callable[..., Any]]:
 
 @_innermost
 def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Around all of a sampling: the guider's conditions and its own copy of the options get the facts."""
+    """Around all of a sampling: the guider's conditions and its own copy of the options get the facts, as long as it lasts: a
+    wrapper of another pack may sample several times."""
     guider = executor.class_obj
     options = guider.model_options.setdefault("transformer_options", {})
     if KEY in options:
         return executor(noise, *args, **kwargs)
     _check_one_model(guider, options)
+    given, function = guider.conds, guider.model_options.get(FUNCTION)
+    guider.conds = {name: [dict(condition) for condition in conditions] for name, conditions in given.items()}
+    try:
+        options[KEY] = run = _run_of(guider, options, noise)
+        if function is not None:
+            guider.model_options[FUNCTION] = numbered(function)
+        with compiled_run(guider, run.tell):
+            return executor(noise, *args, **kwargs)
+    finally:
+        guider.conds = given
+        options.pop(KEY, None)
+        if function is not None:
+            guider.model_options[FUNCTION] = function
+
+
+def _run_of(guider: Any, options: Options, noise: Tensor) -> Run:
+    """The run of a sampling that begins; its conditions get their maps, and lose what said which tile they are of."""
     crop, tile = options.get(CROP), taken_from(guider.conds, noise.shape[0])
     if crop is not None and tile is not None:
         raise ValueError(
@@ -145,16 +163,12 @@ def _around_the_run(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> 
         options.get(PATCHES, ()),
         options.get("patches_replace", {}),
     )
-    options[KEY] = run
     if tile is not None and tile.is_whole:
         run.tell(f"{tile.said_by}: one tile is the whole ad")
     for name, conditions in guider.conds.items():
         for condition in conditions:
             condition["model_conds"] = {**condition.get("model_conds", {}), MAP: _map(noise, run, name)}
-    if FUNCTION in guider.model_options:
-        guider.model_options[FUNCTION] = numbered(guider.model_options[FUNCTION])
-    with compiled_run(guider, run.tell):
-        return executor(noise, *args, **kwargs)
+    return run
 
 
 def _check_one_model(guider: Any, options: Options) -> None:

@@ -234,6 +234,20 @@ def test_a_wrapper_that_adds_a_condition(pack, model, texts, first):
 
 
 @EITHER_ORDER
+@EVERYTHING
+def test_a_wrapper_that_samples_twice(pack, model, texts, part, first):
+    """First a part of the picture, then all of it: each is a sampling of its own."""
+
+    def twice(executor, noise, latent, *args, **kwargs):
+        top = (..., slice(0, ROWS // 2), slice(0, COLUMNS // 2))
+        executor(noise[top], latent[top], *args, **kwargs)
+        return executor(noise, latent, *args, **kwargs)
+
+    patched = wrapped(pack, part, model, WrappersMP.OUTER_SAMPLE, twice, first)
+    assert_near(guided(cfg(patched, *texts)), guided(cfg(pack.put(part, model, **in_region(part, region())), *texts)))
+
+
+@EITHER_ORDER
 def test_a_wrapper_that_takes_other_steps(pack, model, texts, first, caplog):
     """What is said of a window is said of the steps that are taken."""
 
