@@ -656,7 +656,7 @@ def test_the_map_of_the_unets_call_stays_in_main_memory(device, model, area):
         inputs = comfy.samplers.cond_cat([part.conditioning for part in parts])
         whole, levels = torch.cat([part.input_x for part in parts]), torch.cat([sigma, sigma])
         device.forget()
-        tracking._around_the_model(executor, whole, levels, transformer_options={KEY: run}, **inputs)
+        tracking._around_the_model.__wrapped__(executor, whole, levels, transformer_options={KEY: run}, **inputs)
         assert (device.copies, device.reads) == ([], [])
     ((call, others),) = seen
     assert MAP not in others

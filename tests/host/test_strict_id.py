@@ -24,6 +24,7 @@ from pfv_core.research.control_branches import BranchInput, BranchInputs
 from pfv_core.research.strict_id_file import StrictIDConfig
 from pfv_mepa.nodes.host import facts
 from pfv_mepa.nodes.host.control_network import control_network
+from pfv_mepa.nodes.host.strict_id import Balance, with_pictures
 from pfv_mepa.nodes.host.vit import encoder_spec
 from pfv_mepa.nodes.mepa.branch_nodes import MEPAApplyControlNet
 from pfv_mepa.nodes.mepa.crop_nodes import MEPACrop, MEPATiles
@@ -460,7 +461,9 @@ def test_a_model_of_another_base_is_refused_before_its_first_step(trained, contr
 
 
 def test_a_gamma_that_would_never_act_is_refused_before_its_first_step(control_net, model, pictures):
-    late = branched(control_net, appearance=pictures["appearance"], time_weighting="on", gamma=1000)
+    """A file may have been trained with more timesteps than the model that is sampled has."""
+    appearance = pictures["appearance"], 1.0
+    late = with_pictures(control_net, None, appearance, Balance.AS_TRAINED, Balance.ON, gamma=1000)
     with pytest.raises(ValueError, match="gamma is 1000, outside the model's schedule of 1000 timesteps"):
         controlled(model, late)
 
