@@ -116,7 +116,7 @@ TABLES = (
         "Appearance against the text",
         "The paper's table 6. The text names product, table and wall; the picture shows another companion on another table "
         "before another wall. The file was trained with neither STD-Norm nor time weighting; what was trained with them has rows "
-        "of its own, of 2,400 steps and one training. The paper gives the pictures to positive and negative alike.",
+        "of its own, of 2,400 steps. The paper gives the pictures to positive and negative alike.",
         (
             Way(
                 "conflict_decoded",
