@@ -121,9 +121,9 @@ def model(tiny_model_of):
     return tiny_model_of("few")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pack(host_base_directory, tiny_clip_vision, plus_adapter_file) -> Pack:
-    """The pack's parts."""
+    """The pack's parts; what they hold goes with the module."""
     return Pack.of(host_base_directory, tiny_clip_vision, plus_adapter_file)
 
 
