@@ -128,20 +128,28 @@ def test_rows_that_are_run_apart_keep_their_sides(pack, model, texts, part):
     assert_near(guided(cfg(taken_apart(patched, rows_apart), *texts)), guided(cfg(patched, *texts)))
 
 
-def rolled(apply_model, given):
-    """The picture goes around its edge, and with it whatever has its size."""
-    own = {
-        name: value.roll(TILE, -1) if isinstance(value, torch.Tensor) and value.ndim == 4 else value
-        for name, value in given["c"].items()
-    }
-    return apply_model(given["input"].roll(TILE, -1), given["timestep"], **own).roll(-TILE, -1)
+def moved(there, back):
+    """The picture otherwise, and with it whatever has its size."""
+
+    def function(apply_model, given):
+        own = {
+            name: there(value) if isinstance(value, torch.Tensor) and value.ndim == 4 else value
+            for name, value in given["c"].items()
+        }
+        return back(apply_model(there(given["input"]), given["timestep"], **own))
+
+    return function
+
+
+ROLLED = moved(lambda picture: picture.roll(TILE, -1), lambda picture: picture.roll(-TILE, -1))
+MIRRORED = moved(lambda picture: picture.flip(-1), lambda picture: picture.flip(-1))
 
 
 @PARTS
-def test_a_picture_that_is_rolled_as_a_whole_is_refused(pack, model, texts, part):
-    patched = taken_apart(pack.put(part, model), rolled)
-    with pytest.raises(RuntimeError, match=r"nobody says where in it that lies.*stand .*test_beside_wrappers\.rolled"):
-        prediction(cfg(patched, *texts))
+@pytest.mark.parametrize("function", [ROLLED, MIRRORED], ids=["rolled", "mirrored"])
+def test_a_picture_that_is_moved_as_a_whole_is_refused(pack, model, texts, part, function):
+    with pytest.raises(RuntimeError, match=r"nobody says where in it that lies.*stand .*test_beside_wrappers\.moved"):
+        prediction(cfg(taken_apart(pack.put(part, model), function), *texts))
 
 
 def without_the_whole(apply_model, given):
