@@ -57,7 +57,7 @@ class Table:
     """Ways side by side, and the measures that are its columns.
 
     Attributes:
-        many: of more test scenes than the others, with the first training alone.
+        many: of more test scenes than the others, with one training of each way.
     """
 
     name: str

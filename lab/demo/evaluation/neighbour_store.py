@@ -94,20 +94,33 @@ class Store:
         names = "+".join(self.identities[family, seed] for family in way.families)
         return Trained(files if len(files) == len(paths) else None, seed, names)
 
-    def trainings(self, way: Way, split: Split, first: bool = False) -> list[Trained]:
-        """What a way is measured with: all there are; the first one where that is asked for, or strengths are chosen."""
-        return self.trained_of(way)[: 1 if first or split is Split.DEVELOPMENT else None]
+    def trainings(self, way: Way, split: Split, scenes: int, one: bool = False) -> list[Trained]:
+        """What a way is measured with: all there are, the first where strengths are chosen. Where `one` is asked for it is the
+        first that all scenes are stored of, else the first whose files are here."""
+        every = self.trained_of(way)
+        if split is Split.DEVELOPMENT:
+            return every[:1]
+        if not one:
+            return every
+        stored = [trained for trained in every if self._is_stored(way, trained, split, scenes)]
+        return (stored or [trained for trained in every if trained.files is not None])[:1]
+
+    def _files(self, way: Way, trained: Trained, split: Split, scenes: int) -> list[Path]:
+        return [self.file(way, trained, split, start) for start in seeds_of(split, scenes)[:: self.batch]]
+
+    def _is_stored(self, way: Way, trained: Trained, split: Split, scenes: int) -> bool:
+        return all(file.is_file() for file in self._files(way, trained, split, scenes))
 
     def file(self, way: Way, trained: Trained, split: Split, start: int) -> Path:
         """Where the values of a chunk are; the first test chunk's pictures lie beside them as .npz."""
         return self.folder / way.name / trained.identity / f"{split.value}_{start:05d}.json"
 
-    def values(self, way: Way, split: Split, scenes: int, first: bool = False) -> dict[int, dict[str, Values]]:
+    def values(self, way: Way, split: Split, scenes: int, one: bool = False) -> dict[int, dict[str, Values]]:
         """By seed of the trainings, see there, where all chunks of a way are there."""
         found = {}
-        for trained in self.trainings(way, split, first):
-            files = [self.file(way, trained, split, start) for start in seeds_of(split, scenes)[:: self.batch]]
-            if all(file.is_file() for file in files):
+        for trained in self.trainings(way, split, scenes, one):
+            if self._is_stored(way, trained, split, scenes):
+                files = self._files(way, trained, split, scenes)
                 parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
                 read = set.intersection(*map(set, parts))  # earlier chunks may hold what is derived now
                 stored = {name: np.concatenate([np.asarray(part[name], np.float64) for part in parts]) for name in read}
@@ -144,13 +157,13 @@ class Run:
     def __init__(self, maker: Maker, store: Store, precision: str) -> None:
         self.maker, self.store, self.precision = maker, store, precision
 
-    def make(self, ways: Sequence[Way], split: Split, scenes: int, title: str, first: bool = False) -> None:
-        """The pictures of ways, chunk by chunk, each way once; with the first training, or all."""
+    def make(self, ways: Sequence[Way], split: Split, scenes: int, title: str, one: bool = False) -> None:
+        """The pictures of ways, chunk by chunk, each way once; with one training, or all."""
         units = [
             (start, way, trained)
             for start in seeds_of(split, scenes)[:: self.store.batch]
             for way in dict.fromkeys(ways)
-            for trained in self.store.trainings(way, split, first)
+            for trained in self.store.trainings(way, split, scenes, one)
             if trained.files is not None and not self.store.file(way, trained, split, start).is_file()
         ]
         begun, chunk = -1, None

@@ -64,7 +64,10 @@ class StrictIDMaker:
     def make(self, chunk: CompanionChunk, way: Way, files: Files) -> Tensor:
         """(P * n, 3, H, W): all scenes at the first height or lean, then all at the next."""
         how: How = way.how
-        return torch.cat([self._pictures(chunk, way, scenes, files) for scenes in chunk.asked(how)])
+        asked = chunk.asked(how)
+        if how.drawn_once:
+            return self._pictures(chunk, way, asked[0], files).repeat(len(asked), 1, 1, 1)
+        return torch.cat([self._pictures(chunk, way, scenes, files) for scenes in asked])
 
     def _pictures(self, chunk: CompanionChunk, way: Way, scenes: list[Scene], files: Files) -> Tensor:
         how: How = way.how
@@ -194,7 +197,7 @@ PLAN = Plan(
     claims=CLAIMS,
     chosen_by="both",
     maker=StrictIDMaker,
-    images_of=lambda way: 0 if not way.how.engine.samples else len(way.how.heights) or len(way.how.leans) or 1,
+    images_of=lambda way: way.how.pictures,
     in_common=in_common,
     takes_controlnet=lambda way: way.how.engine is Engine.DEPTH,
     derived={"both": Derived(("text", "companion"), lambda text, companion: text * companion)},

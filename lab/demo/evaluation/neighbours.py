@@ -96,10 +96,13 @@ class _OfTable:
         return [self._groups[name] for name in self.plan.measures[measure].read_of]
 
     def side_by_side(self, ways: Sequence[Way], measure: str) -> tuple[Values, Values] | None:
-        """(S, P) of two ways, of the trainings that both have; what takes no trained file stands beside each. None where there
-        is none, or the measure was not read of them."""
+        """(S, P) of two ways, of the trainings that both have, or of many scenes the one of each; what takes no trained file
+        stands beside each. None where there is none, or the measure was not read of them."""
         chosen = [self.store.chosen(way, self.development) for way in ways]
         sides = [{} if way is None else _read(self.values(way), measure) for way in chosen]
+        if self.table.many:
+            first, second = (np.stack([*side.values()]) if side else None for side in sides)
+            return None if first is None or second is None else (first, second)
         trained = [set(side) for way, side in zip(ways, sides, strict=True) if way.families]
         seeds = sorted(set.intersection(*trained)) if trained else [NO_FILE.seed]
         if not all(sides) or not seeds:
@@ -154,7 +157,7 @@ def page(plan: Plan, results: dict[str, Any]) -> str:
 def _table(table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]], chosen_by: str) -> Iterator[str]:
     scenes = found["scenes"]
     yield f"## {table.title}"
-    yield f"The same of {scenes} test scenes, with the first training." if table.many else table.about
+    yield f"The same of {scenes} test scenes, with one training." if table.many else table.about
     better = [measures[name]["better"] for name in table.columns]
     titles = [
         measures[name]["label"] + (f" ({word})" if word else "")

@@ -58,6 +58,18 @@ class How:
     std_norm: bool | None = None
     gamma: float | None = None
 
+    @property
+    def drawn_once(self) -> bool:
+        """Whether nothing tells heights or leans apart, so that one picture is that of all."""
+        return bool((self.heights and not self.tells_scale) or (self.leans and not self.tells_pose))
+
+    @property
+    def pictures(self) -> int:
+        """That are drawn of a scene."""
+        if not self.engine.samples:
+            return 0
+        return 1 if self.drawn_once else len(self.heights) or len(self.leans) or 1
+
 
 HEIGHTS = (0.75, 0.95, 1.15, 1.35)  # all that companions have
 LEANS = (-0.2, 0.0, 0.2)
@@ -95,52 +107,56 @@ PASTE = Table(
     ),
     ("overlap", "rim", "text"),
 )
+POSE = Table(
+    "pose",
+    "Pose",
+    "The same companion leaning to the left, upright, and to the right: which of the three true pictures leans most like the "
+    "drawn one.",
+    (
+        Way("pose_decoded", "the true pictures through the autoencoder", replace(DECODED, leans=LEANS)),
+        Way("pose", "Strictly-ID", replace(OWN, leans=LEANS), OURS),
+        Way("pose_guided", "guidance on the pictures too", replace(OWN, leans=LEANS, guided=True), OURS),
+        Way("pose_untold", "without the pose", replace(OWN, leans=LEANS, tells_pose=False), OURS),
+    ),
+    ("pose_right", "pose_slope", "found"),
+)
+BALANCE = Table(
+    "balance",
+    "Appearance against the text",
+    "The paper's table 6. The text names product, table and wall; the picture shows another companion on another table "
+    "before another wall. The file was trained with neither STD-Norm nor time weighting; what was trained with them has rows "
+    "of its own, of 2,400 steps. The paper gives the pictures to positive and negative alike.",
+    (
+        Way(
+            "conflict_decoded",
+            "the true pictures through the autoencoder",
+            replace(DECODED, picture=Picture.ANOTHER),
+        ),
+        Way(
+            "conflict_without",
+            "the same without their companions: nothing to be found",
+            How(Engine.WITHOUT, Picture.ANOTHER),
+        ),
+        Way("no_appearance", "Strictly-ID without an appearance", How(Engine.STRICT_ID), OURS),
+        Way("conflict", "Strictly-ID", ANOTHER, OURS),
+        Way("guided", "guidance on the pictures too", GUIDED, OURS),
+        Way("guided_best", "guidance on the pictures too, best strength", GUIDED, OURS, scales=STRENGTHS),
+        Way("guided_std_norm", "the same with STD-Norm", replace(GUIDED, std_norm=True), OURS),
+        Way("guided_time", "the same with time weighting", replace(GUIDED, gamma=GAMMA), OURS),
+        Way("guided_both", "the same with both", replace(GUIDED, std_norm=True, gamma=GAMMA), OURS),
+        Way("trained_std_norm", "the same, trained with STD-Norm", GUIDED, ("strict_id_no_time_weighting",)),
+        Way("trained_both", "the same, trained with both, as in the paper", GUIDED, ("strict_id_whole",)),
+        Way("prompt", "IP-Adapter", How(Engine.PROMPT, Picture.ANOTHER), (IP_ADAPTER,), scales=SCALES),
+    ),
+    ("text", "companion", "both", "found"),
+)
 TABLES = (
     SCALE,
     SCALE.of_many(),
-    Table(
-        "pose",
-        "Pose",
-        "The same companion leaning to the left, upright, and to the right: which of the three true pictures leans most like the "
-        "drawn one.",
-        (
-            Way("pose_decoded", "the true pictures through the autoencoder", replace(DECODED, leans=LEANS)),
-            Way("pose", "Strictly-ID", replace(OWN, leans=LEANS), OURS),
-            Way("pose_guided", "guidance on the pictures too", replace(OWN, leans=LEANS, guided=True), OURS),
-            Way("pose_untold", "without the pose", replace(OWN, leans=LEANS, tells_pose=False), OURS),
-        ),
-        ("pose_right", "pose_slope", "found"),
-    ),
-    Table(
-        "balance",
-        "Appearance against the text",
-        "The paper's table 6. The text names product, table and wall; the picture shows another companion on another table "
-        "before another wall. The file was trained with neither STD-Norm nor time weighting; what was trained with them has rows "
-        "of its own, of 2,400 steps. The paper gives the pictures to positive and negative alike.",
-        (
-            Way(
-                "conflict_decoded",
-                "the true pictures through the autoencoder",
-                replace(DECODED, picture=Picture.ANOTHER),
-            ),
-            Way(
-                "conflict_without",
-                "the same without their companions: nothing to be found",
-                How(Engine.WITHOUT, Picture.ANOTHER),
-            ),
-            Way("no_appearance", "Strictly-ID without an appearance", How(Engine.STRICT_ID), OURS),
-            Way("conflict", "Strictly-ID", ANOTHER, OURS),
-            Way("guided", "guidance on the pictures too", GUIDED, OURS),
-            Way("guided_best", "guidance on the pictures too, best strength", GUIDED, OURS, scales=STRENGTHS),
-            Way("guided_std_norm", "the same with STD-Norm", replace(GUIDED, std_norm=True), OURS),
-            Way("guided_time", "the same with time weighting", replace(GUIDED, gamma=GAMMA), OURS),
-            Way("guided_both", "the same with both", replace(GUIDED, std_norm=True, gamma=GAMMA), OURS),
-            Way("trained_std_norm", "the same, trained with STD-Norm", GUIDED, ("strict_id_no_time_weighting",)),
-            Way("trained_both", "the same, trained with both, as in the paper", GUIDED, ("strict_id_whole",)),
-            Way("prompt", "IP-Adapter", How(Engine.PROMPT, Picture.ANOTHER), (IP_ADAPTER,), scales=SCALES),
-        ),
-        ("text", "companion", "both", "found"),
-    ),
+    POSE,
+    POSE.of_many(),
+    BALANCE,
+    BALANCE.of_many(),
     Table(
         "gamma",
         "Gamma",
@@ -171,6 +187,14 @@ CLAIMS = (
     Claim("It leans as it is asked, not by chance", "pose", "pose_right", "pose_guided", "pose_untold"),
     Claim("The further it is asked to lean the further it leans", "pose", "pose_slope", "pose_guided", "pose_untold"),
     Claim("So it does where the negative has the pose too", "pose", "pose_slope", "pose", "pose_untold"),
+    Claim("On many scenes it leans as it is asked", "pose_many", "pose_right", "pose_guided", "pose_untold"),
+    Claim(
+        "On many scenes the further it is asked to lean the further it leans",
+        "pose_many",
+        "pose_slope",
+        "pose_guided",
+        "pose_untold",
+    ),
     Claim("It looks as in the picture, not by chance", "balance", "companion", "guided_best", "no_appearance"),
     Claim("So it does where the negative has the picture too", "balance", "companion", "conflict", "no_appearance"),
     Claim(
@@ -182,6 +206,27 @@ CLAIMS = (
     ),
     Claim("With time weighting more of the text is right than without", "balance", "text", "guided_time", "guided"),
     Claim("With STD-Norm more of the text is right than without", "balance", "text", "guided_std_norm", "guided"),
+    Claim("On many scenes it looks as in the picture", "balance_many", "companion", "guided_best", "no_appearance"),
+    Claim(
+        "On many scenes so it does where the negative has the picture too",
+        "balance_many",
+        "companion",
+        "conflict",
+        "no_appearance",
+    ),
+    Claim(
+        "On many scenes so it does where both balances were trained",
+        "balance_many",
+        "companion",
+        "trained_both",
+        "no_appearance",
+    ),
+    Claim(
+        "On many scenes more of the text is right with time weighting", "balance_many", "text", "guided_time", "guided"
+    ),
+    Claim(
+        "On many scenes more of the text is right with STD-Norm", "balance_many", "text", "guided_std_norm", "guided"
+    ),
     Claim(
         "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
     ),

@@ -238,13 +238,13 @@ def test_tables_and_claims(nets, tmp_path):
     )
 
 
-def test_a_table_of_many_scenes_is_of_the_first_training(nets, tmp_path):
+def test_a_table_of_many_scenes_is_of_one_training(nets, tmp_path):
     toy = replace(plan(maker := Made([])), tables=(TABLE, TABLE.of_many()))
     toy = replace(toy, claims=(*toy.claims, replace(toy.claims[0], table="one_many")))
     _, store, _ = run_toy(nets, tmp_path)
     run = Run(maker, store, "float32")
     chosen = [store.chosen(way, 2) for way in TABLE.ways]
-    run.make(chosen, Split.TEST, SCENES.many, "many", first=True)
+    run.make(chosen, Split.TEST, SCENES.many, "many", one=True)
     assert maker.calls == [(name, "test", 4) for name in ("plain", "swept_at_2")]  # two chunks are there
     results = json.loads(json.dumps(summarize(toy, store, SCENES)))
     few, many = (results["tables"][name] for name in ("one", "one_many"))
@@ -255,8 +255,38 @@ def test_a_table_of_many_scenes_is_of_the_first_training(nets, tmp_path):
     assert many["rows"][0]["measures"]["far"]["value"] == pytest.approx(0.2 + (0 + 1) / 2 / 100)
     assert [one["verdict"] for one in results["claims"]] == ["holds", "cannot be told apart", "holds"]
     text = page(toy, results | {"settings": {"steps": 1, "precision": "float32"}, "scenes": 4, "development": 2})
-    assert "The same of 6 test scenes, with the first training.\n" in text
+    assert "The same of 6 test scenes, with one training.\n" in text
     assert text.count("on the development scenes, by chosen") == 1
+
+
+def test_of_many_scenes_the_training_is_one_whose_readings_are_whole_or_whose_files_are_here(nets, tmp_path):
+    toy, store, _ = run_toy(nets, tmp_path)
+    later = Store(
+        tmp_path, "toy", {"net": {2: nets["net"][2]}}, 2, "chosen"
+    )  # seed 0 has readings of four scenes, and no file
+    chosen = store.chosen(SWEPT, 2)
+    assert [one.seed for one in later.trainings(chosen, Split.TEST, 6, one=True)] == [2]
+    assert [one.seed for one in later.trainings(chosen, Split.TEST, 4, one=True)] == [0]
+    Run(Made([]), later, "float32").make([PLAIN, chosen], Split.TEST, 6, "many", one=True)
+    assert [*later.values(chosen, Split.TEST, 6, one=True)] == [2]
+    many = replace(toy, tables=(TABLE.of_many(),), claims=(replace(toy.claims[0], table="one_many"),))
+    (claim,) = summarize(many, Store(tmp_path, "toy", {}, 2, "chosen"), SCENES)["claims"]
+    assert claim["difference"] is not None
+
+
+def test_two_ways_of_many_scenes_stand_beside_each_other_whatever_their_seeds(nets, tmp_path):
+    """Each has one training; of few scenes they would need the same seeds."""
+    other = Way("other", "another file", -0.25, ("other",))
+    ways = (replace(SWEPT, scales=()), other)
+    few = Table("one", "One", "", ways, ("far",))
+    toy = replace(plan(None), tables=(few, few.of_many()), claims=())
+    claims = tuple(Claim(name, name, "far", "swept", "other") for name in ("one", "one_many"))
+    found = {"net": {2: nets["net"][2]}, "other": nets["other"]}
+    store = Store(tmp_path, "toy", found, 2, "chosen")
+    Run(Made([]), store, "float32").make(ways, Split.TEST, 6, "many", one=True)
+    few_claim, many_claim = summarize(replace(toy, claims=claims), store, SCENES)["claims"]
+    assert few_claim["difference"] is None
+    assert many_claim["difference"]["value"] == pytest.approx(0.25)
 
 
 def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
@@ -265,6 +295,9 @@ def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
     missing = ["without a file", "with a strength: no net_seed*.safetensors"]
     assert results["tables"]["one"]["missing"] == missing
     assert [one["verdict"] for one in results["claims"]] == ["not measured", "not measured"]
+
+
+SCALES = ("scale", "scale_untold", "scale_decoded")
 
 
 def test_counting(capsys):
@@ -277,6 +310,9 @@ def test_counting(capsys):
     # Of many there are 400 more; the second training has none of them.
     many = replace(plan(None), tables=(TABLE, TABLE.of_many()))
     assert counted(many, 2, Scenes(100, 500, 40)).splitlines()[2:4] == ["| one | 1,260 |", "| one_many | 2,400 |"]
+    # What no height tells apart is drawn once.
+    told, untold, true = (next(w for w in neighbour_strict_id.TABLES[0].ways if w.name == n).how for n in SCALES)
+    assert (told.pictures, untold.pictures, true.pictures) == (4, 1, 0)
     neighbour_refadgen.main(["--count", "--pairs", "20"])
     assert "| lambda | 140 |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
