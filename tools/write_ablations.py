@@ -1,18 +1,16 @@
-"""Writes docs/ablations.md, its pictures and the README's table anew from a run of `lab.demo.evaluation.ablations`.
+"""Writes docs/ablations.md, its pictures and the README's tables anew from a run of `lab.demo.evaluation.ablations`.
 
     python -m tools.write_ablations FOLDER [--root FOLDER]
 
 The page is the run's own, every figure and verdict on it from FOLDER/results.json; the readings that these are of become
-docs/readings/ablations.zip, which the next run begins with (`--begin`). In the README the table between `<!-- measured -->` and
-`<!-- /measured -->` is replaced.
+docs/readings/ablations.zip, which the next run begins with (`--begin`). In the README the tables between `<!-- measured -->` and
+`<!-- /measured -->` are replaced.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,88 +20,44 @@ from lab.demo.evaluation.readings import pack
 
 from .draw_ablations import draw
 from .files import save_text
+from .marked import between_marks
 
 ROOT = Path(__file__).resolve().parent.parent
 READINGS = "docs/readings/ablations.zip"
-MARKED = re.compile(r"(<!-- measured -->\n).*?(\n<!-- /measured -->)", re.DOTALL)
-JOINED = "product, table and wall right in one picture, where the text names another wall / leaves it to the reference"
-ADS = ("ad_dropped_masked", "ad_visible_masked", "ad_dropped_whole", "ad_visible_whole")
-TRUE_ADS = ("ad_decoded", "ad_light")
-AD_ROWS = (
-    "with PFV and depth mask / without PFV / without the depth mask / with neither; the true ad's through the autoencoder / in "
-    "another light"
-)
-SURROUNDINGS = ("wall_reference", "pattern_reference", "table_reference")
-VIEWS = ("image_visible", "image_dropped", "image_oracle")
+ADS = {
+    "with PFV and depth mask": "ad_dropped_masked",
+    "without PFV": "ad_visible_masked",
+    "without the depth mask": "ad_dropped_whole",
+    "with neither": "ad_visible_whole",
+}
+TRUE_ADS = {"the true ad, encoded and decoded": "ad_decoded", "the same in another light": "ad_light"}
+WALL = ("wall_reference", "pattern_reference")
+VIEWS = {"visible": "image_visible", "hidden by PFV": "image_dropped", "never there": "image_oracle"}
 
 Results = dict[str, Any]
 
 
-class MarkerError(ValueError):
-    """A README without the place for the table; the message says what to do."""
+def with_tables(readme: str, results: Results) -> str:
+    """The README with the tables of these results; MarkerError where it has not exactly one place for them."""
+    return between_marks(readme, "measured", readme_tables(results))
 
 
-def with_table(readme: str, results: Results) -> str:
-    """The README with the table of these results.
-
-    Raises:
-        MarkerError: it has not exactly one place for it.
-    """
-    found = len(MARKED.findall(readme))
-    if found != 1:
-        raise MarkerError(
-            f"README.md has {found} tables between <!-- measured --> and <!-- /measured -->, expected 1: put the two lines "
-            "around the table of what the demo models show"
-        )
-    return MARKED.sub(lambda match: match[1] + readme_table(results) + match[2], readme)
-
-
-def readme_table(results: Results) -> str:
+def readme_tables(results: Results) -> str:
     """The figures that the README shows."""
-    walls = [
-        _cell(results, "pfv", "image_dropped", "eq3_c16", name) for name in ("wall_reference", "pattern_reference")
-    ]
-    rows = [
-        [
-            "the text alone sets product, shape, wall, pattern and table, all five",
-            _cell(results, "text", "text", "", "all_text"),
-        ],
-        [
-            "its pictures' sharpness; the true ones' through the autoencoder",
-            "; ".join(_cell(results, "text", condition, "", "sharpness") for condition in ("text", "ceiling")),
-        ],
-        ["an image prompt alone sets the wall's colour; its pattern", "; ".join(walls)],
-        [
-            "the same with guidance",
-            "; ".join(_cell(results, "guided", "image_dropped_guided", "eq3_c16", name) for name in SURROUNDINGS[:2]),
-        ],
-        [
-            "a resampler copies the reference's foreign product, shape and colour: visible / hidden by PFV / never there",
-            _views(results, "resampler_c16", "foreign_object"),
-        ],
-        [
-            "the paper's compression copies its shape: visible / hidden by PFV / never there",
-            _views(results, "eq3_c16", "foreign_shape"),
-        ],
-        ["the same, trained with dropped tokens", _views(results, "eq3_c16_drop", "foreign_shape")],
-        *_fusion_rows(results),
-        [f"an ad's halo before plain walls, {AD_ROWS}", _ads(results, "halo_plain")],
-        ["decibels in the ring around its product, likewise", _ads(results, "ring_plain")],
-        [
-            "wall's colour, pattern and table of an ad as the reference's",
-            "; ".join(_cell(results, "ad", ADS[0], "eq3_c16", name) for name in SURROUNDINGS),
-        ],
-    ]
-    return markdown_table(["held-out combinations", "measured"], rows)
+    tables = (_joined_table(results), _copied_table(results), _ads_table(results), _pictures_table(results))
+    return "\n\n".join(tables)
 
 
-def _fusion_rows(results: Results) -> Iterator[list[str]]:
+def _joined_table(results: Results) -> str:
     """Each way at the strength that did best, with and without conflict."""
     agreeing = {(_way(row), row["family"]): row for row in _rows(results, "no_conflict")}
+    rows = []
     for row in _rows(results, "mepa"):
         sides = [row, agreeing.get((_way(row), row["family"]))]
         values = ["n/a" if one is None else f"{one['measures']['all_three']['value']:.3f}" for one in sides]
-        yield [f"{_way(row)} ({row['family']}): {JOINED}", " / ".join(values)]
+        rows.append([_way(row), *values])
+    title = "product, table and wall right in one picture, where"
+    return markdown_table([title, "the text names another wall", "the text leaves the wall to the reference"], rows)
 
 
 def _way(row: dict[str, Any]) -> str:
@@ -112,17 +66,56 @@ def _way(row: dict[str, Any]) -> str:
     return label.partition(", scale ")[0]
 
 
-def _views(results: Results, family: str, measure: str) -> str:
-    return " / ".join(_cell(results, "pfv", view, family, measure) for view in VIEWS)
+def _copied_table(results: Results) -> str:
+    rows = [
+        ["by a resampler, its shape and colour", *_views(results, "resampler_c16", "foreign_object")],
+        ["by the paper's compression, its shape", *_views(results, "eq3_c16", "foreign_shape")],
+        ["by the same, trained with dropped tokens", *_views(results, "eq3_c16_drop", "foreign_shape")],
+    ]
+    return markdown_table(["the reference's foreign product is copied", *VIEWS], rows)
 
 
-def _ads(results: Results, measure: str) -> str:
+def _views(results: Results, family: str, measure: str) -> list[str]:
+    return [_cell(results, "pfv", view, family, measure) for view in VIEWS.values()]
+
+
+def _ads_table(results: Results) -> str:
+    rows = [
+        [label, *_ads(results, measure)]
+        for label, measure in (("halo", "halo_plain"), ("dB in the ring around its product", "ring_plain"))
+    ]
+    return markdown_table(["an ad before a plain wall", *ADS, *TRUE_ADS], rows)
+
+
+def _ads(results: Results, measure: str) -> list[str]:
     """What the four ads have, and the true ones."""
-    made, true = (
-        " / ".join(_cell(results, "ad", condition, family, measure) for condition in conditions)
+    return [
+        _cell(results, "ad", condition, family, measure)
         for conditions, family in ((ADS, "eq3_c16"), (TRUE_ADS, ""))
-    )
-    return f"{made}; {true}"
+        for condition in conditions.values()
+    ]
+
+
+def _pictures_table(results: Results) -> str:
+    cells = [
+        ("the text alone sets product, shape, wall, pattern and table, all five", "text", "text", "", ["all_text"]),
+        ("sharpness of its pictures", "text", "text", "", ["sharpness"]),
+        ("sharpness of the true pictures, encoded and decoded", "text", "ceiling", "", ["sharpness"]),
+        ("an image prompt alone sets the wall's colour; its pattern", "pfv", VIEWS["hidden by PFV"], "eq3_c16", WALL),
+        ("the same with guidance", "guided", "image_dropped_guided", "eq3_c16", WALL),
+        (
+            "an ad's wall has the reference's colour; its pattern; its table",
+            "ad",
+            ADS["with PFV and depth mask"],
+            "eq3_c16",
+            [*WALL, "table_reference"],
+        ),
+    ]
+    rows = [
+        [label, "; ".join(_cell(results, name, condition, family, measure) for measure in measures)]
+        for label, name, condition, family, measures in cells
+    ]
+    return markdown_table(["share of the pictures", "measured"], rows)
 
 
 def _cell(results: Results, name: str, condition: str, family: str, measure: str) -> str:
@@ -140,7 +133,7 @@ def _rows(results: Results, name: str) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write page, readings, pictures and table."""
+    """Write page, readings, pictures and tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of an ablation run")
     parser.add_argument(
@@ -149,13 +142,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     results = json.loads((options.folder / "results.json").read_text(encoding="utf-8"))
     readme = options.root / "README.md"
-    new = with_table(readme.read_text(encoding="utf-8"), results)  # refused before anything is written
+    new = with_tables(readme.read_text(encoding="utf-8"), results)  # refused before anything is written
     save_text(options.root / "docs" / "ablations.md", page(results))
     pack(options.folder, options.root / READINGS, results["settings"]["adapters"])
     drawn = draw(options.folder, results, options.root / "docs")
     save_text(readme, new)
     pictures = ", ".join(drawn) or "no pictures (the run has not those of every row)"
-    print(f"wrote docs/ablations.md, {READINGS}, {pictures} and the table of README.md in {options.root}")
+    print(f"wrote docs/ablations.md, {READINGS}, {pictures} and the tables of README.md in {options.root}")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ PRESETS = {
     # 72,000 steps of 8 pictures for each GPU; gamma 400; an appearance turned by up to 30 degrees, mirrored in half of the
     # samples and cut out down to a quarter. It gives no batch and no share of dropped appearances, and drops no pose.
     # **Deviation**: the first tenth is without the balance, see `balance_from`; the paper says nothing of it. Pictures are read
-    # at the size that the encoder's own files say: for facebook/dinov2-* 518 px, 1,370 tokens for the paper's 257.
+    # at the size that the encoder's own files say: for facebook/dinov2-* 518 px, 1,370 tokens for the paper's 257. Of the
+    # picture's size, weight decay, clipping, averaged weights and dropped text it says nothing: those are this trainer's.
     "strict_id_sd15": ControlConfig(
         preset="strict_id_sd15", base="sd15", learning_rate=1e-5, steps=72_000, balance_from=7_200
     ),

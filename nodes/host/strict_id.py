@@ -185,7 +185,7 @@ def with_pictures(
         gamma: of a time weighting that is on, timesteps.
 
     Raises:
-        ValueError: another kind of ControlNet, pictures of another encoder, or several at once.
+        ValueError: another kind of ControlNet, pictures of another encoder or another mode of hiding, or several at once.
     """
     if not isinstance(control_net, StrictIDControl):
         raise ValueError(
@@ -226,7 +226,7 @@ def _hints(control: StrictIDControl, hint: Tensor, cut: Cut) -> Tensor:
 
 
 def _input(config: StrictIDConfig, name: str, tokens: ImageTokens, weight: float) -> BranchInput:
-    config.check_encoder(tokens.encoder, f"{NODE}: {name}")
+    config.check_tokens(tokens, f"{NODE}: {name}")
     if len(tokens) != 1:
         raise ValueError(f"{NODE}: {name} holds {len(tokens)} pictures, expected 1, which serves all images of a batch")
     return BranchInput(tokens.last[0][None], weight)

@@ -112,19 +112,19 @@ class StrictIDBranches(io.ComfyNode):
                     default=PAPER_GAMMA,
                     min=1,
                     max=999,
-                    tooltip="For time_weighting on, timesteps of 1000: the appearance is absent above twice this and whole below "
-                    "it. Smaller: the text rules longer.",
+                    tooltip="For time_weighting on, timesteps of 1000: the appearance is absent from twice this on up, whole "
+                    "from it on down, and comes in evenly between. Smaller: the text rules longer.",
                 ),
                 ImageTokensType.Input(
                     "pose",
                     optional=True,
-                    tooltip="A picture of the pose through PFV Image Encode. Not connected: no pose is asked for.",
+                    tooltip="A picture of the pose through PFV Image Encode, mode zero. Not connected: no pose is asked for.",
                 ),
                 ImageTokensType.Input(
                     "appearance",
                     optional=True,
-                    tooltip="A picture of the appearance through PFV Image Encode, another product in it hidden. Not connected: "
-                    "the text alone says it.",
+                    tooltip="A picture of the appearance through PFV Image Encode, mode zero, another product in it hidden. Not "
+                    "connected: the text alone says it.",
                 ),
             ],
             outputs=[

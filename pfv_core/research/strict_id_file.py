@@ -25,6 +25,8 @@ from torch import Tensor
 from .. import layers
 from ..headers import ODD_CONTENT
 from ..reference.encoder_spec import EncoderSpec
+from ..reference.origin import EncodedReference
+from ..reference.vit import HideMode, ImageTokens
 from .control_branches import Branches, BranchSizes
 
 FORMAT = "strict_id"
@@ -64,6 +66,17 @@ class StrictIDConfig:
             raise ValueError(
                 f"{what} was encoded by {_said(encoder)}; these branches were trained with {_said(self.encoder)}: encode with "
                 "that one"
+            )
+
+    def check_tokens(self, tokens: ImageTokens, what: str) -> None:
+        """ValueError where encoded pictures do not belong into these branches: another encoder's, or with hidden patches that have
+        left the sequence. In training they stay in their places, empty."""
+        self.check_encoder(tokens.encoder, what)
+        hides = tokens.kept_share is not None and min(tokens.kept_share) < 1
+        if hides and isinstance(tokens, EncodedReference) and tokens.origin.mode != HideMode.ZERO.value:
+            raise ValueError(
+                f"{what} was encoded with mode {tokens.origin.mode}, so that its hidden patches have left the sequence; these "
+                f"branches were trained with such patches in their places, empty: encode it with mode {HideMode.ZERO.value}"
             )
 
 

@@ -1,4 +1,4 @@
-"""docs/ablations.md, its pictures and the README's table from a run's folder."""
+"""docs/ablations.md, its pictures and the README's tables from a run's folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from PIL import Image
 
 from pfv_mepa.lab.demo.evaluation.readings import unpack
 from pfv_mepa.tools import draw_ablations, write_ablations
-from pfv_mepa.tools.write_ablations import MarkerError, with_table
+from pfv_mepa.tools.marked import MarkerError
+from pfv_mepa.tools.write_ablations import with_tables
 
 README = "# Title\n<!-- measured -->\nold\n<!-- /measured -->\nprose\n"
 SIZE = 16
@@ -99,27 +100,33 @@ def run(tmp_path):
     return folder, root
 
 
-def test_the_table_takes_the_place_between_its_markers_and_nothing_else():
-    lines = with_table(README, RESULTS).splitlines()
-    assert lines[:3] == ["# Title", "<!-- measured -->", "| held-out combinations | measured |"]
+def test_the_tables_take_the_place_between_their_markers_and_nothing_else():
+    lines = with_tables(README, RESULTS).splitlines()
+    assert lines[:2] == ["# Title", "<!-- measured -->"]
     assert lines[-2:] == ["<!-- /measured -->", "prose"]
-    cells = {line.split(" | ")[0].lstrip("| "): line.split(" | ")[1].rstrip(" |") for line in lines[4:-2]}
-    assert cells["the text alone sets product, shape, wall, pattern and table, all five"] == "0.950"
-    assert cells["its pictures' sharpness; the true ones' through the autoencoder"] == "0.600; 0.660"
-    assert (
-        cells["the paper's compression copies its shape: visible / hidden by PFV / never there"]
-        == "0.600 / 0.200 / 0.210"
-    )
-    assert cells["the same, trained with dropped tokens"] == "n/a / n/a / n/a"
-    joined = (
-        "product, table and wall right in one picture, where the text names another wall / leaves it to the reference"
-    )
-    assert cells[f"masked (ipadapter_c16): {joined}"] == "0.590 / 0.980"
-    assert cells[f"MEPA (eq3_c16): {joined}"] == "0.990 / n/a"
-    assert cells["decibels in the ring around its product, likewise"] == "18.3 / n/a / n/a / n/a; 24.4 / n/a"
-    assert cells["wall's colour, pattern and table of an ad as the reference's"] == "0.700; 0.600; 0.500"
-    assert cells["the same with guidance"] == "n/a; n/a"
-    assert with_table(with_table(README, RESULTS), RESULTS) == with_table(README, RESULTS)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:-2] if line]
+    assert rows[:4] == [
+        [
+            "product, table and wall right in one picture, where",
+            "the text names another wall",
+            "the text leaves the wall to the reference",
+        ],
+        ["---", "---", "---"],
+        ["masked", "0.590", "0.980"],
+        ["MEPA", "0.990", "n/a"],
+    ]
+    cells = {name: values for name, *values in rows}
+    assert cells["the reference's foreign product is copied"] == ["visible", "hidden by PFV", "never there"]
+    assert cells["by the paper's compression, its shape"] == ["0.600", "0.200", "0.210"]
+    assert cells["by the same, trained with dropped tokens"] == ["n/a"] * 3
+    assert cells["an ad before a plain wall"][-2:] == ["the true ad, encoded and decoded", "the same in another light"]
+    assert cells["dB in the ring around its product"] == ["18.3", "n/a", "n/a", "n/a", "24.4", "n/a"]
+    assert cells["the text alone sets product, shape, wall, pattern and table, all five"] == ["0.950"]
+    assert cells["sharpness of its pictures"] == ["0.600"]
+    assert cells["sharpness of the true pictures, encoded and decoded"] == ["0.660"]
+    assert cells["an ad's wall has the reference's colour; its pattern; its table"] == ["0.700; 0.600; 0.500"]
+    assert cells["the same with guidance"] == ["n/a; n/a"]
+    assert with_tables(with_tables(README, RESULTS), RESULTS) == with_tables(README, RESULTS)
 
 
 def test_one_command_writes_page_pictures_and_table(run, monkeypatch):
@@ -132,7 +139,7 @@ def test_one_command_writes_page_pictures_and_table(run, monkeypatch):
     for name in ("ablations.jpg", "ablations_ad.jpg"):
         assert f"({name})" in page
         assert (root / "docs" / name).is_file()
-    assert "0.590 / 0.980" in (root / "README.md").read_text(encoding="utf-8")
+    assert "| masked | 0.590 | 0.980 |" in (root / "README.md").read_text(encoding="utf-8")
     before = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
     write_ablations.main([str(folder), "--root", str(root)])
     assert {file: file.read_bytes() for file in root.rglob("*") if file.is_file()} == before
@@ -149,7 +156,7 @@ def test_the_readings_are_kept_and_another_machine_s_pictures_are_not_drawn_over
     (place / "test_00000.npz").unlink()
     write_ablations.main([str(folder), "--root", str(root)])
     assert (root / "docs" / "ablations.jpg").read_text() == "of the run before"
-    assert "ablations_ad.jpg and the table" in capsys.readouterr().out
+    assert "ablations_ad.jpg and the tables" in capsys.readouterr().out
     unpack(root / write_ablations.READINGS, root / "again")
     stored = sorted(file.relative_to(folder) for file in (folder / "chunks").rglob("*-abc/*.json"))
     assert sorted(file.relative_to(root / "again") for file in (root / "again").rglob("*.*")) == stored
@@ -159,7 +166,7 @@ def test_the_readings_are_kept_and_another_machine_s_pictures_are_not_drawn_over
 def test_a_readme_without_one_place_for_the_table_is_refused_before_anything_is_written(run, readme, number):
     folder, root = run
     (root / "README.md").write_text(readme)
-    with pytest.raises(MarkerError, match=f"README.md has {number} tables between"):
+    with pytest.raises(MarkerError, match=f"README.md has {number} places between"):
         write_ablations.main([str(folder), "--root", str(root)])
     assert not list((root / "docs").iterdir())
 

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from lab.demo import stack
-from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
+from lab.demo.evaluation import measure_neighbours, neighbour_refadgen, neighbour_strict_id
 from lab.demo.evaluation.neighbour_plan import Plan, Scenes
 from lab.demo.evaluation.neighbour_store import Store
-from lab.demo.evaluation.neighbours import run_command, summarize
+from lab.demo.evaluation.neighbours import summarize
 from pfv_mepa.tools import draw_ablations, write_neighbours
 
 SIZE, SCENES = 32, 20
+README = "# T\n" + "".join(f"<!-- {mark} -->\nold {mark}\n<!-- /{mark} -->\n" for mark in ("refadgen", "strict_id"))
 MADE = {
     neighbour_refadgen.PLAN.name: {
         "controlnet_unnamed_at_1": "none",
@@ -51,6 +52,7 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, SIZE)
     folder, root = tmp_path / "run", tmp_path / "root"
     (root / "docs").mkdir(parents=True)
+    (root / "README.md").write_text(README)
     folder.mkdir()
     (folder / "run.json").write_text("{}")
     for plan in (neighbour_refadgen.PLAN, neighbour_strict_id.PLAN):
@@ -92,8 +94,8 @@ def test_page_and_pictures_of_what_was_measured(run, capsys):
     tiles(root / "docs" / "refadgen.jpg", 4)  # the photo, the true picture, and two that were made
     shown = tiles(root / "docs" / "strict_id.jpg", 3 + 4 + 3 + 2)
     assert shown[3:10] == pytest.approx([0, 20, 40, 60, 0, 20, 40], abs=4)  # a height, or a lean, after the other
-    said = f"wrote docs/neighbours.md, {write_neighbours.READINGS}, refadgen.jpg, strict_id.jpg in {root}\n"
-    assert capsys.readouterr().out == said
+    said = f"wrote docs/neighbours.md, {write_neighbours.READINGS}, refadgen.jpg, strict_id.jpg and the tables of README.md in"
+    assert capsys.readouterr().out == f"{said} {root}\n"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_a_picture_of_which_a_column_is_not_here_stays_as_it_is_and_is_named(run
     assert (root / "docs" / stays).read_text() == "of the run before"
     tiles(root / "docs" / written, 4 if written == "refadgen.jpg" else 3 + 4 + 3 + 2)
     assert capsys.readouterr().out.splitlines() == [
-        f"wrote docs/neighbours.md, {write_neighbours.READINGS}, {written} in {root}",
+        f"wrote docs/neighbours.md, {write_neighbours.READINGS}, {written} and the tables of README.md in {root}",
         f"left as it was: {stays}, of which {folder} has not every column",
     ]
 
@@ -145,7 +147,33 @@ def test_the_published_page_is_what_the_kept_readings_give(tmp_path):
     """Of the shipped weights and this studio: where one of them changes it is measured anew."""
     given = ["--begin", str(write_neighbours.ROOT / write_neighbours.READINGS), "--out", str(tmp_path)]
     given += ["--precision=bfloat16", "--pairs=40", "--report-only"]
-    for plan in write_neighbours.PLANS:
-        run_command(plan, None, [*given, *(["--development=20"] if plan.chooses else [])])
-    published = (write_neighbours.ROOT / "docs" / "neighbours.md").read_text(encoding="utf-8")
-    assert write_neighbours.text_of(write_neighbours.found_in(tmp_path)) == published
+    measure_neighbours.main([*given, "--development=20"])
+    found = write_neighbours.found_in(tmp_path)
+    published, readme = (
+        (write_neighbours.ROOT / name).read_text(encoding="utf-8") for name in ("docs/neighbours.md", "README.md")
+    )
+    assert write_neighbours.text_of(found) == published
+    assert write_neighbours.with_tables(readme, found) == readme
+
+
+def test_the_readme_s_tables_are_of_rows_that_there_are():
+    for table in write_neighbours.README_TABLES.values():
+        assert set(table.columns) <= {*table.plan.measures}
+        ways = {one.name: {way.name for way in one.ways} for one in table.plan.tables}
+        assert all(way in ways[name] for row in table.rows.values() for name, way in row.items())
+
+
+def test_a_readme_s_table_has_its_rows_figures_and_nothing_else_changes():
+    measured = {"value": 0.5, "low": 0.4, "high": 0.6, "scenes": 40}
+    plan = neighbour_strict_id.PLAN
+    rows = {"paste": ["depth", "paste"], "scale": ["scale"]}
+    tables = {
+        name: {"rows": [{"way": way, "measures": dict.fromkeys(columns, measured)} for way in ways]}
+        for (name, ways), columns in zip(rows.items(), (["overlap", "rim"], ["scale_slope"]), strict=True)
+    }
+    readme = write_neighbours.with_tables(README, {plan.name: {"tables": tables}})
+    assert "<!-- refadgen -->\nold refadgen\n<!-- /refadgen -->" in readme  # nothing of it was measured
+    shown = "0.500 (0.400 to 0.600)"
+    assert f"| Strictly-ID | {shown} | {shown} | {shown} |" in readme
+    assert f"| a depth ControlNet | {shown} | {shown} |  |" in readme
+    assert "old strict_id" not in readme

@@ -1,7 +1,7 @@
 """Measures on held-out scenes what a Strictly-ID ControlNet, trained on the demo, obeys: scale, pose, appearance, text, outline.
 
-    python -m lab.demo.evaluation.neighbour_strict_id --models FOLDER --out FOLDER [--pairs 100] [--development 40]
-        [--weights FOLDER] [--judge FILE] [--steps 12] [--batch 20] [--precision bfloat16] [--only TABLE]
+    python -m lab.demo.evaluation.neighbour_strict_id --models FOLDER --out FOLDER [--pairs 100] [--many 500]
+        [--development 40] [--weights FOLDER] [--judge FILE] [--steps 12] [--batch 20] [--precision bfloat16] [--only TABLE]
         [--report-only | --count]
 
 --models holds what `train_strict_id` and `train_adapters --adapter ipadapter_c16` wrote, {family}_seed{n}.safetensors. FOLDER
@@ -46,7 +46,8 @@ compared with the same ruler's readings of three true pictures, a look with nine
 true picture's companion in its rows, the scene counts for no measure of companions; leans count where the true pictures of two
 leans differ enough for it. It takes for a companion what stands out, outside the true product's place, where a companion of any
 kind would be seen that is as high and leans as it is asked; what is drawn elsewhere counts for nothing, a product that is drawn
-there counts as a companion, seldom as the right one. Table and wall are read by the judge."""
+there counts as a companion, seldom as the right one. Table and wall are read by the judge. The cut-out of the hint begins where
+half of a pixel is the product's, in training and in the nodes where a tenth is."""
 
 
 class StrictIDMaker:

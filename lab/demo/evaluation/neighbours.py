@@ -210,7 +210,7 @@ def counted(plan: Plan, seeds: int, scenes: Scenes) -> str:
     return "\n".join([*lines, f"| all | {total:,} |"])
 
 
-def _parser(plan: Plan, description: str | None) -> argparse.ArgumentParser:
+def _parser(plans: Sequence[Plan], description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, help="folder of what was trained, {family}_seed{n}.safetensors")
     parser.add_argument("--out", type=Path, help="folder of the results, to be continued")
@@ -218,38 +218,52 @@ def _parser(plan: Plan, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, default=stack.WEIGHTS, help="folder of the demo models")
     parser.add_argument("--judge", type=Path, default=JUDGE_FILE, help="file of the judge")
     parser.add_argument("--pairs", type=int, default=100, help="test scenes")
-    if plan.chooses:
+    if any(plan.chooses for plan in plans):
         parser.add_argument("--development", type=int, default=40, help="scenes that strengths are chosen on")
     else:
         parser.set_defaults(development=0)
-    if plan.has_many:
+    if any(plan.has_many for plan in plans):
         parser.add_argument("--many", type=int, default=500, help="test scenes of the tables of many (%(default)s)")
     else:
         parser.set_defaults(many=0)
     parser.add_argument("--batch", type=int, default=20, help="scenes in a chunk")
     parser.add_argument("--steps", type=int, default=12, help="of DDIM")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the sampling")
-    parser.add_argument("--only", action="append", choices=[table.name for table in plan.tables], help="this table")
+    if len(plans) == 1:
+        names = [table.name for table in plans[0].tables]
+        parser.add_argument("--only", action="append", choices=names, help="this table")
+    else:
+        parser.set_defaults(only=None)
     parser.add_argument("--report-only", action="store_true", help="make no pictures, sum up what is stored")
     parser.add_argument("--count", action="store_true", help="make no pictures, say how many one training takes")
     return parser
 
 
 def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | None = None) -> None:
-    """Measure what was asked for, then sum up all that is stored."""
-    parser = _parser(plan, description)
+    """Measure what was asked for of a plan, then sum up all that is stored."""
+    run_plans([plan], description, arguments)
+
+
+def run_plans(plans: Sequence[Plan], description: str | None, arguments: Sequence[str] | None = None) -> None:
+    """The same of several, one after the other."""
+    parser = _parser(plans, description)
     options = parser.parse_args(arguments)
-    asked = ["pairs", *(["many"] if plan.has_many else []), *(["development"] if plan.chooses else [])]
-    for name in asked:
-        if getattr(options, name) < 1 or getattr(options, name) % options.batch:
-            parser.error(f"--{name} is {getattr(options, name)}, expected a multiple of --batch, {options.batch}")
+    for name in ("pairs", "many", "development"):
+        count = getattr(options, name)
+        if parser.get_default(name) and (count < 1 or count % options.batch):
+            parser.error(f"--{name} is {count}, expected a multiple of --batch, {options.batch}")
     scenes = Scenes(options.pairs, options.many, options.development)
     if options.count:
-        print(counted(plan, 1, scenes))
+        print("\n\n".join(counted(plan, 1, scenes) for plan in plans))
         return
     if options.out is None:
         parser.error("--out is needed: where the results go")
     torch.set_flush_denormal(True)
+    for plan in plans:
+        _run(plan, options, scenes)
+
+
+def _run(plan: Plan, options: argparse.Namespace, scenes: Scenes) -> None:
     settings = settings_of(options.weights, options.judge, options.steps, options.batch, options.precision)
     claim_folder(options.out, settings, options.begin, plan.with_controlnet, plan.name)
     families = sorted({family for table in plan.tables for way in table.ways for family in way.families})

@@ -58,7 +58,7 @@ def page(results: Results) -> str:
     seeds = ", ".join(map(str, settings["seeds"])) or "none"
     parts = [
         "# What the demo models show",
-        "Measured by `python -m lab.demo.evaluation.ablations`, written by `python -m tools.write_ablations`: adapters of the "
+        f"Measured by `{command(results)}`, written by `python -m tools.write_ablations`: adapters of the "
         f"training seeds {seeds}; {settings['sampler']}, {settings['precision']}; guidance {settings['guidance']}.",
         HOW.format(development=settings["development"], margin=settings["margin"]),
         "## When MEPA helps, and when not",
@@ -72,6 +72,16 @@ def page(results: Results) -> str:
         parts += _experiment(name, experiment, results)
     parts += ["## The judge", _judge(results["judge"])]
     return "\n\n".join(parts) + "\n"
+
+
+def command(results: Results) -> str:
+    """What measures the same again."""
+    settings = results["settings"]
+    pairs = (f"--pairs {name}={experiment['pairs']}" for name, experiment in results["experiments"].items())
+    return (
+        f"python -m lab.demo.evaluation.ablations --out FOLDER --precision {settings['precision']} "
+        f"--development {settings['development']} {' '.join(pairs)}"
+    )
 
 
 def _experiment(name: str, experiment: dict[str, Any], results: Results) -> Iterator[str]:

@@ -48,6 +48,7 @@ from lab.evaluation.rim import ring_psnr
 from pfv_core.adapter.checkpoint import load_adapter, save_adapter
 from pfv_core.adapter.model import AdapterKind
 from pfv_core.reference.vit import HideMode
+from tools.write_ablations import with_tables
 
 BATCH = 2
 DOCS = Path(__file__).parents[3] / "docs"
@@ -597,3 +598,7 @@ def test_the_published_page_is_what_the_kept_readings_give(tmp_path):
     )
     written = (tmp_path / "ablations.md").read_text(encoding="utf-8")
     assert written == (DOCS / "ablations.md").read_text(encoding="utf-8")
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert " ".join(f"--pairs {of_table}" for of_table in (one.removeprefix("--pairs=") for one in given)) in written
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert with_tables(readme, results) == readme

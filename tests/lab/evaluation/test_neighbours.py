@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from lab.demo import stack
-from lab.demo.evaluation import companion_chunk, neighbour_refadgen, neighbour_strict_id, neighbours_together
+from lab.demo.evaluation import (
+    companion_chunk,
+    measure_neighbours,
+    neighbour_refadgen,
+    neighbour_strict_id,
+    neighbours_together,
+)
 from lab.demo.evaluation.ablation_units import AblationError
 from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.models import load_models
@@ -314,7 +320,12 @@ def test_counting(capsys):
     told, untold, true = (next(w for w in neighbour_strict_id.TABLES[0].ways if w.name == n).how for n in SCALES)
     assert (told.pictures, untold.pictures, true.pictures) == (4, 1, 0)
     neighbour_refadgen.main(["--count", "--pairs", "20"])
-    assert "| lambda | 140 |" in capsys.readouterr().out
+    alone = capsys.readouterr().out
+    assert "| lambda | 140 |" in alone
+    measure_neighbours.main(["--count", "--pairs", "20"])
+    assert capsys.readouterr().out.startswith(alone.rstrip())
+    with pytest.raises(SystemExit):
+        measure_neighbours.main(["--count", "--only", "lambda"])  # of one plan alone
     with pytest.raises(SystemExit):
         neighbour_refadgen.main(["--count", "--pairs", "30"])
     assert "multiple of --batch" in capsys.readouterr().err

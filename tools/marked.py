@@ -1,0 +1,25 @@
+"""Text between two marks of a document, written anew."""
+
+from __future__ import annotations
+
+import re
+
+
+class MarkerError(ValueError):
+    """A document without the place for a text; the message says what to do."""
+
+
+def between_marks(document: str, name: str, text: str) -> str:
+    """The document with `text` between `<!-- name -->` and `<!-- /name -->`, each on a line of its own.
+
+    Raises:
+        MarkerError: it has not exactly one such place.
+    """
+    place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    found = len(place.findall(document))
+    if found != 1:
+        raise MarkerError(
+            f"README.md has {found} places between <!-- {name} --> and <!-- /{name} -->, expected 1: put the two lines around "
+            "the tables that are written anew"
+        )
+    return place.sub(lambda match: match[1] + text + match[2], document)
