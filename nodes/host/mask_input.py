@@ -17,6 +17,7 @@ from ...pfv_core.research.mask_input import LATENT_CHANNELS, MaskInput, check_fi
 from .facts import Call, Options, Run, call_of, cells
 from .operators import INPUT_BLOCK, FirstBlock, never_traced
 from .tracking import patches_of, track
+from .unet import self_attention_names, unet_of
 
 NAME = "RefAdGen Mask Input"
 MOST_KEPT = 64  # parts of the frame and of the batch at a time: windows over it make new ones at every step
@@ -101,7 +102,7 @@ def apply_mask_input(model: Any, mask_input: MaskInput, product_mask: Tensor) ->
             "products"
         )
     own = _own_weights(model)
-    check_fits(mask_input, own["weight"], _context_dim(model))
+    check_fits(mask_input, own["weight"], _context_dim(model), len(self_attention_names(unet_of(model, NAME))))
     clone = model.clone()
     _patch_latent_channels(clone, mask_input, own)
     patch = MaskInputPatch(mask_input.kernel, product_mask)

@@ -17,6 +17,7 @@ in SD1.5 and in SDXL.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ KERNEL = "mask_input.weight"
 WHOLE_KERNEL = "conv_in.weight"
 BIAS = "conv_in.bias"
 CONTEXT_DIM = "context_dim"
+REFERENCE_ATTENTION = re.compile(r"reference\..*\.attn1\.to_q\.weight")
 LATENT_CHANNELS = 4
 KERNEL_SIZE = 3
 STRANGER = (
@@ -52,12 +54,14 @@ class MaskInput:
         latent_kernel: W_4, (C, 4, 3, 3) float32, where it was trained too; None = the base's own.
         bias: b, (C,) float32, likewise.
         metadata: as the file has it.
+        self_attentions: of the reference U-Net that lies in the file beside it; None = there is none.
     """
 
     kernel: Tensor
     latent_kernel: Tensor | None = None
     bias: Tensor | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    self_attentions: int | None = None
 
     @property
     def channels(self) -> int:
@@ -111,7 +115,9 @@ def load_mask_input(path: Path) -> MaskInput:
     """
     names, tensors, metadata = _read(path)
     if KERNEL in tensors:
-        return MaskInput(_checked(path, KERNEL, tensors[KERNEL], 1), metadata=metadata)
+        kernel = _checked(path, KERNEL, tensors[KERNEL], 1)
+        beside = sum(REFERENCE_ATTENTION.fullmatch(name) is not None for name in names)
+        return MaskInput(kernel, metadata=metadata, self_attentions=beside or None)
     if WHOLE_KERNEL not in tensors:
         found = ", ".join(names[:3])
         raise MaskInputFileError(
@@ -138,13 +144,14 @@ def save_mask_input(path: Path, mask_input: MaskInput, context_dim: int) -> None
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
 
 
-def check_fits(mask_input: MaskInput, latent_kernel: Tensor, context_dim: int) -> None:
+def check_fits(mask_input: MaskInput, latent_kernel: Tensor, context_dim: int, self_attentions: int) -> None:
     """Check that a mask input belongs to a U-Net.
 
     Args:
         mask_input: from a file.
         latent_kernel: the U-Net's own W_4, (C, 4, 3, 3).
         context_dim: width of the U-Net's text context: 768 in SD1.5, 2048 in SDXL.
+        self_attentions: how many the U-Net has: 16 in SD1.5, 70 in SDXL, fewer in its distilled ones.
 
     Raises:
         MaskInputFileError: another width or another base. SD1.5 and SDXL have the same C, so a whole kernel is compared
@@ -161,6 +168,12 @@ def check_fits(mask_input: MaskInput, latent_kernel: Tensor, context_dim: int) -
         raise MaskInputFileError(
             f"the mask input is for a text context of {named} channels, the model's has {context_dim}: load a mask input "
             "for this model's base (768 is SD1.5, 2048 is SDXL)"
+        )
+    if mask_input.self_attentions not in (None, self_attentions):
+        raise MaskInputFileError(
+            f"the mask input lies beside a reference U-Net of {mask_input.self_attentions} self-attentions, the model has "
+            f"{self_attentions}: load a mask input for this model's family (SDXL has 70, SD1.5 16, SSD-1B, Vega and KOALA fewer "
+            "than SDXL)"
         )
     if mask_input.latent_kernel is None:
         if named is None:

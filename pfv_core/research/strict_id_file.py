@@ -69,8 +69,8 @@ class StrictIDConfig:
             )
 
     def check_tokens(self, tokens: ImageTokens, what: str) -> None:
-        """ValueError where encoded pictures do not belong into these branches: another encoder's, or with hidden patches that have
-        left the sequence. In training they stay in their places, empty."""
+        """ValueError where encoded pictures do not belong into these branches: another encoder's, or with hidden patches that
+        have left the sequence. In training they stay in their places, empty."""
         self.check_encoder(tokens.encoder, what)
         hides = tokens.kept_share is not None and min(tokens.kept_share) < 1
         if hides and isinstance(tokens, EncodedReference) and tokens.origin.mode != HideMode.ZERO.value:

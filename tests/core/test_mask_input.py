@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from pfv_mepa.pfv_core.research.mask_input import (
+    KERNEL,
     MaskInput,
     MaskInputFileError,
     add_mask_input,
@@ -138,15 +139,27 @@ def base(seed: int = 1):
 def test_what_belongs_to_a_base():
     """A fine-tuned kernel stays near its base; W_5 alone needs the base's name."""
     tuned = base() * 1.02 + 0.01
-    check_fits(MaskInput(whole_kernel()[:, 4:], tuned), base(), 768)
-    check_fits(MaskInput(whole_kernel()[:, 4:], metadata={"context_dim": "768"}), base(), 768)
+    check_fits(MaskInput(whole_kernel()[:, 4:], tuned), base(), 768, 16)
+    check_fits(MaskInput(whole_kernel()[:, 4:], metadata={"context_dim": "768"}), base(), 768, 16)
     with pytest.raises(MaskInputFileError, match=r"differs from the model's by nan% of its size"):
-        check_fits(MaskInput(whole_kernel()[:, 4:], base()), base() * float("nan"), 768)
+        check_fits(MaskInput(whole_kernel()[:, 4:], base()), base() * float("nan"), 768, 16)
     with pytest.raises(MaskInputFileError, match=r"differs from the model's by 1\d\d% of its size"):
-        check_fits(MaskInput(whole_kernel()[:, 4:], base(seed=9)), base(), 768)
+        check_fits(MaskInput(whole_kernel()[:, 4:], base(seed=9)), base(), 768, 16)
     with pytest.raises(MaskInputFileError, match="for a text context of 768 channels, the model's has 2048"):
-        check_fits(MaskInput(whole_kernel()[:, 4:], metadata={"context_dim": "768"}), base(), 2048)
+        check_fits(MaskInput(whole_kernel()[:, 4:], metadata={"context_dim": "768"}), base(), 2048, 16)
     with pytest.raises(MaskInputFileError, match="does not say which base it is for: write context_dim"):
-        check_fits(MaskInput(whole_kernel()[:, 4:]), base(), 768)
+        check_fits(MaskInput(whole_kernel()[:, 4:]), base(), 768, 16)
     with pytest.raises(MaskInputFileError, match=r"is \(8, 4, 3, 3\), the model's is \(6, 4, 3, 3\)"):
-        check_fits(new_mask_input(8), base(), 768)
+        check_fits(new_mask_input(8), base(), 768, 16)
+
+
+def test_a_mask_input_beside_a_reference_u_net_is_for_models_of_its_self_attentions(tmp_path):
+    """Distilled models have the widths of SDXL, and less of them: in a file of all that RefAdGen trains it can be told."""
+    reference = {f"reference.down_blocks.0.attentions.{n}.attn1.to_q.weight": torch.zeros(1) for n in range(3)}
+    file = tmp_path / "whole.safetensors"
+    save_file({KERNEL: whole_kernel()[:, 4:].contiguous(), **reference}, file, {"context_dim": "2048"})
+    found = load_mask_input(file)
+    assert found.self_attentions == 3
+    check_fits(found, base(), 2048, 3)
+    with pytest.raises(MaskInputFileError, match="beside a reference U-Net of 3 self-attentions, the model has 2"):
+        check_fits(found, base(), 2048, 2)

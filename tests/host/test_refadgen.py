@@ -351,6 +351,13 @@ def test_a_model_of_another_family_is_refused(sd15, folder, tiny_model):
         with_mask(sd15.model, path, mask_of_the_product())
 
 
+def test_a_mask_input_of_sdxl_is_refused_on_a_distilled_model(folder):
+    """Its first convolution and text context are the same."""
+    trained = Trained("sdxl", folder)
+    with pytest.raises(ValueError, match="a reference U-Net of 70 self-attentions, the model has 34"):
+        with_mask(models.tiny_model("ssd1b"), trained.file, mask_of_the_product())
+
+
 def test_files_that_are_none(sd15, folder):
     (folder / "cut.safetensors").write_bytes(sd15.file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"cut\.safetensors is no whole safetensors file"):
