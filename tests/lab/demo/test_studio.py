@@ -216,3 +216,20 @@ def test_labels_are_indices_of_the_names():
     assert set(read) == set(ATTRIBUTES)
     for number, scene in enumerate(scenes):
         assert all(ATTRIBUTES[name][read[name][number]] == getattr(scene, name) for name in ATTRIBUTES)
+
+
+def test_gloss_warmth_and_camera_are_seen():
+    scene = first_scene(lambda scene: scene.companion is None and scene.pattern == "plain" and scene.table == "linen")
+    matt, glossy = (replace(scene, product=replace(scene.product, gloss=gloss)) for gloss in (0.1, 1.0))
+    cool, warm = (replace(scene, light=replace(scene.light, warmth=warmth)) for warmth in (-1.0, 1.0))
+    far, near = (replace(scene, zoom=scene.zoom * by) for by in (1.0, 1.2))
+    low, high = (replace(scene, eye=scene.eye + by) for by in (0.0, 0.3))
+    drawn = render([matt, glossy, cool, warm, far, near, low, high], SIZE)
+    highlight = (drawn.image[1] - drawn.image[0]).mean(-1) * (drawn.product[0] > 0.9) * (drawn.label[0] == 0)
+    assert highlight.max() > 0.1
+    walls = (drawn.image * (drawn.wall > 0.9)[..., None]).sum((1, 2)) / (drawn.wall > 0.9).sum((1, 2))[:, None]
+    red_for_blue = walls[:, 0] / walls[:, 2]
+    assert red_for_blue[3] > 1.1 * red_for_blue[2]
+    assert drawn.product[5].sum() > 1.3 * drawn.product[4].sum()
+    wall_share = (drawn.wall.sum((1, 2)) / SIZE**2)[6:]
+    assert wall_share[1] < wall_share[0] - 0.01  # from higher up more of the table is seen
