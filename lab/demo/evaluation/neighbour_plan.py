@@ -67,9 +67,10 @@ class Table:
     columns: tuple[str, ...]
     many: bool = False
 
-    def of_many(self) -> Table:
-        """The same of many scenes."""
-        return replace(self, name=f"{self.name}_many", title=f"{self.title}: many scenes", many=True)
+    def of_many(self, *names: str) -> Table:
+        """The same of many scenes, or of its ways those of these names."""
+        ways = tuple(way for way in self.ways if not names or way.name in names)
+        return replace(self, name=f"{self.name}_many", title=f"{self.title}: many scenes", ways=ways, many=True)
 
 
 @dataclass(frozen=True)

@@ -295,6 +295,14 @@ def test_two_ways_of_many_scenes_stand_beside_each_other_whatever_their_seeds(ne
     assert many_claim["difference"]["value"] == pytest.approx(0.25)
 
 
+def test_a_table_of_many_may_have_some_of_the_ways():
+    assert TABLE.of_many().ways == TABLE.ways
+    assert TABLE.of_many("swept").ways == (SWEPT,)
+    for table in neighbour_strict_id.TABLES:
+        asked = [claim for claim in neighbour_strict_id.PLAN.claims if claim.table == table.name]
+        assert {one for claim in asked for one in (claim.first, claim.second)} <= {way.name for way in table.ways}
+
+
 def test_what_is_missing_is_named_and_no_claim_is_made_of_it(tmp_path):
     toy, store = plan(Made([])), Store(tmp_path, "toy", {"net": {}}, 2, "chosen")
     results = summarize(toy, store, SCENES)
