@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from headless.host.find import PACK_ROOT, require_host
 from headless.host.start import running_host
 from headless.server.blocking import Client, saved_images
 from headless.server.errors import FailedError, RejectedError
+from lab.train import check, cut_out
 from pfv_mepa.tests.host.sampling import outputs
 from pfv_mepa.tests.host.test_workflows import embedded, essence, run, small, write_models_as_named
 from pfv_mepa.tests.support import automatic_workflow
@@ -305,6 +307,34 @@ def server(tmp_path_factory):
         write_photographs(base_directory / "input", painted)
     with running_host(require_host(), Path(sys.executable), base_directory, PACKS) as running:
         yield SimpleNamespace(url=running.url, client=Client(running.url), log=running.log, folder=base_directory)
+
+
+DATA_PAGE = PACK_ROOT / "docs" / "training_data.md"
+
+
+@pytest.mark.parametrize(
+    "by_model", [False, pytest.param(True, marks=needs_models)], ids=["as it is", "with the host's model"]
+)
+def test_the_documented_way_from_pictures_to_masks_runs_as_it_stands(server, tmp_path, by_model):
+    """Its blocks of Python, then the two commands that follow: a photograph becomes a triplet that a training would take."""
+    write_photographs(tmp_path)
+    (tmp_path / REFERENCE).unlink()
+    (tmp_path / PHOTO).with_suffix(".txt").write_text("a brown ball")
+    blocks = re.findall(r"```python\n(.*?)```", DATA_PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (asking,) = (block for block in blocks if "CUT = {" in block)
+    (with_model,) = (block for block in blocks if 'CUT["found"] =' in block)
+    first, at_work, last = asking.partition("with Client(SERVER)")
+    told = f'FOLDER, SERVER = Path({str(tmp_path)!r}), "{server.url}"'
+    first = re.sub(r"FOLDER, SERVER = .*", lambda _: told, first)
+    exec(compile(first + (with_model if by_model else "") + at_work + last, DATA_PAGE.name, "exec"), {})
+    mask = (tmp_path / PHOTO).with_suffix(".mask.png")
+    with Image.open(mask) as image:
+        assert image.size == PHOTO_SIZE
+        assert agreement(np.asarray(image.convert("L")) / 255, ellipse(PRODUCT, PHOTO_SIZE)) > 0.9
+    cut_out.main(["--products", str(tmp_path)])
+    with Image.open(mask.with_name(mask.name.replace(".mask.", ".product."))) as alone:
+        assert alone.size == PHOTO_SIZE
+    check.main([str(tmp_path), "--image-size", "256", "--workers", "0"])
 
 
 BROKEN = "no_model_at_all.safetensors"  # whoever loads it fails: a run that ends well did not
