@@ -15,11 +15,11 @@ def between_marks(document: str, name: str, text: str) -> str:
     Raises:
         MarkerError: it has not exactly one such place.
     """
-    place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     found = len(place.findall(document))
     if found != 1:
         raise MarkerError(
-            f"README.md has {found} places between <!-- {name} --> and <!-- /{name} -->, expected 1: put the two lines around "
-            "the tables that are written anew"
+            f"the document has {found} places between <!-- {name} --> and <!-- /{name} -->, expected 1: put the two lines around "
+            "what is written anew"
         )
-    return place.sub(lambda match: match[1] + text + match[2], document)
+    return place.sub(lambda match: f"{match[1]}{text}\n{match[2]}", document)

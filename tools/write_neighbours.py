@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id, neighbours_together
+from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
 from lab.demo.evaluation.chunk import channels_first
 from lab.demo.evaluation.companion_chunk import CompanionChunk
 from lab.demo.evaluation.markdown import markdown_table, number
+from lab.demo.evaluation.measure_neighbours import PLANS
 from lab.demo.evaluation.neighbour_plan import Plan
 from lab.demo.evaluation.neighbour_refadgen import Photo, ProductChunk
 from lab.demo.evaluation.neighbours import page
@@ -38,7 +39,6 @@ from .files import save_text
 from .marked import between_marks
 
 ROOT = Path(__file__).resolve().parent.parent
-PLANS = (neighbour_refadgen.PLAN, neighbour_strict_id.PLAN, neighbours_together.PLAN)
 READINGS = "docs/readings/neighbours.zip"
 PICTURES = ("refadgen.jpg", "strict_id.jpg")
 SCENES, TILE = 4, 128
@@ -48,7 +48,7 @@ INTRODUCTION = """\
 RefAdGen and Strictly-ID, trained on the demo's scenes (`python -m lab.demo.train_refadgen`, `train_strict_id`), and measured
 on scenes whose combinations of attributes no training on such scenes saw (U-Net and autoencoder began with weights that were
 trained on flat drawings of all combinations). Measured by `python -m lab.demo.evaluation.measure_neighbours --models TRAINED
---out FOLDER --pairs 40 --development 20 --precision bfloat16`, written by `python -m tools.write_neighbours`. In brackets are
+--out FOLDER {options}`, written by `python -m tools.write_neighbours`. In brackets are
 95 % intervals over scenes, and over trainings where a row has several; in square brackets, of how many scenes a measure is,
 where it is not defined on all. The scenes have ten held-out combinations of a product and ten of a wall, and nine looks of a
 companion: an interval is the widest of those that take each scene as one draw, or all scenes of what a measure is read of. A
@@ -84,7 +84,7 @@ README_TABLES = {  # by the name of their marks
             "with the fusion untrained, at its best strength": {"unnamed": "untrained_depth_unnamed"},
             "with an IP-Adapter instead, at its best strength": {"unnamed": "prompt_depth_unnamed"},
             "RefAdGen, without depth": {"unnamed": "refadgen_whole_packshot_unnamed"},
-            "RefAdGen beside the depth ControlNet, one training": {"unnamed": "refadgen_whole_packshot_depth_unnamed"},
+            "RefAdGen beside the depth ControlNet": {"unnamed": "refadgen_whole_packshot_depth_unnamed"},
         },
     ),
     "strict_id": ReadmeTable(
@@ -103,7 +103,11 @@ README_TABLES = {  # by the name of their marks
 def text_of(found: dict[str, Results]) -> str:
     """The page; results by the names of the plans."""
     pages = [page(plan, found[plan.name]).replace("\n## ", "\n### ") for plan in PLANS if plan.name in found]
-    return "\n".join([INTRODUCTION, *(f"#{one}" for one in pages)])
+    of_all = [*found.values()]
+    options = {"pairs": of_all[0]["scenes"], "development": max(one["development"] for one in of_all)}
+    options |= {"precision": of_all[0]["settings"]["precision"]}
+    told = " ".join(f"--{name} {value}" for name, value in options.items())
+    return "\n".join([INTRODUCTION.format(options=told), *(f"#{one}" for one in pages)])
 
 
 def with_tables(readme: str, found: dict[str, Results]) -> str:

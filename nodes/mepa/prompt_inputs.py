@@ -73,7 +73,7 @@ def prompt_inputs() -> list[io.Input]:
         io.Mask.Input(
             "region",
             optional=True,
-            tooltip="1 = the image prompt acts here, 0 = the text alone; soft edges blend. How much of the text stays where it "
+            tooltip="1 = the image prompt acts here, 0 = it does not; soft edges blend. How much of the text stays where it "
             "acts, text_share says. It spans the whole image, at any resolution of the same shape. Not connected: everywhere.",
         ),
     ]

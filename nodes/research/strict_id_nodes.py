@@ -112,8 +112,8 @@ class StrictIDBranches(io.ComfyNode):
                     default=PAPER_GAMMA,
                     min=1,
                     max=999,
-                    tooltip="For time_weighting on, timesteps of 1000: the appearance is absent from twice this on up, whole "
-                    "from it on down, and comes in evenly between. Smaller: the text rules longer.",
+                    tooltip="For time_weighting on, timesteps of 1000, which count down: the appearance is absent down to 2 x "
+                    "gamma, whole from gamma on, rising evenly between. Smaller: the text rules longer.",
                 ),
                 ImageTokensType.Input(
                     "pose",

@@ -33,7 +33,8 @@ KERNEL = "mask_input.weight"
 WHOLE_KERNEL = "conv_in.weight"
 BIAS = "conv_in.bias"
 CONTEXT_DIM = "context_dim"
-REFERENCE_ATTENTION = re.compile(r"reference\..*\.attn1\.to_q\.weight")
+REFERENCE = "reference."  # of the reference U-Net's tensors in a file of all that RefAdGen trains
+REFERENCE_ATTENTION = re.compile(rf"{re.escape(REFERENCE)}.*\.attn1\.to_q\.weight")
 LATENT_CHANNELS = 4
 KERNEL_SIZE = 3
 STRANGER = (
@@ -154,7 +155,8 @@ def check_fits(mask_input: MaskInput, latent_kernel: Tensor, context_dim: int, s
         self_attentions: how many the U-Net has: 16 in SD1.5, 70 in SDXL, fewer in its distilled ones.
 
     Raises:
-        MaskInputFileError: another width or another base. SD1.5 and SDXL have the same C, so a whole kernel is compared
+        MaskInputFileError: another width, another base, or another number of self-attentions than the reference U-Net beside it
+            has. SD1.5 and SDXL have the same C, so a whole kernel is compared
             with the U-Net's own, and W_5 alone needs `context_dim` in its metadata.
     """
     expected = (mask_input.channels, LATENT_CHANNELS, KERNEL_SIZE, KERNEL_SIZE)
@@ -172,7 +174,7 @@ def check_fits(mask_input: MaskInput, latent_kernel: Tensor, context_dim: int, s
     if mask_input.self_attentions not in (None, self_attentions):
         raise MaskInputFileError(
             f"the mask input lies beside a reference U-Net of {mask_input.self_attentions} self-attentions, the model has "
-            f"{self_attentions}: load a mask input for this model's family (SDXL has 70, SD1.5 16, SSD-1B, Vega and KOALA fewer "
+            f"{self_attentions}: load a mask input for this model's family (SDXL has 70, SD1.5 16, a distilled SDXL fewer "
             "than SDXL)"
         )
     if mask_input.latent_kernel is None:

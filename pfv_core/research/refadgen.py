@@ -27,9 +27,9 @@ from torch import Tensor
 
 from ..attention.fusion import Combine
 from .mask_input import CONTEXT_DIM, KERNEL
+from .mask_input import REFERENCE as REFERENCE
 
 FORMAT = "refadgen"
-REFERENCE = "reference."
 FUSION = "fusion."
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from .. import layers
 from ..headers import ODD_CONTENT
 from ..reference.encoder_spec import EncoderSpec
-from ..reference.origin import EncodedReference
+from ..reference.fit import Fit
 from ..reference.vit import HideMode, ImageTokens
 from .control_branches import Branches, BranchSizes
 
@@ -69,14 +69,15 @@ class StrictIDConfig:
             )
 
     def check_tokens(self, tokens: ImageTokens, what: str) -> None:
-        """ValueError where encoded pictures do not belong into these branches: another encoder's, or with hidden patches that
-        have left the sequence. In training they stay in their places, empty."""
+        """ValueError where encoded pictures do not belong into these branches: another encoder's, or with patches that have left
+        the sequence. In training all are in their places, hidden ones empty."""
         self.check_encoder(tokens.encoder, what)
-        hides = tokens.kept_share is not None and min(tokens.kept_share) < 1
-        if hides and isinstance(tokens, EncodedReference) and tokens.origin.mode != HideMode.ZERO.value:
+        patches = (self.encoder.image_size // self.encoder.patch_size) ** 2
+        there = min(len(one) for one in tokens.last) - 1  # without the class token
+        if there < patches:
             raise ValueError(
-                f"{what} was encoded with mode {tokens.origin.mode}, so that its hidden patches have left the sequence; these "
-                f"branches were trained with such patches in their places, empty: encode it with mode {HideMode.ZERO.value}"
+                f"{what} has {there} of its encoder's {patches} patches in the sequence; these branches were trained with all of "
+                f"them, hidden ones empty: encode it with mode {HideMode.ZERO.value} and fit {Fit.CROP.value}"
             )
 
 

@@ -166,7 +166,7 @@ def test_the_readings_are_kept_and_another_machine_s_pictures_are_not_drawn_over
 def test_a_readme_without_one_place_for_the_table_is_refused_before_anything_is_written(run, readme, number):
     folder, root = run
     (root / "README.md").write_text(readme)
-    with pytest.raises(MarkerError, match=f"README.md has {number} places between"):
+    with pytest.raises(MarkerError, match=f"the document has {number} places between"):
         write_ablations.main([str(folder), "--root", str(root)])
     assert not list((root / "docs").iterdir())
 

@@ -161,6 +161,9 @@ def test_the_readme_s_tables_are_of_rows_that_there_are():
         assert set(table.columns) <= {*table.plan.measures}
         ways = {one.name: {way.name for way in one.ways} for one in table.plan.tables}
         assert all(way in ways[name] for row in table.rows.values() for name, way in row.items())
+        there = {one.name: set(one.columns) for one in table.plan.tables}
+        shown = {name for row in table.rows.values() for name in row}
+        assert set(table.columns) <= set.union(*(there[name] for name in shown))
 
 
 def test_a_readme_s_table_has_its_rows_figures_and_nothing_else_changes():

@@ -93,10 +93,10 @@ def loaded(file):
     return made
 
 
-def encoded(clip_vision, seed, batch=1, mask=None, mode="zero"):
-    picture = reference(224, 224, batch=batch, seed=seed)
+def encoded(clip_vision, seed, batch=1, mask=None, mode="zero", fit="crop", size=(224, 224)):
+    picture = reference(*size, batch=batch, seed=seed)
     patch_mask, _ = outputs(
-        PFVMaskRebinarize, clip_vision=clip_vision, reference=picture, fit="crop", threshold=0.0, mask=mask
+        PFVMaskRebinarize, clip_vision=clip_vision, reference=picture, fit=fit, threshold=0.0, mask=mask
     )
     tokens, _ = outputs(PFVImageEncode, clip_vision=clip_vision, reference=picture, patch_mask=patch_mask, mode=mode)
     return tokens
@@ -489,13 +489,17 @@ def test_an_unknown_balance_is_refused(control_net):
 
 
 @pytest.mark.parametrize("name", ["pose", "appearance"])
-def test_a_picture_whose_hidden_patches_left_the_sequence_is_refused(tiny_clip_vision, control_net, pictures, name):
+def test_a_picture_of_which_patches_have_left_the_sequence_is_refused(tiny_clip_vision, control_net, pictures, name):
     """In training they stay, empty; a picture that hides nothing is the same in both modes."""
     hidden = torch.zeros(1, 224, 224)
     hidden[:, :112] = 1
     dropped = encoded(tiny_clip_vision, 12, mask=hidden, mode="drop")
-    with pytest.raises(ValueError, match=rf"Branches: {name} was encoded with mode drop, .*: encode it with mode zero"):
-        branched(control_net, **{name: dropped})
+    padded = encoded(tiny_clip_vision, 12, fit="pad", size=(112, 224))
+    for lacking in (dropped, padded):
+        with pytest.raises(
+            ValueError, match=rf"Branches: {name} has \d+ of .* patches .*: encode it with mode zero and fit"
+        ):
+            branched(control_net, **{name: lacking})
     branched(control_net, **{name: encoded(tiny_clip_vision, 12, mask=hidden)})
     whole = encoded(tiny_clip_vision, 12, mode="drop")
     assert torch.equal(whole.last[0], pictures["appearance"].last[0])

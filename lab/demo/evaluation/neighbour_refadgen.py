@@ -38,7 +38,7 @@ from .engines import Prompts, RefAdGens
 from .judge import Judge
 from .models import Models
 from .neighbour_plan import Claim, Column, Derived, Files, Plan, Table, Way
-from .neighbours import run_command
+from .neighbours import run_plans
 from .pairs import product_of, wall_of
 from .rulers import LabelView, body_color_error, label_views, product_overlap, read_mark
 
@@ -294,7 +294,7 @@ picture looks more like the product than like the empty scene. A fusion joins ev
 the nodes can keep it in a mask. The decibels are of plain walls alone. A rival's strength is chosen by colour and shape of the
 product (one half) and what the text says (the other), not by the label; where the text names the product nearly all strengths do
 well by that. The IP-Adapter was trained on whole scenes: a packshot is foreign to it. Of the mask the paper writes that it is
-extracted of the product image; here it is the product's place in the ad, which it is to control."""
+extracted from the product image; here it is where the product shall stand in the ad."""
 
 
 class ProductChunk:
@@ -460,7 +460,7 @@ PLAN = Plan(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the page."""
-    run_command(PLAN, __doc__, arguments)
+    run_plans((PLAN,), __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from .conditions import TEXT_GUIDANCE
 from .engines import Prompts, StrictIDs, hint_of
 from .models import Models
 from .neighbour_plan import Derived, Files, Plan, Way
-from .neighbours import run_command
+from .neighbours import run_plans
 from .rulers import product_overlap, slope, top_row
 from .strict_id_ways import CLAIMS, IP_ADAPTER, MEASURES, TABLES, Engine, How, Picture
 
@@ -46,8 +46,8 @@ compared with the same ruler's readings of three true pictures, a look with nine
 true picture's companion in its rows, the scene counts for no measure of companions; leans count where the true pictures of two
 leans differ enough for it. It takes for a companion what stands out, outside the true product's place, where a companion of any
 kind would be seen that is as high and leans as it is asked; what is drawn elsewhere counts for nothing, a product that is drawn
-there counts as a companion, seldom as the right one. Table and wall are read by the judge. The cut-out of the hint begins where
-half of a pixel is the product's, in training and in the nodes where a tenth is."""
+there counts as a companion, seldom as the right one. Table and wall are read by the judge. Here the cut-out of the hint begins
+where half of a pixel is the product's; in training and in the nodes it begins where a tenth is."""
 
 
 class StrictIDMaker:
@@ -207,7 +207,7 @@ PLAN = Plan(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the page."""
-    run_command(PLAN, __doc__, arguments)
+    run_plans((PLAN,), __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Sums up what was measured of a neighbour's method, writes its page, and is the commands' common part.
 
-`neighbour_refadgen`, `neighbour_strict_id` and `neighbours_together` are the commands. What has a strength is tried at several on
-the development scenes with the first training, and measured on the test scenes at the one that did best there. Killed and started
-again, a command goes on; `--begin` takes the readings of an earlier run, such as docs/readings/neighbours.zip, and adds to them.
+`neighbour_refadgen`, `neighbour_strict_id` and `neighbours_together` are the commands, `measure_neighbours` is all three. What
+has a strength is tried at several on the development scenes with the first training, and measured on the test scenes at the one
+that did best there. Killed and started again, a command goes on; `--begin` takes the readings of an earlier run, such as
+docs/readings/neighbours.zip, and adds to them.
 """
 
 from __future__ import annotations
@@ -101,8 +102,10 @@ class _OfTable:
         chosen = [self.store.chosen(way, self.development) for way in ways]
         sides = [{} if way is None else _read(self.values(way), measure) for way in chosen]
         if self.table.many:
-            first, second = (np.stack([*side.values()]) if side else None for side in sides)
-            return None if first is None or second is None else (first, second)
+            if not all(sides) or (ways[0].families == ways[1].families and sides[0].keys() != sides[1].keys()):
+                return None  # of one file's ways the trainings would differ, too
+            first, second = (np.stack([*side.values()]) for side in sides)
+            return first, second
         trained = [set(side) for way, side in zip(ways, sides, strict=True) if way.families]
         seeds = sorted(set.intersection(*trained)) if trained else [NO_FILE.seed]
         if not all(sides) or not seeds:
@@ -157,7 +160,7 @@ def page(plan: Plan, results: dict[str, Any]) -> str:
 def _table(table: Table, found: dict[str, Any], measures: dict[str, dict[str, Any]], chosen_by: str) -> Iterator[str]:
     scenes = found["scenes"]
     yield f"## {table.title}"
-    yield f"The same of {scenes} test scenes, with one training." if table.many else table.about
+    yield f"The same of {scenes} test scenes, with one training of each row." if table.many else table.about
     better = [measures[name]["better"] for name in table.columns]
     titles = [
         measures[name]["label"] + (f" ({word})" if word else "")
@@ -239,13 +242,8 @@ def _parser(plans: Sequence[Plan], description: str | None) -> argparse.Argument
     return parser
 
 
-def run_command(plan: Plan, description: str | None, arguments: Sequence[str] | None = None) -> None:
-    """Measure what was asked for of a plan, then sum up all that is stored."""
-    run_plans([plan], description, arguments)
-
-
 def run_plans(plans: Sequence[Plan], description: str | None, arguments: Sequence[str] | None = None) -> None:
-    """The same of several, one after the other."""
+    """Measure what was asked for of each plan, then sum up all that is stored."""
     parser = _parser(plans, description)
     options = parser.parse_args(arguments)
     for name in ("pairs", "many", "development"):

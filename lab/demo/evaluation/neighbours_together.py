@@ -34,7 +34,7 @@ from .models import Models
 from .neighbour_plan import Claim, Column, Files, Plan, Table, Way
 from .neighbour_refadgen import MEASURES as OF_PRODUCT
 from .neighbour_refadgen import packshots, product_values
-from .neighbours import run_command
+from .neighbours import run_plans
 from .rulers import LabelView, label_views
 from .strict_id_ways import MEASURES as OF_COMPANION
 from .strict_id_ways import Engine, How, Picture
@@ -182,7 +182,7 @@ PLAN = Plan(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the page."""
-    run_command(PLAN, __doc__, arguments)
+    run_plans((PLAN,), __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from lab.demo.evaluation.judge import Judge, save_judge
 from lab.demo.evaluation.models import load_models
 from lab.demo.evaluation.neighbour_plan import Claim, Column, Derived, Plan, Scenes, Table, Way
 from lab.demo.evaluation.neighbour_store import Run, Store, find_trained
-from lab.demo.evaluation.neighbours import counted, page, run_command, summarize
+from lab.demo.evaluation.neighbours import counted, page, run_plans, summarize
 from lab.demo.evaluation.readings import pack, unpack
 from lab.demo.splits import Split
 from lab.diffusers import sample
@@ -261,7 +261,7 @@ def test_a_table_of_many_scenes_is_of_one_training(nets, tmp_path):
     assert many["rows"][0]["measures"]["far"]["value"] == pytest.approx(0.2 + (0 + 1) / 2 / 100)
     assert [one["verdict"] for one in results["claims"]] == ["holds", "cannot be told apart", "holds"]
     text = page(toy, results | {"settings": {"steps": 1, "precision": "float32"}, "scenes": 4, "development": 2})
-    assert "The same of 6 test scenes, with one training.\n" in text
+    assert "The same of 6 test scenes, with one training of each row.\n" in text
     assert text.count("on the development scenes, by chosen") == 1
 
 
@@ -293,6 +293,17 @@ def test_two_ways_of_many_scenes_stand_beside_each_other_whatever_their_seeds(ne
     few_claim, many_claim = summarize(replace(toy, claims=claims), store, SCENES)["claims"]
     assert few_claim["difference"] is None
     assert many_claim["difference"]["value"] == pytest.approx(0.25)
+
+
+def test_two_ways_of_one_file_are_not_compared_where_their_trainings_differ(nets, tmp_path):
+    ways = (replace(SWEPT, scales=()), replace(SWEPT, name="again", scales=()))
+    table = Table("one", "One", "", ways, ("far",)).of_many()
+    toy = replace(plan(None), tables=(table,), claims=(Claim("c", "one_many", "far", "swept", "again"),))
+    for way, seed in zip(ways, (0, 2), strict=True):
+        store = Store(tmp_path, "toy", {"net": {seed: nets["net"][seed]}}, 2, "chosen")
+        Run(Made([]), store, "float32").make([way], Split.TEST, 6, "many", one=True)
+    (claim,) = summarize(toy, Store(tmp_path, "toy", nets, 2, "chosen"), SCENES)["claims"]
+    assert claim["difference"] is None
 
 
 def test_a_table_of_many_may_have_some_of_the_ways():
@@ -470,11 +481,8 @@ def test_each_way_of_strict_id_makes_its_own_pictures(files):
         for way in table.ways:
             if way.name in made:
                 assert set(table.columns) <= {*made[way.name][1], *neighbour_strict_id.PLAN.derived}, way.name
-    told, untold = made["scale"][0], made["scale_untold"][0]
-    assert torch.equal(untold[0], untold[1])
+    told, leaning = made["scale"][0], made["pose"][0]
     assert not torch.equal(told[0], told[1])
-    leaning, still = made["pose"][0], made["pose_untold"][0]
-    assert torch.equal(still[0], still[1])
     assert not torch.equal(leaning[0], leaning[1])
     none, own, normed = (made[name][0] for name in ("no_appearance", "conflict", "guided_std_norm"))
     assert not any(torch.equal(one, other) for one, other in ((none, own), (own, normed), (normed, none)))
@@ -484,6 +492,19 @@ def test_each_way_of_strict_id_makes_its_own_pictures(files):
     assert not torch.equal(late[0], own)
     assert not torch.equal(made["guided"][0], own)
     assert not torch.equal(made["pose_guided"][0], leaning)
+
+
+def test_what_is_drawn_once_would_be_drawn_alike_for_every_height_and_lean(files):
+    models = load_models(files / "weights", files / "weights" / "judge.safetensors")
+    maker = neighbour_strict_id.StrictIDMaker(models, 1)
+    chunk = maker.chunk(Split.TEST, 0, 1)
+    ways = {way.name: way for table in neighbour_strict_id.TABLES for way in table.ways if way.how.drawn_once}
+    assert ways.keys() == {"scale_untold", "pose_untold"}
+    for way in ways.values():
+        given = {family: files / "models" / f"{family}_seed0.safetensors" for family in way.families}
+        each = [maker._pictures(chunk, way, scenes, given) for scenes in chunk.asked(way.how)]
+        assert len(each) > 1
+        assert all(torch.equal(one, each[0]) for one in each), way.name
 
 
 def test_each_way_of_joining_the_three_makes_its_own_pictures(files):
@@ -502,10 +523,10 @@ def test_the_command_writes_page_and_results_and_goes_on(files, tmp_path, capsys
     short = replace(neighbour_refadgen.PLAN, tables=(replace(table, ways=table.ways[:1]),), claims=())
     given = ["--models", str(files / "models"), "--out", str(tmp_path), "--weights", str(files / "weights")]
     given += ["--judge", str(files / "weights" / "judge.safetensors"), "--steps", "1", "--batch", "2"]
-    run_command(short, None, [*given, "--pairs", "2"])
+    run_plans((short,), None, [*given, "--pairs", "2"])
     assert json.loads((tmp_path / "neighbour_refadgen.json").read_text())["tables"]["lambda"]["rows"]
     first = (tmp_path / "neighbour_refadgen.md").read_text()
     assert "| lambda 0 | 1 |" in first
     assert "development" not in first  # nothing has a strength to choose, so none is asked for
-    run_command(short, None, [*given, "--pairs", "2", "--report-only"])
+    run_plans((short,), None, [*given, "--pairs", "2", "--report-only"])
     assert (tmp_path / "neighbour_refadgen.md").read_text() == first
