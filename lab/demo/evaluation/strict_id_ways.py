@@ -157,7 +157,6 @@ TABLES = (
     POSE,
     POSE.of_many("pose_decoded", "pose_guided", "pose_untold"),
     BALANCE,
-    BALANCE.of_many("conflict_decoded", "no_appearance", "conflict", "guided", "guided_best", "trained_both"),
     Table(
         "gamma",
         "Gamma",
@@ -217,28 +216,6 @@ CLAIMS = (
     Claim("Trained with none more of it than with an IP-Adapter", "balance", "text", "guided", "prompt"),
     Claim("With time weighting more of the text is right than without", "balance", "text", "guided_time", "guided"),
     Claim("With STD-Norm more of the text is right than without", "balance", "text", "guided_std_norm", "guided"),
-    Claim("On many scenes it looks as in the picture", "balance_many", "companion", "guided_best", "no_appearance"),
-    Claim(
-        "On many scenes so it does where the negative has the picture too",
-        "balance_many",
-        "companion",
-        "conflict",
-        "no_appearance",
-    ),
-    Claim(
-        "On many scenes so it does where both balances were trained",
-        "balance_many",
-        "companion",
-        "trained_both",
-        "no_appearance",
-    ),
-    Claim(
-        "On many scenes more of the text is right where both balances were trained",
-        "balance_many",
-        "text",
-        "trained_both",
-        "guided",
-    ),
     Claim(
         "What is drawn has the product's outline more than a depth ControlNet's", "paste", "overlap", "paste", "depth"
     ),
