@@ -115,7 +115,7 @@ def _pictures_table(results: Results) -> str:
         [label, "; ".join(_cell(results, name, condition, family, measure) for measure in measures)]
         for label, name, condition, family, measures in cells
     ]
-    return markdown_table(["share of the pictures", "measured"], rows)
+    return markdown_table(["held-out combinations", "measured"], rows)
 
 
 def _cell(results: Results, name: str, condition: str, family: str, measure: str) -> str:
