@@ -40,8 +40,8 @@ the product is opaque the ad is the photo itself, pixel by pixel, and its shadow
 **3.** Set *subject_cm* of *Scale* to 12 and *center* to 0.55: smaller, its foot where it was.
 
 *Pose and appearance* count in the positive prompt alone, so that guidance strengthens them as it does the words; *Apply it \
-without the pictures* is the negative's. This tiny file follows the heights, and the mannequin's lean on average; that it \
-follows the picture's looks cannot be told from chance (`docs/neighbours.md`).
+without the pictures* is the negative's. This tiny file follows the heights; that it follows the \
+mannequin's lean or the picture's looks cannot be told from chance (`docs/neighbours.md`).
 
 Heights are those in the picture: what stands further back is smaller there.
 """
