@@ -185,7 +185,7 @@ def with_pictures(
         gamma: of a time weighting that is on, timesteps.
 
     Raises:
-        ValueError: another kind of ControlNet, pictures of another encoder or another mode of hiding, or several at once.
+        ValueError: another kind of ControlNet, several pictures at once, another encoder's, or some with patches left out.
     """
     if not isinstance(control_net, StrictIDControl):
         raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pfv_mepa.pfv_core.reference.encoder_spec import VIT_H, EncoderSpec
+from pfv_mepa.pfv_core.reference.vit import ImageTokens
 from pfv_mepa.pfv_core.research.control_branches import Branches, BranchSizes
 from pfv_mepa.pfv_core.research.strict_id_file import (
     HINT_KERNEL,
@@ -168,3 +169,19 @@ def test_pictures_of_another_encoder_are_refused_with_both_named(file):
         ValueError, match=r"pose was encoded by ViT-H/14.*, 224 px; these branches were trained with .*hidden 10.*32 px"
     ):
         config.check_encoder(VIT_H, "pose")
+
+
+def test_pictures_of_which_patches_have_left_the_sequence_are_refused(file):
+    """One less than the encoder has, and all of them; which are hidden does not matter."""
+    config = load_strict_id(file).config
+    patches = (ENCODER.image_size // ENCODER.patch_size) ** 2
+
+    def tokens(*counts: int) -> ImageTokens:
+        last = tuple(torch.zeros(1 + count, ENCODER.hidden_size) for count in counts)
+        return ImageTokens(last, last, torch.zeros(len(counts), 1), torch.zeros(1, 1, ENCODER.hidden_size), ENCODER)
+
+    config.check_tokens(tokens(patches, patches), "pose")
+    with pytest.raises(
+        ValueError, match=rf"pose has {patches - 1} of its encoder's {patches} patches .* mode zero and fit crop"
+    ):
+        config.check_tokens(tokens(patches, patches - 1), "pose")

@@ -68,8 +68,9 @@ class Table:
     many: bool = False
 
     def of_many(self, *names: str) -> Table:
-        """The same of many scenes, or of its ways those of these names."""
-        ways = tuple(way for way in self.ways if not names or way.name in names)
+        """The same of many scenes, or of its ways those of these names; KeyError where it has none of a name."""
+        known = {way.name: way for way in self.ways}
+        ways = tuple(known[name] for name in names) or self.ways
         return replace(self, name=f"{self.name}_many", title=f"{self.title}: many scenes", ways=ways, many=True)
 
 

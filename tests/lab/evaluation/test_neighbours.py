@@ -309,6 +309,8 @@ def test_two_ways_of_one_file_are_not_compared_where_their_trainings_differ(nets
 def test_a_table_of_many_may_have_some_of_the_ways():
     assert TABLE.of_many().ways == TABLE.ways
     assert TABLE.of_many("swept").ways == (SWEPT,)
+    with pytest.raises(KeyError, match="swetp"):
+        TABLE.of_many("swetp")
     for table in neighbour_strict_id.TABLES:
         asked = [claim for claim in neighbour_strict_id.PLAN.claims if claim.table == table.name]
         assert {one for claim in asked for one in (claim.first, claim.second)} <= {way.name for way in table.ways}
