@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .conditions import Condition, Depth, Row, Sweep, View
+from .conditions import TEXT_GUIDANCE, Condition, Depth, Row, Sweep, View
 from .experiments import (
     ADS,
     AGREEING,
     BOUNDED,
+    BY_GUIDANCE,
     CEILING,
     CONFLICT,
     DROP_TRAINED,
@@ -119,7 +120,7 @@ def _rivals(experiment: str, fusion: Fusion) -> tuple[Comparison, ...]:
         "the whole frame at its best scale": fusion.whole,
         "an IP-Adapter with an attention mask at its best scale": fusion.masked,
         "its own adapter with the same mask at its best scale": fusion.same,
-        "Eq. 6 as printed": fusion.printed,
+        "Eq. 6 as printed at its best scale": fusion.printed,
     }
     claims = {"does better": "all_three", "brings the wall's pattern more often": "pattern_reference"}
     return tuple(
@@ -193,6 +194,21 @@ COMPARISONS = (
             ("the halo is larger", "halo_plain"),
             ("the ring is better", "ring_plain"),
             ("more of the foreign colour shows", "foreign_share"),
+        )
+    ),
+    *(
+        Comparison(
+            "ad_guidance",
+            f"with guidance {TEXT_GUIDANCE:g} {claim} than without",
+            measure,
+            Row(BY_GUIDANCE[TEXT_GUIDANCE], MAIN),
+            Row(BY_GUIDANCE[1.0], MAIN),
+        )
+        for claim, measure in (
+            ("the ring is better", "ring_plain"),
+            ("the wall has the reference's colour more often", "wall_reference"),
+            ("it has its pattern more often", "pattern_reference"),
+            ("the picture is sharper", "sharpness"),
         )
     ),
     *_balanced("a branch three times as loud", LOUD, MAIN, "all_text"),

@@ -85,7 +85,7 @@ class Condition:
         ad: what is wanted is A's product in B's surroundings, and the product's own pixels are put back; else A.
         depth: of the ControlNet, for an ad; None = no ControlNet.
         given: the true picture instead of a sampled one; None = sampled.
-        guided: guidance where there is no text too.
+        guidance: scale of classifier-free guidance; None = TEXT_GUIDANCE with a text, none without.
     """
 
     name: str
@@ -98,12 +98,14 @@ class Condition:
     ad: bool = False
     depth: Depth | None = None
     given: Given | None = None
-    guided: bool = False
+    guidance: float | None = None
 
     @property
     def guidance_scale(self) -> float:
-        """Of classifier-free guidance; images made without a text need none."""
-        return TEXT_GUIDANCE if self.guided or self.words is not Words.NOTHING else 1.0
+        """Of classifier-free guidance; 1 = none."""
+        if self.guidance is not None:
+            return self.guidance
+        return 1.0 if self.words is Words.NOTHING else TEXT_GUIDANCE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from pfv_core.attention.balance import PAPER_GAMMA
 from pfv_core.attention.control import Gate, PromptControl
 
-from .conditions import Area, Condition, Depth, Experiment, Given, Row, Sweep, View, Words
+from .conditions import TEXT_GUIDANCE, Area, Condition, Depth, Experiment, Given, Row, Sweep, View, Words
 
 MAIN_TOKENS = 16
 MAIN = f"eq3_c{MAIN_TOKENS}"  # trained with the zeroed embedding of Eq. 1, as all families are but the next
@@ -68,11 +68,12 @@ class Fusion:
         self.whole = Sweep(whole, MAIN, GLOBAL_SCALES)
         self.masked = Sweep(masked, IP_ADAPTER, MASKED_SCALES)
         self.same = Sweep(same, MAIN, MASKED_SCALES)
+        self.half = Sweep(half, MAIN, MASKED_SCALES)
+        self.printed = Sweep(printed, MAIN, OWN_SCALES)
         self.mepa = Sweep(own, MAIN, OWN_SCALES)
-        self.printed, self.half = Row(printed, MAIN), Row(half, MAIN)
 
     @property
-    def rows(self) -> tuple[Row | Sweep, ...]:
+    def rows(self) -> tuple[Sweep, ...]:
         """In a table's order."""
         return self.whole, self.masked, self.same, self.printed, self.half, self.mepa
 
@@ -123,6 +124,17 @@ ADS = {
     (view, depth): _ad(view, depth) for view in (View.VISIBLE, View.DROPPED) for depth in (Depth.WHOLE, Depth.MASKED)
 }
 
+
+def _guided_by(guidance: float) -> Condition:
+    """The first command's ad with this guidance; at TEXT_GUIDANCE it is that of ADS."""
+    ad, label = ADS[View.DROPPED, Depth.MASKED], f"guidance {guidance:g}"
+    if guidance == TEXT_GUIDANCE:
+        return replace(ad, label=label)
+    return replace(ad, name=f"{ad.name}_guidance_{guidance:g}", label=label, guidance=guidance)
+
+
+BY_GUIDANCE = {guidance: _guided_by(guidance) for guidance in (1.0, 1.5, 2.0, TEXT_GUIDANCE, 5.0)}
+
 LEAKS = (
     "wall_reference",
     "pattern_reference",
@@ -152,7 +164,7 @@ def _rows(family: str, views: Collection[View]) -> tuple[Row, ...]:
 
 def _guided(view: View) -> Condition:
     plain = IMAGE_ONLY[view]
-    return replace(plain, name=f"{plain.name}_guided", guided=True)
+    return replace(plain, name=f"{plain.name}_guided", guidance=TEXT_GUIDANCE)
 
 
 def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
@@ -219,6 +231,28 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             (
                 "halo_plain",
                 "halo_strength_plain",
+                "ring_plain",
+                "sharpness",
+                "foreign_share",
+                "product_text",
+                "shape_text",
+                "wall_reference",
+                "pattern_reference",
+                "table_reference",
+            ),
+            pairs=80,
+        ),
+        Experiment(
+            "ad_guidance",
+            "An ad's guidance",
+            "With PFV and the depth mask. Guidance makes the words count more; what it draws they say nothing of (the light, "
+            "the grain) it draws more strongly too. The true ad has the decibels of a model that knew all but those.",
+            (
+                Row(AD_RELIT, NO_ADAPTER),
+                *(Row(condition, MAIN) for condition in BY_GUIDANCE.values()),
+            ),
+            (
+                "halo_plain",
                 "ring_plain",
                 "sharpness",
                 "foreign_share",

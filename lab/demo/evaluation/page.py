@@ -30,8 +30,8 @@ training on such scenes saw (U-Net and autoencoder began with weights that were 
 part of the pairs of product colour and shape, and of wall colour and pattern, is held out (`lab/demo/splits.py`). Rivals and
 MEPA were tried at several strengths with the first training of their adapter on {development} development pairs, of other
 seeds and other held-out combinations than the test pairs; the one that did best there is in the tables, measured on the test
-pairs with every training (the balance with the first). Eq. 6 as printed and text share 0.5 stand at 1. All readings are kept,
-in [readings/ablations.zip](readings/ablations.zip).
+pairs with every training (the balance with the first). All readings are kept, in
+[readings/ablations.zip](readings/ablations.zip).
 
 One noise for each pair, the same under all conditions. What a picture shows is read by a small classifier (`judge`). It reads
 blurred pictures too, so sharpness, halo and the decibels around a product are measured against the true picture, and what the

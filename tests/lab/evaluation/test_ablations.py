@@ -28,6 +28,7 @@ from lab.demo.evaluation.experiments import (
     ADS,
     BLUR,
     BOUNDED,
+    BY_GUIDANCE,
     CEILING,
     CONFLICT,
     IMAGE_ONLY,
@@ -144,7 +145,7 @@ def test_every_table_is_measured_and_what_is_missing_is_named(whole):
 
 
 def test_every_strength_is_tried_on_development_pairs_and_the_best_alone_on_test_pairs(whole):
-    for sweep, found in zip(CONFLICT_SWEEPS, results_of(whole)["experiments"]["mepa"]["sweeps"], strict=True):
+    for sweep, found in zip(CONFLICT.rows, results_of(whole)["experiments"]["mepa"]["sweeps"], strict=True):
         assert list(found["tried"]) == [f"{scale:g}" for scale in sweep.scales]
         best = max(one["value"] for one in found["tried"].values())
         assert found["tried"][f"{found['best']:g}"]["value"] == best
@@ -156,7 +157,6 @@ def test_every_strength_is_tried_on_development_pairs_and_the_best_alone_on_test
             assert ("test_00000" in stored) == (chosen or row.condition.name in shared)
 
 
-CONFLICT_SWEEPS = (CONFLICT.whole, CONFLICT.masked, CONFLICT.same, CONFLICT.mepa)
 BALANCE_ROWS = next(table for table in experiments() if table.name == "balance").rows
 
 
@@ -285,19 +285,22 @@ def test_of_another_controlnet_all_is_taken_over_that_was_made_without_it(files,
     given[given.index("--weights") + 1] = str(tmp_path / "weights")
     capsys.readouterr()
     ablations.main([*given, "--report-only"])
-    assert "another ControlNet: 4 readings that were made with it are left out" in capsys.readouterr().out
+    ads = {condition.name for condition in (*ADS.values(), *BY_GUIDANCE.values())}
+    assert f"another ControlNet: {len(ads)} readings that were made with it are left out" in capsys.readouterr().out
 
-    ablations.main([*given, "--only", "ad"])
+    tables = ("ad", "ad_guidance")
+    ablations.main([*given, *(f"--only={table}" for table in tables)])
     first, second = (results_of(out)["experiments"] for out in (whole, tmp_path / "out"))
     rows, anew = (
-        {(row["condition"], row["family"]): row for row in found.pop("ad")["rows"]} for found in (first, second)
+        {(row["condition"], row["family"]): row for table in tables for row in found.pop(table)["rows"]}
+        for found in (first, second)
     )
     changed = {condition for condition, family in rows if rows[condition, family] != anew[condition, family]}
-    assert changed == with_controlnet() == {condition.name for condition in ADS.values()}
-    assert second == {}  # of this table alone a page was asked for
+    assert changed == with_controlnet() == ads
+    assert second == {}  # of these tables alone a page was asked for
     ablations.main([*given, "--report-only"])
     everything = results_of(tmp_path / "out")["experiments"]
-    assert {name: found for name, found in everything.items() if name != "ad"} == first
+    assert {name: found for name, found in everything.items() if name not in tables} == first
 
     given[given.index("--weights") + 1] = str(files / "weights")
     with pytest.raises(
@@ -393,9 +396,9 @@ def test_units_go_chunk_by_chunk_and_take_the_first_seeds():
 def test_guidance_without_a_text_makes_another_picture(models, files):
     adapter = load_adapter(files / "adapters" / "eq3_c16_seed0.safetensors")
     chunk, plain = Chunk(models, 0, 1), IMAGE_ONLY[View.VISIBLE]
-    made = [make_images(models, chunk, replace(plain, guided=guided), adapter, 1) for guided in (False, True)]
+    made = [make_images(models, chunk, replace(plain, guidance=guidance), adapter, 1) for guidance in (None, 3.0)]
     assert not torch.allclose(*made)
-    assert (plain.guidance_scale, replace(plain, guided=True).guidance_scale) == (1.0, 3.0)
+    assert (plain.guidance_scale, replace(plain, guidance=3.0).guidance_scale) == (1.0, 3.0)
 
 
 def test_noise_belongs_to_the_pair(models):

@@ -92,7 +92,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     write(out, CONFLICT.whole.at(3.0), wall_color=OF_B["wall_color"], table=OF_B["table"])
     write(out, CONFLICT.whole.at(1.0))
     write(out, CONFLICT.same.at(4.0), wall_color=half(OF_B["wall_color"], OF_A["wall_color"]))
-    write(out, CONFLICT.printed, wall_color=OF_B["wall_color"])
+    write_sweep(out, CONFLICT.printed, best=1.0)
+    write(out, CONFLICT.printed.at(1.0), wall_color=OF_B["wall_color"])
     save_judge(Judge(), out / "judge.safetensors", {})
     store = Store(out, ADAPTERS, BATCH)
     tables = [replace(table, pairs=PAIRS) for table in experiments()]
@@ -213,7 +214,7 @@ def test_comparisons(results):
     assert found["mepa", "MEPA does better than the whole frame at its best scale"][0] == "holds"
     own = found["mepa", "MEPA does better than its own adapter with the same mask at its best scale"]
     assert (own[0], own[1]["value"]) == ("holds", 0.5)
-    assert found["mepa", "MEPA does better than Eq. 6 as printed"][0] == "cannot be told apart"
+    assert found["mepa", "MEPA does better than Eq. 6 as printed at its best scale"][0] == "cannot be told apart"
     unmeasured = "MEPA does better than an IP-Adapter with an attention mask at its best scale"
     assert found["mepa", unmeasured] == ("not measured", None)
 
