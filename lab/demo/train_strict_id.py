@@ -1,11 +1,15 @@
 """Trains Strictly-ID's ControlNet on the demo's scenes; can be killed at any moment and started again.
 
     python -m lab.demo.train_strict_id --work FOLDER --out FOLDER [--variant NAME] [--seed N] [--weights FOLDER]
-        [--precision bf16] [--begin FILE] [--steps N]
+        [--precision bf16]
 
 The product is cut out of the scene; the subject beside it is the companion: its rows are the scale, a mannequin that leans and
 turns as it does is the pose, the scene without the product is the appearance. It begins as the demo's depth ControlNet, which
-has learnt to read outlines, with a fourth hint channel of zeros. Variants are the rows of the paper's table 6.
+has learnt to read outlines, with a fourth hint channel of zeros.
+
+Variants are the rows of the paper's table 6. `no_balance` takes the first 1,000 steps of a whole training of seed 2 N, in which
+nothing is balanced yet, and from there as many without the balance, with the samples of seed 2 N + 1. Its first is what the pack
+brings.
 
 The file is called strict_id_{variant}_seed{seed}.safetensors; Strictly-ID Load ControlNet takes it as it is.
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +71,13 @@ DEMO = ControlConfig(
     appearance_area=0.55,
     drop_pose_share=0.1,  # the paper drops none, and always gives one; here the pose can be left to the text
 )
+NO_BALANCE = "no_balance"
 VARIANTS: dict[str, dict[str, Any]] = {
     WHOLE: {"std_norm": True, "gamma": GAMMA},
     "no_time_weighting": {"std_norm": True, "gamma": 0.0},
-    "no_balance": {"std_norm": False, "gamma": 0.0},
+    NO_BALANCE: {"std_norm": False, "gamma": 0.0},
 }
+BEGUN = 1000  # steps of a whole training that NO_BALANCE begins with, all before `balance_from`, and that it takes from there
 
 
 @dataclass(frozen=True)
@@ -177,23 +183,38 @@ def settings(variant: str, seed: int, precision: str) -> ControlConfig:
     return DEMO.replace(**VARIANTS[variant], seed=seed, precision=precision)
 
 
+def train_variant(
+    variant: str, seed: int, precision: str, train: Callable[[ControlConfig, str, int | None], Path]
+) -> Path:
+    """The trained file of a variant.
+
+    Args:
+        variant: one of VARIANTS.
+        seed: of the training, from 0.
+        precision: see `training_command.parser`.
+        train: goes on with the run of these settings, in a folder whose name ends so, to this step (None = its last) and returns
+            the file of that.
+    """
+    if variant != NO_BALANCE:
+        return train(settings(variant, seed, precision), "", None)
+    begun = train(settings(WHOLE, 2 * seed, precision), "_begun", BEGUN)
+    config = settings(variant, 2 * seed + 1, precision).replace(steps=BEGUN, start_from=str(begun))
+    return train(config, "", None)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the variant asked for."""
-    options = parser(__doc__, VARIANTS)
-    options.add_argument("--begin", default="", help="a file of this command's that the run begins with")
-    options.add_argument("--steps", type=int, default=DEMO.steps, help="of the run (%(default)s)")
-    given = options.parse_args(arguments)
+    given = parser(__doc__, VARIANTS).parse_args(arguments)
     run, name = prepare(given), name_of(METHOD, given)
-    config = settings(given.variant, given.seed, given.precision)
-    training = DemoStrictIDTraining(
-        run.models,
-        subject_scenes(run.work, run.data, run.latents),
-        config.replace(start_from=given.begin, steps=given.steps),
-        run.accelerator,
-        run.work / name,
-        stack.load_model("controlnet", given.weights).to(run.accelerator.device),
-    )
-    deliver(training.train(), given, name, run.accelerator)
+    subjects = subject_scenes(run.work, run.data, run.latents)
+
+    def train(config: ControlConfig, ending: str, stop_at: int | None) -> Path:
+        controlnet = stack.load_model("controlnet", given.weights).to(run.accelerator.device)
+        folder = run.work / f"{name}{ending}"
+        training = DemoStrictIDTraining(run.models, subjects, config, run.accelerator, folder, controlnet)
+        return training.train(stop_at)
+
+    deliver(train_variant(given.variant, given.seed, given.precision, train), given, name, run.accelerator)
 
 
 if __name__ == "__main__":

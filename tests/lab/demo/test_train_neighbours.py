@@ -20,6 +20,7 @@ from lab.demo.studio.render import render, render_alone
 from lab.demo.studio.scene import sample_scene
 from lab.demo.train_refadgen import GROUND, TripletScenes, draw_packshots
 from lab.demo.train_strict_id import DemoStrictIDTraining, subject_scenes
+from lab.demo.training_command import Prepared
 from lab.demo.training_models import training_models
 from lab.diffusers.strict_id import strict_id_from
 from lab.train.data import seeded
@@ -226,6 +227,46 @@ def test_it_may_begin_with_a_file_instead(strict_id):
     for name, value in trained.network.items():
         assert torch.equal(begun.controlnet.state_dict()[name], value.float())
     assert any(not torch.equal(one, other) for one, other in zip(begun.parameters(), new.parameters(), strict=True))
+
+
+def test_without_the_balance_it_goes_on_from_the_first_steps_of_a_balanced_training_in_one_command(
+    models, weights, subjects, tmp_path, monkeypatch
+):
+    """Stopped in the second part and started again it ends with the same weights; the seeds are twice its own and the next."""
+    monkeypatch.setattr(train_strict_id, "DEMO", train_strict_id.DEMO.replace(**SHORT, balance_from=2))
+    monkeypatch.setattr(train_strict_id, "BEGUN", 2)
+    monkeypatch.setattr(train_strict_id, "subject_scenes", lambda *_given: subjects)
+    trainings = []
+
+    class Stopping(DemoStrictIDTraining):
+        def train(self, stop_at=None):
+            trainings.append((self.folder.name, self.config.seed, self.config.std_norm, stop_at))
+            return super().train(1 if len(trainings) == 2 else stop_at)
+
+    def command(work):
+        monkeypatch.setattr(
+            train_strict_id, "prepare", lambda _given: Prepared(Accelerator(cpu=True), models, None, None, work)
+        )
+        given = ["--work", str(work), "--out", str(work), "--weights", str(weights), "--seed", "1"]
+        train_strict_id.main([*given, "--variant", "no_balance"])
+        return load_file(work / "strict_id_no_balance_seed1.safetensors")
+
+    monkeypatch.setattr(train_strict_id, "DemoStrictIDTraining", Stopping)
+    command(tmp_path / "stopped")
+    stopped, straight = command(tmp_path / "stopped"), command(tmp_path / "straight")
+    assert trainings == 3 * [
+        ("strict_id_no_balance_seed1_begun", 2, True, 2),
+        ("strict_id_no_balance_seed1", 3, False, None),
+    ]
+    assert straight.keys() == stopped.keys()
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+    begun = load_strict_id(
+        tmp_path / "straight" / "strict_id_no_balance_seed1_begun" / "checkpoints" / "strict_id_00000002.safetensors"
+    )
+    found = load_strict_id(tmp_path / "straight" / "strict_id_no_balance_seed1.safetensors")
+    for file in (begun, found):  # the balance has not begun in the first, and the second has none
+        assert (file.config.std_norm, file.config.gamma) == (False, None)
+    assert any(not torch.equal(begun.network[name], found.network[name]) for name in begun.network)
 
 
 def test_it_begins_as_the_depth_controlnet(weights, models, data):
