@@ -91,8 +91,8 @@ class StrictIDTraining(Training[ControlConfig, ControlBatch]):
         )
         appearances = last_tokens(vision, batch.appearances, batch.appearance_patches)
         return BranchInputs(
-            BranchInput(torch.stack([tokens.to(device) for tokens in poses]), batch.pose_weight.to(device)),
-            BranchInput(appearances, batch.appearance_weight.to(device)),
+            BranchInput(torch.stack([tokens.to(device) for tokens in poses]), batch.pose_weight),
+            BranchInput(appearances, batch.appearance_weight),
             *self.config.balance(batch.step // self.config.accumulate),
         )
 

@@ -212,7 +212,9 @@ def _one_pass(
     positions = encoder.positions(patches)
     patches = patches + positions[1:]
     class_token = (encoder.class_token(patches) + positions[0]).view(1, 1, -1)
-    chosen = in_sequence.to(patches.device)
-    kept = torch.stack([image[row] for image, row in zip(patches, chosen, strict=True)])
+    places = torch.stack(
+        [row.nonzero()[:, 0] for row in in_sequence]
+    )  # where the mask is: of a GPU nothing is read back
+    kept = patches.take_along_dim(places.to(patches.device)[..., None], 1)
     hidden, before = encoder.run_blocks(torch.cat([class_token.expand(len(patches), -1, -1), kept], 1))
     return hidden, before, encoder.pool(hidden)

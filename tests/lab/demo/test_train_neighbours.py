@@ -233,7 +233,9 @@ def test_without_the_balance_it_goes_on_from_the_first_steps_of_a_balanced_train
     models, weights, subjects, tmp_path, monkeypatch
 ):
     """Stopped in the second part and started again it ends with the same weights; the seeds are twice its own and the next."""
-    monkeypatch.setattr(train_strict_id, "DEMO", train_strict_id.DEMO.replace(**SHORT | {"validate_every": 0}, balance_from=2))
+    monkeypatch.setattr(
+        train_strict_id, "DEMO", train_strict_id.DEMO.replace(**SHORT | {"validate_every": 0}, balance_from=2)
+    )
     monkeypatch.setattr(train_strict_id, "BEGUN", 2)
     monkeypatch.setattr(train_strict_id, "subject_scenes", lambda *_given: subjects)
     trainings = []
