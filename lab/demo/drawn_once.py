@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
@@ -26,6 +28,11 @@ Plane = NDArray[np.uint8]
 Draw = Callable[[Sequence[Scene], int], Plane]
 """Scenes and the side of a picture -> (B, ...)."""
 
+
+class OutOfTimeError(RuntimeError):
+    """The time was up before all was drawn; what is drawn is kept."""
+
+
 CHUNK = 64  # scenes
 DONE = "done.txt"  # how many scenes are drawn
 
@@ -47,7 +54,9 @@ def drawing_of(scenes: Sequence[Scene], size: int, draw: Draw) -> str:
     return sha256(drawing.encode()).hexdigest()[:12]
 
 
-def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], size: int, draw: Draw) -> Plane:
+def drawn_once(
+    folder: Path, name: str, scenes: Sequence[Scene], size: int, draw: Draw, until: float = math.inf
+) -> Plane:
     """An array with a row for each scene, read from disk where it is indexed; what was drawn before is not drawn again.
 
     Args:
@@ -57,6 +66,10 @@ def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], size: int, draw
         size: side of the pictures.
         draw: a function that other processes can import; what it draws of a scene is the scene's and the size's alone. It draws
             on the device that new tensors are on: a GPU where there is one.
+        until: moment of `time.monotonic` after which no more is drawn.
+
+    Raises:
+        OutOfTimeError: it came before all was drawn.
     """
     place = folder / f"{name}_{len(scenes)}_{drawing_of(scenes, size, draw)}"
     file, done = place / f"{name}.npy", _done(place)
@@ -67,7 +80,7 @@ def drawn_once(folder: Path, name: str, scenes: Sequence[Scene], size: int, draw
         plane: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(
             file, "r+" if done else "w+", np.uint8, shape
         )
-        _draw(place, plane, scenes, size, draw, done)
+        _draw(place, plane, scenes, size, draw, done, until)
     kept: Plane = np.load(file, mmap_mode="r")
     return kept
 
@@ -92,6 +105,7 @@ def _draw(
     size: int,
     draw: Draw,
     done: int,
+    until: float,
 ) -> None:
     starts = range(done, len(scenes), CHUNK)
     chunks = [scenes[start : start + CHUNK] for start in starts]
@@ -101,6 +115,12 @@ def _draw(
             plane[start : start + len(values)] = values
             plane.flush()
             save_text(place / DONE, str(start + len(values)))
+            if time.monotonic() >= until and start + len(values) < len(scenes):
+                if pool is not None:
+                    pool.shutdown(cancel_futures=True)
+                raise OutOfTimeError(
+                    f"the time is up, {start + len(values)} of {len(scenes)} are drawn in {place}: the same command goes on there"
+                )
 
 
 def _pool(chunks: int) -> Executor | nullcontext[None]:

@@ -5,6 +5,7 @@ Each serves twice: as it is, and as its mirror image, in which the light comes f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,11 @@ class SceneData:
         return torch.from_numpy(values).float().div(255)
 
 
-def scene_data(folder: Path, count: int, size: int) -> SceneData:
-    """The first `count` training scenes and their mirror images, rendered into `folder` unless they are there already."""
+def scene_data(folder: Path, count: int, size: int, until: float = math.inf) -> SceneData:
+    """The first `count` training scenes and their mirror images, rendered into `folder` unless they are there already; see
+    `drawn_once`."""
     scenes = [sample_scene(TRAIN_SEED + index) for index in range(count)]
-    planes = drawn_once(folder, "scenes", scenes, size, draw_scenes)
+    planes = drawn_once(folder, "scenes", scenes, size, draw_scenes, until)
     return SceneData([*scenes, *(scene.mirrored() for scene in scenes)], planes)
 
 

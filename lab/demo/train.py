@@ -15,7 +15,7 @@ controlnet   the ControlNet alone from the weights in --begin on, beside the ada
 
 Weights go to --out in half precision, with what made them in their metadata; those that only a later stage reads go to --work.
 With --minutes a stage of the last two ends in time, at whatever step it is, and writes what it has: on a machine that is lent for
-minutes. What it wrote is what the next run begins with.
+minutes. What it wrote is what the next run begins with. Where not all scenes are drawn by then it says so, and goes on there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 
 from . import stack
+from .drawn_once import OutOfTimeError
 from .train_controlnet import train_controlnet
 from .train_encoders import train_autoencoder, train_encoders, train_hint
 from .train_unet import train_further, train_together, train_unet_half
@@ -85,15 +86,18 @@ def main(arguments: list[str] | None = None) -> None:
         how = replace(how, **{given.stage: replace(getattr(how, given.stage), steps=given.steps)})
     if given.batch_size is not None:
         how = replace(how, batch_sizes=how.batch_sizes | {given.stage: given.batch_size})
-    run = Trainer(
-        given.work,
-        given.out,
-        how,
-        given.seed,
-        precision=given.precision,
-        begin=given.begin,
-        until=until,
-    )
+    try:
+        run = Trainer(
+            given.work,
+            given.out,
+            how,
+            given.seed,
+            precision=given.precision,
+            begin=given.begin,
+            until=until,
+        )
+    except OutOfTimeError as error:
+        parser.exit(1, f"{error}\n")
     for stage in [given.stage] if given.stage else STAGES:
         train_stage(run, stage)
 

@@ -91,11 +91,11 @@ class Trainer:
         self.seed = seed
         self.recipe = how
         self.begin = begin
-        self.until = until  # when the steps end, done or not; see `TrainingLoop.run`
+        self.until = until  # when drawing and steps end, done or not; see `TrainingLoop.run`
         self.begun_from = ""  # of the stage in training
         self._read: list[str] = []  # by it so far
         self.accelerator = Accelerator(mixed_precision=precision)
-        self.data: SceneData = scene_data(work, num_scenes, stack.IMAGE_SIZE)
+        self.data: SceneData = scene_data(work, num_scenes, stack.IMAGE_SIZE, until)
 
     @property
     def device(self) -> torch.device:

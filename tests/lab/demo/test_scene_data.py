@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from lab.demo import drawn_once
+from lab.demo import drawn_once, stack, train
+from lab.demo.drawn_once import OutOfTimeError
 from lab.demo.evaluation import pairs
 from lab.demo.scene_data import TRAIN_SEED, SceneData, draw_scenes, scene_data
 from lab.demo.studio import scene, surfaces
@@ -18,6 +20,7 @@ from lab.demo.studio.render import render
 from lab.demo.studio.scene import sample_scene
 from lab.demo.train_refadgen import draw_packshots
 from lab.demo.train_strict_id import draw_companions, draw_poses
+from lab.demo.trainer import Trainer
 
 COUNT, SIZE = 5, 32
 
@@ -55,6 +58,29 @@ def test_what_lies_there_is_not_drawn_again(data, folder, monkeypatch):
     again = scene_data(folder, COUNT, SIZE)
     assert torch.equal(again.images([3]), data.images([3]))
     assert again.identity == data.identity
+
+
+def test_where_the_time_is_up_what_is_drawn_stays(tmp_path, monkeypatch, data):
+    """In one process and in several; the command says how to go on."""
+    monkeypatch.setattr(drawn_once, "CHUNK", 1)
+    for drawn in (1, 2):
+        with pytest.raises(OutOfTimeError, match=rf"{drawn} of {COUNT} are drawn in .*scenes_{COUNT}_.* goes on there"):
+            scene_data(tmp_path, COUNT, SIZE, until=0.0)
+        monkeypatch.setattr(drawn_once, "_pool", lambda _chunks: nullcontext())
+    assert torch.equal(scene_data(tmp_path, COUNT, SIZE).images(range(COUNT)), data.images(range(COUNT)))
+
+
+def test_the_command_says_that_the_time_is_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stack, "IMAGE_SIZE", SIZE)
+    monkeypatch.setattr(train, "Trainer", partial(Trainer, num_scenes=COUNT))
+    monkeypatch.setattr(drawn_once, "CHUNK", 1)
+    monkeypatch.setattr(drawn_once, "_pool", lambda _chunks: nullcontext())
+    given = ["--stage", "further", "--begin", str(stack.WEIGHTS), "--minutes", "0"]
+    with pytest.raises(SystemExit) as ended:
+        train.main([*given, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 1
+    assert f"the time is up, 1 of {COUNT} are drawn" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_scenes_are_other_data(data, tmp_path):
