@@ -48,6 +48,14 @@ def training(request, tmp_path, monkeypatch):
     return training
 
 
+class Readable(Device):
+    """A device of which all that is read back is zero."""
+
+    def read(self, name, tensor):
+        self.reads.append(name)
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+
+
 def step(training, device, batch):
     with device:
         loss = training.loss(batch)
@@ -64,6 +72,14 @@ def test_a_step_waits_for_no_device(training):
     assert device.copies
     trained = [parameter for parameter in training.module.parameters() if parameter.requires_grad]
     assert {parameter.grad.device for parameter in trained} == {META}
+
+
+def test_a_validation_mixes_no_devices(training):
+    validation = training.new_validation()
+    with Readable("meta"):
+        line = validation.run(training.module, 0)
+    assert line["images"] == 2
+    assert (training.folder / "validation" / "00000000.png").is_file()
 
 
 def test_what_stays_behind_is_seen(training, monkeypatch):
