@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -18,6 +19,7 @@ from lab.demo.train import main, train_stage
 from lab.demo.train_controlnet import AROUND_SHARE, WALL_SHARE, Prompts
 from lab.demo.trainer import BEGINS_WITH, CONTROLNET, FURTHER, STAGES, BeginError, Recipe, Trainer
 from lab.train.loop import Schedule
+from tests.support.devices import Device
 
 STEPS = 3
 SCENES = 3  # rendered; each serves as its mirror image too
@@ -291,3 +293,25 @@ def test_a_stage_alone_gives_the_weights_of_all_in_turn(trained, tmp_path):
     train_stage(Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES), "encoders")
     alone, in_turn = (stack.load_model("vision_encoder", f / "out").state_dict() for f in (tmp_path, trained))
     assert all(torch.equal(alone[key], in_turn[key]) for key in alone)
+
+
+def test_what_is_to_be_trained_on_a_gpu_mixes_no_devices_and_waits_for_none(tmp_path, monkeypatch):
+    """Shown on `meta`: models there, scenes and cached latents in main memory."""
+    meta, device, losses = torch.device("meta"), Device("meta", gradients=True), []
+    latents = torch.zeros(2 * SCENES, 4, stack.LATENT_SIZE, stack.LATENT_SIZE, dtype=torch.float16)
+
+    def one_step(_run, _stage, loop, loss_of_step):
+        with device:
+            loss, _ = loss_of_step(0, torch.Generator())
+            loss.backward()
+        losses.append((loss.device, {parameter.grad.device for parameter in loop.parameters}))
+        raise InterruptedError
+
+    run = Trainer(tmp_path / "work", tmp_path / "out", toy_recipe(), num_scenes=SCENES, begin=stack.WEIGHTS)
+    monkeypatch.setattr(Accelerator, "device", property(lambda _accelerator: meta))
+    monkeypatch.setattr("lab.demo.denoising.cached_latents", lambda *_given: latents)
+    monkeypatch.setattr(Trainer, "train", one_step)
+    with pytest.raises(InterruptedError):
+        train_stage(run, FURTHER)
+    assert losses == [(meta, {meta})]
+    assert device.reads == []
