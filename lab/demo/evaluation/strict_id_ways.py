@@ -273,4 +273,5 @@ CLAIMS = (
     Claim("An item's picture leaves less of a rim than its depth", "paste", "rim", "depth", "paste"),
     Claim("On many scenes more of its outline", "paste_many", "overlap", "paste", "depth"),
     Claim("On many scenes less of a rim", "paste_many", "rim", "depth", "paste"),
+    Claim("On many scenes a depth ControlNet keeps more of the text", "paste_many", "text", "depth", "paste"),
 )
