@@ -69,7 +69,7 @@ class Fusion:
         self.masked = Sweep(masked, IP_ADAPTER, MASKED_SCALES)
         self.same = Sweep(same, MAIN, MASKED_SCALES)
         self.half = Sweep(half, MAIN, MASKED_SCALES)
-        self.printed = Sweep(printed, MAIN, OWN_SCALES)
+        self.printed = Sweep(printed, MAIN, (0.25, *OWN_SCALES))
         self.mepa = Sweep(own, MAIN, OWN_SCALES)
 
     @property
@@ -245,8 +245,8 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
         Experiment(
             "ad_guidance",
             "An ad's guidance",
-            "With PFV and the depth mask. Guidance makes the words count more; what it draws they say nothing of (the light, "
-            "the grain) it draws more strongly too. The true ad has the decibels of a model that knew all but those.",
+            "With PFV and the depth mask. Its first row is what a model would have that knew all of the ad but its light and "
+            "where the table's grain lies, which no input says.",
             (
                 Row(AD_RELIT, NO_ADAPTER),
                 *(Row(condition, MAIN) for condition in BY_GUIDANCE.values()),
