@@ -19,6 +19,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection, Dinov2Model
@@ -76,12 +77,13 @@ def load_models(
     if base not in _PIPELINES:
         raise ModelsError(f"base is {base!r}, expected one of {sorted(_PIPELINES)}")
     pipeline = _load_pipeline(base, checkpoint, configs, dtype)
+    _check_whole(pipeline, checkpoint)
     _check_base(base, pipeline.unet, checkpoint)
     identity = {"unet": pipeline.unet, "autoencoder": pipeline.vae}
     encoder = None
     if vision is not None:
         encoder, identity["vision"] = _load_vision(vision, dtype)
-    for module in dict.fromkeys((*_modules(pipeline), *identity.values())):
+    for module in dict.fromkeys((*_modules(pipeline).values(), *identity.values())):
         nn.Module.to(module, device).eval().requires_grad_(False)
     names = {part: fingerprint(module) for part, module in identity.items()}
     return models_of_pipeline(base, pipeline, encoder, names)
@@ -137,15 +139,23 @@ def _load_pipeline(base: str, checkpoint: Path, configs: Path | None, dtype: tor
 def _read(checkpoint: Path, load: Callable[..., Any], *args: Any, **options: Any) -> Any:
     try:
         return load(*args, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelsError(f"{checkpoint} cannot be read as a diffusion model: {error}") from error
+    except (OSError, ValueError, KeyError, SafetensorError, SingleFileComponentError) as error:
+        reason = str(error).partition("Please load the component")[0].strip()  # which is no way of a command line
+        raise ModelsError(f"{checkpoint} cannot be read as a diffusion model: {reason}") from error
+    except NotImplementedError as error:  # torch's, of a weight that a single file has not
+        raise ModelsError(
+            f"{checkpoint} lacks weights of its U-Net, its autoencoder or a text encoder: give one that holds all of them"
+        ) from error
+
+
+def _check_whole(pipeline: Any, checkpoint: Path) -> None:
+    for part, module in _modules(pipeline).items():
+        if lacking := [name for name, parameter in module.named_parameters() if parameter.is_meta]:
+            raise ModelsError(f"{checkpoint} lacks {len(lacking)} weights of its {part}, {lacking[0]} for one")
 
 
 def _check_base(base: str, unet: UNet2DConditionModel, checkpoint: Path) -> None:
     width, channels = unet.config["cross_attention_dim"], unet.config["in_channels"]
-    lacking = [name for name, parameter in unet.named_parameters() if parameter.is_meta]
-    if lacking:
-        raise ModelsError(f"{checkpoint} lacks {len(lacking)} weights of its U-Net, {lacking[0]} for one")
     if channels != LATENT_CHANNELS:
         raise ModelsError(
             f"{checkpoint} holds a U-Net of {channels} input channels, as an inpainting model has, expected {LATENT_CHANNELS}: "
@@ -184,8 +194,8 @@ def _load_vision(vision: Path, dtype: torch.dtype) -> tuple[VisionEncoder, nn.Mo
     return encoder, encoder.visual
 
 
-def _modules(pipeline: Any) -> list[nn.Module]:
-    return [module for module in pipeline.components.values() if isinstance(module, nn.Module)]
+def _modules(pipeline: Any) -> dict[str, nn.Module]:
+    return {part: module for part, module in pipeline.components.items() if isinstance(module, nn.Module)}
 
 
 @torch.no_grad()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
+import time
 from dataclasses import replace
 
 import pytest
 from accelerate.state import AcceleratorState
 from accelerate.utils import LoggerType
 from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from lab.train import __main__ as command_line
 from lab.train.config import read_config
@@ -137,3 +140,31 @@ def test_validation_data_and_index_of_their_own(tmp_path, capsys):
     assert not (images / ".pfv_index").exists()
     with pytest.raises(SystemExit, match="error: the validation data have 1 images, validation_images is 2"):
         command_line.main(["--data", str(images), *places, *SMALL, "--validation-images", "2"])
+
+
+def scalars(folder):
+    """What TensorBoard would draw: (step, name, value) of all event files in the order of their making."""
+    found = []
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        data = file.read_bytes()
+        while data:
+            (length,) = struct.unpack_from("<Q", data)  # then its checksum, the event, and that one's checksum
+            event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    return found
+
+
+def test_a_real_tracker_is_told_of_every_step_of_a_run_that_was_stopped(tmp_path):
+    """Once each: a run that goes on adds its steps beside those before."""
+    images, out = write_images(tmp_path / "images"), tmp_path / "run"
+    arguments = ["--data", str(images), "--out", str(out), *SMALL, "--steps", "4", "--validate-every", "0"]
+    arguments += ["--tracker", "tensorboard"]
+    command_line.main([*arguments, "--stop-at", "3"])
+    assert [step for step, name, _ in scalars(out / "adapter") if name == "loss"] == [1, 2, 3]
+    time.sleep(1)  # a file of events is named by the second in which it was begun
+    command_line.main(arguments)
+    lines = [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    expected = [(line["step"], name, pytest.approx(line[name])) for line in lines for name in line if name != "step"]
+    assert {"loss", "gradient"} < {name for _, name, _ in expected}
+    assert scalars(out / "adapter") == expected

@@ -34,17 +34,19 @@ from lab.train.models import ModelsError, prepare_unet, unet_conditions
 from pfv_core.reference.vit import EncoderSpec, encode_pixels
 from pfv_demo.sizes import VOCABULARY
 
+from .original_layout import original_layout
 from .tiny_models import CONTEXT, plain_unet, tiny_unet
 
-WIDTH = 16
+WIDTH, SECOND = 16, 24
+"""Of the text encoders: SDXL's second one is told from the first in a single file by its width."""
 
 
-def text_config(tokenizer):
+def text_config(tokenizer, width=WIDTH):
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
+        hidden_size=width,
         intermediate_size=16,
-        projection_dim=WIDTH,
+        projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=20,
@@ -72,10 +74,10 @@ def files(tmp_path_factory):
     StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=CLIPTextModel(text_config(tokenizer)),
-        text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, SECOND)),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=plain_unet(2 * WIDTH, projection_class_embeddings_input_dim=WIDTH + 6 * 8, **sizes),
+        unet=plain_unet(WIDTH + SECOND, projection_class_embeddings_input_dim=SECOND + 6 * 8, **sizes),
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction"),
     ).save_pretrained(folder / "sdxl")
     StableDiffusionPipeline(
@@ -115,11 +117,11 @@ def test_the_encoder_may_be_a_dinov2(files):
     assert last[0].shape == (5, 24)
 
 
-@pytest.mark.parametrize(("base", "pooled", "prediction"), [("sdxl", WIDTH, "v_prediction"), ("sd15", 0, "epsilon")])
+@pytest.mark.parametrize(("base", "pooled", "prediction"), [("sdxl", SECOND, "v_prediction"), ("sd15", 0, "epsilon")])
 def test_layouts(files, base, pooled, prediction):
     models = loaded(files, base)
     context, pooled_text = models.encode_text(["a red cup", ""])
-    assert context.shape == (2, 20, 2 * WIDTH if base == "sdxl" else WIDTH)
+    assert context.shape == (2, 20, WIDTH + SECOND if base == "sdxl" else WIDTH)
     assert pooled_text.shape == (2, pooled)
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     latents = models.encode_latents(image)
@@ -161,6 +163,82 @@ def test_the_autoencoder_is_the_file_s_in_the_precision_of_the_preset(files, bas
             AutoencoderKL.from_pretrained(files / base / "vae").encode(image * 2 - 1).latent_dist.mode() * 0.13025
         )
     torch.testing.assert_close(models.encode_latents(image), expected, rtol=1e-4, atol=1e-6)
+
+
+PIPELINES = {"sdxl": StableDiffusionXLPipeline, "sd15": StableDiffusionPipeline}
+
+
+@pytest.fixture(params=PIPELINES)
+def single(request, files, tmp_path):
+    """Base, the weights of its folder as one file has them, and a function that loads such weights as one file."""
+    base = request.param
+    configs = shutil.copytree(files / base, tmp_path / "configs", ignore=shutil.ignore_patterns("*.safetensors"))
+
+    def load(weights):
+        save_file(weights, tmp_path / "model.safetensors")
+        return load_models(base, tmp_path / "model.safetensors", files / "vision", configs=configs)
+
+    return base, original_layout(PIPELINES[base].from_pretrained(files / base)), load
+
+
+def parts_of(models):
+    """The modules of what was loaded, by name."""
+    pipeline = models.encode_text.args[0]
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def test_a_single_file_is_loaded_as_its_folder(files, single):
+    """Under the names of its publisher, which are not diffusers', and with configs that have no weights beside them."""
+    base, weights, load = single
+    models, pipeline = load(weights), PIPELINES[base].from_pretrained(files / base)
+    parts = parts_of(models)
+    assert set(parts) == {"unet", "vae", "text_encoder", *(["text_encoder_2"] if base == "sdxl" else [])}
+    for name, part in parts.items():
+        dtype, expected = torch.float32 if name == "vae" else torch.bfloat16, getattr(pipeline, name).state_dict()
+        assert part.state_dict().keys() == expected.keys()
+        assert {value.dtype for value in part.state_dict().values()} == {dtype}
+        assert all(torch.equal(value, expected[key].to(dtype)) for key, value in part.state_dict().items())
+    folder = load_models(base, files / base, files / "vision")
+    assert models.identity == folder.identity
+    assert models.scheduler.config == folder.scheduler.config
+    captions, image = ["a red cup", ""], torch.rand(2, 3, 32, 32)
+    for one, other in zip(models.encode_text(captions), folder.encode_text(captions), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(models.encode_latents(image), folder.encode_latents(image))
+
+
+def test_the_autoencoder_of_a_file_in_half_precision_computes_in_float32(single):
+    """As SDXL's files are shared, with what they hold beside the weights."""
+    _, weights, load = single
+    vae = parts_of(load({name: value.half() for name, value in weights.items()} | {"alphas_cumprod": torch.ones(9)}))[
+        "vae"
+    ]
+    assert vae.dtype == torch.float32
+    assert torch.equal(vae.encoder.conv_in.weight, weights["first_stage_model.encoder.conv_in.weight"].half().float())
+
+
+LAST_NORMS = (
+    "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+    "conditioner.embedders.1.model.ln_final.bias",
+)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ("model.diffusion_model.", r"read as a diffusion model: (Failed to load UNet2DConditionModel|'label_emb)"),
+        ("first_stage_model.", r"Failed to load AutoencoderKL\. Weights .* missing in the checkpoint\.$"),
+        ("cond", r"Failed to load CLIPTextModel\. Weights .* missing in the checkpoint\.$"),
+        ("model.diffusion_model.out.2.weight", r"lacks weights of its U-Net, .* text encoder: give one"),
+        ("first_stage_model.quant_conv.bias", r"lacks weights of its U-Net, .* text encoder: give one"),
+        (LAST_NORMS, r"lacks 1 weights of its text_encoder(_2)?, [a-z_.]*final_layer_norm\.bias for one"),
+    ],
+)
+def test_a_single_file_that_lacks_weights_is_refused(single, lacking, message):
+    """Files of a U-Net alone, or without an autoencoder, are shared too."""
+    _, weights, load = single
+    with pytest.raises(ModelsError, match=message):
+        load({name: value for name, value in weights.items() if not name.startswith(lacking)})
 
 
 def test_sizes_reach_the_unet_to_the_pixel(files):
@@ -269,5 +347,5 @@ def test_a_unet_that_lacks_weights_is_refused(files, tmp_path):
     weights = load_file(file)
     del weights["conv_out.weight"]
     save_file(weights, file, {"format": "pt"})
-    with pytest.raises(ModelsError, match=r"lacks 1 weights of its U-Net, conv_out\.weight for one"):
+    with pytest.raises(ModelsError, match=r"lacks 1 weights of its unet, conv_out\.weight for one"):
         load_models("sd15", folder, None, dtype=torch.float32)
