@@ -135,10 +135,10 @@ def result_of(host: Host, pytest_arguments: Sequence[str]) -> Result:
     return Result(host.version, _frontend_version(python), outcomes, seconds, _trouble(status, outcomes))
 
 
-def with_files(pytest_arguments: Sequence[str]) -> list[str]:
-    """pytest's arguments, with the folders of both kinds of tests where they name no file or folder."""
+def with_files(pytest_arguments: Sequence[str], folders: Sequence[str] = KINDS) -> list[str]:
+    """pytest's arguments, with these folders of tests where they name no file or folder."""
     named = any((PACK_ROOT / argument.split("::")[0]).exists() for argument in pytest_arguments if argument)
-    return [*pytest_arguments, *([] if named else KINDS)]
+    return [*pytest_arguments, *([] if named else folders)]
 
 
 def _report_options(file: Path) -> list[str]:

@@ -88,6 +88,29 @@ def python_for(
     return _made_environment(venv, host, extras, base, [*base_needs, *extra_needs])
 
 
+def python_at_floors(venv: Path) -> Path:
+    """Make a Python that has the lowest version of everything which a file of requirements allows.
+
+    Torch has none there: it is the running interpreter's, where that has one.
+
+    Raises:
+        EnvironmentFailedError: the interpreter is too old, or an installation failed.
+    """
+    _check_arguments([])
+    running = Path(sys.executable)
+    base = None if _missing(running, ["torch"]) else running
+    stamp = _create_where_needed(venv, base)
+    torch = [] if base else [Step(TORCH, (TORCH,))]
+    _install(venv, stamp, [*torch, Step("the lowest versions", tuple(floors()))])
+    return _python_in(venv)
+
+
+def floors() -> list[str]:
+    """Every lower bound of the files of requirements, as the version itself."""
+    lines = {line for extra in EXTRAS for line in _extra_requirements(extra)}
+    return sorted(line.replace(">=", "==") for line in lines)
+
+
 def _check_arguments(extras: Sequence[str]) -> None:
     if sys.version_info < (3, 10):  # noqa: UP036  (the first thing a bare Python runs)
         raise EnvironmentFailedError(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}")

@@ -304,4 +304,6 @@ def _our_disk(file: Path) -> Iterator[None]:
 
 def _is_torn(error: aiohttp.ClientSSLError) -> bool:
     """Whether the connection ended within the handshake: that may be better the next time."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):  # without os_error before aiohttp 3.13.4
+        return False
     return isinstance(error.os_error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError))

@@ -125,7 +125,7 @@ class Stub:
         if self.hit("cut") or (path != "/ws" and self.hit("drop_request")):
             request.transport.abort()
             return web.Response(status=503)
-        if answer := self.other_answer(request, path):
+        if (answer := self.other_answer(request, path)) is not None:  # as a mapping it is empty
             return answer
         answer = await handler(request)
         if path != "/ws" and self.hit("drop_answer"):

@@ -21,6 +21,8 @@ from headless.catalogue.sources.addresses import AddressError, is_public, parsed
 from headless.catalogue.sources.places import Places
 from headless.catalogue.sources.source import SourceError
 from headless.catalogue.sources.stores import said
+from pfv_mepa.tests.catalogue.stub_server import tls
+from pfv_mepa.tests.headless.served import made_certificate
 
 PICTURE = b"\x89PNG picture"
 OWN_NETWORK = (
@@ -547,6 +549,18 @@ def test_an_answer_that_will_not_change_is_asked_for_once_and_said(tmp_path, sit
     ):
         getattr(places.source(f"{site.url}/cup.png?sig=secret"), what)()
     assert len([asked for asked in site.asked if asked[0] == "GET"]) <= 1
+
+
+def test_a_certificate_that_nobody_trusts_is_said_at_once(tmp_path, site):
+    site.socket = tls(*made_certificate(tmp_path)).wrap_socket(site.socket, server_side=True)
+    place = site.url.replace("http:", "https:")
+    with (
+        reading(tmp_path, place) as places,
+        pytest.raises(
+            SourceError, match=r"cannot be reached: ClientConnectorCertificateError \(.*CERTIFICATE_VERIFY_FAILED"
+        ),
+    ):
+        places.source(f"{place}/cup.png").read()
 
 
 def test_a_host_that_does_not_answer_is_said_without_its_query(tmp_path):

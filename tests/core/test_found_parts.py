@@ -129,8 +129,8 @@ def _least_by_flow(against, costs):
     for one, other, cost in pairs:
         for ends in ((one, other), (other, one)):
             edges += list(zip(*(end.ravel() for end in ends), cost.ravel(), strict=True))
-    start, end, value = (np.array(column) for column in zip(*edges, strict=True))
-    capacity = csr_array((value.astype(np.int32), (start, end)), shape=(against.size + 2,) * 2)
+    start, end, value = (np.array(column, np.int32) for column in zip(*edges, strict=True))  # scipy 1.11 takes no other
+    capacity = csr_array((value, (start, end)), shape=(against.size + 2,) * 2)
     return against[against < 0].sum() + maximum_flow(capacity, source, sink).flow_value
 
 

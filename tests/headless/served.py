@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import ssl
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from headless.server.address import ServerAddress
@@ -21,6 +24,18 @@ PROMPT = {
     "2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "pfv_catalogue/ad", "images": ["1", 0]}},
 }
 LOST_AFTER = 1.0
+
+
+def made_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that nobody trusts, and its key."""
+    openssl = shutil.which("openssl")
+    if not openssl:
+        pytest.skip("no openssl to make a certificate with")
+    files = folder / "certificate.pem", folder / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(files[0]), "-keyout", str(files[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    return files
 
 
 def stub(tmp_path: Path, seconds: float = 0.0, header: str = "", prefix: str = "", **faults: float | str) -> Stub:

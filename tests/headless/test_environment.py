@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from headless.host import environment
-from headless.host.environment import EnvironmentFailedError, python_for
+from headless.host.environment import EnvironmentFailedError, floors, python_at_floors, python_for
 from headless.host.find import Host
 
 PACKAGE = "pfv_mepa_only_in_this_test"
 
 
-def write_wheel(folder: Path) -> Path:
+def write_wheel(folder: Path, version: str = "1.0") -> Path:
     """A wheel with one empty module, so that an installation needs no index."""
-    info = f"{PACKAGE}-1.0.dist-info"
-    wheel = folder / f"{PACKAGE}-1.0-py3-none-any.whl"
+    info = f"{PACKAGE}-{version}.dist-info"
+    wheel = folder / f"{PACKAGE}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(f"{PACKAGE}.py", "")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {version}\n")
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -58,15 +59,16 @@ def venv(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def require(tmp_path, monkeypatch):
-    """Function: wheel -> the only extra, "extra", consists of that wheel."""
+    """Function: wheel, or another requirement -> it is all that the only extra, "extra", consists of."""
 
-    def require_wheel(wheel: Path) -> None:
+    def require_one(wanted: Path | str) -> None:
+        line = wanted if isinstance(wanted, str) else f"{PACKAGE} @ {wanted.as_uri()}"
         (tmp_path / "requirements").mkdir()
-        (tmp_path / "requirements" / "extra.txt").write_text(f"{PACKAGE} @ {wheel.as_uri()}  # a local file\n")
+        (tmp_path / "requirements" / "extra.txt").write_text(f"{line}  # a local file\n")
         monkeypatch.setattr(environment, "REQUIREMENTS", tmp_path / "requirements")
         monkeypatch.setattr(environment, "EXTRAS", ("extra",))
 
-    return require_wheel
+    return require_one
 
 
 def test_what_an_environment_lacks_is_installed_beside_it(tmp_path, venv, require, capsys):
@@ -92,6 +94,44 @@ def test_a_failed_installation_says_what_and_why(tmp_path, venv, require):
     require(tmp_path / f"{PACKAGE}-2.0-py3-none-any.whl")  # there is no such file
     with pytest.raises(EnvironmentFailedError, match=r"(?s)installing extra 'extra' failed .*-2\.0-py3"):
         python_for(None, ["extra"], venv)
+
+
+def test_the_lowest_version_is_installed_where_a_higher_one_is_offered_and_torch_stays(
+    tmp_path, venv, require, monkeypatch
+):
+    for version in ("1.0", "1.5", "2.0"):
+        write_wheel(tmp_path, version)
+    require(f"{PACKAGE}>=1.5")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+
+    python = python_at_floors(venv)
+
+    found = f"import importlib.metadata, torch; print(importlib.metadata.version({PACKAGE!r}), torch.__file__)"
+    version, torch_file = subprocess.run(
+        [str(python), "-c", found], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert version == "1.5"
+    assert not Path(torch_file).is_relative_to(venv)
+
+
+def test_a_running_interpreter_without_torch_lends_none(tmp_path, monkeypatch):
+    """The environment gets its own, before all else."""
+    installed = []
+    monkeypatch.setattr(environment, "_missing", lambda python, names: list(names))
+    monkeypatch.setattr(environment, "_create_where_needed", lambda venv, base: {"base": str(base)})
+    monkeypatch.setattr(environment, "_install", lambda venv, stamp, steps: installed.extend([stamp["base"], *steps]))
+    python_at_floors(tmp_path)
+    assert installed[0] == "None"
+    assert [step.arguments for step in installed[1:]] == [(environment.TORCH,), tuple(floors())]
+
+
+def test_every_requirement_has_one_lower_bound():
+    """Two of one name could not be installed together, and what has none would come in today's version."""
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", floor) for floor in floors())
+    names = [floor.partition("==")[0] for floor in floors()]
+    assert len(names) == len(set(names))
+    assert {"diffusers", "numpy", "typer"} <= set(names)
 
 
 def test_an_environment_made_by_somebody_else_is_left_alone(tmp_path, monkeypatch):

@@ -38,6 +38,12 @@ async def run(server, prompt=PROMPT, **options):
     return await server.finished(prompt_id, **options)
 
 
+async def hears(server):
+    """Until its websocket hears: a step that is done before goes by."""
+    while not server._connected:
+        await asyncio.sleep(0.01)
+
+
 class Counting(Stub):
     """Counts what is asked of it."""
 
@@ -114,6 +120,7 @@ def test_several_prompts_at_once_have_each_their_own_end_and_steps(tmp_path):
             save = {"class_type": "SaveImage", "inputs": {"filename_prefix": f"w{width}", "images": ["1", 0]}}
             prompts.append({"1": latent, "2": save})
         ids = [new_id() for _ in prompts]
+        await hears(server)
         for prompt, prompt_id in zip(prompts, ids, strict=True):
             await server.submit(prompt, prompt_id)
         ended = await asyncio.gather(*(server.finished(prompt_id) for prompt_id in ids))
@@ -136,8 +143,7 @@ def test_the_end_is_heard_and_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("headless.server.client.LOOK_EVERY", 60.0)
 
     async def work(server):
-        while not server._connected:
-            await asyncio.sleep(0.01)
+        await hears(server)
         begun = time.monotonic()
         await run(server)
         return time.monotonic() - begun
@@ -152,7 +158,12 @@ def test_a_websocket_that_says_nothing_is_not_needed(tmp_path, monkeypatch):
 
 def test_odd_events_are_passed_over(tmp_path):
     steps = []
-    finished = talk(stub(tmp_path, odd_events=1.0), run, on_progress=lambda *step: steps.append(step[1:]))
+
+    async def work(server):
+        await hears(server)
+        return await run(server)
+
+    finished = talk(stub(tmp_path, odd_events=1.0), work, on_progress=lambda *step: steps.append(step[1:]))
     assert finished.images
     assert steps == [(1, 2)]
 

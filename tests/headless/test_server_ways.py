@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import ssl
-import subprocess
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,7 +14,7 @@ from headless.server.address import ServerAddress
 from headless.server.client import Server
 from headless.server.errors import NotComfyError, ServerDownError, ServerError
 from pfv_mepa.tests.catalogue.stub_server import Stub, tls
-from pfv_mepa.tests.headless.served import PROMPT, listening, new_id, stub, working
+from pfv_mepa.tests.headless.served import PROMPT, listening, made_certificate, new_id, stub, working
 
 SECRETS = {"Authorization": "Bearer hunter22-token", "X-Api-Key": "hunter22-key"}
 
@@ -275,16 +273,7 @@ def test_a_proxy_that_is_not_there_is_silence(tmp_path):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that nobody trusts, and its key."""
-    openssl = shutil.which("openssl")
-    if not openssl:
-        pytest.skip("no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    files = folder / "certificate.pem", folder / "key.pem"
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(files[0]), "-keyout", str(files[1])]
-    subprocess.run(command, check=True, capture_output=True)
-    return files
+    return made_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

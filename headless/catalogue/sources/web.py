@@ -228,7 +228,8 @@ def _version_of(address: Address, answer: aiohttp.ClientResponse) -> str:
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the address, whose query may be a secret."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+    # Of a certificate there is no os_error before aiohttp 3.13.4.
+    cause: Any = error.__cause__ if isinstance(error, aiohttp.ClientConnectorError) else None
     return f"{type(error).__name__} ({cause.strerror or cause})" if cause else type(error).__name__
 
 
