@@ -21,6 +21,7 @@ import numpy as np
 
 from lab.demo.evaluation import neighbour_refadgen, neighbour_strict_id
 from lab.demo.evaluation.chunk import channels_first
+from lab.demo.evaluation.claims import MARGIN
 from lab.demo.evaluation.companion_chunk import CompanionChunk
 from lab.demo.evaluation.markdown import markdown_table, number
 from lab.demo.evaluation.measure_neighbours import PLANS
@@ -53,8 +54,9 @@ trained on flat drawings of all combinations). Measured by `python -m lab.demo.e
 where it is not defined on all. The scenes have ten held-out combinations of a product and ten of a wall, and nine looks of a
 companion: an interval is the widest of those that take each scene as one draw, or all scenes of what a measure is read of. A
 claim is told scene by scene and holds where there is *more* and its p, corrected for all claims of its part of the page
-(Holm), is below 0.05, so that an interval alone may leave out 0; "cannot be told apart" is no equality. Strengths are chosen
-on scenes of other seeds and combinations, with the first training.
+(Holm), is below 0.05, so that an interval alone may leave out 0; "cannot be told apart" is no equality. A difference of rates
+counts as none, equal within the margin, where two one-sided tests at 5 % show it to be within {margin:g}. Strengths are chosen on
+scenes of other seeds and combinations, with the first training.
 
 The first test scenes, as they come:
 
@@ -107,7 +109,7 @@ def text_of(found: dict[str, Results]) -> str:
     options = {"pairs": of_all[0]["scenes"], "development": max(one["development"] for one in of_all)}
     options |= {"precision": of_all[0]["settings"]["precision"]}
     told = " ".join(f"--{name} {value}" for name, value in options.items())
-    return "\n".join([INTRODUCTION.format(options=told), *(f"#{one}" for one in pages)])
+    return "\n".join([INTRODUCTION.format(options=told, margin=MARGIN), *(f"#{one}" for one in pages)])
 
 
 def with_tables(readme: str, found: dict[str, Results]) -> str:

@@ -66,7 +66,7 @@ def drawn_once(
         size: side of the pictures.
         draw: a function that other processes can import; what it draws of a scene is the scene's and the size's alone. It draws
             on the device that new tensors are on: a GPU where there is one.
-        until: moment of `time.monotonic` after which no more is drawn.
+        until: moment of `time.monotonic` after which no chunk is begun; those under way are waited for.
 
     Raises:
         OutOfTimeError: it came before all was drawn.

@@ -34,6 +34,12 @@ from .models import ModelsError, TrainingModels
 
 _HUB = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 _PIPELINES: dict[str, Any] = {"sdxl": StableDiffusionXLPipeline, "sd15": StableDiffusionPipeline}
+_PARTS = {
+    "unet": "U-Net",
+    "vae": "autoencoder",
+    "text_encoder": "text encoder",
+    "text_encoder_2": "second text encoder",
+}
 SD2_WIDTH = 1024
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What frozen weights are kept in, by the precision of a run."""
@@ -151,7 +157,9 @@ def _read(checkpoint: Path, load: Callable[..., Any], *args: Any, **options: Any
 def _check_whole(pipeline: Any, checkpoint: Path) -> None:
     for part, module in _modules(pipeline).items():
         if lacking := [name for name, parameter in module.named_parameters() if parameter.is_meta]:
-            raise ModelsError(f"{checkpoint} lacks {len(lacking)} weights of its {part}, {lacking[0]} for one")
+            raise ModelsError(
+                f"{checkpoint} lacks {len(lacking)} weights of its {_PARTS.get(part, part)}, {lacking[0]} for one"
+            )
 
 
 def _check_base(base: str, unet: UNet2DConditionModel, checkpoint: Path) -> None:

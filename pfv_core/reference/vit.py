@@ -212,9 +212,8 @@ def _one_pass(
     positions = encoder.positions(patches)
     patches = patches + positions[1:]
     class_token = (encoder.class_token(patches) + positions[0]).view(1, 1, -1)
-    places = torch.stack(
-        [row.nonzero()[:, 0] for row in in_sequence]
-    )  # where the mask is: of a GPU nothing is read back
+    # Places are looked for where the mask is: in main memory, so that nothing is read back from a GPU.
+    places = torch.stack([row.nonzero()[:, 0] for row in in_sequence])
     kept = patches.take_along_dim(places.to(patches.device)[..., None], 1)
     hidden, before = encoder.run_blocks(torch.cat([class_token.expand(len(patches), -1, -1), kept], 1))
     return hidden, before, encoder.pool(hidden)

@@ -49,8 +49,8 @@ class BranchInput:
 
     Attributes:
         tokens: (B or 1, N, E), the image encoder's last hidden states, class token and patches.
-        weight: 0 = the picture is left out, 1 = as trained; also (B,), one for each sample: of main memory, where the check
-            that they are finite waits for no device.
+        weight: 0 = the picture is left out, 1 = as trained; also (B,), one for each sample: in main memory the check that it
+            is finite waits for no device.
 
     Raises:
         ValueError: a weight that is no finite number.

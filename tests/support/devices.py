@@ -65,9 +65,8 @@ class Device(TorchDispatchMode):
 
     def __enter__(self) -> Device:
         with ExitStack() as stack:
-            stack.enter_context(
-                torch.set_grad_enabled(self._gradients)
-            )  # in inference mode composite operators come as one
+            # Not inference mode: there composite operators come as one.
+            stack.enter_context(torch.set_grad_enabled(self._gradients))
             if self.kind == "cuda":
                 stack.enter_context(self._fake)
             stack.enter_context(Methods(self))

@@ -126,7 +126,7 @@ ADS = {
 
 
 def _guided_by(guidance: float) -> Condition:
-    """The first command's ad with this guidance; at TEXT_GUIDANCE it is that of ADS."""
+    """The ad with PFV and the depth mask, with this guidance; at TEXT_GUIDANCE it is that of ADS."""
     ad, label = ADS[View.DROPPED, Depth.MASKED], f"guidance {guidance:g}"
     if guidance == TEXT_GUIDANCE:
         return replace(ad, label=label)
@@ -222,8 +222,8 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
             "PFV and the depth mask, apart",
             "A's product in B's surroundings: the text names the product, the reference rules all around it, the ControlNet "
             "has the product's depth before the reference's, the product's own pixels are put back. What the judge reads of "
-            "the product is read before that; sharpness is that of what is not the product. Light and grain are not told to "
-            "the models: how much each counts is what the true ad has in another light, or with the grain elsewhere.",
+            "the product is read before that; sharpness is that of what is not the product. The text says neither "
+            "light nor grain: how much each counts is what the true ad has in another light, or with the grain elsewhere.",
             (
                 *(Row(one, NO_ADAPTER) for one in (AD_DECODED, AD_LIGHT, AD_GRAIN, AD_RELIT, AD_BLURRED)),
                 *(Row(one, MAIN) for one in ADS.values()),
@@ -245,8 +245,8 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
         Experiment(
             "ad_guidance",
             "An ad's guidance",
-            "With PFV and the depth mask. Its first row is what a model would have that knew all of the ad but its light and "
-            "where the table's grain lies, which no input says.",
+            "With PFV and the depth mask. Its first row is the true ad in another scene's light, with the table's grain "
+            "elsewhere, of which the text says nothing.",
             (
                 Row(AD_RELIT, NO_ADAPTER),
                 *(Row(condition, MAIN) for condition in BY_GUIDANCE.values()),

@@ -295,7 +295,7 @@ def test_a_stage_alone_gives_the_weights_of_all_in_turn(trained, tmp_path):
     assert all(torch.equal(alone[key], in_turn[key]) for key in alone)
 
 
-def test_what_is_to_be_trained_on_a_gpu_mixes_no_devices_and_waits_for_none(tmp_path, monkeypatch):
+def test_to_go_further_on_a_gpu_mixes_no_devices_and_reads_nothing_back(tmp_path, monkeypatch):
     """Shown on `meta`: models there, scenes and cached latents in main memory."""
     meta, device, losses = torch.device("meta"), Device("meta", gradients=True), []
     latents = torch.zeros(2 * SCENES, 4, stack.LATENT_SIZE, stack.LATENT_SIZE, dtype=torch.float16)

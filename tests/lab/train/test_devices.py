@@ -1,4 +1,4 @@
-"""A training's passes mix no devices and wait for none: shown without a GPU, on torch's `meta`.
+"""A training's passes mix no devices and read nothing back: shown without a GPU, on torch's `meta`.
 
 Frozen models and what is trained lie on the device, micro-batches in main memory, as they come from the loader.
 """
@@ -63,7 +63,7 @@ def step(training, device, batch):
     return loss
 
 
-def test_forward_and_backward_wait_for_no_device(training):
+def test_forward_and_backward_read_nothing_back(training):
     batches = [training.batches[0], training.batches[1]]
     device = Device("meta", gradients=True)
     for batch in batches:
