@@ -22,7 +22,7 @@ from diffusers import (
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection, Dinov2Model
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection, Dinov2Model
 
 from pfv_core.reference.open_clip_vit import load_open_clip
 from pfv_core.reference.vit import VisionEncoder
@@ -34,6 +34,7 @@ from .models import ModelsError, TrainingModels
 
 _HUB = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 _PIPELINES: dict[str, Any] = {"sdxl": StableDiffusionXLPipeline, "sd15": StableDiffusionPipeline}
+_TEXT_ENCODERS: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 _PARTS = {
     "unet": "U-Net",
     "vae": "autoencoder",
@@ -126,7 +127,11 @@ def _load_pipeline(base: str, checkpoint: Path, configs: Path | None, dtype: tor
     unused = {"safety_checker": None, "requires_safety_checker": False} if base == "sd15" else {}
     if (checkpoint / "model_index.json").is_file():
         vae = _read(checkpoint, AutoencoderKL.from_pretrained, checkpoint, subfolder="vae", **options)
-        return _read(checkpoint, pipeline.from_pretrained, checkpoint, vae=vae, dtype=dtype, **options, **unused)
+        there = {part: kind for part, kind in _TEXT_ENCODERS.items() if (checkpoint / part).is_dir()}
+        texts = {part: _of_transformers(kind, checkpoint, dtype, part) for part, kind in there.items()}
+        return _read(
+            checkpoint, pipeline.from_pretrained, checkpoint, vae=vae, dtype=dtype, **texts, **options, **unused
+        )
     if not checkpoint.is_file():
         raise ModelsError(
             f"no {base} model at {checkpoint}: give a diffusers folder (with model_index.json) or a single "
@@ -152,6 +157,19 @@ def _read(checkpoint: Path, load: Callable[..., Any], *args: Any, **options: Any
         raise ModelsError(
             f"{checkpoint} lacks weights of its U-Net, its autoencoder or a text encoder: give one that holds all of them"
         ) from error
+
+
+def _of_transformers(kind: Any, folder: Path, dtype: torch.dtype, subfolder: str = "") -> nn.Module:
+    """A whole encoder: weights that its file lacks transformers fills with random numbers."""
+    options = {"dtype": dtype, "local_files_only": True, "output_loading_info": True, "subfolder": subfolder}
+    model, found = _read(folder, kind.from_pretrained, folder, **options)
+    if missing := sorted(found["missing_keys"]):
+        raise ModelsError(
+            f"{folder / subfolder} lacks {len(missing)} weights of a {kind.__name__}, {missing[0]} for one: it would be trained "
+            "with random numbers in their place. Give the folder of the whole encoder"
+        )
+    whole: nn.Module = model
+    return whole
 
 
 def _check_whole(pipeline: Any, checkpoint: Path) -> None:
@@ -188,13 +206,7 @@ def _load_vision(vision: Path, dtype: torch.dtype) -> tuple[VisionEncoder, nn.Mo
                 f"{vision} holds an image encoder of kind {kind!r}, expected one of {sorted(_VISION)}: {VISION_SOURCE}"
             )
         model_class, encoder_class = _VISION[kind]
-        options = {"dtype": dtype, "local_files_only": True, "output_loading_info": True}
-        model, found = _read(vision, model_class.from_pretrained, vision, **options)
-        if missing := sorted(found["missing_keys"]):
-            raise ModelsError(
-                f"{vision} lacks {len(missing)} weights of a {model_class.__name__}, {missing[0]} for one: it would be trained "
-                "with random numbers in their place. Give the folder of the whole encoder"
-            )
+        model = _of_transformers(model_class, vision, dtype)
         return encoder_class(model), model
     if not vision.is_file():
         raise ModelsError(f"no image encoder at {vision}: {VISION_SOURCE}")

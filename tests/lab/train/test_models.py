@@ -328,6 +328,22 @@ def test_an_image_encoder_that_lacks_weights_is_refused(files, tmp_path, encoder
 
 
 @pytest.mark.parametrize(
+    ("base", "part"), [("sd15", "text_encoder"), ("sdxl", "text_encoder"), ("sdxl", "text_encoder_2")]
+)
+def test_a_text_encoder_that_lacks_weights_is_refused(files, tmp_path, base, part):
+    """transformers would fill them with random numbers."""
+    folder = shutil.copytree(files / base, tmp_path / base)
+    file = folder / part / "model.safetensors"
+    weights = load_file(file)
+    del weights[next(name for name in weights if name.endswith("final_layer_norm.weight"))]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(
+        ModelsError, match=rf"{part} lacks 1 weights of a CLIPTextModel\w*, [\w.]+ for one: .* random numbers"
+    ):
+        load_models(base, folder, None, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
     ("context", "channels", "message"),
     [
         (WIDTH, 9, "a U-Net of 9 input channels, as an inpainting model has, expected 4"),
