@@ -114,12 +114,13 @@ def _draw(
         for start, values in zip(starts, tqdm(drawn, place.name, len(chunks), mininterval=10), strict=True):
             plane[start : start + len(values)] = values
             plane.flush()
-            save_text(place / DONE, str(start + len(values)))
-            if time.monotonic() >= until and start + len(values) < len(scenes):
+            done = start + len(values)
+            save_text(place / DONE, str(done))
+            if time.monotonic() >= until and done < len(scenes):
                 if pool is not None:
                     pool.shutdown(cancel_futures=True)
                 raise OutOfTimeError(
-                    f"the time is up, {start + len(values)} of {len(scenes)} are drawn in {place}: the same command goes on there"
+                    f"the time is up, {done} of {len(scenes)} are drawn in {place}: the same command goes on there"
                 )
 
 

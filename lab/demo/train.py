@@ -15,8 +15,8 @@ controlnet   the ControlNet alone from the weights in --begin on, beside the ada
 
 Weights go to --out in half precision, with what made them in their metadata; those that only a later stage reads go to --work.
 With --minutes a stage of the last two ends in time, at whatever step it is, and writes what it has: on a machine that is lent for
-minutes. What it wrote is what the next run begins with. Where not all scenes are drawn by then
-it says so; the same command goes on there. Encoding the scenes is not bounded.
+minutes. What it wrote is what the next run begins with. Where not all scenes are drawn by then it says so; the same command goes
+on there. Encoding the scenes is not bounded.
 """
 
 from __future__ import annotations

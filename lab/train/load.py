@@ -153,7 +153,9 @@ def _read(checkpoint: Path, load: Callable[..., Any], *args: Any, **options: Any
     except (OSError, ValueError, KeyError, SafetensorError, SingleFileComponentError) as error:
         reason = str(error).partition("Please load the component")[0].strip()  # which is no way of a command line
         raise ModelsError(f"{checkpoint} cannot be read as a diffusion model: {reason}") from error
-    except NotImplementedError as error:  # torch's, of a weight that a single file has not
+    except NotImplementedError as error:
+        if "meta tensor" not in str(error):  # torch's words of a weight that a single file has not
+            raise
         raise ModelsError(
             f"{checkpoint} lacks weights of its U-Net, its autoencoder or a text encoder: give one that holds all of them"
         ) from error

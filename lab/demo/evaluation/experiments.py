@@ -146,6 +146,17 @@ LEAKS = (
     "foreign_share",
     "palette",
 )
+OF_AD = (
+    "halo_plain",
+    "ring_plain",
+    "sharpness",
+    "foreign_share",
+    "product_text",
+    "shape_text",
+    "wall_reference",
+    "pattern_reference",
+    "table_reference",
+)
 JOINED = (
     "all_three",
     "product_text",
@@ -228,18 +239,7 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
                 *(Row(one, NO_ADAPTER) for one in (AD_DECODED, AD_LIGHT, AD_GRAIN, AD_RELIT, AD_BLURRED)),
                 *(Row(one, MAIN) for one in ADS.values()),
             ),
-            (
-                "halo_plain",
-                "halo_strength_plain",
-                "ring_plain",
-                "sharpness",
-                "foreign_share",
-                "product_text",
-                "shape_text",
-                "wall_reference",
-                "pattern_reference",
-                "table_reference",
-            ),
+            (OF_AD[0], "halo_strength_plain", *OF_AD[1:]),
             pairs=80,
         ),
         Experiment(
@@ -251,17 +251,7 @@ def experiments(families: Collection[str] = ()) -> tuple[Experiment, ...]:
                 Row(AD_RELIT, NO_ADAPTER),
                 *(Row(condition, MAIN) for condition in BY_GUIDANCE.values()),
             ),
-            (
-                "halo_plain",
-                "ring_plain",
-                "sharpness",
-                "foreign_share",
-                "product_text",
-                "shape_text",
-                "wall_reference",
-                "pattern_reference",
-                "table_reference",
-            ),
+            OF_AD,
             pairs=80,
         ),
         Experiment(
